@@ -1,0 +1,127 @@
+// From the words of the command line to the options of a node.
+#include <charconv>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+#include <sys/stat.h>
+
+#include "apps/cli/commands.h"
+#include "base/units.h"
+
+namespace shoal::cli {
+namespace {
+
+constexpr int kCpuMax = 1023;
+constexpr std::uintmax_t kTextFileBytesMax = 1U << 20;
+
+bool IsFile(const std::string& path) {
+  struct stat info {};
+  return stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
+}
+
+std::vector<std::string> Split(const std::string& text, char separator) {
+  std::vector<std::string> parts;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, separator);) parts.push_back(part);
+  return parts;
+}
+
+}  // namespace
+
+std::string ShoalHome() {
+  if (const char* home = std::getenv("SHOAL_HOME"); home != nullptr && *home != '\0') return home;
+  if (const char* home = std::getenv("HOME"); home != nullptr && *home != '\0') return std::string(home) + "/.shoal";
+  return ".shoal";
+}
+
+Result<std::string> ResolveModel(const std::string& name) {
+  struct stat info {};
+  if (stat(name.c_str(), &info) == 0) return name;
+  const std::string base = ShoalHome() + "/models/" + name;
+  for (const std::string& path : {base, base + ".gguf"}) {
+    if (name.find('/') == std::string::npos && IsFile(path)) return path;
+  }
+  return Error{ErrorCode::kNotFound,
+               "there is no model '" + name + "': give the path of a GGUF file, or put it into " + ShoalHome() + "/models"};
+}
+
+Result<std::string> ReadTextFile(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return Error{ErrorCode::kInvalidArgument, "the file '" + path + "' cannot be read"};
+  std::string text;
+  char buffer[65536];
+  while (in.read(buffer, sizeof buffer) || in.gcount() > 0) {
+    text.append(buffer, static_cast<std::size_t>(in.gcount()));
+    if (text.size() > kTextFileBytesMax) {
+      return Error{ErrorCode::kInvalidArgument, "the file '" + path + "' is longer than " + FormatBytes(kTextFileBytesMax)};
+    }
+  }
+  return text;
+}
+
+Result<std::vector<std::vector<int>>> ParseCpus(const std::string& text) {
+  std::vector<std::vector<int>> stages;
+  for (const std::string& stage : Split(text, '/')) {
+    std::vector<int>& cpus = stages.emplace_back();
+    for (const std::string& item : Split(stage, ',')) {
+      int first = 0, last = 0;
+      const char* end = item.data() + item.size();
+      auto parsed = std::from_chars(item.data(), end, first);
+      last = first;
+      if (parsed.ec == std::errc{} && parsed.ptr < end && *parsed.ptr == '-') {
+        parsed = std::from_chars(parsed.ptr + 1, end, last);
+      }
+      if (parsed.ec != std::errc{} || parsed.ptr != end || first < 0 || last < first || last > kCpuMax) {
+        return Error{ErrorCode::kInvalidArgument,
+                     "'" + text + "' names no cores; write them as 0,1/2-3: cores of a stage by commas, stages by slashes"};
+      }
+      for (int cpu = first; cpu <= last; ++cpu) cpus.push_back(cpu);
+    }
+  }
+  return stages;
+}
+
+Result<std::vector<LogitBias>> ParseLogitBias(const std::vector<std::string>& items) {
+  std::vector<LogitBias> biases;
+  for (const std::string& item : items) {
+    LogitBias bias;
+    const std::size_t equals = item.find('=');
+    const auto token = std::from_chars(item.data(), item.data() + std::min(equals, item.size()), bias.token);
+    const bool has_bias = equals != std::string::npos;
+    const auto value = has_bias ? std::from_chars(item.data() + equals + 1, item.data() + item.size(), bias.bias)
+                                : std::from_chars_result{};
+    if (!has_bias || token.ec != std::errc{} || token.ptr != item.data() + equals || value.ec != std::errc{} ||
+        value.ptr != item.data() + item.size()) {
+      return Error{ErrorCode::kInvalidArgument, "'" + item + "' is no logit bias; write TOKEN=BIAS, like 1234=-5"};
+    }
+    biases.push_back(bias);
+  }
+  return biases;
+}
+
+Result<NodeOptions> MakeNodeOptions(const ModelOptions& options) {
+  NodeOptions node;
+  SHOAL_ASSIGN_OR_RETURN(node.model_path, ResolveModel(options.model));
+  if (!options.chat_template_file.empty()) {
+    SHOAL_ASSIGN_OR_RETURN(node.chat_template, ReadTextFile(options.chat_template_file));
+  }
+  PlacementOptions& placement = node.placement;
+  placement.stages = options.stages;
+  placement.context_tokens = options.context;
+  placement.threads = options.threads;
+  placement.slots = options.slots;
+  placement.micro_batch_tokens = options.micro_batch;
+  placement.flash_attention = !options.no_flash_attention;
+  placement.reproducible = options.reproducible;
+  SHOAL_ASSIGN_OR_RETURN(placement.wire_type, ParseWireType(options.wire));
+  SHOAL_ASSIGN_OR_RETURN(placement.kv_type, ParseKvType(options.kv));
+  SHOAL_ASSIGN_OR_RETURN(placement.cpus, ParseCpus(options.cpus));
+  if (!options.memory.empty()) {
+    SHOAL_ASSIGN_OR_RETURN(placement.memory_bytes_max, ParseBytes(options.memory));
+  }
+  return node;
+}
+
+}  // namespace shoal::cli

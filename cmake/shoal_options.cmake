@@ -1,0 +1,39 @@
+# Compiler settings shared by shoal and the llama.cpp it builds: build type, ccache, sanitizers, warnings.
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
+endif()
+
+find_program(SHOAL_CCACHE ccache)
+if(SHOAL_CCACHE)
+  set(CMAKE_C_COMPILER_LAUNCHER ${SHOAL_CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${SHOAL_CCACHE})
+endif()
+
+# Sanitizers cover llama.cpp too: a race or an overflow across its border has one half on each side.
+# ggml's own GGML_SANITIZE_* options stay off, they would add the same flags again.
+if(SHOAL_SANITIZE)
+  add_compile_options(-fsanitize=${SHOAL_SANITIZE} -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${SHOAL_SANITIZE})
+endif()
+if(SHOAL_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "SHOAL_FUZZ needs clang: cmake --preset fuzz, or ./dev test --fuzz SECONDS")
+  endif()
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
+# What every target of ours compiles with; llama.cpp keeps its own warnings.
+add_library(shoal_warnings INTERFACE)
+target_compile_options(shoal_warnings INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor
+                                                -Wno-missing-field-initializers)
+if(SHOAL_SANITIZE MATCHES "undefined")
+  # In our code the first undefined behaviour ends the test; in llama.cpp it prints and goes on.
+  target_compile_options(shoal_warnings INTERFACE -fno-sanitize-recover=undefined)
+endif()
+
+# How long one unit test may take; sanitizers slow what computes by ten and more.
+if(SHOAL_SANITIZE)
+  set(SHOAL_UNIT_TIMEOUT_S 900)
+else()
+  set(SHOAL_UNIT_TIMEOUT_S 120)
+endif()

@@ -1,0 +1,66 @@
+// What the HTTP API needs from the node: models to offer, and generations to start, read and cancel.
+//
+// node/ implements it over a pipeline; tests implement it over a script. All methods: any thread.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/metrics.h"
+#include "base/result.h"
+#include "engine/vocabulary.h"
+#include "sample/params.h"
+#include "text/chat.h"
+
+namespace shoal {
+
+struct GenerateOptions {
+  std::vector<TokenId> prompt;
+  SamplingParams sampling;
+  std::int32_t tokens_max = 0;        // 0: until the context is full
+};
+
+enum class GenerationEnd { kStop, kLength, kCancelled, kError };
+
+struct GenerationEvent {
+  std::optional<SampledToken> token;
+  std::optional<GenerationEnd> end;   // may come with the last token
+  Error error;                        // with kError
+};
+
+// A running generation. Destroying it cancels it and frees its slot. One thread.
+class GenerationHandle {
+ public:
+  virtual ~GenerationHandle() = default;
+  // The next event; empty when none came within `timeout`.
+  virtual std::optional<GenerationEvent> Next(std::chrono::milliseconds timeout) = 0;
+  virtual std::int32_t reused_tokens() const = 0;  // prompt tokens that came from the cache
+};
+
+struct ModelCard {
+  std::string id;            // as clients name it
+  std::int64_t created_s = 0;
+  std::int32_t context_tokens_max = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual ModelCard model() const = 0;
+  virtual const Vocabulary& vocabulary() const = 0;
+  virtual std::shared_ptr<const Vocabulary> shared_vocabulary() const = 0;
+  // Null when the model has no chat template.
+  virtual std::shared_ptr<const ChatTemplate> chat_template() const = 0;
+  // Errors: kContextFull, kOverloaded, kInvalidArgument, kUnavailable.
+  virtual Result<std::unique_ptr<GenerationHandle>> Generate(GenerateOptions options) = 0;
+  virtual bool healthy() const = 0;
+  virtual MetricsRegistry& metrics() = 0;
+  // Brings gauges up to date before they are read.
+  virtual void RefreshMetrics() = 0;
+};
+
+}  // namespace shoal

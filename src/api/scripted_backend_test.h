@@ -1,0 +1,149 @@
+// A Backend that plays a script over the real SmolLM2 vocabulary, for the tests of api/. It counts the generations that
+// are alive, so that a test sees a cancelled one go.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "api/backend.h"
+#include "model/model_info.h"
+
+namespace shoal {
+
+inline std::string SmolLm2Path() {
+  if (const char* path = std::getenv("SHOAL_TEST_SMOLLM2")) return path;
+  const char* cache = std::getenv("SHOAL_CACHE_DIR");
+  const char* home = std::getenv("HOME");
+  return (cache != nullptr ? std::string(cache) : std::string(home != nullptr ? home : "") + "/.cache/shoal") +
+         "/models/smollm2.gguf";
+}
+
+inline std::shared_ptr<const Vocabulary> TestVocabulary() {
+  static const std::shared_ptr<const Vocabulary> vocabulary = [] {
+    auto file = OpenModelFile(SmolLm2Path());
+    if (!file.ok()) {
+      ADD_FAILURE() << file.error().message << " (the model comes from `./dev model smollm2`)";
+      std::abort();
+    }
+    auto opened = Vocabulary::Open(*file);
+    if (!opened.ok()) std::abort();
+    return *opened;
+  }();
+  return vocabulary;
+}
+
+struct Script {
+  std::string text;                           // what every generation says
+  GenerationEnd end = GenerationEnd::kStop;
+  Error error;                                // with kError
+  bool forever = false;                       // says `text` again and again
+  std::chrono::milliseconds token_delay{0};
+  std::int32_t reused = 0;
+};
+
+class ScriptedBackend final : public Backend {
+ public:
+  explicit ScriptedBackend(Script script) : script_(std::move(script)) {}
+
+  ModelCard model() const override { return {"smollm2", 1'700'000'000, context_tokens}; }
+  const Vocabulary& vocabulary() const override { return *TestVocabulary(); }
+  std::shared_ptr<const Vocabulary> shared_vocabulary() const override { return TestVocabulary(); }
+  std::shared_ptr<const ChatTemplate> chat_template() const override {
+    static const std::shared_ptr<const ChatTemplate> opened = *ChatTemplate::Open(TestVocabulary());
+    return opened;
+  }
+  Result<std::unique_ptr<GenerationHandle>> Generate(GenerateOptions options) override {
+    const std::lock_guard lock(mutex);
+    if (refuse_after >= 0 && refuse_after-- == 0) return refusal;
+    requests.push_back(options);
+    return std::unique_ptr<GenerationHandle>(new Handle(*this, std::move(options)));
+  }
+  bool healthy() const override { return healthy_flag; }
+  MetricsRegistry& metrics() override { return registry; }
+  void RefreshMetrics() override { ++refreshes; }
+
+  std::vector<GenerateOptions> Requests() {
+    const std::lock_guard lock(mutex);
+    return requests;
+  }
+
+  std::int32_t context_tokens = 2048;
+  std::atomic<bool> healthy_flag{true};
+  std::atomic<int> alive{0}, refreshes{0};
+  std::mutex mutex;
+  int refuse_after = -1;                      // >= 0: so many more generations start, then one is refused
+  Error refusal{ErrorCode::kOverloaded, "The queue is full."};
+  std::vector<GenerateOptions> requests;
+  MetricsRegistry registry;
+
+ private:
+  class Handle final : public GenerationHandle {
+   public:
+    Handle(ScriptedBackend& owner, GenerateOptions options)
+        : owner_(owner), options_(std::move(options)),
+          tokens_(*TestVocabulary()->Tokenize(owner.script_.text, false, true)) {
+      ++owner_.alive;
+    }
+    ~Handle() override { --owner_.alive; }
+
+    std::optional<GenerationEvent> Next(std::chrono::milliseconds timeout) override {
+      const Script& script = owner_.script_;
+      if (script.token_delay.count() > 0) {
+        const auto now = std::chrono::steady_clock::now();
+        const auto due = last_ + script.token_delay;
+        if (now + timeout < due) {
+          std::this_thread::sleep_for(timeout);
+          return std::nullopt;
+        }
+        std::this_thread::sleep_until(due);
+        last_ = due;
+      }
+      GenerationEvent event;
+      if (next_ == tokens_.size() && script.forever && !tokens_.empty()) next_ = 0;
+      if (options_.tokens_max > 0 && said_ == options_.tokens_max) {
+        event.end = GenerationEnd::kLength;
+      } else if (next_ == tokens_.size()) {
+        event.end = script.end;
+        event.error = script.error;
+      } else {
+        event.token = SampledToken{tokens_[next_++], false, -0.5F, {}};
+        ++said_;
+        for (int i = 0; i < options_.sampling.logprobs; ++i) {
+          event.token->alternatives.push_back({i == 0 ? event.token->token : 500 + i, -0.5F - static_cast<float>(i)});
+        }
+      }
+      return event;
+    }
+    std::int32_t reused_tokens() const override { return owner_.script_.reused; }
+
+   private:
+    ScriptedBackend& owner_;
+    const GenerateOptions options_;
+    const std::vector<TokenId> tokens_;
+    std::size_t next_ = 0;
+    std::int32_t said_ = 0;
+    std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+  };
+
+  const Script script_;
+};
+
+// True once `condition` holds, asked for at most `seconds`.
+inline bool Eventually(const std::function<bool()>& condition, double seconds = 5) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return true;
+}
+
+}  // namespace shoal

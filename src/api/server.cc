@@ -1,0 +1,294 @@
+// The routes, and what happens to every request before its route: CORS, key, limits. One place, in order.
+#include "api/server.h"
+
+#include <sys/socket.h>
+
+#include <atomic>
+#include <optional>
+#include <thread>
+
+#include "api/chat.h"
+#include "api/completion.h"
+#include "api/http_server.h"
+#include "api/openai_responses.h"
+#include "base/log.h"
+
+namespace shoal {
+namespace {
+
+constexpr const char* kJsonType = "application/json";
+constexpr std::string_view kModelPrefix = "/v1/models/";
+
+struct Route { std::string_view name; const char* methods; bool needs_key; };
+
+// The route of a path; its name labels the metrics. None: 404.
+std::optional<Route> FindRoute(std::string_view path) {
+  static constexpr Route kRoutes[] = {
+      {"/health", "GET, HEAD, OPTIONS", false},
+      {"/metrics", "GET, HEAD, OPTIONS", true},
+      {"/v1/models", "GET, HEAD, OPTIONS", true},
+      {"/v1/chat/completions", "POST, OPTIONS", true},
+      {"/v1/completions", "POST, OPTIONS", true},
+  };
+  for (const Route& route : kRoutes) if (route.name == path) return route;
+  if (path.size() > kModelPrefix.size() && path.substr(0, kModelPrefix.size()) == kModelPrefix) {
+    return Route{"/v1/models/{id}", "GET, HEAD, OPTIONS", true};
+  }
+  return std::nullopt;
+}
+
+bool Allows(const Route& route, std::string_view method) {
+  return (std::string(", ") + route.methods + ",").find(", " + std::string(method) + ",") != std::string::npos;
+}
+
+// Takes as long for any wrong key of any length as for the right one.
+bool SameKey(std::string_view given, std::string_view key) {
+  unsigned difference = given.size() == key.size() ? 0 : 1;
+  for (std::size_t i = 0; i < key.size(); ++i) {
+    const char c = given.empty() ? '\0' : given[i % given.size()];
+    difference |= static_cast<unsigned char>(c) ^ static_cast<unsigned char>(key[i]);
+  }
+  return difference == 0;
+}
+
+class ServerImpl final : public Server {
+ public:
+  ServerImpl(std::shared_ptr<Backend> backend, const ServerOptions& options);
+  ~ServerImpl() override { Stop(0); }
+  Status Start() override;
+  int port() const override { return port_; }
+  void Stop(int drain_ms) override;
+
+ private:
+  using Answer = Reply (*)(ApiContext&, std::string_view, const ClientLink&);
+  using Handled = httplib::Server::HandlerResponse;
+
+  void InstallHandlers();
+  Handled BeforeRouting(const httplib::Request& request, httplib::Response& response);
+  void Preflight(const httplib::Request& request, const Route& route, httplib::Response& response) const;
+  void Get(const httplib::Request& request, httplib::Response& response);
+  void Post(Answer answer, const httplib::Request& request, httplib::Response& response,
+            const httplib::ContentReader& read);
+  Handled FillError(httplib::Response& response);
+  void Send(const ApiError& error, httplib::Response& response) const;
+  void Send(Reply reply, const httplib::Request& request, httplib::Response& response) const;
+
+  const std::shared_ptr<Backend> backend_;
+  const ServerOptions options_;
+  ApiMetrics metrics_;
+  Admission admission_;
+  ApiContext context_;
+  std::atomic<bool> draining_{false}, aborting_{false};
+  std::unique_ptr<HttpServer> http_;
+  std::thread listener_;
+  int port_ = 0;
+};
+
+ConnectionLimits LimitsOf(const ServerOptions& options) {
+  ConnectionLimits limits;
+  limits.read_timeout = std::chrono::seconds(options.read_timeout_s);
+  return limits;
+}
+
+ServerImpl::ServerImpl(std::shared_ptr<Backend> backend, const ServerOptions& options)
+    : backend_(std::move(backend)), options_(options), metrics_(backend_->metrics()),
+      admission_(options.requests_max, metrics_.requests_in_flight), context_{*backend_, admission_, metrics_},
+      http_(std::make_unique<HttpServer>(LimitsOf(options), options.connections_max, metrics_.connections)) {
+  InstallHandlers();
+}
+
+void ServerImpl::InstallHandlers() {
+  http_->set_tcp_nodelay(true);
+  // Not SO_REUSEPORT: two servers on one port must be an error.
+  http_->set_socket_options([](socket_t sock) { httplib::set_socket_opt(sock, SOL_SOCKET, SO_REUSEADDR, 1); });
+  http_->set_payload_max_length(options_.body_bytes_max);
+  http_->set_keep_alive_timeout(15);
+  if (!options_.cors_origin.empty()) {
+    httplib::Headers headers{{"Access-Control-Allow-Origin", options_.cors_origin},
+                             {"Access-Control-Expose-Headers", "x-request-id, Retry-After"}};
+    if (options_.cors_origin != "*") headers.emplace("Vary", "Origin");
+    http_->set_default_headers(std::move(headers));
+  }
+  http_->set_pre_routing_handler([this](const auto& request, auto& response) { return BeforeRouting(request, response); });
+  const auto post = [this](Answer answer) {
+    return [this, answer](const httplib::Request& request, httplib::Response& response,
+                          const httplib::ContentReader& read) { Post(answer, request, response, read); };
+  };
+  http_->Post("/v1/chat/completions", post(&AnswerChat));
+  http_->Post("/v1/completions", post(&AnswerCompletion));
+  http_->set_error_handler([this](const httplib::Request&, httplib::Response& response) { return FillError(response); });
+  http_->set_exception_handler([this](const auto&, auto& response, std::exception_ptr e) {
+    try {
+      std::rethrow_exception(e);
+    } catch (const std::exception& what) {
+      Log(LogLevel::kError, "api", std::string("a request failed: ") + what.what());
+    } catch (...) {
+      Log(LogLevel::kError, "api", "a request failed");
+    }
+    Send(FromStatus(500), response);
+  });
+  http_->set_logger([this](const httplib::Request& request, const httplib::Response& response) {
+    // cpp-httplib says Connection: close with every error; what follows a bad request line is not a request.
+    if (response.status >= 400) Connection::Current()->close_after_response = true;
+    const auto route = FindRoute(request.path);
+    metrics_.CountRequest(std::string(route ? route->name : "other"), response.status);
+  });
+}
+
+Status ServerImpl::Start() {
+  const bool bound = options_.port == 0 ? (port_ = http_->bind_to_any_port(options_.host)) > 0
+                                        : http_->bind_to_port(options_.host, options_.port);
+  if (!bound) {
+    return Error{ErrorCode::kUnavailable, "Cannot listen on " + options_.host + " port " +
+                 std::to_string(options_.port) + ": the port is in use, or the host is not an address of this machine."};
+  }
+  if (options_.port != 0) port_ = options_.port;
+  listener_ = std::thread([this] { http_->listen_after_bind(); });
+  http_->wait_until_ready();
+  return {};
+}
+
+void ServerImpl::Stop(int drain_ms) {
+  draining_ = true;
+  http_->StopKeepingAlive();
+  if (!listener_.joinable()) return;
+  http_->stop();
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(drain_ms);
+  while (metrics_.requests_in_flight.value() > 0 && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  aborting_ = true;
+  http_->CloseAll();
+  listener_.join();
+}
+
+// Everything that can be said of a request by its line and headers. What passes here has a route that takes it.
+ServerImpl::Handled ServerImpl::BeforeRouting(const httplib::Request& request, httplib::Response& response) {
+  Connection::Current()->BeginBody();
+  response.set_header("x-request-id", MakeId("req_"));
+  const auto refuse = [&](const ApiError& error) { Send(error, response); return Handled::Handled; };
+  const auto route = FindRoute(request.path);
+  if (route && request.method == "OPTIONS") return Preflight(request, *route, response), Handled::Handled;
+  // Without a key even what exists is not told.
+  if (!options_.api_key.empty() && (!route || route->needs_key)) {
+    constexpr std::string_view kScheme = "Bearer ";
+    std::string_view given;
+    const std::string header = request.get_header_value("Authorization");
+    if (header.compare(0, kScheme.size(), kScheme) == 0) given = std::string_view(header).substr(kScheme.size());
+    if (!SameKey(given, options_.api_key)) {
+      response.set_header("WWW-Authenticate", "Bearer");
+      return refuse(FromStatus(401));
+    }
+  }
+  if (!route) return refuse(FromStatus(404));
+  if (!Allows(*route, request.method)) {
+    response.set_header("Allow", route->methods);
+    return refuse(FromStatus(405));
+  }
+  if (draining_ && route->name != "/health") return refuse(FromStatus(503, "The server is stopping."));
+  if (request.method != "POST") return Get(request, response), Handled::Handled;
+  if (request.get_header_value_u64("Content-Length") > options_.body_bytes_max) return refuse(FromStatus(413));
+  if (request.is_multipart_form_data()) return refuse(FromStatus(415));
+  return Handled::Unhandled;
+}
+
+// https://fetch.spec.whatwg.org/#http-cors-protocol: browsers ask without credentials, so no key is wanted here.
+void ServerImpl::Preflight(const httplib::Request& request, const Route& route, httplib::Response& response) const {
+  response.status = 204;
+  response.set_header("Allow", route.methods);
+  if (options_.cors_origin.empty()) return;
+  const std::string wanted = request.get_header_value("Access-Control-Request-Headers");
+  response.set_header("Access-Control-Allow-Methods", route.methods);
+  response.set_header("Access-Control-Allow-Headers", wanted.empty() ? "Authorization, Content-Type" : wanted);
+  response.set_header("Access-Control-Max-Age", "86400");
+}
+
+void ServerImpl::Get(const httplib::Request& request, httplib::Response& response) {
+  if (request.path == "/health") {
+    const bool healthy = backend_->healthy() && !draining_;
+    response.status = healthy ? 200 : 503;
+    response.set_content(healthy ? R"({"status":"ok"})" : R"({"status":"unavailable"})", kJsonType);
+  } else if (request.path == "/metrics") {
+    backend_->RefreshMetrics();
+    response.set_content(backend_->metrics().PrometheusText(), "text/plain; version=0.0.4; charset=utf-8");
+  } else if (request.path == "/v1/models") {
+    response.set_content(ModelListObject(backend_->model()), kJsonType);
+  } else {
+    const std::string id = request.path.substr(kModelPrefix.size());
+    const ModelCard card = backend_->model();
+    if (IsServedModel(card, id)) response.set_content(ModelObject(card), kJsonType);
+    else Send(ModelNotFound(id), response);
+  }
+}
+
+void ServerImpl::Post(Answer answer, const httplib::Request& request, httplib::Response& response,
+                      const httplib::ContentReader& read) {
+  std::string body;
+  // cpp-httplib counts the bytes, compressed or not, and stops with 413 at body_bytes_max.
+  const bool complete = read([&](const char* data, std::size_t size) {
+    body.append(data, size);
+    return true;
+  });
+  if (!complete) {   // FillError says what is wrong, by the status
+    if (response.status < 400) response.status = 400;
+    return;
+  }
+  const ClientLink link{[this, &gone = request.is_connection_closed] { return aborting_.load() || gone(); }};
+  Send(answer(context_, body, link), request, response);
+}
+
+void ServerImpl::Send(const ApiError& error, httplib::Response& response) const {
+  response.status = error.status;
+  if (error.retry_after_s > 0) response.set_header("Retry-After", std::to_string(error.retry_after_s));
+  response.set_content(ErrorBody(error), kJsonType);
+}
+
+void ServerImpl::Send(Reply reply, const httplib::Request& request, httplib::Response& response) const {
+  response.status = reply.status;
+  if (reply.retry_after_s > 0) response.set_header("Retry-After", std::to_string(reply.retry_after_s));
+  if (!reply.stream) return response.set_content(std::move(reply.body), kJsonType);
+
+  class HttplibSink final : public EventSink {
+   public:
+    explicit HttplibSink(httplib::DataSink& sink) : sink_(sink) {}
+    bool Write(std::string_view bytes) override { return ok_ = ok_ && sink_.write(bytes.data(), bytes.size()); }
+    bool ok() const { return ok_; }
+
+   private:
+    httplib::DataSink& sink_;
+    bool ok_ = true;
+  };
+  response.set_header("Cache-Control", "no-cache");
+  response.set_header("X-Accel-Buffering", "no");   // nginx would hold events back
+  // The whole stream is written in one call, so that a stopping server lets it end.
+  const auto provider = [stream = std::move(reply.stream)](std::size_t, httplib::DataSink& out) {
+    HttplibSink sink(out);
+    stream(sink);
+    if (sink.ok()) out.done();
+    return sink.ok();
+  };
+  if (request.version == "HTTP/1.0") {   // knows no chunks: the stream ends with the connection
+    Connection::Current()->close_after_response = true;
+    response.set_content_provider("text/event-stream", provider);
+  } else {
+    response.set_chunked_content_provider("text/event-stream", provider);
+  }
+}
+
+// Errors that cpp-httplib finds have a status and no body. Ours have both.
+ServerImpl::Handled ServerImpl::FillError(httplib::Response& response) {
+  if (!response.body.empty()) return Handled::Unhandled;
+  const Connection* connection = Connection::Current();
+  if (connection->timed_out()) response.status = 408;
+  else if (!connection->in_body() && response.status == 400 && connection->header_bytes() > 8192) response.status = 431;
+  Send(FromStatus(response.status), response);
+  return Handled::Handled;
+}
+
+}  // namespace
+
+std::unique_ptr<Server> Server::Make(std::shared_ptr<Backend> backend, const ServerOptions& options) {
+  return std::make_unique<ServerImpl>(std::move(backend), options);
+}
+
+}  // namespace shoal

@@ -1,0 +1,304 @@
+// The answers' shapes over a real socket, with a scripted backend: chat, text completions, streams, models, metrics.
+#include "api/server.h"
+
+#include <cpp-httplib/httplib.h>
+#include <gtest/gtest.h>
+
+#include "api/json_input.h"
+#include "api/scripted_backend_test.h"
+
+namespace shoal {
+namespace {
+
+constexpr const char* kJson = "application/json";
+
+class ServerTest : public testing::Test {
+ protected:
+  void Serve(Script script, ServerOptions options = {}) {
+    backend_ = std::make_shared<ScriptedBackend>(std::move(script));
+    options.port = 0;
+    server_ = Server::Make(backend_, options);
+    const Status started = server_->Start();
+    ASSERT_TRUE(started.ok()) << started.error().message;
+    client_ = std::make_unique<httplib::Client>("127.0.0.1", server_->port());
+    client_->set_keep_alive(true);
+  }
+  Json Post(const std::string& path, const std::string& body, int status = 200) {
+    const auto result = client_->Post(path, body, kJson);
+    if (!result) {
+      ADD_FAILURE() << "no answer: " << httplib::to_string(result.error());
+      return {};
+    }
+    EXPECT_EQ(result->status, status) << result->body;
+    EXPECT_EQ(result->get_header_value("Content-Type"), kJson);
+    return Json::parse(result->body);
+  }
+  Json Chat(const std::string& fields) {
+    return Post("/v1/chat/completions", R"({"messages":[{"role":"user","content":"hi"}])" + fields + "}");
+  }
+  // The data of each event, without [DONE], which must be last if `done`.
+  std::vector<Json> Events(const std::string& path, const std::string& body, bool done = true) {
+    const auto result = client_->Post(path, body, kJson);
+    std::vector<Json> events;
+    if (!result) {
+      ADD_FAILURE() << httplib::to_string(result.error());
+      return events;
+    }
+    EXPECT_EQ(result->status, 200) << result->body;
+    EXPECT_EQ(result->get_header_value("Content-Type"), "text/event-stream");
+    std::string rest = result->body;
+    bool ended = false;
+    for (std::size_t end = rest.find("\n\n"); end != rest.npos; end = rest.find("\n\n")) {
+      const std::string event = rest.substr(0, end);
+      rest.erase(0, end + 2);
+      EXPECT_FALSE(ended) << event;
+      if (event[0] == ':') ++comments_;
+      else if (event == "data: [DONE]") ended = true;
+      else events.push_back(Json::parse(event.substr(6)));
+    }
+    EXPECT_EQ(rest, "");
+    EXPECT_EQ(ended, done);
+    return events;
+  }
+
+  std::shared_ptr<ScriptedBackend> backend_;
+  std::unique_ptr<Server> server_;
+  std::unique_ptr<httplib::Client> client_;
+  int comments_ = 0;
+};
+
+TEST_F(ServerTest, ChatAnswerHasOpenAisShape) {
+  Serve({.text = "Hello there", .reused = 3});
+  const Json answer = Chat(R"(,"seed":5,"max_tokens":50)");
+  EXPECT_EQ(answer["object"], "chat.completion");
+  EXPECT_EQ(answer["model"], "smollm2");
+  EXPECT_EQ(answer["id"].get<std::string>().substr(0, 9), "chatcmpl-");
+  ASSERT_EQ(answer["choices"].size(), 1U);
+  const Json& choice = answer["choices"][0];
+  EXPECT_EQ(choice["message"]["role"], "assistant");
+  EXPECT_EQ(choice["message"]["content"], "Hello there");
+  EXPECT_EQ(choice["finish_reason"], "stop");
+  EXPECT_TRUE(choice["logprobs"].is_null());
+  const auto requests = backend_->Requests();
+  ASSERT_EQ(requests.size(), 1U);
+  EXPECT_EQ(requests[0].sampling.seed, 5U);
+  EXPECT_EQ(requests[0].tokens_max, 50);
+  const Json& usage = answer["usage"];
+  EXPECT_EQ(usage["prompt_tokens"], requests[0].prompt.size());
+  EXPECT_EQ(usage["completion_tokens"], TestVocabulary()->Tokenize("Hello there", false, true)->size());
+  EXPECT_EQ(usage["total_tokens"].get<int>(), usage["prompt_tokens"].get<int>() + usage["completion_tokens"].get<int>());
+  EXPECT_EQ(usage["prompt_tokens_details"]["cached_tokens"], 3);
+  EXPECT_EQ(backend_->alive, 0);
+}
+
+TEST_F(ServerTest, ChatStreamIsRoleDeltasReasonUsage) {
+  Serve({.text = "One two three"});
+  const auto events = Events("/v1/chat/completions", R"({"messages":[{"role":"user","content":"hi"}],"stream":true,
+      "stream_options":{"include_usage":true}})");
+  ASSERT_GE(events.size(), 4U);
+  EXPECT_EQ(events.front()["choices"][0]["delta"]["role"], "assistant");
+  std::string text, reason;
+  for (std::size_t i = 0; i + 1 < events.size(); ++i) {
+    EXPECT_EQ(events[i]["object"], "chat.completion.chunk");
+    EXPECT_EQ(events[i]["id"], events[0]["id"]);
+    EXPECT_TRUE(events[i].contains("usage") && events[i]["usage"].is_null());
+    const Json& choice = events[i]["choices"][0];
+    text += choice["delta"].value("content", "");
+    if (!choice["finish_reason"].is_null()) reason += choice["finish_reason"].get<std::string>();
+  }
+  EXPECT_EQ(text, "One two three");
+  EXPECT_EQ(reason, "stop");
+  EXPECT_TRUE(events.back()["choices"].empty());
+  EXPECT_GT(events.back()["usage"]["completion_tokens"].get<int>(), 0);
+}
+
+TEST_F(ServerTest, StopStringsAcrossTokensEndTheAnswerAndTheGeneration) {
+  Serve({.text = " apples and oranges and pears", .forever = true});
+  const Json answer = Post("/v1/completions", R"({"prompt":"x","max_tokens":500,"stop":["s and pe"],"logprobs":1})");
+  const Json& choice = answer["choices"][0];
+  EXPECT_EQ(choice["text"], " apples and orange");
+  EXPECT_EQ(choice["finish_reason"], "stop");
+  EXPECT_LT(answer["usage"]["completion_tokens"].get<int>(), 10);
+  EXPECT_EQ(backend_->alive, 0);
+  // The reports cover the shown text, not what lies within the stop string.
+  std::string joined;
+  for (const Json& token : choice["logprobs"]["tokens"]) joined += token.get<std::string>();
+  EXPECT_EQ(joined.rfind(" apples and orange", 0), 0U) << joined;
+  EXPECT_EQ(joined.find(" pe"), joined.npos) << joined;
+  EXPECT_EQ(choice["logprobs"]["text_offset"][0], 0);
+}
+
+TEST_F(ServerTest, LengthIsAReason) {
+  Serve({.text = "word ", .forever = true});
+  EXPECT_EQ(Chat(R"(,"max_tokens":7)")["choices"][0]["finish_reason"], "length");
+  const Json text = Post("/v1/completions", R"({"prompt":"x"})");
+  EXPECT_EQ(text["usage"]["completion_tokens"], 16);
+  EXPECT_EQ(text["choices"][0]["finish_reason"], "length");
+}
+
+TEST_F(ServerTest, ChoicesHaveTheirOwnSeedsAndIndexes) {
+  Serve({.text = "a b c d", .token_delay = std::chrono::milliseconds(3)});
+  const Json answer = Chat(R"(,"n":3,"seed":40)");
+  ASSERT_EQ(answer["choices"].size(), 3U);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(answer["choices"][i]["index"], i);
+  std::vector<std::uint64_t> seeds;
+  for (const auto& request : backend_->Requests()) seeds.push_back(request.sampling.seed);
+  EXPECT_EQ(seeds, (std::vector<std::uint64_t>{40, 41, 42}));
+  // The prompt counts once.
+  EXPECT_EQ(answer["usage"]["prompt_tokens"], backend_->Requests()[0].prompt.size());
+
+  const auto events = Events("/v1/completions", R"({"prompt":"x","n":3,"stream":true})");
+  std::string texts[3];
+  bool interleaved = false;
+  int ended = 0;
+  for (const Json& event : events) {
+    const Json& choice = event["choices"][0];
+    const int index = choice["index"].get<int>();
+    if (index == 0 && !texts[1].empty() && ended == 0) interleaved = true;
+    texts[index] += choice["text"].get<std::string>();
+    if (!choice["finish_reason"].is_null()) ++ended;
+  }
+  for (const std::string& text : texts) EXPECT_EQ(text, "a b c d");
+  EXPECT_EQ(ended, 3);
+  EXPECT_TRUE(interleaved);
+}
+
+TEST_F(ServerTest, CompletionPromptsOfAllShapesAndEcho) {
+  Serve({.text = " yes"});
+  const Json two = Post("/v1/completions", R"({"prompt":["Am I?","Are you?"],"echo":true,"n":2})");
+  ASSERT_EQ(two["choices"].size(), 4U);
+  EXPECT_EQ(two["choices"][1]["text"], "Am I? yes");
+  EXPECT_EQ(two["choices"][2]["text"], "Are you? yes");
+  const auto tokens = *TestVocabulary()->Tokenize("Am I?", true, true);
+  EXPECT_EQ(Post("/v1/completions", Json({{"prompt", tokens}, {"echo", true}}).dump())["choices"][0]["text"], "Am I? yes");
+  EXPECT_EQ(backend_->Requests().back().prompt, tokens);
+  const Json none = Post("/v1/completions", R"({"prompt":"Am I?","echo":true,"max_tokens":0})");
+  EXPECT_EQ(none["choices"][0]["text"], "Am I?");
+  EXPECT_EQ(none["usage"]["completion_tokens"], 0);
+  EXPECT_EQ(Post("/v1/completions", R"({"prompt":[999999]})", 400)["error"]["param"], "prompt");
+  EXPECT_EQ(Post("/v1/completions", R"({"prompt":"x","logit_bias":{"999999":1}})", 400)["error"]["param"], "logit_bias");
+}
+
+TEST_F(ServerTest, LogprobsInBothShapes) {
+  Serve({.text = "caf\xC3\xA9 \xF0\x9F\x90\x9F."});
+  const Json chat = Chat(R"(,"logprobs":true,"top_logprobs":2)");
+  const Json& content = chat["choices"][0]["logprobs"]["content"];
+  ASSERT_GE(content.size(), 3U);
+  std::string bytes;
+  for (const Json& token : content) {
+    EXPECT_EQ(token["top_logprobs"].size(), 2U);
+    EXPECT_FLOAT_EQ(token["logprob"].get<float>(), -0.5F);
+    for (const Json& byte : token["bytes"]) bytes += static_cast<char>(byte.get<int>());
+  }
+  EXPECT_EQ(bytes, "caf\xC3\xA9 \xF0\x9F\x90\x9F.");   // also where a token is half a character
+  EXPECT_EQ(chat["choices"][0]["message"]["content"], bytes);
+
+  std::size_t streamed = 0;
+  for (const Json& event : Events("/v1/chat/completions", R"({"messages":[{"role":"user","content":"hi"}],"stream":true,
+      "logprobs":true,"top_logprobs":2})")) {
+    const Json& logprobs = event["choices"][0]["logprobs"];
+    if (!logprobs.is_null()) streamed += logprobs["content"].size();
+  }
+  EXPECT_EQ(streamed, content.size());
+
+  const Json text = Post("/v1/completions", R"({"prompt":"x","logprobs":2})")["choices"][0]["logprobs"];
+  EXPECT_EQ(text["tokens"].size(), content.size());
+  EXPECT_EQ(text["token_logprobs"].size(), content.size());
+  EXPECT_EQ(text["top_logprobs"][0].size(), 2U);
+  EXPECT_EQ(text["text_offset"].back(), 6);   // characters: c a f é space fish
+}
+
+TEST_F(ServerTest, EarlyFailureIsAStatusLateFailureAnEvent) {
+  Serve({.text = "", .end = GenerationEnd::kError, .error = {ErrorCode::kUnavailable, "stage 1 is gone"}});
+  EXPECT_EQ(Post("/v1/completions", R"({"prompt":"x","stream":true})", 503)["error"]["message"], "stage 1 is gone");
+  EXPECT_EQ(Post("/v1/completions", R"({"prompt":"x"})", 503)["error"]["message"], "stage 1 is gone");
+  Serve({.text = "some text", .end = GenerationEnd::kError, .error = {ErrorCode::kUnavailable, "stage 1 is gone"}});
+  const auto events = Events("/v1/completions", R"({"prompt":"x","stream":true})", false);
+  ASSERT_GE(events.size(), 2U);
+  EXPECT_EQ(events.back()["error"]["message"], "stage 1 is gone");
+  EXPECT_EQ(backend_->alive, 0);
+}
+
+TEST_F(ServerTest, BackendRefusalsHaveTheirStatus) {
+  Serve({.text = "x"});
+  const auto refuse = [&](ErrorCode code, int after) {
+    const std::lock_guard lock(backend_->mutex);
+    backend_->refusal = {code, "no"};
+    backend_->refuse_after = after;
+  };
+  refuse(ErrorCode::kOverloaded, 2);   // the third of three: the two that started must go
+  const auto busy = client_->Post("/v1/completions", R"({"prompt":"x","n":3,"stream":true})", kJson);
+  ASSERT_TRUE(busy);
+  EXPECT_EQ(busy->status, 429);
+  EXPECT_EQ(busy->get_header_value("Retry-After"), "1");
+  EXPECT_EQ(backend_->alive, 0);
+  refuse(ErrorCode::kContextFull, 0);
+  EXPECT_EQ(Post("/v1/completions", R"({"prompt":"x"})", 400)["error"]["code"], "context_length_exceeded");
+  refuse(ErrorCode::kUnavailable, 0);
+  EXPECT_EQ(Post("/v1/completions", R"({"prompt":"x"})", 503)["error"]["type"], "server_error");
+  backend_->refuse_after = -1;
+  backend_->context_tokens = 4;
+  EXPECT_EQ(Post("/v1/completions", Json({{"prompt", std::string(2000, 'x')}}).dump(), 400)["error"]["code"],
+            "context_length_exceeded");
+}
+
+TEST_F(ServerTest, ModelsAndTheirNames) {
+  Serve({.text = "x"});
+  const auto get = [&](const std::string& path) { return Json::parse(client_->Get(path)->body); };
+  EXPECT_EQ(get("/v1/models")["data"][0]["id"], "smollm2");
+  EXPECT_EQ(get("/v1/models/smollm2")["object"], "model");
+  EXPECT_EQ(get("/v1/models/other/one")["error"]["code"], "model_not_found");
+  for (const char* name : {"smollm2", "smollm2.gguf", "default", ""}) {
+    Post("/v1/completions", Json({{"prompt", "x"}, {"model", name}}).dump());
+  }
+  const Json refused = Post("/v1/completions", R"({"prompt":"x","model":"gpt-4"})", 404);
+  EXPECT_EQ(refused["error"]["code"], "model_not_found");
+  EXPECT_EQ(refused["error"]["param"], "model");
+}
+
+TEST_F(ServerTest, HealthAndMetrics) {
+  Serve({.text = "x y", .reused = 2});
+  EXPECT_EQ(client_->Get("/health")->status, 200);
+  backend_->healthy_flag = false;
+  EXPECT_EQ(client_->Get("/health")->status, 503);
+  Chat("");
+  client_->Get("/nowhere");
+  const std::string text = client_->Get("/metrics")->body;
+  EXPECT_EQ(backend_->refreshes, 1);
+  for (const char* line : {"shoal_http_requests_total{route=\"/v1/chat/completions\",status=\"200\"} 1\n",
+                           "shoal_http_requests_total{route=\"/health\",status=\"503\"} 1\n",
+                           "shoal_http_requests_total{route=\"other\",status=\"404\"} 1\n", "shoal_requests_in_flight 0\n",
+                           "shoal_time_to_first_token_seconds_count 1\n", "shoal_request_seconds_count 1\n",
+                           "shoal_completion_tokens_total 2\n", "shoal_prompt_cached_tokens_total 2\n"}) {
+    EXPECT_NE(text.find(line), text.npos) << line << " is not in\n" << text;
+  }
+}
+
+TEST_F(ServerTest, ToolCallsAreParsedAndNamed) {
+  Serve({.text = R"(<tool_call>
+{"name": "weather", "arguments": {"city": "Oslo"}}
+</tool_call>)"});
+  const std::string body = R"({"messages":[{"role":"user","content":"hi"}],"tools":[{"type":"function","function":
+      {"name":"weather","parameters":{"type":"object","properties":{"city":{"type":"string"}}}}}]})";
+  auto prompt = backend_->chat_template()->Render({.messages_json = R"([{"role":"user","content":"hi"}])",
+      .tools_json = R"([{"type":"function","function":{"name":"weather","parameters":{"type":"object","properties":
+      {"city":{"type":"string"}}}}}])"});
+  ASSERT_TRUE(prompt.ok());
+  // What the template's parser makes of the text is what the client gets, in one piece or streamed.
+  const auto expected = (*prompt)->Parse(R"(<tool_call>
+{"name": "weather", "arguments": {"city": "Oslo"}}
+</tool_call>)", false);
+  const Json answer = Post("/v1/chat/completions", body);
+  const Json& message = answer["choices"][0]["message"];
+  if (expected.ok() && !expected->tool_calls.empty()) {
+    EXPECT_EQ(answer["choices"][0]["finish_reason"], "tool_calls");
+    EXPECT_EQ(message["tool_calls"][0]["function"]["name"], "weather");
+    EXPECT_EQ(Json::parse(message["tool_calls"][0]["function"]["arguments"].get<std::string>())["city"], "Oslo");
+    EXPECT_FALSE(message["tool_calls"][0]["id"].get<std::string>().empty());
+  } else {
+    EXPECT_NE(message["content"].get<std::string>().find("weather"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace shoal

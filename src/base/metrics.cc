@@ -1,0 +1,101 @@
+// The registry's look-up and the Prometheus text exposition.
+#include "base/metrics.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "base/check.h"
+
+namespace shoal {
+namespace {
+
+std::string Number(double v) {
+  char text[40];
+  std::snprintf(text, sizeof text, "%.17g", v);
+  return text;
+}
+
+std::string SeriesName(const std::string& name, const std::string& labels, const std::string& extra = "") {
+  std::string all = labels;
+  if (!extra.empty()) all += (all.empty() ? "" : ",") + extra;
+  return all.empty() ? name : name + "{" + all + "}";
+}
+
+}  // namespace
+
+void Histogram::Observe(double v) {
+  const auto bucket = std::lower_bound(bounds_.begin(), bounds_.end(), v) - bounds_.begin();
+  counts_[static_cast<std::size_t>(bucket)].fetch_add(1, std::memory_order_relaxed);
+  sum_.Add(v);
+}
+
+MetricsRegistry::Family& MetricsRegistry::FamilyFor(std::string_view name, std::string_view help, Kind kind) {
+  for (Family& family : families_) {
+    if (family.name == name) {
+      SHOAL_CHECK(family.kind == kind);
+      return family;
+    }
+  }
+  return families_.emplace_back(Family{std::string(name), std::string(help), kind, {}});
+}
+
+Counter& MetricsRegistry::GetCounter(std::string_view name, std::string_view help, std::string_view labels) {
+  const std::lock_guard lock(mutex_);
+  Family& family = FamilyFor(name, help, Kind::kCounter);
+  for (const Series& s : family.series) if (s.labels == labels) return counters_[s.index];
+  family.series.push_back({std::string(labels), counters_.size()});
+  return counters_.emplace_back();
+}
+
+Gauge& MetricsRegistry::GetGauge(std::string_view name, std::string_view help, std::string_view labels) {
+  const std::lock_guard lock(mutex_);
+  Family& family = FamilyFor(name, help, Kind::kGauge);
+  for (const Series& s : family.series) if (s.labels == labels) return gauges_[s.index];
+  family.series.push_back({std::string(labels), gauges_.size()});
+  return gauges_.emplace_back();
+}
+
+Histogram& MetricsRegistry::GetHistogram(std::string_view name, std::string_view help, std::vector<double> bounds,
+                                         std::string_view labels) {
+  const std::lock_guard lock(mutex_);
+  Family& family = FamilyFor(name, help, Kind::kHistogram);
+  for (const Series& s : family.series) if (s.labels == labels) return histograms_[s.index];
+  family.series.push_back({std::string(labels), histograms_.size()});
+  return histograms_.emplace_back(std::move(bounds));
+}
+
+std::string MetricsRegistry::PrometheusText() const {
+  const std::lock_guard lock(mutex_);
+  std::string out;
+  for (const Family& family : families_) {
+    static constexpr const char* kKinds[] = {"counter", "gauge", "histogram"};
+    out += "# HELP " + family.name + " " + family.help + "\n";
+    out += "# TYPE " + family.name + " " + kKinds[static_cast<int>(family.kind)] + "\n";
+    for (const Series& s : family.series) {
+      switch (family.kind) {
+        case Kind::kCounter:
+          out += SeriesName(family.name, s.labels) + " " + std::to_string(counters_[s.index].value()) + "\n";
+          break;
+        case Kind::kGauge:
+          out += SeriesName(family.name, s.labels) + " " + Number(gauges_[s.index].value()) + "\n";
+          break;
+        case Kind::kHistogram: {
+          const Histogram& h = histograms_[s.index];
+          std::uint64_t cumulative = 0;
+          for (std::size_t i = 0; i <= h.bounds().size(); ++i) {
+            cumulative += h.count(i);
+            const std::string bound = i < h.bounds().size() ? Number(h.bounds()[i]) : "+Inf";
+            out += SeriesName(family.name + "_bucket", s.labels, "le=\"" + bound + "\"") + " " +
+                   std::to_string(cumulative) + "\n";
+          }
+          out += SeriesName(family.name + "_sum", s.labels) + " " + Number(h.sum()) + "\n";
+          out += SeriesName(family.name + "_count", s.labels) + " " + std::to_string(cumulative) + "\n";
+          break;
+        }
+      }
+    }
+  }
+  return out;
+}
+
+}  // namespace shoal

@@ -1,0 +1,22 @@
+// Sizes for people: "1.5 GiB". Parsing of the same.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace shoal {
+
+constexpr std::uint64_t kKiB = 1024;
+constexpr std::uint64_t kMiB = 1024 * kKiB;
+constexpr std::uint64_t kGiB = 1024 * kMiB;
+
+// "512 B", "1.5 KiB", "98.4 MiB".
+std::string FormatBytes(std::uint64_t bytes);
+
+// "4096", "4k", "512M", "2.5G" (powers of 1024, an optional "iB" or "B"). Errors: kInvalidArgument.
+Result<std::uint64_t> ParseBytes(std::string_view text);
+
+}  // namespace shoal

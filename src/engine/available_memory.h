@@ -1,0 +1,25 @@
+// How much memory this process may still take: the machine's, and that of the control groups it runs in.
+//
+// Knows nothing of models. An answer is a snapshot: another process may take the memory right after.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace shoal {
+
+// Bytes that can be taken without swapping or being killed; empty if the system does not say.
+// `root` is put before /proc and /sys (tests). Blocks for some small file reads.
+std::optional<std::uint64_t> AvailableMemory(const std::string& root = "");
+
+// Pure parts.
+// "MemAvailable" of a /proc/meminfo text, in bytes.
+std::optional<std::uint64_t> ParseMemAvailable(std::string_view meminfo);
+// A limit file of a control group: empty for "max" and for anything that is no plain number.
+std::optional<std::uint64_t> ParseLimit(std::string_view text);
+// The value of `key` in a memory.stat text; 0 if absent.
+std::uint64_t ParseStat(std::string_view stat, std::string_view key);
+
+}  // namespace shoal

@@ -1,0 +1,61 @@
+// Linux and Android: sched_setaffinity of the calling thread.
+#include "engine/cpu_affinity.h"
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <string>
+
+namespace shoal {
+
+#if defined(__linux__)
+static_assert(kCpusMax <= CPU_SETSIZE);
+
+std::vector<int> AllowedCpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  std::vector<int> cpus;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return cpus;
+  for (int i = 0; i < kCpusMax; ++i) {
+    if (CPU_ISSET(i, &set)) cpus.push_back(i);
+  }
+  return cpus;
+}
+
+Status PinThisThread(std::span<const int> cpus) {
+  SHOAL_RETURN_IF_ERROR(CheckCpus(cpus));
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  std::string list;
+  for (const int cpu : cpus) {
+    CPU_SET(cpu, &set);
+    list += (list.empty() ? "" : ",") + std::to_string(cpu);
+  }
+  if (sched_setaffinity(0, sizeof set, &set) != 0) {
+    return Error{ErrorCode::kInvalidArgument, "cannot run on CPUs " + list + ": " + std::strerror(errno)};
+  }
+  return {};
+}
+#else
+std::vector<int> AllowedCpus() { return {}; }
+Status PinThisThread(std::span<const int> cpus) { return CheckCpus(cpus); }
+#endif
+
+Status CheckCpus(std::span<const int> cpus) {
+  std::vector<int> sorted(cpus.begin(), cpus.end());
+  std::sort(sorted.begin(), sorted.end());
+  for (std::size_t i = 0; i < sorted.size(); ++i) {
+    if (sorted[i] < 0 || sorted[i] >= kCpusMax || (i > 0 && sorted[i] == sorted[i - 1])) {
+      return Error{ErrorCode::kInvalidArgument, "CPU " + std::to_string(sorted[i]) +
+                                                    " is out of range or named twice (0 to " +
+                                                    std::to_string(kCpusMax - 1) + ")"};
+    }
+  }
+  return {};
+}
+
+}  // namespace shoal

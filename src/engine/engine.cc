@@ -1,0 +1,114 @@
+// Engine::Plan and Engine::Open: options checked, memory counted by a dry run of the same load, compared with what
+// there is, and only then spent.
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/units.h"
+#include "engine/available_memory.h"
+#include "engine/cpu_affinity.h"
+#include "engine/libllama_engine.h"
+#include "engine/llama_shard.h"
+#include "engine/shard.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::int32_t kThreadsMax = 256;
+constexpr std::int32_t kBatchRowsMax = 4096;
+constexpr std::int32_t kKvTokensMax = 1 << 24;
+constexpr std::int64_t kKvCellsMax = std::int64_t{1} << 30;  // over all sequences
+
+Status CheckRange(const char* name, std::int64_t value, std::int64_t max) {
+  if (value >= 1 && value <= max) return {};
+  return Error{ErrorCode::kInvalidArgument, std::string(name) + " is " + std::to_string(value) + ", expected 1 to " +
+                                                std::to_string(max)};
+}
+
+Status CheckOptions(const EngineOptions& options) {
+  SHOAL_RETURN_IF_ERROR(CheckRange("kv_tokens_max", options.kv_tokens_max, kKvTokensMax));
+  SHOAL_RETURN_IF_ERROR(CheckRange("sequences_max", options.sequences_max, kSequencesMax));
+  SHOAL_RETURN_IF_ERROR(CheckRange("batch_rows_max", options.batch_rows_max, kBatchRowsMax));
+  SHOAL_RETURN_IF_ERROR(CheckRange("output_rows_max", options.output_rows_max, options.batch_rows_max));
+  SHOAL_RETURN_IF_ERROR(CheckRange("threads", options.threads, kThreadsMax));
+  if (!options.kv_shared) {
+    SHOAL_RETURN_IF_ERROR(CheckRange("kv_tokens_max * sequences_max",
+                                     std::int64_t{options.kv_tokens_max} * options.sequences_max, kKvCellsMax));
+  }
+  if (options.kv_type == KvType::kQ8_0 && !options.flash_attention) {
+    return Error{ErrorCode::kInvalidArgument, "a q8_0 KV cache needs flash attention"};
+  }
+  SHOAL_RETURN_IF_ERROR(CheckCpus(options.cpus));
+  const std::vector<int> allowed = AllowedCpus();
+  for (const int cpu : options.cpus) {
+    if (!allowed.empty() && !std::binary_search(allowed.begin(), allowed.end(), cpu)) {
+      return Error{ErrorCode::kInvalidArgument, "CPU " + std::to_string(cpu) + " is not there or not allowed"};
+    }
+  }
+  return {};
+}
+
+// A shard, and what it will use.
+struct Plan {
+  Shard shard;
+  EngineMemory memory;
+};
+
+Result<Plan> PlanShard(const std::shared_ptr<const ModelFile>& model, const EngineOptions& options, ShardHead head) {
+  SHOAL_ASSIGN_OR_RETURN(Shard shard, MakeShard(model, options.layers, head));
+  SHOAL_ASSIGN_OR_RETURN(const LlamaModelPtr dry, LoadLlamaModel(shard, options, true));
+  SHOAL_ASSIGN_OR_RETURN(const LlamaContextPtr context,
+                         MakeLlamaContext(dry.get(), LlamaContextParams(options, shard.is_last)));
+  const EngineMemory memory = MeasureMemory(shard, context.get(), options);
+  return Plan{std::move(shard), memory};
+}
+
+Result<Plan> MakePlan(const std::shared_ptr<const ModelFile>& model, const EngineOptions& options) {
+  SHOAL_CHECK(model != nullptr);
+  SHOAL_RETURN_IF_ERROR(CheckOptions(options));
+  const bool is_last = options.layers.last == model->info.n_layer;
+  if (!is_last) return PlanShard(model, options, ShardHead::kSeparate);
+  // A model that cannot be cut takes tokens, and looks them up in its own matrix.
+  if (!RulesFor(*model).splittable) return PlanShard(model, options, ShardHead::kAsStored);
+  Result<Plan> separate = PlanShard(model, options, ShardHead::kSeparate);
+  if (separate.ok() || separate.error().code != ErrorCode::kUnsupported) return separate;
+  // Some architectures know no output matrix of their own; and if it was something else, this fails the same way.
+  return PlanShard(model, options, ShardHead::kAsStored);
+}
+
+Status CheckMemory(const EngineMemory& memory, const EngineOptions& options) {
+  std::uint64_t limit = std::numeric_limits<std::uint64_t>::max();
+  const char* whose = "";
+  if (options.memory_bytes_max != 0) {
+    limit = options.memory_bytes_max;
+    whose = "allowed";
+  }
+  if (const auto available = AvailableMemory(); available && *available < limit) {
+    limit = *available;
+    whose = "available";
+  }
+  if (memory.total() <= limit) return {};
+  return Error{ErrorCode::kOutOfMemory,
+               "layers " + std::to_string(options.layers.first) + " to " + std::to_string(options.layers.last - 1) +
+                   " need " + FormatBytes(memory.total()) + " of memory (weights " + FormatBytes(memory.weight_bytes) +
+                   ", KV cache " + FormatBytes(memory.kv_bytes) + ", compute " + FormatBytes(memory.compute_bytes) +
+                   "), " + FormatBytes(limit) + " are " + whose + ": " + FormatBytes(memory.total() - limit) +
+                   " are missing"};
+}
+
+}  // namespace
+
+Result<EngineMemory> Engine::Plan(const std::shared_ptr<const ModelFile>& model, const EngineOptions& options) {
+  SHOAL_ASSIGN_OR_RETURN(const auto plan, MakePlan(model, options));
+  return plan.memory;
+}
+
+Result<std::unique_ptr<Engine>> Engine::Open(std::shared_ptr<const ModelFile> model, const EngineOptions& options) {
+  SHOAL_ASSIGN_OR_RETURN(const auto plan, MakePlan(model, options));
+  SHOAL_RETURN_IF_ERROR(CheckMemory(plan.memory, options));
+  SHOAL_ASSIGN_OR_RETURN(LlamaModelPtr weights, LoadLlamaModel(plan.shard, options, false));
+  return LibllamaEngine::Make(plan.shard, options, std::move(weights));
+}
+
+}  // namespace shoal

@@ -1,0 +1,151 @@
+// Loading goes through a virtual file, so the weights pass straight from the model file into libllama's buffers.
+#include "engine/llama_shard.h"
+
+#include <algorithm>
+#include <cmath>
+#include <new>
+
+// Upstream's staging header for what is not yet in llama.h: the memory breakdown.
+#include "../src/llama-ext.h"
+#include "engine/llama_guard.h"
+#include "engine/llama_log.h"
+#include "engine/virtual_file.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::uint32_t kContextPad = 256;             // libllama rounds its cells up to this
+constexpr std::uint64_t kGraphNodeBytes = 3 * 512;     // tensor structs of the graphs that a context keeps
+constexpr std::uint64_t kGraphNodesMin = 1024, kGraphNodesPerTensor = 8;
+constexpr std::uint64_t kWorkBytesPerThread = 1U << 20;
+
+std::uint32_t PadContext(std::uint32_t cells) { return (cells + kContextPad - 1) / kContextPad * kContextPad; }
+
+struct Progress {
+  const std::function<bool(float)>* report;
+  bool cancelled = false;
+};
+
+bool OnProgress(float done, void* user) {
+  auto* progress = static_cast<Progress*>(user);
+  // libllama counts a zero-filled tensor like any other; rounding may pass 1.
+  if (!(*progress->report)(std::clamp(std::isfinite(done) ? done : 0.0F, 0.0F, 1.0F))) progress->cancelled = true;
+  return !progress->cancelled;
+}
+
+Error LoadError(const std::string& what, const LlamaErrors& errors) {
+  const std::string text = errors.TextOr("no reason given");
+  const bool memory = text.find("unable to allocate") != std::string::npos ||
+                      text.find("failed to allocate") != std::string::npos;
+  return {memory ? ErrorCode::kOutOfMemory : ErrorCode::kUnsupported, what + ": " + text};
+}
+
+std::uint64_t LongestRow(const llama_context* context, const Shard& shard) {
+  std::uint64_t longest = static_cast<std::uint64_t>(llama_model_n_embd(llama_get_model(context)));
+  for (const GgufTensor& tensor : shard.model->gguf.tensors) {
+    if (tensor.name.starts_with("blk.") && !tensor.dims.empty()) longest = std::max(longest, tensor.dims[0]);
+  }
+  return longest;
+}
+
+}  // namespace
+
+Result<LlamaModelPtr> LoadLlamaModel(const Shard& shard, const EngineOptions& options, bool dry_run) {
+  InitLlama();
+  SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<VirtualFile> file, VirtualFile::Open(shard));
+  const std::string what = "libllama does not load " + shard.model->path;
+  LlamaErrors errors;
+  LlamaGuard guard;
+  Progress progress{&options.on_progress};
+  llama_model_params params = llama_model_default_params();
+  params.n_gpu_layers = 0;
+  params.load_mode = LLAMA_LOAD_MODE_NONE;
+  params.use_extra_bufts = true;  // weights repacked for this CPU's kernels
+  params.no_alloc = dry_run;
+  params.load_mtp = false;
+  if (options.on_progress && !dry_run) {
+    params.progress_callback = OnProgress;
+    params.progress_callback_user_data = &progress;
+  }
+  LlamaModelPtr model;
+  try {
+    model.reset(llama_model_load_from_file_ptr(file->file(), params));
+  } catch (const std::bad_alloc&) {
+    return Error{ErrorCode::kOutOfMemory, what + ": out of memory"};
+  } catch (const std::exception& e) {
+    return Error{ErrorCode::kUnsupported, what + ": " + e.what()};
+  }
+  if (progress.cancelled) return Error{ErrorCode::kCancelled, "loading was cancelled"};
+  SHOAL_RETURN_IF_ERROR(file->status());
+  if (model == nullptr) return LoadError(what, errors);
+  return model;
+}
+
+llama_context_params LlamaContextParams(const EngineOptions& options, bool is_last) {
+  llama_context_params params = llama_context_default_params();
+  const auto rows = static_cast<std::uint32_t>(options.batch_rows_max);
+  const auto sequences = static_cast<std::uint32_t>(options.sequences_max);
+  // libllama cuts its batch to the context: at least one micro-batch must fit.
+  const std::uint32_t cells = PadContext(std::max(static_cast<std::uint32_t>(options.kv_tokens_max), rows));
+  params.n_ctx = options.kv_shared ? cells : cells * sequences;
+  params.n_batch = rows;
+  params.n_ubatch = rows;
+  params.n_seq_max = sequences;
+  params.n_outputs_max = is_last ? static_cast<std::uint32_t>(options.output_rows_max) : rows;
+  params.n_threads = options.threads;
+  params.n_threads_batch = options.threads;
+  params.flash_attn_type = options.flash_attention ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+  params.type_k = options.kv_type == KvType::kQ8_0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
+  params.type_v = params.type_k;
+  params.op_offload = false;
+  params.no_perf = true;
+  params.swa_full = true;  // a sliding window forgets nothing, so that every sequence can be rewound and copied
+  params.kv_unified = options.kv_shared;
+  return params;
+}
+
+Result<LlamaContextPtr> MakeLlamaContext(llama_model* model, const llama_context_params& params) {
+  LlamaErrors errors;
+  LlamaGuard guard;
+  LlamaContextPtr context;
+  try {
+    context.reset(llama_init_from_model(model, params));
+  } catch (const std::bad_alloc&) {
+    return Error{ErrorCode::kOutOfMemory, "libllama makes no context: out of memory"};
+  } catch (const std::exception& e) {
+    return Error{ErrorCode::kUnsupported, std::string("libllama makes no context: ") + e.what()};
+  }
+  if (context == nullptr) return LoadError("libllama makes no context", errors);
+  return context;
+}
+
+EngineMemory MeasureMemory(const Shard& shard, const llama_context* context, const EngineOptions& options) {
+  EngineMemory memory;
+  for (const auto& [type, part] : llama_get_memory_breakdown(context)) {
+    memory.weight_bytes += part.model;
+    memory.kv_bytes += part.context;
+    memory.compute_bytes += part.compute;
+  }
+  if (kSparseZeros) {
+    for (const ShardSegment& segment : shard.segments) {
+      if (segment.source_offset < 0 && segment.bytes >= kSparseZeroBytesMin) {
+        memory.weight_bytes -= std::min(memory.weight_bytes, segment.bytes);
+      }
+    }
+  }
+  const auto n_vocab =
+      static_cast<std::uint64_t>(llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(context))));
+  const auto rows = static_cast<std::uint64_t>(options.batch_rows_max);
+  const auto output_rows =
+      static_cast<std::uint64_t>(std::max(shard.is_last ? options.output_rows_max : options.batch_rows_max,
+                                          options.sequences_max));
+  const std::uint64_t nodes =
+      std::max<std::uint64_t>(kGraphNodesMin, shard.segments.size() * kGraphNodesPerTensor);
+  memory.compute_bytes += output_rows * n_vocab * sizeof(float);
+  memory.compute_bytes += nodes * kGraphNodeBytes;
+  memory.compute_bytes += LongestRow(context, shard) * rows * sizeof(float) +
+                          static_cast<std::uint64_t>(options.threads) * kWorkBytesPerThread;
+  return memory;
+}
+
+}  // namespace shoal

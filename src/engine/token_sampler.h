@@ -1,0 +1,46 @@
+// Logits to a token for one generation: our filters and counter-based draw, libllama's grammar.
+//
+// The draw at a position is a pure function of (logits, history, params): a resumed generation draws what the lost
+// node would have drawn. Not thread-safe.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "engine/vocabulary.h"
+#include "sample/params.h"
+
+namespace shoal {
+
+class TokenSampler {
+ public:
+  // `history`: prompt and emitted tokens; the last `emitted` were sampled (fed to the grammar too).
+  // Errors: kInvalidArgument (a grammar that does not parse or could not be followed in bounded time, a field or a token
+  // out of range, emitted tokens that the grammar does not accept). Blocks while it compiles the grammar.
+  static Result<std::unique_ptr<TokenSampler>> Make(std::shared_ptr<const Vocabulary> vocabulary,
+                                                    const SamplingParams& params, std::span<const TokenId> history,
+                                                    std::uint32_t emitted);
+  ~TokenSampler();
+
+  // Draws the token for `position` and takes it into the history.
+  //   logits  f32 [n_vocab]; CHECK on size; -infinity forbids a token
+  // Errors: kInternal (every token forbidden by grammar or bias; a logit is NaN or +infinity). The sampler is of no
+  // further use after an error.
+  Result<SampledToken> Sample(std::span<const float> logits, Position position);
+
+ private:
+  struct State;
+  explicit TokenSampler(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// `grammar` for an answer whose first tokens, `tokens`, already stand at the end of the prompt ("<|im_start|>assistant"):
+// the grammar takes them before the first sampled token. They travel as a comment on the first line of the GBNF, so the
+// grammar stays valid for other readers.
+std::string WithGrammarPrefill(const std::string& grammar, std::span<const TokenId> tokens);
+
+}  // namespace shoal

@@ -1,0 +1,166 @@
+// stdio's own hooks make the FILE*: fopencookie (glibc, musl) or funopen (Bionic, macOS, BSD).
+#include "engine/virtual_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <limits>
+
+namespace shoal {
+namespace {
+
+constexpr std::size_t kBufferBytes = 64U << 10;
+constexpr std::uint64_t kReadBytesMax = 64U << 20;  // of one pread
+
+// Whole pages inside [out, out + bytes) become fresh zero pages; false if the system refuses.
+bool DropPages(char* out, std::uint64_t bytes) {
+#if defined(__linux__)
+  static const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto start = reinterpret_cast<std::uintptr_t>(out);
+  const std::uintptr_t first = (start + page - 1) / page * page;
+  const std::uintptr_t last = (start + bytes) / page * page;
+  if (last <= first || madvise(out + (first - start), last - first, MADV_DONTNEED) != 0) return false;
+  std::memset(out, 0, first - start);
+  std::memset(out + (last - start), 0, start + bytes - last);
+  return true;
+#else
+  (void)out, (void)bytes;
+  return false;
+#endif
+}
+
+void FillZero(char* out, std::uint64_t bytes) {
+  if (bytes >= kSparseZeroBytesMin && DropPages(out, bytes)) return;
+  std::memset(out, 0, bytes);
+}
+
+VirtualFile* Self(void* cookie) { return static_cast<VirtualFile*>(cookie); }
+
+#if defined(__GLIBC__) || (defined(__linux__) && !defined(__ANDROID__))
+template <typename Offset>  // off_t or off64_t, as the C library has it
+int SeekHook(void* cookie, Offset* offset, int whence) {
+  const std::int64_t position = Self(cookie)->Seek(static_cast<std::int64_t>(*offset), whence);
+  if (position < 0) return -1;
+  *offset = static_cast<Offset>(position);
+  return 0;
+}
+
+ssize_t ReadHook(void* cookie, char* out, std::size_t bytes) {
+  return static_cast<ssize_t>(Self(cookie)->Read(out, bytes));
+}
+
+std::FILE* OpenStream(VirtualFile* self) {
+  cookie_io_functions_t hooks{};
+  hooks.read = &ReadHook;
+  hooks.seek = &SeekHook;
+  return fopencookie(self, "r", hooks);
+}
+#else
+int ReadHook(void* cookie, char* out, int bytes) {
+  return static_cast<int>(Self(cookie)->Read(out, static_cast<std::uint64_t>(std::max(bytes, 0))));
+}
+
+fpos_t SeekHook(void* cookie, fpos_t offset, int whence) {
+  return static_cast<fpos_t>(Self(cookie)->Seek(static_cast<std::int64_t>(offset), whence));
+}
+
+std::FILE* OpenStream(VirtualFile* self) { return funopen(self, &ReadHook, nullptr, &SeekHook, nullptr); }
+#endif
+
+}  // namespace
+
+Result<std::unique_ptr<VirtualFile>> VirtualFile::Open(const Shard& shard) {
+  std::unique_ptr<VirtualFile> self(new VirtualFile(shard));
+  const std::string& path = shard.model->path;
+  self->fd_ = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (self->fd_ < 0) {
+    return Error{errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo, path + ": " + std::strerror(errno)};
+  }
+  struct stat facts {};
+  if (fstat(self->fd_, &facts) != 0) return Error{ErrorCode::kIo, path + ": " + std::strerror(errno)};
+  if (static_cast<std::uint64_t>(facts.st_size) != shard.model->gguf.file_bytes) {
+    return Error{ErrorCode::kIo, path + " changed since it was opened: " + std::to_string(facts.st_size) +
+                                     " bytes, not " + std::to_string(shard.model->gguf.file_bytes)};
+  }
+  self->file_ = OpenStream(self.get());
+  if (self->file_ == nullptr) return Error{ErrorCode::kIo, std::string("no stream: ") + std::strerror(errno)};
+  // Reads larger than the buffer go straight to their destination.
+  if (std::setvbuf(self->file_, nullptr, _IOFBF, kBufferBytes) != 0) {
+    return Error{ErrorCode::kIo, "no stream buffer"};
+  }
+  return self;
+}
+
+VirtualFile::~VirtualFile() {
+  if (file_ != nullptr) std::fclose(file_);
+  if (fd_ >= 0) close(fd_);
+}
+
+Status VirtualFile::status() const {
+  if (!error_.empty()) return Error{ErrorCode::kIo, error_};
+  return {};
+}
+
+std::int64_t VirtualFile::Seek(std::int64_t offset, int whence) {
+  const auto bytes = static_cast<std::int64_t>(shard_.bytes);
+  const std::int64_t base = whence == SEEK_SET ? 0 : whence == SEEK_CUR ? static_cast<std::int64_t>(position_) : bytes;
+  if (offset < -base || offset > std::numeric_limits<std::int64_t>::max() - base) {
+    errno = EINVAL;
+    return -1;
+  }
+  position_ = static_cast<std::uint64_t>(base + offset);
+  return base + offset;
+}
+
+std::int64_t VirtualFile::Read(char* out, std::uint64_t bytes) {
+  std::uint64_t done = 0;
+  while (done < bytes && position_ < shard_.bytes) {
+    std::uint64_t n = 0;
+    if (position_ < shard_.header.size()) {
+      n = std::min<std::uint64_t>(bytes - done, shard_.header.size() - position_);
+      std::memcpy(out + done, shard_.header.data() + position_, n);
+    } else {
+      auto segment = std::upper_bound(shard_.segments.begin(), shard_.segments.end(), position_,
+                                      [](std::uint64_t p, const ShardSegment& s) { return p < s.offset; });
+      SHOAL_CHECK(segment != shard_.segments.begin());
+      --segment;
+      const std::uint64_t inside = position_ - segment->offset;
+      SHOAL_CHECK(inside < segment->bytes);
+      n = std::min(bytes - done, segment->bytes - inside);
+      if (segment->source_offset < 0) {
+        FillZero(out + done, n);
+      } else if (!ReadSource(out + done, n, static_cast<std::uint64_t>(segment->source_offset) + inside)) {
+        return -1;
+      }
+    }
+    done += n;
+    position_ += n;
+  }
+  return static_cast<std::int64_t>(done);
+}
+
+bool VirtualFile::ReadSource(char* out, std::uint64_t bytes, std::uint64_t offset) {
+  while (bytes > 0) {
+    const ssize_t n = pread(fd_, out, std::min(bytes, kReadBytesMax), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) {
+      if (error_.empty()) {
+        error_ = shard_.model->path + ": " + (n < 0 ? std::strerror(errno) : "the file ends early") + " at byte " +
+                 std::to_string(offset);
+      }
+      errno = EIO;
+      return false;
+    }
+    out += n;
+    bytes -= static_cast<std::uint64_t>(n);
+    offset += static_cast<std::uint64_t>(n);
+  }
+  return true;
+}
+
+}  // namespace shoal

@@ -1,0 +1,54 @@
+// A shard presented as a read-only FILE*: its generated header, then byte ranges of the model file.
+//
+// Knows nothing of GGUF or libllama. Nothing is copied ahead: each read is a bounded pread of the model file.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "engine/shard.h"
+
+namespace shoal {
+
+// Zero segments of at least this size are given to the reader as pages that hold no memory until they are written,
+// where the system can do that (Linux); elsewhere, and below it, they are ordinary zero bytes.
+inline constexpr std::uint64_t kSparseZeroBytesMin = 1U << 20;
+#if defined(__linux__)
+inline constexpr bool kSparseZeros = true;
+#else
+inline constexpr bool kSparseZeros = false;
+#endif
+
+class VirtualFile {
+ public:
+  // `shard` must outlive it. Errors: kNotFound, kIo (also: the file is not as long as its header was read with).
+  static Result<std::unique_ptr<VirtualFile>> Open(const Shard& shard);
+  ~VirtualFile();  // closes file()
+  VirtualFile(const VirtualFile&) = delete;
+  VirtualFile& operator=(const VirtualFile&) = delete;
+
+  // Seekable, read-only. A destination of zero segments must be private memory of this process.
+  std::FILE* file() const { return file_; }
+  // kIo with the first read that failed; ok if none did. stdio itself reports no more than "error".
+  Status status() const;
+
+  // What stdio calls. Up to `bytes` bytes at the current position; 0 at the end; -1 on errors.
+  std::int64_t Read(char* out, std::uint64_t bytes);
+  // The new position, or -1 for one before the start. `whence` as of fseek.
+  std::int64_t Seek(std::int64_t offset, int whence);
+
+ private:
+  explicit VirtualFile(const Shard& shard) : shard_(shard) {}
+  bool ReadSource(char* out, std::uint64_t bytes, std::uint64_t offset);
+
+  const Shard& shard_;
+  int fd_ = -1;
+  std::FILE* file_ = nullptr;
+  std::uint64_t position_ = 0;
+  std::string error_;
+};
+
+}  // namespace shoal

@@ -1,0 +1,126 @@
+// A libllama model opened with vocab_only: the tokenizer and the chat template, without a single weight.
+#include "engine/vocabulary.h"
+
+#include <algorithm>
+#include <exception>
+
+#include "engine/llama_guard.h"
+#include "engine/llama_log.h"
+#include "llama.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::size_t kTextBytesMax = 64U << 20;
+
+struct ModelFree {
+  void operator()(llama_model* model) const { llama_model_free(model); }
+};
+
+}  // namespace
+
+struct Vocabulary::State {
+  std::unique_ptr<llama_model, ModelFree> model;
+  const llama_vocab* vocab = nullptr;
+  std::int32_t size = 0;
+  std::vector<TokenId> ends;
+  std::vector<TokenId> suppressed;
+};
+
+Vocabulary::Vocabulary(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Vocabulary::~Vocabulary() = default;
+
+Result<std::shared_ptr<const Vocabulary>> Vocabulary::Open(std::shared_ptr<const ModelFile> model) {
+  SHOAL_CHECK(model != nullptr);
+  InitLlama();
+  LlamaErrors errors;
+  const auto fail = [&](ErrorCode code, const std::string& why) {
+    return Error{code, "tokenizer of " + model->path + ": " + errors.TextOr(why)};
+  };
+
+  const GgufValue* kind = model->gguf.Find("tokenizer.ggml.model");
+  const std::string* kind_name = kind == nullptr ? nullptr : kind->AsString();
+  if (kind_name == nullptr || *kind_name == "none") {
+    return fail(ErrorCode::kUnsupported, "the file has no tokenizer");
+  }
+
+  auto state = std::make_unique<State>();
+  try {
+    LlamaGuard guard;
+    llama_model_params params = llama_model_default_params();
+    params.vocab_only = true;
+    params.n_gpu_layers = 0;
+    state->model.reset(llama_model_load_from_file(model->path.c_str(), params));
+  } catch (const std::exception& e) {
+    return fail(ErrorCode::kCorrupt, e.what());
+  }
+  if (state->model == nullptr) return fail(ErrorCode::kCorrupt, "libllama cannot read it");
+  state->vocab = llama_model_get_vocab(state->model.get());
+  if (llama_vocab_type(state->vocab) == LLAMA_VOCAB_TYPE_NONE) {
+    return fail(ErrorCode::kUnsupported, "the file has no tokenizer");
+  }
+  state->size = llama_vocab_n_tokens(state->vocab);
+  if (state->size <= 0) return fail(ErrorCode::kCorrupt, "no tokens");
+  for (TokenId token = 0; token < state->size; ++token) {
+    if (llama_vocab_is_eog(state->vocab, token)) state->ends.push_back(token);
+  }
+  std::int32_t suppressed_count = 0;
+  const llama_token* suppressed = llama_vocab_get_suppress_tokens(state->vocab, &suppressed_count);
+  for (std::int32_t i = 0; i < suppressed_count; ++i) {
+    if (suppressed[i] >= 0 && suppressed[i] < state->size) state->suppressed.push_back(suppressed[i]);
+  }
+  std::sort(state->suppressed.begin(), state->suppressed.end());
+  return std::shared_ptr<const Vocabulary>(new Vocabulary(std::move(state)));
+}
+
+Result<std::vector<TokenId>> Vocabulary::Tokenize(std::string_view text, bool add_special, bool parse_special) const {
+  if (text.size() > kTextBytesMax) {
+    return Error{ErrorCode::kInvalidArgument, "text of " + std::to_string(text.size()) + " bytes; at most " +
+                                                  std::to_string(kTextBytesMax) + " can be tokenized at once"};
+  }
+  const auto length = static_cast<std::int32_t>(text.size());
+  std::vector<TokenId> tokens(text.size() / 3 + 16);
+  LlamaErrors errors;
+  try {
+    LlamaGuard guard;
+    std::int32_t n = llama_tokenize(state_->vocab, text.data(), length, tokens.data(),
+                                    static_cast<std::int32_t>(tokens.size()), add_special, parse_special);
+    if (n < 0 && n != INT32_MIN) {  // too small: the negative of what is needed
+      tokens.resize(static_cast<std::size_t>(-n));
+      n = llama_tokenize(state_->vocab, text.data(), length, tokens.data(), static_cast<std::int32_t>(tokens.size()),
+                         add_special, parse_special);
+    }
+    if (n < 0) return Error{ErrorCode::kInvalidArgument, "tokenize: " + errors.TextOr("more tokens than can be counted")};
+    tokens.resize(static_cast<std::size_t>(n));
+  } catch (const std::exception& e) {
+    return Error{ErrorCode::kInvalidArgument, std::string("the text cannot be tokenized: ") + e.what()};
+  }
+  return tokens;
+}
+
+std::string Vocabulary::Piece(TokenId token, bool special) const {
+  if (token < 0 || token >= state_->size) return "";
+  std::string piece(64, '\0');
+  std::int32_t n = llama_token_to_piece(state_->vocab, token, piece.data(), static_cast<std::int32_t>(piece.size()), 0,
+                                        special);
+  if (n < 0) {
+    piece.resize(static_cast<std::size_t>(-n));
+    n = llama_token_to_piece(state_->vocab, token, piece.data(), static_cast<std::int32_t>(piece.size()), 0, special);
+  }
+  piece.resize(static_cast<std::size_t>(std::max(n, 0)));
+  return piece;
+}
+
+bool Vocabulary::IsEndOfGeneration(TokenId token) const {
+  return std::binary_search(state_->ends.begin(), state_->ends.end(), token);
+}
+
+const std::vector<TokenId>& Vocabulary::end_of_generation_tokens() const { return state_->ends; }
+const std::vector<TokenId>& Vocabulary::suppressed_tokens() const { return state_->suppressed; }
+std::int32_t Vocabulary::size() const { return state_->size; }
+TokenId Vocabulary::bos() const { return llama_vocab_bos(state_->vocab); }
+TokenId Vocabulary::eos() const { return llama_vocab_eos(state_->vocab); }
+const llama_model* Vocabulary::llama() const { return state_->model.get(); }
+const llama_vocab* Vocabulary::llama_vocabulary() const { return state_->vocab; }
+
+}  // namespace shoal

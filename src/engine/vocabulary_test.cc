@@ -1,0 +1,135 @@
+// The tokenizer over the real models: round trips of any bytes, special tokens, limits.
+#include "engine/vocabulary.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+
+namespace shoal {
+namespace {
+
+std::string ModelPath(const char* env, const char* name) {
+  if (const char* path = std::getenv(env)) return path;
+  const char* cache = std::getenv("SHOAL_CACHE_DIR");
+  const char* home = std::getenv("HOME");
+  return (cache != nullptr ? std::string(cache) : std::string(home) + "/.cache/shoal") + "/models/" + name;
+}
+
+std::shared_ptr<const Vocabulary> Open(const std::string& path) {
+  auto model = OpenModelFile(path);
+  EXPECT_TRUE(model.ok()) << model.error().message;
+  auto vocabulary = Vocabulary::Open(*model);
+  EXPECT_TRUE(vocabulary.ok()) << vocabulary.error().message;
+  return *vocabulary;
+}
+
+class VocabularyTest : public testing::TestWithParam<std::pair<const char*, const char*>> {
+ protected:
+  std::shared_ptr<const Vocabulary> vocabulary_ = Open(ModelPath(GetParam().first, GetParam().second));
+
+  std::string Join(const std::vector<TokenId>& tokens, bool special = false) {
+    std::string text;
+    for (const TokenId token : tokens) text += vocabulary_->Piece(token, special);
+    return text;
+  }
+};
+
+TEST_P(VocabularyTest, TextSurvivesTheRoundTrip) {
+  const std::string texts[] = {
+      "Hello, world!", "  two  spaces\n\n\ttab ", "naïve café Straße", "日本語のテキスト、中文，한국어",
+      "👩‍👩‍👧‍👦 family 🏳️‍🌈 and 🇩🇪", "א ב ג و", "int main() { return 0x1F; }\r\n", "12345678901234567890"};
+  for (const std::string& text : texts) {
+    const auto tokens = vocabulary_->Tokenize(text, false, false);
+    ASSERT_TRUE(tokens.ok());
+    std::string back = Join(*tokens);
+    if (!back.empty() && back[0] == ' ' && text[0] != ' ') back.erase(0, 1);  // SentencePiece's leading space
+    EXPECT_EQ(back, text);
+  }
+}
+
+TEST_P(VocabularyTest, AnyBytesAreAccepted) {
+  const std::string texts[] = {std::string("\xFF\xFE\x80 abc \xC3", 9), std::string("a\0b", 3), "\xF0\x9F\x98", "\xED\xA0\x80",
+                               std::string(256, '\x80')};
+  for (const std::string& text : texts) {
+    const auto tokens = vocabulary_->Tokenize(text, false, false);
+    ASSERT_TRUE(tokens.ok());
+    EXPECT_FALSE(tokens->empty());
+    for (const TokenId token : *tokens) EXPECT_LT(token, vocabulary_->size());
+  }
+}
+
+TEST_P(VocabularyTest, LongTextsWithoutBordersAreBearable) {
+  for (const char c : {'a', '7', ' ', '\n'}) {
+    const auto tokens = vocabulary_->Tokenize(std::string(100000, c), false, false);
+    ASSERT_TRUE(tokens.ok());
+    EXPECT_EQ(Join(*tokens).size(), 100000U);
+  }
+}
+
+TEST_P(VocabularyTest, TooMuchTextIsRefused) {
+  const std::string text((64U << 20) + 1, 'a');
+  const auto tokens = vocabulary_->Tokenize(text, false, false);
+  ASSERT_FALSE(tokens.ok());
+  EXPECT_EQ(tokens.error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST_P(VocabularyTest, TokensOutsideTheVocabularyAreEmpty) {
+  EXPECT_EQ(vocabulary_->Piece(-1, true), "");
+  EXPECT_EQ(vocabulary_->Piece(vocabulary_->size(), true), "");
+  EXPECT_FALSE(vocabulary_->IsEndOfGeneration(-1));
+  EXPECT_FALSE(vocabulary_->IsEndOfGeneration(vocabulary_->size()));
+}
+
+TEST_P(VocabularyTest, EndTokensAreControlTokensAndHiddenUnlessAskedFor) {
+  ASSERT_FALSE(vocabulary_->end_of_generation_tokens().empty());
+  EXPECT_TRUE(vocabulary_->IsEndOfGeneration(vocabulary_->eos()));
+  for (const TokenId token : vocabulary_->end_of_generation_tokens()) {
+    EXPECT_TRUE(vocabulary_->IsEndOfGeneration(token));
+    EXPECT_NE(vocabulary_->Piece(token, true), "");
+  }
+  EXPECT_EQ(vocabulary_->Piece(vocabulary_->eos(), false), "");
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, VocabularyTest,
+                         testing::Values(std::pair{"SHOAL_TEST_SMOLLM2", "smollm2.gguf"},
+                                         std::pair{"SHOAL_TEST_GEMMA3", "gemma3.gguf"}),
+                         [](const auto& model) { return std::string(model.param.second, 4); });
+
+TEST(Vocabulary, SpecialTokensAreParsedOnlyWhenAsked) {
+  const auto vocabulary = Open(ModelPath("SHOAL_TEST_SMOLLM2", "smollm2.gguf"));
+  EXPECT_EQ(vocabulary->Tokenize("<|im_end|>", false, true)->size(), 1U);
+  EXPECT_GT(vocabulary->Tokenize("<|im_end|>", false, false)->size(), 1U);
+}
+
+TEST(Vocabulary, BosComesOnceWhereTheModelWantsIt) {
+  const auto vocabulary = Open(ModelPath("SHOAL_TEST_GEMMA3", "gemma3.gguf"));
+  const auto tokens = *vocabulary->Tokenize("Hello", true, true);
+  ASSERT_GE(tokens.size(), 2U);
+  EXPECT_EQ(tokens[0], vocabulary->bos());
+  EXPECT_NE(tokens[1], vocabulary->bos());
+}
+
+TEST(Vocabulary, AFileWithoutTokenizerIsUnsupported) {
+  auto model = std::make_shared<ModelFile>();
+  model->path = "none.gguf";
+  model->gguf.Set("tokenizer.ggml.model", GgufValue::String("none"));
+  const auto none = Vocabulary::Open(model);
+  ASSERT_FALSE(none.ok());
+  EXPECT_EQ(none.error().code, ErrorCode::kUnsupported);
+}
+
+TEST(Vocabulary, AFileThatIsNotAModelIsCorrupt) {
+  const std::string path = testing::TempDir() + "/vocabulary_test_broken.gguf";
+  std::ofstream(path, std::ios::binary) << "GGUF, but not really";
+  auto model = std::make_shared<ModelFile>();
+  model->path = path;
+  model->gguf.Set("tokenizer.ggml.model", GgufValue::String("gpt2"));
+  const auto broken = Vocabulary::Open(model);
+  ASSERT_FALSE(broken.ok());
+  EXPECT_EQ(broken.error().code, ErrorCode::kCorrupt);
+  EXPECT_NE(broken.error().message.find(path), std::string::npos);
+}
+
+}  // namespace
+}  // namespace shoal

@@ -1,0 +1,45 @@
+// Fuzz target: any bytes as a GGUF file. What parses must survive being described, written and parsed again.
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/check.h"
+#include "model/gguf.h"
+#include "model/model_info.h"
+
+namespace {
+
+void CheckOne(std::span<const std::uint8_t> bytes, std::uint64_t file_bytes) {
+  const auto parsed = shoal::ParseGguf(bytes, file_bytes);
+  if (!parsed.ok()) return;
+  const auto info = shoal::DescribeModel(*parsed, "fuzz.gguf");
+  if (info.ok()) {
+    const shoal::LayerRange all{0, info->n_layer};
+    SHOAL_CHECK(info->layer_bytes.size() == static_cast<std::size_t>(info->n_layer));
+    SHOAL_CHECK(info->kv_elements.size() == static_cast<std::size_t>(info->n_layer));
+    SHOAL_CHECK(info->KvBytesPerToken(all, shoal::KvType::kQ8_0) <=
+                2 * info->KvBytesPerToken(all, shoal::KvType::kF16) + 34U * info->n_layer);
+    (void)info->StageWeightBytes(all);
+  }
+  // Two rounds, since NaNs and the padding may differ from what the file had.
+  shoal::Gguf again = *parsed;
+  const std::uint64_t data_bytes = shoal::LayOutTensors(again);
+  const auto first = shoal::SerializeGguf(again);
+  const auto reparsed = shoal::ParseGguf(first, first.size() + data_bytes);
+  SHOAL_CHECK(reparsed.ok());
+  SHOAL_CHECK(reparsed->tensors == parsed->tensors);
+  SHOAL_CHECK(shoal::SerializeGguf(*reparsed) == first);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const std::span<const std::uint8_t> bytes(data, size);
+  CheckOne(bytes, size);
+  // As the header of a file that has all the data it could ask for.
+  CheckOne(bytes, std::uint64_t{1} << 62);
+  // The same bytes as the text of --stages.
+  const auto stages = shoal::ParseStages({reinterpret_cast<const char*>(data), size}, 30);
+  if (stages.ok()) SHOAL_CHECK(!stages->empty() && stages->front().first == 0 && stages->back().last == 30);
+  return 0;
+}

@@ -1,0 +1,144 @@
+// Opens model, vocabulary, chat template and placement, in that order, and closes them in the other.
+#include "node/node.h"
+
+#include <sys/stat.h>
+
+#include <atomic>
+#include <future>
+#include <mutex>
+#include <utility>
+
+#include "base/log.h"
+#include "node/generate.h"
+
+namespace shoal {
+namespace {
+
+// The name that clients use: the file's name without folder and ending.
+std::string ModelId(const std::string& path) {
+  std::string name = path.substr(path.find_last_of('/') + 1);
+  const std::string ending = ".gguf";
+  if (name.size() > ending.size() && name.ends_with(ending)) name.resize(name.size() - ending.size());
+  return name;
+}
+
+std::int64_t FileTimeS(const std::string& path) {
+  struct stat info {};
+  return stat(path.c_str(), &info) == 0 ? static_cast<std::int64_t>(info.st_mtime) : 0;
+}
+
+class LocalNode final : public Node, public std::enable_shared_from_this<LocalNode> {
+ public:
+  LocalNode(std::shared_ptr<const ModelFile> model, std::shared_ptr<const Vocabulary> vocabulary,
+            std::shared_ptr<const ChatTemplate> chat_template)
+      : model_(std::move(model)), vocabulary_(std::move(vocabulary)), chat_template_(std::move(chat_template)) {}
+
+  ~LocalNode() override { Stop(); }
+  LocalNode(const LocalNode&) = delete;
+  LocalNode& operator=(const LocalNode&) = delete;
+
+  Status Place(const PlacementOptions& options) {
+    SHOAL_ASSIGN_OR_RETURN(placement_, Placement::Open(loop_, model_, vocabulary_, options));
+    target_ = std::make_unique<GenerateTarget>(
+        GenerateTarget{loop_, placement_->pipeline(), placement_->context_tokens()});
+    return {};
+  }
+
+  void Stop() override {
+    std::call_once(stopped_, [this] {
+      stopping_ = true;
+      if (placement_ != nullptr) placement_->Stop();
+      loop_.Stop();
+    });
+  }
+
+  ModelCard model() const override {
+    return {ModelId(model_->path), FileTimeS(model_->path), placement_->context_tokens()};
+  }
+  const Vocabulary& vocabulary() const override { return *vocabulary_; }
+  std::shared_ptr<const Vocabulary> shared_vocabulary() const override { return vocabulary_; }
+  std::shared_ptr<const ChatTemplate> chat_template() const override { return chat_template_; }
+
+  Result<std::unique_ptr<GenerationHandle>> Generate(GenerateOptions options) override {
+    if (stopping_) return Error{ErrorCode::kUnavailable, "this node is stopping"};
+    const std::shared_ptr<const GenerateTarget> target(shared_from_this(), target_.get());
+    return StartGeneration(target, next_id_.fetch_add(1), std::move(options));
+  }
+
+  bool healthy() const override { return !stopping_; }
+  MetricsRegistry& metrics() override { return metrics_; }
+  void RefreshMetrics() override;
+
+  const ModelInfo& model_info() const override { return model_->info; }
+  std::vector<StageReport> Report() const override { return placement_->Report(); }
+
+  ScheduleStats Stats() override {
+    auto promise = std::make_shared<std::promise<ScheduleStats>>();
+    std::future<ScheduleStats> stats = promise->get_future();
+    loop_.Post([this, promise] { promise->set_value(placement_->pipeline().stats()); });
+    promise.reset();
+    try {
+      return stats.get();
+    } catch (const std::future_error&) {  // the loop has stopped
+      return {};
+    }
+  }
+
+ private:
+  const std::shared_ptr<const ModelFile> model_;
+  const std::shared_ptr<const Vocabulary> vocabulary_;
+  const std::shared_ptr<const ChatTemplate> chat_template_;
+  MetricsRegistry metrics_;
+  RealLoop loop_;
+  std::unique_ptr<Placement> placement_;
+  std::unique_ptr<const GenerateTarget> target_;
+  std::atomic<GenerationId> next_id_{1};
+  std::atomic<bool> stopping_{false};
+  std::once_flag stopped_;
+};
+
+void LocalNode::RefreshMetrics() {
+  const ScheduleStats stats = Stats();
+  const auto set = [this](const char* name, const char* help, double value) { metrics_.GetGauge(name, help).Set(value); };
+  set("shoal_requests_waiting", "Generations that wait for a slot.", stats.waiting);
+  set("shoal_requests_running", "Generations that hold a slot.", stats.running);
+  set("shoal_slots_free", "Slots without a generation.", stats.slots_free);
+  set("shoal_micro_batches_in_flight", "Micro-batches between head and last stage.", stats.in_flight);
+  set("shoal_kv_tokens_used", "KV cells that hold a token.", static_cast<double>(stats.kv_tokens_used));
+  set("shoal_kv_tokens_max", "KV cells in all.", placement_->context_tokens());
+  set("shoal_prompt_tokens_computed", "Prompt tokens prefilled since start.", static_cast<double>(stats.tokens_prefilled));
+  set("shoal_prompt_tokens_reused", "Prompt tokens found in the cache since start.", static_cast<double>(stats.tokens_reused));
+  set("shoal_tokens_decoded", "Tokens emitted since start.", static_cast<double>(stats.tokens_decoded));
+  set("shoal_preemptions", "Generations set back for want of KV cells since start.", static_cast<double>(stats.preemptions));
+  const std::vector<StageReport> reports = Report();
+  for (std::size_t i = 0; i < reports.size(); ++i) {
+    const std::string stage = "stage=\"" + std::to_string(i) + "\"";
+    const StageWorkerStats& s = reports[i].stats;
+    const auto seconds = [&](const char* activity, std::uint64_t us) {
+      metrics_.GetGauge("shoal_stage_seconds", "Time a stage spent computing, waiting or on the wire since start.",
+                        stage + ",activity=\"" + activity + "\"").Set(static_cast<double>(us) / 1e6);
+    };
+    seconds("compute", s.compute_us);
+    seconds("wait", s.wait_us);
+    seconds("wire", s.wire_us);
+    metrics_.GetGauge("shoal_stage_memory_bytes", "Weights, KV cache and compute buffers of a stage.", stage)
+        .Set(static_cast<double>(reports[i].memory.total()));
+  }
+}
+
+}  // namespace
+
+Result<std::shared_ptr<Node>> Node::Open(const NodeOptions& options) {
+  SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<const ModelFile> model, OpenModelFile(options.model_path));
+  SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<const Vocabulary> vocabulary, Vocabulary::Open(model));
+  Result<std::shared_ptr<const ChatTemplate>> chat = ChatTemplate::Open(vocabulary, options.chat_template);
+  if (!chat.ok()) {
+    if (!options.chat_template.empty() || chat.error().code != ErrorCode::kUnsupported) return std::move(chat).error();
+    Log(LogLevel::kInfo, "node", chat.error().message);
+  }
+  auto node = std::make_shared<LocalNode>(model, vocabulary, chat.ok() ? *chat : nullptr);
+  SHOAL_RETURN_IF_ERROR(node->Place(options.placement));
+  return std::shared_ptr<Node>(std::move(node));
+}
+
+}  // namespace shoal

@@ -1,0 +1,274 @@
+// The head: results come in on a thread, which hands them to the loop; the loop answers with the next micro-batches
+// before it tells anyone what came out, so that the stages work while the answers are formatted.
+#include "pipeline/pipeline.h"
+
+#include <condition_variable>
+#include <future>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <variant>
+
+#include "base/check.h"
+#include "base/log.h"
+
+namespace shoal {
+namespace {
+
+// Results that wait for the loop; then the link is left to fill.
+constexpr std::size_t kInboxMax = 1024;
+
+using HeadMessage = std::variant<ResultMessage, FailureMessage>;
+
+}  // namespace
+
+struct Pipeline::State : std::enable_shared_from_this<Pipeline::State> {
+  State(Loop& control_loop, const PipelineOptions& pipeline_options, std::unique_ptr<FrameSender> first,
+        std::unique_ptr<FrameReceiver> result_frames)
+      : loop(control_loop),
+        options(pipeline_options),
+        to_first(std::move(first)),
+        results(std::move(result_frames)),
+        scheduler(pipeline_options.schedule),
+        totals(pipeline_options.schedule.stages) {}
+
+  // Receiver thread.
+  void ReadResults();
+  void Deliver(HeadMessage message);
+
+  // Loop.
+  void Drain();
+  void Handle(const HeadMessage& message, std::vector<ScheduleEvent>& events);
+  void AddTimings(const std::vector<StageTiming>& timings);
+  void Pump();
+  bool Send(FrameBytes frame);
+  void PumpSoon();
+  void Dispatch(const std::vector<ScheduleEvent>& events);
+  void Break(const std::string& why);
+
+  Loop& loop;
+  const PipelineOptions options;
+  const std::unique_ptr<FrameSender> to_first;    // Send: loop; Close: any thread
+  const std::unique_ptr<FrameReceiver> results;   // Receive: receiver thread; Close: any thread
+
+  std::thread receiver;
+  std::mutex mutex;
+  std::condition_variable inbox_has_room;
+  std::vector<HeadMessage> inbox;                 // guarded by mutex
+  bool link_ended = false;                        // guarded by mutex
+  bool closed = false;                            // guarded by mutex: Stop was called
+
+  Scheduler scheduler;
+  std::unordered_map<GenerationId, std::shared_ptr<const EventHandler>> handlers;
+  std::vector<StageTotals> totals;
+  bool broken = false;
+  std::string broken_why;
+  bool pump_posted = false;
+};
+
+void Pipeline::State::ReadResults() {
+  std::uint64_t refused = 0;
+  while (std::optional<FrameBytes> bytes = results->Receive()) {
+    Result<DecodedFrame> decoded = DecodeFrame(*bytes);
+    std::optional<HeadMessage> message;
+    if (decoded.ok() && decoded->header.epoch == options.epoch) {
+      if (auto* result = std::get_if<ResultMessage>(&decoded->message)) message = std::move(*result);
+      if (auto* failure = std::get_if<FailureMessage>(&decoded->message)) message = std::move(*failure);
+    }
+    if (message) {
+      Deliver(std::move(*message));
+      continue;
+    }
+    // The 1st, 2nd, 4th, 8th, ... only: nobody may fill the log.
+    if (++refused; (refused & (refused - 1)) == 0) {
+      Log(LogLevel::kWarning, "pipeline", "result frame refused (" + std::to_string(refused) + " so far): " +
+                                              (decoded.ok() ? "stale epoch or wrong type" : decoded.error().message));
+    }
+  }
+  const std::lock_guard lock(mutex);
+  link_ended = true;
+  if (!closed) loop.Post([self = shared_from_this()] { self->Drain(); });
+}
+
+void Pipeline::State::Deliver(HeadMessage message) {
+  std::unique_lock lock(mutex);
+  inbox_has_room.wait(lock, [&] { return closed || inbox.size() < kInboxMax; });
+  if (closed) return;
+  inbox.push_back(std::move(message));
+  if (inbox.size() == 1) loop.Post([self = shared_from_this()] { self->Drain(); });
+}
+
+void Pipeline::State::Drain() {
+  std::vector<HeadMessage> messages;
+  bool ended = false;
+  {
+    const std::lock_guard lock(mutex);
+    messages.swap(inbox);
+    ended = link_ended;
+  }
+  inbox_has_room.notify_one();
+  if (broken) return;
+  std::vector<ScheduleEvent> events;
+  for (const HeadMessage& message : messages) Handle(message, events);
+  if (!broken) Pump();
+  Dispatch(events);
+  if (ended) Break("the link from the last stage has ended");
+}
+
+void Pipeline::State::Handle(const HeadMessage& message, std::vector<ScheduleEvent>& events) {
+  if (const auto* result = std::get_if<ResultMessage>(&message)) {
+    AddTimings(result->timings);
+    scheduler.OnResult(*result, events);
+    return;
+  }
+  const auto& failure = std::get<FailureMessage>(message);
+  if (failure.code == ErrorCode::kUnavailable && failure.generation == 0) {
+    // What is on its way to that stage will never be answered. First what came before it.
+    Dispatch(events);
+    events.clear();
+    Break("stage " + std::to_string(failure.stage) + ": " + failure.message);
+    return;
+  }
+  scheduler.OnFailure(failure, events);
+}
+
+void Pipeline::State::AddTimings(const std::vector<StageTiming>& timings) {
+  for (std::size_t i = 0; i < timings.size() && i < totals.size(); ++i) {
+    ++totals[i].batches;
+    totals[i].compute_us += timings[i].compute_us;
+    totals[i].wait_us += timings[i].wait_us;
+    totals[i].wire_us += timings[i].wire_us;
+  }
+}
+
+void Pipeline::State::Pump() {
+  while (!broken) {
+    std::optional<MicroBatch> next = scheduler.Next();
+    if (!next) return;
+    if (!next->ops.empty() && !Send(EncodeControl(ControlMessage{std::move(next->ops)}, options.epoch))) return;
+    if (next->rows.empty()) continue;
+    BatchMessage batch;
+    batch.batch = next->id;
+    batch.rows = std::move(next->rows);
+    batch.tokens = std::move(next->tokens);
+    if (!Send(EncodeBatch(batch, {}, options.epoch))) return;
+  }
+}
+
+bool Pipeline::State::Send(FrameBytes frame) {
+  if (to_first->Send(std::move(frame)).ok()) return true;
+  // Not now: who called is in the middle of something.
+  loop.Post([self = shared_from_this()] { self->Break("the link to the first stage is closed"); });
+  return false;
+}
+
+// Once for all that is submitted or cancelled in one task: what arrives together is prefilled together.
+void Pipeline::State::PumpSoon() {
+  if (pump_posted) return;
+  pump_posted = true;
+  loop.Post([self = shared_from_this()] {
+    self->pump_posted = false;
+    self->Pump();
+  });
+}
+
+void Pipeline::State::Dispatch(const std::vector<ScheduleEvent>& events) {
+  for (const ScheduleEvent& event : events) {
+    const auto it = handlers.find(event.generation);
+    if (it == handlers.end()) continue;  // cancelled by a handler before it
+    const std::shared_ptr<const EventHandler> handler = it->second;
+    if (event.finish) handlers.erase(it);
+    (*handler)(event);
+  }
+}
+
+void Pipeline::State::Break(const std::string& why) {
+  if (broken) return;
+  broken = true;
+  broken_why = why;
+  to_first->Close();
+  auto ended = std::move(handlers);
+  handlers.clear();
+  for (const auto& [id, handler] : ended) scheduler.Cancel(id);
+  for (const auto& [id, handler] : ended) {
+    ScheduleEvent event;
+    event.generation = id;
+    event.finish = FinishReason::kError;
+    event.error = Error{ErrorCode::kUnavailable, why};
+    (*handler)(event);
+  }
+}
+
+Pipeline::Pipeline(Loop& loop, const PipelineOptions& options, std::unique_ptr<FrameSender> to_first,
+                   std::unique_ptr<FrameReceiver> results)
+    : state_(std::make_shared<State>(loop, options, std::move(to_first), std::move(results))) {
+  SHOAL_CHECK(options.schedule.in_flight_max <= kPipelineInFlightMax);
+}
+
+Pipeline::~Pipeline() { Stop(); }
+
+void Pipeline::Start() {
+  SHOAL_CHECK(!state_->receiver.joinable());
+  state_->receiver = std::thread([state = state_.get()] { state->ReadResults(); });
+}
+
+void Pipeline::Stop() {
+  State& s = *state_;
+  {
+    const std::lock_guard lock(s.mutex);
+    if (s.closed) return;
+    s.closed = true;
+  }
+  s.inbox_has_room.notify_all();
+  s.to_first->Close();
+  s.results->Close();
+  if (s.receiver.joinable()) s.receiver.join();
+  if (s.loop.InLoop()) return s.Break("the pipeline was stopped");
+  // A loop that has stopped drops the task, and with it the promise: then nobody is left to tell.
+  auto done = std::make_shared<std::promise<void>>();
+  const std::future<void> ended = done->get_future();
+  s.loop.Post([state = state_, done = std::move(done)] {
+    state->Break("the pipeline was stopped");
+    done->set_value();
+  });
+  ended.wait();
+}
+
+Status Pipeline::Submit(GenerationRequest request, EventHandler handler) {
+  State& s = *state_;
+  SHOAL_CHECK(s.loop.InLoop());
+  if (s.broken) return Error{ErrorCode::kUnavailable, s.broken_why};
+  const GenerationId id = request.id;
+  SHOAL_RETURN_IF_ERROR(s.scheduler.Submit(std::move(request)));
+  s.handlers[id] = std::make_shared<const EventHandler>(std::move(handler));
+  s.PumpSoon();
+  return {};
+}
+
+void Pipeline::Cancel(GenerationId id) {
+  State& s = *state_;
+  SHOAL_CHECK(s.loop.InLoop());
+  if (s.handlers.erase(id) == 0) return;
+  s.scheduler.Cancel(id);
+  if (!s.broken) s.PumpSoon();
+}
+
+ScheduleStats Pipeline::stats() const {
+  SHOAL_CHECK(state_->loop.InLoop());
+  return state_->scheduler.stats();
+}
+
+std::int32_t Pipeline::ReusedTokens(GenerationId id) const {
+  SHOAL_CHECK(state_->loop.InLoop());
+  return state_->scheduler.ReusedTokens(id);
+}
+
+std::vector<StageTotals> Pipeline::stage_totals() const {
+  SHOAL_CHECK(state_->loop.InLoop());
+  return state_->totals;
+}
+
+}  // namespace shoal

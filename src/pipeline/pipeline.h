@@ -1,0 +1,65 @@
+// The head of a placement: requests in, micro-batches down the stages, tokens back to whoever asked.
+//
+// Control side: a Scheduler on the Loop. It sends frames to stage 0 and gets result frames from the last stage; the
+// sender and the receiver may lead to threads of this process or to other hosts. Knows no HTTP and no text.
+// All methods run on the loop (CHECK), but for Start and Stop, which the owner calls from outside it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "runtime/loop.h"
+#include "schedule/scheduler.h"
+#include "transport/transport.h"
+#include "wire/messages.h"
+
+namespace shoal {
+
+// Frames that fit the link to stage 0, and the links between stages: at most PipelineOptions' in_flight_max (up to
+// kPipelineInFlightMax) micro-batches, each with the operations in front of it, and operations that go out alone when
+// nothing is in flight. A link of this size never blocks the loop.
+inline constexpr std::size_t kPipelineLinkFramesMax = 256;
+inline constexpr std::int32_t kPipelineInFlightMax = 120;
+
+struct PipelineOptions {
+  ScheduleOptions schedule;
+  Epoch epoch = 1;
+};
+
+// Time per stage, summed over the micro-batches that came back; prefill and decode alike.
+struct StageTotals {
+  std::uint64_t batches = 0, compute_us = 0, wait_us = 0, wire_us = 0;
+};
+
+class Pipeline {
+ public:
+  using EventHandler = std::function<void(const ScheduleEvent&)>;  // on the loop; may call Submit and Cancel
+
+  // `to_first` must never block longer than the in-flight window is full: its capacity is at least in_flight_max plus
+  // some control frames (kPipelineLinkFramesMax). `results` is read by a thread of the pipeline, which posts to `loop`.
+  Pipeline(Loop& loop, const PipelineOptions& options, std::unique_ptr<FrameSender> to_first,
+           std::unique_ptr<FrameReceiver> results);
+  ~Pipeline();  // Stop()
+
+  void Start();
+  // Ends every generation with kError (kUnavailable) from the loop, then stops reading. Idempotent.
+  void Stop();
+
+  // Errors: as Scheduler::Submit; kUnavailable after the pipeline broke.
+  Status Submit(GenerationRequest request, EventHandler handler);
+  void Cancel(GenerationId id);  // no event follows
+  ScheduleStats stats() const;
+  std::int32_t ReusedTokens(GenerationId id) const;
+  std::vector<StageTotals> stage_totals() const;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace shoal

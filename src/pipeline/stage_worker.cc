@@ -1,0 +1,243 @@
+// The compute thread of one stage: receive, decode, run, encode, pass on. Knows no scheduler and no model.
+//
+// A worker that ends, for whatever reason, says so to the head (kUnavailable, batch 0) and closes its links: micro-
+// batches that were on their way here would otherwise be waited for forever.
+#include "pipeline/stage_worker.h"
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <limits>
+#include <mutex>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "base/log.h"
+
+namespace shoal {
+namespace {
+
+// How long Stop leaves the thread to tell the head before the link to it is cut.
+constexpr std::chrono::milliseconds kFarewellMax{500};
+
+using SteadyTime = std::chrono::steady_clock::time_point;
+
+SteadyTime Now() { return std::chrono::steady_clock::now(); }
+
+std::uint64_t MicrosecondsBetween(SteadyTime from, SteadyTime to) {
+  return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(to - from).count());
+}
+
+std::uint32_t Clamp32(std::uint64_t us) {
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(us, std::numeric_limits<std::uint32_t>::max()));
+}
+
+}  // namespace
+
+struct StageWorker::State {
+  std::unique_ptr<Stage> stage;
+  StageWorkerOptions options;
+  std::unique_ptr<FrameReceiver> input;
+  std::unique_ptr<FrameSender> next;     // null on the last stage
+  std::unique_ptr<FrameSender> results;
+  std::string name;
+
+  std::thread thread;
+  std::atomic<bool> stopping{false};
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool ended = false;                    // guarded by mutex
+  std::string reason;                    // of the end; compute thread only
+
+  std::atomic<std::uint64_t> batches{0}, rows{0}, compute_us{0}, wait_us{0}, wire_us{0}, frames_refused{0}, bytes_out{0};
+  // Of the micro-batch at hand. Encoding and sending end after its timings are written, so they count for the next.
+  std::uint64_t waited_us = 0, wired_us = 0;
+
+  void Run();
+  bool HandleFrame(FrameBytes bytes, SteadyTime received);
+  bool HandleControl(const ControlMessage& control, FrameBytes bytes);
+  bool HandleBatch(BatchFrame frame, SteadyTime received);
+  bool PassOn(BatchMessage batch, StageOutput output, std::vector<StageTiming> timings);
+  bool ReportResult(BatchId batch, std::vector<RowResult> rows, std::vector<StageTiming> timings);
+  bool ReportFailure(FailureMessage failure);
+  bool Send(FrameSender& sender, FrameBytes bytes, const char* to);
+  void Refuse(const std::string& why);
+  void Count(std::atomic<std::uint64_t>& counter, std::uint64_t n) { counter.fetch_add(n, std::memory_order_relaxed); }
+};
+
+void StageWorker::State::Run() {
+  reason = "its input ended";
+  for (;;) {
+    const SteadyTime idle = Now();
+    std::optional<FrameBytes> bytes = input->Receive();
+    if (!bytes || stopping) break;
+    const SteadyTime received = Now();
+    waited_us += MicrosecondsBetween(idle, received);
+    if (!HandleFrame(std::move(*bytes), received)) break;
+  }
+  if (stopping) reason = "stopped";
+  FailureMessage farewell;
+  farewell.stage = options.index;
+  farewell.code = ErrorCode::kUnavailable;
+  farewell.message = "the stage has ended: " + reason;
+  (void)results->Send(EncodeFailure(farewell, options.epoch));  // the head may be gone already
+  input->Close();
+  if (next) next->Close();
+  results->Close();
+  const std::lock_guard lock(mutex);
+  ended = true;
+  changed.notify_all();
+}
+
+// False when the worker cannot go on.
+bool StageWorker::State::HandleFrame(FrameBytes bytes, SteadyTime received) {
+  Result<DecodedFrame> decoded = DecodeFrame(bytes);
+  if (!decoded.ok()) {
+    Refuse(decoded.error().message);
+    return true;
+  }
+  if (decoded->header.epoch != options.epoch) {
+    Refuse("epoch " + std::to_string(decoded->header.epoch) + ", here it is " + std::to_string(options.epoch));
+    return true;
+  }
+  if (const auto* control = std::get_if<ControlMessage>(&decoded->message)) {
+    return HandleControl(*control, std::move(bytes));
+  }
+  if (auto* batch = std::get_if<BatchFrame>(&decoded->message)) return HandleBatch(std::move(*batch), received);
+  Refuse("a result or failure where micro-batches come in");
+  return true;
+}
+
+bool StageWorker::State::HandleControl(const ControlMessage& control, FrameBytes bytes) {
+  const Status applied = stage->Apply(control);
+  if (!applied.ok()) {
+    return ReportFailure({0, 0, options.index, applied.error().code, applied.error().message});
+  }
+  const SteadyTime start = Now();
+  const bool sent = next == nullptr || Send(*next, std::move(bytes), "the next stage");
+  wired_us += MicrosecondsBetween(start, Now());
+  return sent;
+}
+
+bool StageWorker::State::HandleBatch(BatchFrame frame, SteadyTime received) {
+  const SteadyTime start = Now();
+  wired_us += MicrosecondsBetween(received, start);
+  Result<StageOutput> output = stage->Forward(frame.batch);
+  const SteadyTime computed = Now();
+  const StageTiming timing{Clamp32(MicrosecondsBetween(start, computed)), Clamp32(waited_us), Clamp32(wired_us)};
+  Count(batches, 1);
+  Count(rows, frame.batch.rows.size());
+  Count(compute_us, timing.compute_us);
+  Count(wait_us, timing.wait_us);
+  Count(wire_us, timing.wire_us);
+  waited_us = wired_us = 0;
+  if (!output.ok()) {
+    return ReportFailure({frame.batch.batch, 0, options.index, output.error().code, output.error().message});
+  }
+  // Before the result: the head then knows why a row has none.
+  for (FailureMessage& failure : output->failures) {
+    failure.batch = frame.batch.batch;
+    failure.stage = options.index;
+    if (!ReportFailure(std::move(failure))) return false;
+  }
+  frame.timings.push_back(timing);
+  const bool sent = next != nullptr
+                        ? PassOn(std::move(frame.batch), std::move(*output), std::move(frame.timings))
+                        : ReportResult(frame.batch.batch, std::move(output->results), std::move(frame.timings));
+  wired_us += MicrosecondsBetween(computed, Now());
+  return sent;
+}
+
+bool StageWorker::State::PassOn(BatchMessage batch, StageOutput output, std::vector<StageTiming> timings) {
+  batch.n_embd = static_cast<std::uint32_t>(stage->engine().n_embd());
+  SHOAL_CHECK(output.hidden.size() == batch.rows.size() * batch.n_embd);
+  batch.tokens.clear();
+  batch.wire_type = options.wire_type;
+  batch.hidden = std::move(output.hidden);
+  return Send(*next, EncodeBatch(batch, timings, options.epoch), "the next stage");
+}
+
+bool StageWorker::State::ReportResult(BatchId batch, std::vector<RowResult> row_results,
+                                      std::vector<StageTiming> timings) {
+  const ResultMessage result{batch, std::move(row_results), std::move(timings)};
+  return Send(*results, EncodeResult(result, options.epoch), "the head");
+}
+
+bool StageWorker::State::ReportFailure(FailureMessage failure) {
+  Log(LogLevel::kWarning, name, "micro-batch " + std::to_string(failure.batch) + ": " + failure.message);
+  if (failure.message.size() > kFailureBytesMax) failure.message.resize(kFailureBytesMax);
+  return Send(*results, EncodeFailure(failure, options.epoch), "the head");
+}
+
+bool StageWorker::State::Send(FrameSender& sender, FrameBytes bytes, const char* to) {
+  const std::size_t size = bytes.size();
+  if (sender.Send(std::move(bytes)).ok()) {
+    Count(bytes_out, size);
+    return true;
+  }
+  reason = std::string("the link to ") + to + " is closed";
+  return false;
+}
+
+void StageWorker::State::Refuse(const std::string& why) {
+  const std::uint64_t refused = frames_refused.fetch_add(1, std::memory_order_relaxed) + 1;
+  // A peer that floods us with nonsense shall not flood the log: the 1st, 2nd, 4th, 8th, ...
+  if ((refused & (refused - 1)) != 0) return;
+  Log(LogLevel::kWarning, name, "frame refused (" + std::to_string(refused) + " so far): " + why);
+}
+
+StageWorker::StageWorker(std::unique_ptr<Stage> stage, const StageWorkerOptions& options,
+                         std::unique_ptr<FrameReceiver> input, std::unique_ptr<FrameSender> next,
+                         std::unique_ptr<FrameSender> results)
+    : state_(std::make_unique<State>()) {
+  SHOAL_CHECK(stage != nullptr && input != nullptr && results != nullptr);
+  state_->stage = std::move(stage);
+  state_->options = options;
+  state_->input = std::move(input);
+  state_->next = std::move(next);
+  state_->results = std::move(results);
+  state_->name = "stage " + std::to_string(options.index);
+}
+
+StageWorker::~StageWorker() { Stop(); }
+
+void StageWorker::Start() {
+  SHOAL_CHECK(!state_->thread.joinable() && !state_->stopping);
+  state_->thread = std::thread([state = state_.get()] { state->Run(); });
+}
+
+void StageWorker::Stop() {
+  State& s = *state_;
+  s.stopping = true;
+  s.input->Close();
+  if (s.next) s.next->Close();
+  if (s.thread.joinable()) {
+    s.stage->Abort();
+    {
+      std::unique_lock lock(s.mutex);
+      s.changed.wait_for(lock, kFarewellMax, [&] { return s.ended; });
+    }
+    s.results->Close();
+    s.thread.join();
+  }
+  s.results->Close();
+}
+
+StageWorkerStats StageWorker::stats() const {
+  const State& s = *state_;
+  StageWorkerStats stats;
+  stats.batches = s.batches;
+  stats.rows = s.rows;
+  stats.compute_us = s.compute_us;
+  stats.wait_us = s.wait_us;
+  stats.wire_us = s.wire_us;
+  stats.frames_refused = s.frames_refused;
+  stats.bytes_out = s.bytes_out;
+  return stats;
+}
+
+const Stage& StageWorker::stage() const { return *state_->stage; }
+
+}  // namespace shoal

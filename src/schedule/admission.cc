@@ -1,0 +1,153 @@
+// Who gets a slot and KV cells, and who gives them up. Each change of `slots` is paired here with its ControlOp.
+//
+// Cells: a running prefill has all it still needs reserved, so it never stops half way; a decode row takes its cell when
+// it goes out. What idle slots hold is a cache: it goes, least recently used first, when somebody needs the room. When
+// that is not enough the youngest generation gives everything back and waits again; the oldest never does, so there is
+// always one that gets on.
+#include <algorithm>
+
+#include "base/check.h"
+#include "schedule/scheduler_state.h"
+
+namespace shoal {
+namespace {
+
+// About what the generation's Open takes in a frame.
+std::size_t OpenBytes(const Generation& generation) {
+  const SamplingParams& sampling = generation.sampling;
+  std::size_t bytes = 256 + generation.tokens.size() * sizeof(TokenId) + sampling.grammar.size();
+  bytes += sampling.logit_bias.size() * sizeof(LogitBias) + sampling.preserved_tokens.size() * sizeof(TokenId);
+  for (const GrammarTrigger& trigger : sampling.grammar_triggers) bytes += 16 + trigger.pattern.size();
+  return bytes;
+}
+
+}  // namespace
+
+void Scheduler::State::Admit() {
+  if (admission_blocked) return;
+  bool skipped = false;
+  for (auto it = waiting.begin(); it != waiting.end() && slots.free_count() > 0 && open_bytes < kOpenBytesMax;) {
+    Generation& generation = **it;
+    const Placement placement = slots.Choose(generation.tokens, generation.emitted);
+    if (WaitsForPrefix(generation, placement)) {
+      skipped = true;
+      ++it;
+      continue;
+    }
+    if (!Fits(generation, placement)) {
+      // Nobody passes it, or a long prompt would never run beside short ones.
+      admission_blocked = !skipped;
+      return;
+    }
+    it = waiting.erase(it);
+    Start(generation, placement);
+  }
+}
+
+// True when a running prefill is about to have much more of the generation's prompt than any slot has now.
+bool Scheduler::State::WaitsForPrefix(const Generation& generation, const Placement& placement) const {
+  if (!slots.can_copy()) return false;
+  const Position reuse_max = slots.ReuseMax(generation.tokens, generation.emitted);
+  for (const Generation* other : running) {
+    if (!Prefills(*other)) continue;
+    const Position shared = std::min(CommonPrefix(other->tokens, generation.tokens), reuse_max);
+    const Position saved = shared - placement.reuse;
+    const Position needed = static_cast<Position>(generation.tokens.size()) - placement.reuse;
+    if (saved <= 0 || Sent(*other) >= shared) continue;
+    // Not worth a micro-batch for little more than a common first token.
+    if (saved >= options.batch_rows_max || saved * 4 >= needed) return true;
+  }
+  return false;
+}
+
+bool Scheduler::State::Fits(const Generation& generation, const Placement& placement) const {
+  if (!options.kv_shared) return true;
+  const KvCells& cells = slots.cells();
+  const SequenceId source = placement.copy_from >= 0 ? placement.copy_from : placement.slot;
+  std::int64_t needed = static_cast<std::int64_t>(generation.tokens.size()) - placement.reuse;
+  needed += cells.IdleCells(source, placement.reuse);
+  if (!running.empty()) {
+    // Everyone's next token, and some more, or it would soon be thrown out again; once bitten, more.
+    const std::int64_t margin = cells.max() / (generation.preempted ? 8 : 64);
+    needed += static_cast<std::int64_t>(running.size()) + 1 + std::min<std::int64_t>(generation.tokens_left, margin);
+  }
+  return cells.busy() + cells_reserved + needed <= cells.max();
+}
+
+void Scheduler::State::Start(Generation& generation, const Placement& placement) {
+  const SequenceId slot = placement.slot;
+  if (placement.copy_from >= 0) {
+    RewindSlot(slot, 0);
+    CopySlot(placement.copy_from, slot, placement.reuse);
+  } else {
+    RewindSlot(slot, placement.reuse);
+  }
+  slots.Acquire(slot, generation.id);
+  generation.slot = slot;
+  generation.admission = ++admissions;
+  generation.decoding = generation.awaiting = false;
+  generation.turn = ++turns;
+  if (generation.reused < 0) generation.reused = placement.reuse;
+  tokens_reused += placement.reuse;
+  running.push_back(&generation);
+  cells_reserved += Unsent(generation);
+  while (!HasRoom(0)) SHOAL_CHECK(EvictOne());
+  open_bytes += OpenBytes(generation);
+  pending_ops.emplace_back(
+      OpenSequence{slot, generation.id, generation.sampling, generation.tokens, generation.emitted});
+}
+
+bool Scheduler::State::HasRoom(std::int64_t cells) const {
+  return slots.cells().used() + cells_reserved + cells <= slots.cells().max();
+}
+
+bool Scheduler::State::EvictOne() {
+  const std::optional<SequenceId> slot = slots.LeastRecentlyUsed();
+  if (slot) RewindSlot(*slot, 0);
+  return slot.has_value();
+}
+
+// Back to the queue, at its place by age, with what it has emitted as part of its prompt.
+void Scheduler::State::Preempt(Generation& generation) {
+  const SequenceId slot = generation.slot;
+  LeaveSlot(generation);
+  RewindSlot(slot, 0);
+  generation.preempted = true;
+  const auto older = [&](const Generation* other) { return other->arrival > generation.arrival; };
+  waiting.insert(std::find_if(waiting.begin(), waiting.end(), older), &generation);
+  ++preemptions;
+}
+
+void Scheduler::State::LeaveSlot(Generation& generation) {
+  if (!generation.decoding) cells_reserved -= Unsent(generation);
+  pending_ops.emplace_back(CloseSequence{generation.slot, generation.id});
+  slots.Release(generation.slot);
+  std::erase(running, &generation);
+  generation.slot = -1;
+  generation.admission = 0;
+  generation.decoding = generation.awaiting = false;
+  admission_blocked = false;
+}
+
+void Scheduler::State::RewindSlot(SequenceId slot, Position length) {
+  if (slots.cells().Length(slot) <= length) return;
+  slots.Rewind(slot, length);
+  pending_ops.emplace_back(RewindSequence{slot, length});
+  for (InFlight& batch : in_flight) {
+    std::erase_if(batch.writes, [&](const InFlight::Write& w) { return w.sequence == slot && w.first >= length; });
+  }
+}
+
+void Scheduler::State::CopySlot(SequenceId from, SequenceId to, Position length) {
+  slots.Copy(from, to, length);
+  pending_ops.emplace_back(CopySequence{from, to, length});
+  for (InFlight& batch : in_flight) {
+    const std::size_t writes = batch.writes.size();
+    for (std::size_t i = 0; i < writes; ++i) {
+      const InFlight::Write write = batch.writes[i];
+      if (write.sequence == from && write.first < length) batch.writes.push_back({to, write.first});
+    }
+  }
+}
+
+}  // namespace shoal

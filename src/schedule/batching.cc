@@ -1,0 +1,142 @@
+// Which rows go into the next micro-batch: decode rows in front, then prefill.
+//
+// Decoding generations are cut into as many groups as there are stages, so that each stage has one to work on; a group
+// smaller than that waits for more while every stage has work, or two groups that once fell apart would stay apart and
+// each cost a whole pass over the weights. Prefills take turns in being first; where decode rows would leave them
+// nothing, they get a place after each round of decode rows.
+#include <algorithm>
+
+#include "base/check.h"
+#include "schedule/scheduler_state.h"
+
+namespace shoal {
+
+std::optional<MicroBatch> Scheduler::State::Next() {
+  if (static_cast<std::int32_t>(in_flight.size()) >= options.in_flight_max) return std::nullopt;
+  // After a failure, what will fail because of it has to come back first: rows that share a micro-batch with those sent
+  // anew would carry the damage on and on.
+  if (std::any_of(in_flight.begin(), in_flight.end(), [](const InFlight& b) { return b.collateral; })) return std::nullopt;
+  Admit();
+  MicroBatch batch;
+  InFlight record;
+  for (Generation* generation : SelectDecodes()) {
+    AddRows(*generation, 1, batch, record);
+    record.decodes = true;
+    ++decodes_since_prefill;
+  }
+  AddPrefills(batch, record);
+  // While something is in flight the operations can wait for the next rows: so what is on its way stays bounded.
+  if (batch.rows.empty() && (pending_ops.empty() || !in_flight.empty())) return std::nullopt;
+  batch.ops = std::move(pending_ops);
+  pending_ops.clear();
+  open_bytes = 0;
+  if (batch.rows.empty()) return batch;
+  batch.id = record.id = ++batches;
+  in_flight.push_back(std::move(record));
+  return batch;
+}
+
+// How many decode rows the next micro-batch may have.
+std::int32_t Scheduler::State::DecodeRowsMax(std::int32_t decoders, bool prefills) const {
+  if (decoders == 0) return 0;
+  std::int32_t rows = options.batch_rows_max;
+  std::int32_t sequences = options.reproducible ? 1 : options.batch_sequences_max;
+  std::int32_t outputs = options.output_rows_max;
+  if (prefills && decodes_since_prefill >= decoders) {
+    --rows;
+    --sequences;
+  }
+  if (prefills && prefill_wants_output) --outputs;
+  const std::int32_t groups = std::min(options.stages, options.in_flight_max);
+  const std::int32_t group = (decoders + groups - 1) / groups;
+  return std::min({group, rows, sequences, outputs});
+}
+
+std::vector<Generation*> Scheduler::State::SelectDecodes() {
+  std::vector<Generation*> ready;
+  std::int32_t decoders = 0;
+  bool prefills = false;
+  for (Generation* generation : running) {
+    if (generation->decoding) ++decoders;
+    if (generation->decoding && !generation->awaiting) ready.push_back(generation);
+    prefills = prefills || Prefills(*generation);
+  }
+  const std::int32_t rows_max = DecodeRowsMax(decoders, prefills);
+  if (ready.empty() || rows_max <= 0) return {};
+  const auto busy_stages = std::count_if(in_flight.begin(), in_flight.end(), [](const InFlight& b) { return b.decodes; });
+  const bool small = static_cast<std::int32_t>(ready.size()) < rows_max;
+  if (small && !prefills && busy_stages >= options.stages) return {};
+  std::sort(ready.begin(), ready.end(), [](const auto* a, const auto* b) { return a->ready_at < b->ready_at; });
+  if (!small) ready.resize(rows_max);
+  MakeRoomFor(ready);
+  return ready;
+}
+
+// One cell each, from idle slots or from the youngest; those that had to give theirs up are removed.
+void Scheduler::State::MakeRoomFor(std::vector<Generation*>& decodes) {
+  while (!HasRoom(static_cast<std::int64_t>(decodes.size()))) {
+    if (EvictOne()) continue;
+    const auto younger = [](const Generation* a, const Generation* b) { return a->arrival < b->arrival; };
+    Generation* youngest = *std::max_element(running.begin(), running.end(), younger);
+    std::erase(decodes, youngest);
+    Preempt(*youngest);
+  }
+}
+
+void Scheduler::State::AddPrefills(MicroBatch& batch, InFlight& record) {
+  std::vector<Generation*> order;
+  for (Generation* generation : running) {
+    if (Prefills(*generation)) order.push_back(generation);
+  }
+  std::sort(order.begin(), order.end(), [](const auto* a, const auto* b) { return a->turn < b->turn; });
+  const std::size_t sequences_max = options.reproducible ? 1 : options.batch_sequences_max;
+  auto outputs = static_cast<std::int32_t>(batch.rows.size());  // so far only decode rows
+  prefill_wants_output = false;
+  bool first = true;
+  for (Generation* generation : order) {
+    const std::int32_t room = options.batch_rows_max - static_cast<std::int32_t>(batch.rows.size());
+    if (room == 0 || record.parts.size() >= sequences_max) break;
+    const std::int32_t rows = PrefillRows(*generation, room, outputs);
+    if (rows == 0) continue;
+    AddRows(*generation, rows, batch, record);
+    cells_reserved -= rows;
+    tokens_prefilled += rows;
+    if (!Prefills(*generation)) ++outputs;
+    if (first) generation->turn = ++turns;
+    first = false;
+    decodes_since_prefill = 0;
+  }
+}
+
+std::int32_t Scheduler::State::PrefillRows(const Generation& generation, std::int32_t room, std::int32_t outputs) {
+  const Position unsent = Unsent(generation);
+  std::int32_t rows = std::min(room, unsent);
+  if (options.reproducible) {
+    // As the first time: the prompt in whole chunks from multiples of batch_rows_max, sampled tokens one by one.
+    const Position start = Sent(generation);
+    const Position prompt = static_cast<Position>(generation.tokens.size() - generation.emitted);
+    rows = start >= prompt ? 1 : std::min(rows, std::min(options.batch_rows_max - start % options.batch_rows_max,
+                                                         prompt - start));
+  }
+  if (rows == unsent && outputs >= options.output_rows_max) {
+    --rows;
+    prefill_wants_output = true;
+  }
+  return rows;
+}
+
+void Scheduler::State::AddRows(Generation& generation, std::int32_t count, MicroBatch& batch, InFlight& record) {
+  const Position first = Sent(generation);
+  const auto end = first + count;
+  const bool output = end == static_cast<Position>(generation.tokens.size());
+  for (Position position = first; position < end; ++position) {
+    batch.rows.push_back({generation.slot, position, output && position + 1 == end, generation.id});
+    batch.tokens.push_back(generation.tokens[position]);
+  }
+  record.parts.push_back({generation.id, generation.admission, output});
+  record.writes.push_back({generation.slot, first});
+  generation.awaiting = output;
+  slots.Append(generation.slot, std::span(generation.tokens).subspan(first, count));
+}
+
+}  // namespace shoal

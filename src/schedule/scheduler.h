@@ -1,0 +1,98 @@
+// Which tokens of which requests go into the next micro-batch. A pure state machine: no clock, no thread, no socket.
+//
+// Requests wait in a bounded queue for a slot (a sequence of the KV cache). A slot prefills in micro-batches, then
+// decodes one token at a time; decode rows ride in front of prefill rows, so a long prompt delays running answers by at
+// most one micro-batch. Several micro-batches are in flight at once (at most `in_flight_max`), so that all stages work.
+// A slot that ends keeps its tokens: a later request with the same beginning prefills only what is new. When the KV
+// cache runs full, the youngest generation gives its cells back and is prefilled again later (prompt + emitted).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "sample/params.h"
+#include "wire/messages.h"
+
+namespace shoal {
+
+struct ScheduleOptions {
+  std::int32_t stages = 1;
+  std::int32_t slots_max = 8;
+  std::int32_t batch_rows_max = 64;           // rows of one micro-batch
+  std::int32_t batch_sequences_max = 8;       // sequences with rows in one micro-batch; 1 for recurrent models
+  std::int32_t output_rows_max = 8;           // rows with output in one micro-batch
+  std::int32_t kv_tokens_max = 4096;          // cells shared by all slots
+  bool kv_shared = true;                      // false: each slot has kv_tokens_max cells of its own
+  std::int32_t in_flight_max = 2;             // micro-batches; stages + 1 keeps all stages busy
+  std::int32_t queue_max = 64;                // requests that wait for a slot
+  bool rewindable = true;                     // false: a slot is reused only if its tokens are a whole prefix
+  // Every micro-batch holds rows of one sequence, and prefill chunks start at multiples of batch_rows_max: with
+  // kv_shared = false a request's tokens then never depend on what else runs.
+  bool reproducible = false;
+};
+
+struct GenerationRequest {
+  GenerationId id = 0;
+  std::vector<TokenId> tokens;       // prompt, and what was emitted before (resume)
+  std::uint32_t emitted = 0;         // the last `emitted` of `tokens` were sampled
+  std::int32_t tokens_max = 0;       // how many more to emit, >= 1
+  SamplingParams sampling;
+};
+
+// One micro-batch to send: first the control operations, then the rows.
+struct MicroBatch {
+  BatchId id = 0;
+  std::vector<ControlOp> ops;
+  std::vector<BatchRow> rows;     // may be empty: only operations, which do not count as in flight
+  std::vector<TokenId> tokens;    // [rows]
+};
+
+enum class FinishReason { kStop, kLength, kCancelled, kError };
+
+// One emitted token, or the end of a generation, in the order they happened.
+struct ScheduleEvent {
+  GenerationId generation = 0;
+  std::optional<SampledToken> token;         // set: a token (its position below)
+  Position position = 0;
+  std::optional<FinishReason> finish;        // set: the generation is over (may come with its last token)
+  Error error;                               // with kError
+};
+
+struct ScheduleStats {
+  std::int32_t waiting = 0, running = 0, slots_free = 0, in_flight = 0;
+  std::int64_t kv_tokens_used = 0;
+  std::uint64_t tokens_prefilled = 0, tokens_reused = 0, tokens_decoded = 0, preemptions = 0;
+};
+
+class Scheduler {
+ public:
+  explicit Scheduler(const ScheduleOptions& options);
+  ~Scheduler();
+
+  // Errors: kOverloaded (queue full), kContextFull (prompt + 1 exceeds the context; says both numbers),
+  // kInvalidArgument (empty prompt, tokens_max < 1, an id in use).
+  Status Submit(GenerationRequest request);
+  // Ends a generation now: its slot is free for the next request at once. Results of it still in flight are dropped.
+  // Emits no event. Unknown ids are ignored.
+  void Cancel(GenerationId id);
+  // The next micro-batch to send; empty when the window is full or there is nothing to do.
+  std::optional<MicroBatch> Next();
+  // A result came back. Unknown batches and generations are ignored. Appends to `events`.
+  void OnResult(const ResultMessage& result, std::vector<ScheduleEvent>& events);
+  // A micro-batch or one generation failed: ends the generations concerned with kError and frees their slots.
+  void OnFailure(const FailureMessage& failure, std::vector<ScheduleEvent>& events);
+  // How many prompt tokens of a generation came from the cache (0 until it has a slot).
+  std::int32_t ReusedTokens(GenerationId id) const;
+  ScheduleStats stats() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace shoal

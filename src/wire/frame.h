@@ -1,0 +1,52 @@
+// The header of every frame: what it is, how long, which epoch. Bytes in and out, no I/O.
+//
+// Layout, little-endian, 24 bytes:
+//   0  u32  magic "SHL1"     8  u32  payload bytes
+//   4  u8   version (1)     12  u32  CRC-32C of the payload
+//   5  u8   type            16  u64  epoch
+//   6  u16  flags (0)
+// docs/wire-format.md describes every payload.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/ids.h"
+#include "base/result.h"
+
+namespace shoal {
+
+inline constexpr std::uint32_t kFrameMagic = 0x314C4853;  // "SHL1"
+inline constexpr std::uint8_t kFrameVersion = 1;
+inline constexpr std::size_t kFrameHeaderBytes = 24;
+inline constexpr std::size_t kFrameBytesMax = 64U << 20;
+
+enum class FrameType : std::uint8_t {
+  kBatch = 1,     // one micro-batch's hidden states (or tokens, to stage 0) down the pipeline
+  kControl = 2,   // sequence operations down the pipeline: open, rewind, copy, close
+  kResult = 3,    // one micro-batch's sampled tokens from the last stage
+  kFailure = 4,   // a stage could not run a micro-batch
+};
+
+struct FrameHeader {
+  FrameType type = FrameType::kBatch;
+  std::uint32_t payload_bytes = 0;
+  std::uint32_t payload_crc = 0;
+  Epoch epoch = 0;
+};
+
+// The header of a whole frame, after checking magic, version, type, flags, length (exactly bytes.size()) and CRC.
+// Errors: kCorrupt, kUnsupported (another version).
+Result<FrameHeader> ParseFrame(std::span<const std::uint8_t> bytes);
+// The payload of a frame that ParseFrame accepted.
+std::span<const std::uint8_t> FramePayload(std::span<const std::uint8_t> bytes);
+
+// Fills the first kFrameHeaderBytes of `frame`, whose payload is already in place.
+// Precondition (CHECK): kFrameHeaderBytes <= frame.size() <= kFrameBytesMax.
+void SealFrame(FrameType type, Epoch epoch, std::span<std::uint8_t> frame);
+
+// CRC-32C (Castagnoli, as in RFC 3720). Uses the processor's instruction where there is one.
+std::uint32_t Crc32c(std::span<const std::uint8_t> bytes);
+
+}  // namespace shoal

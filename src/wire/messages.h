@@ -1,0 +1,142 @@
+// What stages tell each other, as structs and as frames. Every length is checked against a limit before any allocation.
+//
+// The order of a link is the order of effect: a Control before a Batch takes effect on the KV cache before it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "sample/params.h"
+#include "wire/frame.h"
+#include "wire/tensor.h"
+
+namespace shoal {
+
+inline constexpr std::uint32_t kRowsMax = 4096;            // rows of one micro-batch
+inline constexpr std::uint32_t kEmbdMax = 65536;           // values of one hidden state
+inline constexpr std::uint32_t kHistoryMax = 1U << 20;     // tokens of an Open's history
+inline constexpr std::uint32_t kControlsMax = 1024;        // operations of one Control frame
+inline constexpr std::uint32_t kTimingsMax = 1024;         // stages whose timings one frame carries
+inline constexpr std::uint32_t kFailureBytesMax = 4096;    // of a failure's message; a longer one is cut when encoded
+
+// One token's place. `output`: sample after it (last stage).
+struct BatchRow {
+  SequenceId sequence = 0;
+  Position position = 0;
+  bool output = false;
+  GenerationId generation = 0;
+  bool operator==(const BatchRow&) const = default;
+};
+
+// One micro-batch of T rows. To stage 0 it carries tokens; after that, hidden states. Exactly one of the two is set.
+struct BatchMessage {
+  BatchId batch = 0;
+  std::vector<BatchRow> rows;         // [T], 1 <= T <= kRowsMax
+  std::vector<TokenId> tokens;        // [T] to stage 0, else empty
+  std::uint32_t n_embd = 0;           // of `hidden`; 0 with tokens
+  WireType wire_type = WireType::kF16;
+  std::vector<float> hidden;          // f32 [T, n_embd] row-major; encoded as wire_type
+  bool operator==(const BatchMessage&) const = default;
+};
+
+// A generation takes a slot: the last stage makes its sampler. `history` is the prompt and what was emitted before;
+// the last `emitted` tokens of it were sampled, so that grammar and penalties continue where they were.
+struct OpenSequence {
+  SequenceId sequence = 0;
+  GenerationId generation = 0;
+  SamplingParams sampling;
+  std::vector<TokenId> history;
+  std::uint32_t emitted = 0;
+  bool operator==(const OpenSequence&) const = default;
+};
+// Forgets positions >= position.
+struct RewindSequence {
+  SequenceId sequence = 0;
+  Position position = 0;
+  bool operator==(const RewindSequence&) const = default;
+};
+// Makes positions [0, position) of `to` the same as those of `from`; `to` is empty before.
+struct CopySequence {
+  SequenceId from = 0, to = 0;
+  Position position = 0;
+  bool operator==(const CopySequence&) const = default;
+};
+// The generation is over: drops its sampler, keeps the KV cache (a later request may continue it).
+struct CloseSequence {
+  SequenceId sequence = 0;
+  GenerationId generation = 0;
+  bool operator==(const CloseSequence&) const = default;
+};
+using ControlOp = std::variant<OpenSequence, RewindSequence, CopySequence, CloseSequence>;
+
+struct ControlMessage {
+  std::vector<ControlOp> ops;
+  bool operator==(const ControlMessage&) const = default;
+};
+
+// What one stage spent on one micro-batch; the last stage's result carries all of them, in stage order.
+struct StageTiming {
+  std::uint32_t compute_us = 0;  // in the engine
+  std::uint32_t wait_us = 0;     // idle before this micro-batch arrived
+  std::uint32_t wire_us = 0;     // encoding, decoding and sending
+  bool operator==(const StageTiming&) const = default;
+};
+
+struct RowResult {
+  SequenceId sequence = 0;
+  GenerationId generation = 0;
+  Position position = 0;  // of the sampled token: the row's position + 1
+  SampledToken sampled;
+  bool operator==(const RowResult&) const = default;
+};
+// Sent for every micro-batch, also when nothing was sampled: it opens the in-flight window.
+struct ResultMessage {
+  BatchId batch = 0;
+  std::vector<RowResult> rows;
+  std::vector<StageTiming> timings;
+  bool operator==(const ResultMessage&) const = default;
+};
+
+// A stage could not run `batch`; its rows are lost on every stage from `stage` on. `generation` != 0: only that
+// generation failed (say, a grammar that does not compile) and the micro-batch as such went on.
+struct FailureMessage {
+  BatchId batch = 0;
+  GenerationId generation = 0;
+  StageIndex stage = 0;
+  ErrorCode code = ErrorCode::kInternal;
+  std::string message;
+  bool operator==(const FailureMessage&) const = default;
+};
+
+using Message = std::variant<BatchMessage, ControlMessage, ResultMessage, FailureMessage>;
+
+// The stages' timings so far ride along with a BatchMessage.
+struct BatchFrame {
+  BatchMessage batch;
+  std::vector<StageTiming> timings;
+};
+
+// Whole frames, each in one allocation. Precondition (CHECK): within the limits above and kFrameBytesMax; sequences and
+// positions >= 0; rows.size(), tokens.size() and hidden.size() agree. Sampling parameters and token ids are not checked
+// here, since a client chose them: DecodeFrame refuses what Validate does, and token ids below 0.
+std::vector<std::uint8_t> EncodeBatch(const BatchMessage& batch, std::span<const StageTiming> timings, Epoch epoch);
+std::vector<std::uint8_t> EncodeControl(const ControlMessage& control, Epoch epoch);
+std::vector<std::uint8_t> EncodeResult(const ResultMessage& result, Epoch epoch);
+std::vector<std::uint8_t> EncodeFailure(const FailureMessage& failure, Epoch epoch);
+
+struct DecodedFrame {
+  FrameHeader header;
+  std::variant<BatchFrame, ControlMessage, ResultMessage, FailureMessage> message;
+};
+// Errors: kCorrupt (also: trailing bytes, a count over its limit, a negative id or position, sampling parameters that
+// Validate refuses), kUnsupported (another version). Hidden states and log-probabilities may be anything, NaN included.
+// Allocates at most a small multiple of bytes.size().
+Result<DecodedFrame> DecodeFrame(std::span<const std::uint8_t> bytes);
+
+}  // namespace shoal

@@ -1,0 +1,208 @@
+// Messages to frames. Knows the layout, not who reads it.
+#include <algorithm>
+#include <type_traits>
+
+#include "base/check.h"
+#include "wire/bytes.h"
+#include "wire/messages.h"
+#include "wire/messages_layout.h"
+
+namespace shoal {
+namespace {
+
+using namespace wire_layout;
+
+using Bytes = std::vector<std::uint8_t>;
+
+// A frame's bytes with room for the header; its payload follows.
+Bytes StartFrame(std::size_t payload_bytes) {
+  SHOAL_CHECK(payload_bytes <= kFrameBytesMax - kFrameHeaderBytes);
+  Bytes frame;
+  frame.reserve(kFrameHeaderBytes + payload_bytes);
+  frame.resize(kFrameHeaderBytes);
+  return frame;
+}
+
+void PutTimings(ByteWriter& out, std::span<const StageTiming> timings) {
+  for (const StageTiming& timing : timings) {
+    out.Put(timing.compute_us);
+    out.Put(timing.wait_us);
+    out.Put(timing.wire_us);
+  }
+}
+
+void PutCounted(ByteWriter& out, std::string_view text) {
+  out.Put(static_cast<std::uint32_t>(text.size()));
+  out.PutText(text);
+}
+
+void PutCounted(ByteWriter& out, const std::vector<TokenId>& tokens) {
+  out.Put(static_cast<std::uint32_t>(tokens.size()));
+  out.PutArray(std::span<const TokenId>(tokens));
+}
+
+void PutSampling(ByteWriter& out, const SamplingParams& p) {
+  out.Put(p.temperature);
+  out.Put(p.top_k);
+  out.Put(p.top_p);
+  out.Put(p.min_p);
+  out.Put(p.typical_p);
+  out.Put(p.penalty_last_n);
+  out.Put(p.repeat_penalty);
+  out.Put(p.frequency_penalty);
+  out.Put(p.presence_penalty);
+  out.Put(p.seed);
+  out.Put(p.logprobs);
+  out.Put(static_cast<std::uint8_t>((p.ignore_end ? kIgnoreEndBit : 0) | (p.grammar_lazy ? kGrammarLazyBit : 0)));
+  out.Put(static_cast<std::uint32_t>(p.logit_bias.size()));
+  for (const LogitBias& entry : p.logit_bias) {
+    out.Put(entry.token);
+    out.Put(entry.bias);
+  }
+  PutCounted(out, p.grammar);
+  out.Put(static_cast<std::uint32_t>(p.grammar_triggers.size()));
+  for (const GrammarTrigger& trigger : p.grammar_triggers) {
+    out.Put(trigger.token);
+    PutCounted(out, trigger.pattern);
+  }
+  PutCounted(out, p.preserved_tokens);
+}
+
+void PutOp(ByteWriter& out, const OpenSequence& op) {
+  SHOAL_CHECK(op.sequence >= 0 && op.history.size() <= kHistoryMax && op.emitted <= op.history.size());
+  out.Put(static_cast<std::uint8_t>(OpKind::kOpen));
+  out.Put(op.sequence);
+  out.Put(op.generation);
+  out.Put(op.emitted);
+  PutSampling(out, op.sampling);
+  PutCounted(out, op.history);
+}
+
+void PutOp(ByteWriter& out, const RewindSequence& op) {
+  SHOAL_CHECK(op.sequence >= 0 && op.position >= 0);
+  out.Put(static_cast<std::uint8_t>(OpKind::kRewind));
+  out.Put(op.sequence);
+  out.Put(op.position);
+}
+
+void PutOp(ByteWriter& out, const CopySequence& op) {
+  SHOAL_CHECK(op.from >= 0 && op.to >= 0 && op.position >= 0);
+  out.Put(static_cast<std::uint8_t>(OpKind::kCopy));
+  out.Put(op.from);
+  out.Put(op.to);
+  out.Put(op.position);
+}
+
+void PutOp(ByteWriter& out, const CloseSequence& op) {
+  SHOAL_CHECK(op.sequence >= 0);
+  out.Put(static_cast<std::uint8_t>(OpKind::kClose));
+  out.Put(op.sequence);
+  out.Put(op.generation);
+}
+
+void CheckBatch(const BatchMessage& batch, std::size_t timings) {
+  const std::size_t rows = batch.rows.size();
+  SHOAL_CHECK(rows >= 1 && rows <= kRowsMax && timings <= kTimingsMax && batch.n_embd <= kEmbdMax);
+  if (batch.n_embd == 0) {
+    SHOAL_CHECK(batch.tokens.size() == rows && batch.hidden.empty());
+  } else {
+    SHOAL_CHECK(batch.tokens.empty() && batch.hidden.size() == rows * batch.n_embd);
+  }
+}
+
+std::size_t OpBytes(const ControlOp& op) {
+  const auto* open = std::get_if<OpenSequence>(&op);
+  if (open == nullptr) return 16;
+  const SamplingParams& p = open->sampling;
+  std::size_t bytes = 128 + sizeof(TokenId) * (open->history.size() + p.preserved_tokens.size()) + p.grammar.size() +
+                      kLogitBiasBytes * p.logit_bias.size();
+  for (const GrammarTrigger& trigger : p.grammar_triggers) bytes += kTriggerBytesMin + trigger.pattern.size();
+  return bytes;
+}
+
+}  // namespace
+
+std::vector<std::uint8_t> EncodeBatch(const BatchMessage& batch, std::span<const StageTiming> timings, Epoch epoch) {
+  CheckBatch(batch, timings.size());
+  Bytes frame = StartFrame(kBatchHeadBytes + kTimingBytes * timings.size() + kRowBytes * batch.rows.size() +
+                           sizeof(TokenId) * batch.tokens.size() +
+                           WireTypeBytes(batch.wire_type) * batch.hidden.size());
+  ByteWriter out(frame);
+  out.Put(batch.batch);
+  out.Put(static_cast<std::uint32_t>(batch.rows.size()));
+  out.Put(batch.n_embd);
+  out.Put(static_cast<std::uint32_t>(timings.size()));
+  out.Put(static_cast<std::uint32_t>(batch.wire_type));
+  PutTimings(out, timings);
+  for (const BatchRow& row : batch.rows) {
+    SHOAL_CHECK(row.sequence >= 0 && row.position >= 0);
+    out.Put(static_cast<std::uint32_t>(row.sequence) | (row.output ? kOutputBit : 0U));
+    out.Put(row.position);
+    out.Put(row.generation);
+  }
+  out.PutArray(std::span<const TokenId>(batch.tokens));
+  EncodeTensor(batch.hidden, batch.wire_type, frame);
+  SealFrame(FrameType::kBatch, epoch, frame);
+  return frame;
+}
+
+std::vector<std::uint8_t> EncodeControl(const ControlMessage& control, Epoch epoch) {
+  SHOAL_CHECK(control.ops.size() <= kControlsMax);
+  std::size_t bytes_max = sizeof(std::uint32_t);
+  for (const ControlOp& op : control.ops) bytes_max += OpBytes(op);
+  Bytes frame = StartFrame(bytes_max);
+  ByteWriter out(frame);
+  out.Put(static_cast<std::uint32_t>(control.ops.size()));
+  for (const ControlOp& op : control.ops) std::visit([&](const auto& kind) { PutOp(out, kind); }, op);
+  SealFrame(FrameType::kControl, epoch, frame);
+  return frame;
+}
+
+std::vector<std::uint8_t> EncodeResult(const ResultMessage& result, Epoch epoch) {
+  SHOAL_CHECK(result.rows.size() <= kRowsMax && result.timings.size() <= kTimingsMax);
+  std::size_t bytes = 16 + kTimingBytes * result.timings.size();
+  for (const RowResult& row : result.rows) {
+    bytes += kRowResultBytesMin + kTokenLogprobBytes * row.sampled.alternatives.size();
+  }
+  Bytes frame = StartFrame(bytes);
+  ByteWriter out(frame);
+  out.Put(result.batch);
+  out.Put(static_cast<std::uint32_t>(result.rows.size()));
+  out.Put(static_cast<std::uint32_t>(result.timings.size()));
+  PutTimings(out, result.timings);
+  for (const RowResult& row : result.rows) {
+    const SampledToken& sampled = row.sampled;
+    SHOAL_CHECK(row.sequence >= 0 && row.position >= 0 && sampled.alternatives.size() <= kLogprobsMax);
+    out.Put(row.sequence);
+    out.Put(row.position);
+    out.Put(row.generation);
+    out.Put(sampled.token);
+    out.Put(sampled.logprob);
+    out.Put(static_cast<std::uint8_t>(sampled.end ? 1 : 0));
+    out.Put(static_cast<std::uint8_t>(sampled.alternatives.size()));
+    for (const TokenLogprob& alternative : sampled.alternatives) {
+      out.Put(alternative.token);
+      out.Put(alternative.logprob);
+    }
+  }
+  SealFrame(FrameType::kResult, epoch, frame);
+  return frame;
+}
+
+std::vector<std::uint8_t> EncodeFailure(const FailureMessage& failure, Epoch epoch) {
+  SHOAL_CHECK(failure.stage >= 0);
+  const auto code = std::find(kErrorCodes.begin(), kErrorCodes.end(), failure.code);
+  SHOAL_CHECK(code != kErrorCodes.end());
+  const std::string_view text = std::string_view(failure.message).substr(0, kFailureBytesMax);
+  Bytes frame = StartFrame(25 + text.size());
+  ByteWriter out(frame);
+  out.Put(failure.batch);
+  out.Put(failure.generation);
+  out.Put(failure.stage);
+  out.Put(static_cast<std::uint8_t>(code - kErrorCodes.begin() + 1));
+  PutCounted(out, text);
+  SealFrame(FrameType::kFailure, epoch, frame);
+  return frame;
+}
+
+}  // namespace shoal

@@ -1,0 +1,57 @@
+"""Where the binary and the models are: SHOAL_BINARY, SHOAL_TEST_SMOLLM2, SHOAL_TEST_GEMMA3, else the usual places."""
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CACHE = pathlib.Path(os.environ.get("SHOAL_CACHE_DIR", pathlib.Path.home() / ".cache" / "shoal"))
+
+
+def model_path(variable, name):
+    path = os.environ.get(variable, str(CACHE / "models" / f"{name}.gguf"))
+    if not os.path.exists(path):
+        pytest.fail(f"{path} is absent: `./dev model {name}` fetches it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def binary():
+    return os.environ.get("SHOAL_BINARY", str(ROOT / "build" / "release" / "shoal"))
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    return model_path("SHOAL_TEST_SMOLLM2", "smollm2")
+
+
+@pytest.fixture(scope="session")
+def gemma3():
+    return model_path("SHOAL_TEST_GEMMA3", "gemma3")
+
+
+@pytest.fixture
+def shoal(binary):
+    """Runs the program to its end: shoal("model", path) -> CompletedProcess with text."""
+
+    def run(*words, timeout=120, **kwargs):
+        kwargs.setdefault("stdin", subprocess.DEVNULL)
+        if "input" in kwargs:
+            kwargs.pop("stdin")
+        return subprocess.run([binary, *map(str, words)], capture_output=True, text=True, timeout=timeout, **kwargs)
+
+    return run
+
+
+@pytest.fixture
+def answer(shoal):
+    """`shoal run MODEL … --json` as a dictionary."""
+
+    def run(model, *words, **kwargs):
+        done = shoal("run", model, "--json", *words, **kwargs)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run

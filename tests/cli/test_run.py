@@ -1,0 +1,122 @@
+"""`shoal run` on real models: the same text for any cut, what JSON promises, signals, pipes."""
+import os
+import pty
+import signal
+import subprocess
+import time
+
+RAW = ["-p", "The capital of France is", "--raw", "-n", "24", "--temperature", "0", "--wire", "f32"]
+
+
+def test_json_has_what_scripts_rely_on(answer, smollm2):
+    got = answer(smollm2, *RAW, "--stages", "3")
+    assert got["text"].strip().startswith("Paris")
+    assert len(got["tokens"]) == 24 and all(isinstance(t, int) for t in got["tokens"])
+    assert got["prompt_tokens"] == 5 and got["finish"] == "length"
+    assert got["timings"]["decode_tokens_per_s"] > 0
+    assert [s["layers"] for s in got["stages"]][0].startswith("0-") and len(got["stages"]) == 3
+    assert all(s["weight_bytes"] > 0 and s["kv_bytes"] > 0 and s["batches"] > 0 for s in got["stages"])
+
+
+def test_same_tokens_for_any_cut_of_both_models(answer, smollm2, gemma3):
+    for model in (smollm2, gemma3):
+        whole = answer(model, *RAW)["tokens"]
+        for stages in ("2", "3", "6"):
+            assert answer(model, *RAW, "--stages", stages)["tokens"] == whole, stages
+
+
+def test_cut_as_written(answer, smollm2):
+    got = answer(smollm2, *RAW, "--stages", "0-3,4-20,21-29")
+    assert [s["layers"] for s in got["stages"]] == ["0-3", "4-20", "21-29"]
+    assert got["tokens"] == answer(smollm2, *RAW)["tokens"]
+
+
+def test_seed_decides(answer, smollm2):
+    seeded = ["-p", "Once upon a time", "--raw", "-n", "24", "--temperature", "1", "--wire", "f32"]
+    first = answer(smollm2, *seeded, "--seed", "11", "--stages", "3")
+    assert first["tokens"] == answer(smollm2, *seeded, "--seed", "11")["tokens"] and first["seed"] == 11
+    assert first["tokens"] != answer(smollm2, *seeded, "--seed", "12")["tokens"]
+
+
+def test_every_wire_type_answers(answer, smollm2):
+    whole = answer(smollm2, *RAW)["text"]
+    for wire in ("f16", "bf16"):
+        assert answer(smollm2, *RAW[:-2], "--wire", wire, "--stages", "3")["text"].strip().startswith("Paris"), wire
+    assert whole.strip().startswith("Paris")
+
+
+def test_chat_template_and_stop(answer, smollm2):
+    got = answer(smollm2, "-p", "What is the capital of France?", "--temperature", "0", "-n", "40", "--stages", "2")
+    assert "Paris" in got["text"] and got["finish"] in ("stop", "length")
+    stopped = answer(smollm2, "-p", "Count: one two three", "--raw", "-n", "60", "--temperature", "0", "--stop", " five")
+    assert " five" not in stopped["text"]
+
+
+def test_json_schema(answer, smollm2):
+    import json
+
+    schema = '{"type":"object","properties":{"city":{"type":"string","maxLength":12},"big":{"type":"boolean"}},"required":["city","big"]}'
+    got = answer(smollm2, "-p", "Name a city.", "--json-schema", schema, "-n", "64", "--seed", "3", "--stages", "3")
+    value = json.loads(got["text"])
+    assert set(value) == {"city", "big"} and isinstance(value["big"], bool)
+
+
+def test_logprobs(answer, smollm2):
+    got = answer(smollm2, *RAW, "--logprobs", "3")
+    assert len(got["logprobs"]) == 24
+    for token in got["logprobs"]:
+        assert token["logprob"] <= 0 and len(token["alternatives"]) == 3
+        assert token["alternatives"][0]["token"] == token["token"]
+
+
+def test_prompt_from_stdin_and_plain_output(shoal, smollm2):
+    done = shoal("run", smollm2, "--raw", "-n", "8", "--temperature", "0", "--stages", "3", input="The capital of France is")
+    assert done.returncode == 0 and "Paris" in done.stdout
+    assert "stage" in done.stderr and "compute" in done.stderr
+    quiet = shoal("run", smollm2, "--raw", "-q", "-n", "8", "--temperature", "0", input="The capital of France is")
+    assert quiet.stderr == ""
+
+
+def test_conversation_stops_an_answer_on_ctrl_c_and_goes_on(binary, smollm2):
+    master, slave = pty.openpty()
+    process = subprocess.Popen([binary, "run", smollm2, "--stages", "2", "--temperature", "0", "--ctx", "2048"],
+                               stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    os.close(slave)
+    try:
+        os.write(master, b"Write a very long story about the sea.\n")
+        seen = b""
+        deadline = time.monotonic() + 60
+        while len(seen) < 60 and time.monotonic() < deadline:
+            seen += os.read(process.stdout.fileno(), 4096)
+        process.send_signal(signal.SIGINT)
+        time.sleep(1.5)
+        assert process.poll() is None, "one Ctrl-C must not end the program"
+        os.write(master, b"\n")
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+def test_ctrl_c_twice_ends_the_program(binary, smollm2):
+    process = subprocess.Popen([binary, "run", smollm2, "--raw", "-p", "Once upon a time", "-n", "2000"],
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        process.stdout.read(20)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_completions_know_the_commands(shoal):
+    for shell in ("bash", "zsh", "fish"):
+        done = shoal("completions", shell)
+        assert done.returncode == 0
+        for word in ("serve", "run", "model", "stages"):
+            assert word in done.stdout
+    checked = subprocess.run(["bash", "-n"], input=shoal("completions", "bash").stdout, text=True, timeout=20)
+    assert checked.returncode == 0
