@@ -7,6 +7,7 @@
 #include "api/completion.h"
 #include "api/openai_requests.h"
 #include "api/openai_responses.h"
+#include "api/required_tool.h"
 
 namespace shoal {
 namespace {
@@ -33,10 +34,18 @@ std::optional<ApiError> Prepare(const Backend& backend, Session& session) {
     return FromError({ErrorCode::kContextFull, "The messages are too long for a context of " +
                       std::to_string(card.context_tokens_max) + " tokens."}, "messages");
   }
+  SamplingParams sampling = request.sampling;
   auto prompt = chat_template->Render(request.chat);
+  if (prompt.ok()) (*prompt)->ConstrainSampling(sampling);
+  if (prompt.ok() && request.chat.tool_choice == ToolChoice::kRequired && sampling.grammar.empty()) {
+    // The template passed the tools over, and nothing would make the model call one.
+    sampling = request.sampling;
+    prompt = RenderRequiredTool(*chat_template, request.chat);
+    if (prompt.ok()) (*prompt)->ConstrainSampling(sampling);
+  }
   if (!prompt.ok()) return FromError(prompt.error(), "messages");
   session.prompt = *std::move(prompt);
-  session.prompt->ConstrainSampling(request.sampling);
+  request.sampling = std::move(sampling);
   if (auto error = CheckSampling(backend, request.seed_given, request.sampling)) return error;
   session.head = {MakeId("chatcmpl-"), card.id, std::time(nullptr), request.include_usage};
   return std::nullopt;

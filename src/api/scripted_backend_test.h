@@ -57,8 +57,13 @@ class ScriptedBackend final : public Backend {
   const Vocabulary& vocabulary() const override { return *TestVocabulary(); }
   std::shared_ptr<const Vocabulary> shared_vocabulary() const override { return TestVocabulary(); }
   std::shared_ptr<const ChatTemplate> chat_template() const override {
-    static const std::shared_ptr<const ChatTemplate> opened = *ChatTemplate::Open(TestVocabulary());
-    return opened;
+    const std::lock_guard lock(mutex);
+    if (!opened_template_) {
+      auto opened = ChatTemplate::Open(TestVocabulary(), template_source);
+      if (!opened.ok()) return nullptr;
+      opened_template_ = *std::move(opened);
+    }
+    return opened_template_;
   }
   Result<std::unique_ptr<GenerationHandle>> Generate(GenerateOptions options) override {
     const std::lock_guard lock(mutex);
@@ -78,7 +83,8 @@ class ScriptedBackend final : public Backend {
   std::int32_t context_tokens = 2048;
   std::atomic<bool> healthy_flag{true};
   std::atomic<int> alive{0}, refreshes{0};
-  std::mutex mutex;
+  std::string template_source;                // empty: the model's own; set before the first request
+  mutable std::mutex mutex;
   int refuse_after = -1;                      // >= 0: so many more generations start, then one is refused
   Error refusal{ErrorCode::kOverloaded, "The queue is full."};
   std::vector<GenerateOptions> requests;
@@ -134,6 +140,7 @@ class ScriptedBackend final : public Backend {
   };
 
   const Script script_;
+  mutable std::shared_ptr<const ChatTemplate> opened_template_;
 };
 
 // True once `condition` holds, asked for at most `seconds`.

@@ -92,7 +92,8 @@ ConnectionLimits LimitsOf(const ServerOptions& options) {
 
 ServerImpl::ServerImpl(std::shared_ptr<Backend> backend, const ServerOptions& options)
     : backend_(std::move(backend)), options_(options), metrics_(backend_->metrics()),
-      admission_(options.requests_max, metrics_.requests_in_flight), context_{*backend_, admission_, metrics_},
+      admission_(options.requests_max, metrics_.requests_in_flight),
+      context_{*backend_, admission_, metrics_, std::chrono::milliseconds(options.stream_comment_ms)},
       http_(std::make_unique<HttpServer>(LimitsOf(options), options.connections_max, metrics_.connections)) {
   InstallHandlers();
 }

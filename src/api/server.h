@@ -18,6 +18,7 @@ struct ServerOptions {
   int connections_max = 256;                  // HTTP threads; one more connection gets 503
   int requests_max = 128;                     // generations at once, waiting or running; one more gets 429
   int read_timeout_s = 10;                    // a client that sends slower loses its connection
+  int stream_comment_ms = 15'000;             // a stream without events for so long gets an SSE comment
 };
 
 class Server {

@@ -12,6 +12,23 @@ namespace {
 
 constexpr const char* kJson = "application/json";
 
+// ChatML whose calls are JSON objects in <tool_call> tags.
+constexpr const char* kToolTemplate = R"({%- if tools %}
+{{- '<|im_start|>system\nTools:' }}
+{%- for tool in tools %}{{- '\n' + (tool | tojson) }}{%- endfor %}
+{{- '\nA call is\n<tool_call>\n{"name": <name>, "arguments": <object>}\n</tool_call><|im_end|>\n' }}
+{%- endif %}
+{%- for message in messages %}
+{{- '<|im_start|>' + message.role }}
+{%- if message.content %}{{- '\n' + message.content }}{%- endif %}
+{%- if message.tool_calls %}{%- for tool_call in message.tool_calls %}
+{%- if tool_call.function is defined %}{%- set tool_call = tool_call.function %}{%- endif %}
+{{- '\n<tool_call>\n{"name": "' }}{{- tool_call.name }}{{- '", "arguments": ' }}{{- tool_call.arguments | tojson }}{{- '}\n</tool_call>' }}
+{%- endfor %}{%- endif %}
+{{- '<|im_end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %})";
+
 class ServerTest : public testing::Test {
  protected:
   void Serve(Script script, ServerOptions options = {}) {
@@ -274,30 +291,66 @@ TEST_F(ServerTest, HealthAndMetrics) {
   }
 }
 
-TEST_F(ServerTest, ToolCallsAreParsedAndNamed) {
-  Serve({.text = R"(<tool_call>
-{"name": "weather", "arguments": {"city": "Oslo"}}
-</tool_call>)"});
+TEST_F(ServerTest, ToolCallsAreParsedAndStreamed) {
+  Serve({.text = "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\"}}\n</tool_call>"});
+  backend_->template_source = kToolTemplate;
   const std::string body = R"({"messages":[{"role":"user","content":"hi"}],"tools":[{"type":"function","function":
-      {"name":"weather","parameters":{"type":"object","properties":{"city":{"type":"string"}}}}}]})";
-  auto prompt = backend_->chat_template()->Render({.messages_json = R"([{"role":"user","content":"hi"}])",
-      .tools_json = R"([{"type":"function","function":{"name":"weather","parameters":{"type":"object","properties":
-      {"city":{"type":"string"}}}}}])"});
-  ASSERT_TRUE(prompt.ok());
-  // What the template's parser makes of the text is what the client gets, in one piece or streamed.
-  const auto expected = (*prompt)->Parse(R"(<tool_call>
-{"name": "weather", "arguments": {"city": "Oslo"}}
-</tool_call>)", false);
-  const Json answer = Post("/v1/chat/completions", body);
+      {"name":"weather","parameters":{"type":"object","properties":{"city":{"type":"string"}}}}}])";
+  const Json answer = Post("/v1/chat/completions", body + "}");
   const Json& message = answer["choices"][0]["message"];
-  if (expected.ok() && !expected->tool_calls.empty()) {
-    EXPECT_EQ(answer["choices"][0]["finish_reason"], "tool_calls");
-    EXPECT_EQ(message["tool_calls"][0]["function"]["name"], "weather");
-    EXPECT_EQ(Json::parse(message["tool_calls"][0]["function"]["arguments"].get<std::string>())["city"], "Oslo");
-    EXPECT_FALSE(message["tool_calls"][0]["id"].get<std::string>().empty());
-  } else {
-    EXPECT_NE(message["content"].get<std::string>().find("weather"), std::string::npos);
+  EXPECT_EQ(answer["choices"][0]["finish_reason"], "tool_calls");
+  ASSERT_EQ(message["tool_calls"].size(), 1U) << answer;
+  EXPECT_EQ(message["tool_calls"][0]["type"], "function");
+  EXPECT_EQ(message["tool_calls"][0]["function"]["name"], "weather");
+  EXPECT_EQ(Json::parse(message["tool_calls"][0]["function"]["arguments"].get<std::string>())["city"], "Oslo");
+  EXPECT_FALSE(message["tool_calls"][0]["id"].get<std::string>().empty());
+  EXPECT_TRUE(message["content"].is_null());
+  EXPECT_FALSE(backend_->Requests()[0].sampling.grammar.empty());
+
+  std::string name, arguments, reason;
+  int ids = 0;
+  for (const Json& event : Events("/v1/chat/completions", body + ",\"stream\":true}")) {
+    const Json& choice = event["choices"][0];
+    if (!choice["finish_reason"].is_null()) reason = choice["finish_reason"].get<std::string>();
+    if (!choice["delta"].contains("tool_calls")) continue;
+    const Json& call = choice["delta"]["tool_calls"][0];
+    ids += call.contains("id") ? 1 : 0;
+    name += call["function"].value("name", "");
+    arguments += call["function"].value("arguments", "");
   }
+  EXPECT_EQ(ids, 1);
+  EXPECT_EQ(name, "weather");
+  EXPECT_EQ(Json::parse(arguments)["city"], "Oslo");
+  EXPECT_EQ(reason, "tool_calls");
+}
+
+TEST_F(ServerTest, RequiredToolIsCalledThoughTheTemplateKnowsNone) {
+  Serve({.text = R"({"name": "weather", "arguments": {"city": "Oslo"}})"});
+  const std::string body = R"({"messages":[{"role":"user","content":"hi"}],"tool_choice":"required","tools":[{"type":"function",
+      "function":{"name":"weather","parameters":{"type":"object","properties":{"city":{"$ref":"#/$defs/city"}},
+      "required":["city"],"$defs":{"city":{"type":"string"}}}}},{"type":"function","function":{"name":"time"}}])";
+  const Json answer = Post("/v1/chat/completions", body + "}");
+  const Json& choice = answer["choices"][0];
+  EXPECT_EQ(choice["finish_reason"], "tool_calls");
+  ASSERT_TRUE(choice["message"].contains("tool_calls")) << answer;
+  EXPECT_EQ(choice["message"]["tool_calls"][0]["function"]["name"], "weather");
+  EXPECT_EQ(choice["message"]["tool_calls"][0]["function"]["arguments"], R"({"city":"Oslo"})");
+  const auto requests = backend_->Requests();
+  EXPECT_NE(requests[0].sampling.grammar.find("weather"), std::string::npos);
+  EXPECT_NE(requests[0].sampling.grammar.find("time"), std::string::npos);
+  // Cut off, it is no call and no text of one.
+  const Json cut = Post("/v1/chat/completions", body + ",\"max_tokens\":3}")["choices"][0];
+  EXPECT_EQ(cut["finish_reason"], "length");
+  EXPECT_EQ(cut["message"]["content"], "");
+}
+
+TEST_F(ServerTest, SilentStreamsAreKeptAlive) {
+  ServerOptions options;
+  options.stream_comment_ms = 200;
+  Serve({.text = "x", .token_delay = std::chrono::milliseconds(2000)}, options);
+  const auto events = Events("/v1/completions", R"({"prompt":"x","stream":true})");
+  EXPECT_EQ(events.front()["choices"][0]["text"], "x");
+  EXPECT_GE(comments_, 3);
 }
 
 }  // namespace

@@ -2,17 +2,47 @@
 #include "base/metrics.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <cstdlib>
 
 #include "base/check.h"
 
 namespace shoal {
 namespace {
 
+// The fewest digits that read back as `v`.
 std::string Number(double v) {
+  if (std::isnan(v)) return "NaN";
+  if (std::isinf(v)) return v > 0 ? "+Inf" : "-Inf";
   char text[40];
-  std::snprintf(text, sizeof text, "%.17g", v);
+  for (const int digits : {6, 15, 16, 17}) {
+    std::snprintf(text, sizeof text, "%.*g", digits, v);
+    if (std::strtod(text, nullptr) == v) break;
+  }
   return text;
+}
+
+// HELP is one line: backslash and line feed are escaped.
+std::string EscapedHelp(std::string_view help) {
+  std::string out;
+  for (const char c : help) {
+    if (c == '\\') {
+      out += "\\\\";
+    } else if (c == '\n') {
+      out += "\\n";
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
+bool IsMetricName(std::string_view name) {
+  const auto is_valid = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == ':';
+  };
+  return !name.empty() && !(name[0] >= '0' && name[0] <= '9') && std::all_of(name.begin(), name.end(), is_valid);
 }
 
 std::string SeriesName(const std::string& name, const std::string& labels, const std::string& extra = "") {
@@ -23,7 +53,12 @@ std::string SeriesName(const std::string& name, const std::string& labels, const
 
 }  // namespace
 
+Histogram::Histogram(std::vector<double> bounds) : bounds_(std::move(bounds)), counts_(bounds_.size() + 1) {
+  SHOAL_CHECK(std::is_sorted(bounds_.begin(), bounds_.end()));
+}
+
 void Histogram::Observe(double v) {
+  if (std::isnan(v)) return;
   const auto bucket = std::lower_bound(bounds_.begin(), bounds_.end(), v) - bounds_.begin();
   counts_[static_cast<std::size_t>(bucket)].fetch_add(1, std::memory_order_relaxed);
   sum_.Add(v);
@@ -36,13 +71,15 @@ MetricsRegistry::Family& MetricsRegistry::FamilyFor(std::string_view name, std::
       return family;
     }
   }
-  return families_.emplace_back(Family{std::string(name), std::string(help), kind, {}});
+  SHOAL_CHECK(IsMetricName(name));
+  return families_.emplace_back(Family{std::string(name), EscapedHelp(help), kind, {}});
 }
 
 Counter& MetricsRegistry::GetCounter(std::string_view name, std::string_view help, std::string_view labels) {
   const std::lock_guard lock(mutex_);
   Family& family = FamilyFor(name, help, Kind::kCounter);
-  for (const Series& s : family.series) if (s.labels == labels) return counters_[s.index];
+  for (const Series& s : family.series)
+    if (s.labels == labels) return counters_[s.index];
   family.series.push_back({std::string(labels), counters_.size()});
   return counters_.emplace_back();
 }
@@ -50,7 +87,8 @@ Counter& MetricsRegistry::GetCounter(std::string_view name, std::string_view hel
 Gauge& MetricsRegistry::GetGauge(std::string_view name, std::string_view help, std::string_view labels) {
   const std::lock_guard lock(mutex_);
   Family& family = FamilyFor(name, help, Kind::kGauge);
-  for (const Series& s : family.series) if (s.labels == labels) return gauges_[s.index];
+  for (const Series& s : family.series)
+    if (s.labels == labels) return gauges_[s.index];
   family.series.push_back({std::string(labels), gauges_.size()});
   return gauges_.emplace_back();
 }
@@ -59,7 +97,8 @@ Histogram& MetricsRegistry::GetHistogram(std::string_view name, std::string_view
                                          std::string_view labels) {
   const std::lock_guard lock(mutex_);
   Family& family = FamilyFor(name, help, Kind::kHistogram);
-  for (const Series& s : family.series) if (s.labels == labels) return histograms_[s.index];
+  for (const Series& s : family.series)
+    if (s.labels == labels) return histograms_[s.index];
   family.series.push_back({std::string(labels), histograms_.size()});
   return histograms_.emplace_back(std::move(bounds));
 }

@@ -37,8 +37,9 @@ class Gauge {
 
 class Histogram {
  public:
-  // `bounds`: ascending upper bounds, without +Inf.
-  explicit Histogram(std::vector<double> bounds) : bounds_(std::move(bounds)), counts_(bounds_.size() + 1) {}
+  // `bounds`: ascending (CHECK) upper bounds, each within its bucket, without +Inf.
+  explicit Histogram(std::vector<double> bounds);
+  // Ignores NaN.
   void Observe(double v);
   const std::vector<double>& bounds() const { return bounds_; }
   std::uint64_t count(std::size_t bucket) const { return counts_[bucket].load(std::memory_order_relaxed); }
@@ -51,7 +52,8 @@ class Histogram {
 };
 
 // Owns metrics; references stay valid as long as the registry lives.
-// `name` is [a-zA-Z_:][a-zA-Z0-9_:]*; `labels` is the inside of the braces, e.g. `stage="0"`, or empty.
+// `name` is [a-zA-Z_:][a-zA-Z0-9_:]*; `labels` is the inside of the braces, e.g. `stage="0"` (values already
+// escaped), or empty. `help` may be any text.
 // The same (name, labels) gives the same metric back; one name has one kind (CHECK).
 class MetricsRegistry {
  public:
@@ -64,8 +66,15 @@ class MetricsRegistry {
 
  private:
   enum class Kind { kCounter, kGauge, kHistogram };
-  struct Series { std::string labels; std::size_t index; };
-  struct Family { std::string name, help; Kind kind; std::vector<Series> series; };
+  struct Series {
+    std::string labels;
+    std::size_t index;
+  };
+  struct Family {
+    std::string name, help;
+    Kind kind;
+    std::vector<Series> series;
+  };
   Family& FamilyFor(std::string_view name, std::string_view help, Kind kind);
 
   mutable std::mutex mutex_;

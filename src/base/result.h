@@ -46,13 +46,13 @@ class [[nodiscard]] Result {
   [[nodiscard]] bool ok() const { return state_.index() == 0; }
   explicit operator bool() const { return ok(); }
 
-  // Precondition: ok().
+  // Precondition: ok(). From a temporary the value itself comes out, so that `for (x : *F())` does not dangle.
   T& value() & { SHOAL_CHECK(ok()); return std::get<0>(state_); }
   const T& value() const& { SHOAL_CHECK(ok()); return std::get<0>(state_); }
-  T&& value() && { SHOAL_CHECK(ok()); return std::get<0>(std::move(state_)); }
+  T value() && { SHOAL_CHECK(ok()); return std::get<0>(std::move(state_)); }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
-  T&& operator*() && { return std::move(*this).value(); }
+  T operator*() && { return std::move(*this).value(); }
   T* operator->() { return &value(); }
   const T* operator->() const { return &value(); }
 

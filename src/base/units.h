@@ -16,7 +16,8 @@ constexpr std::uint64_t kGiB = 1024 * kMiB;
 // "512 B", "1.5 KiB", "98.4 MiB".
 std::string FormatBytes(std::uint64_t bytes);
 
-// "4096", "4k", "512M", "2.5G" (powers of 1024, an optional "iB" or "B"). Errors: kInvalidArgument.
+// "4096", "4k", "512M", "2.5G" (powers of 1024, an optional "iB" or "B"), up to 2^62; part of a byte is dropped.
+// Errors: kInvalidArgument.
 Result<std::uint64_t> ParseBytes(std::string_view text);
 
 }  // namespace shoal

@@ -91,7 +91,8 @@ llama_context_params LlamaContextParams(const EngineOptions& options, bool is_la
   params.n_batch = rows;
   params.n_ubatch = rows;
   params.n_seq_max = sequences;
-  params.n_outputs_max = is_last ? static_cast<std::uint32_t>(options.output_rows_max) : rows;
+  // libllama itself reserves a graph with one output a sequence.
+  params.n_outputs_max = std::max(is_last ? static_cast<std::uint32_t>(options.output_rows_max) : rows, sequences);
   params.n_threads = options.threads;
   params.n_threads_batch = options.threads;
   params.flash_attn_type = options.flash_attention ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;

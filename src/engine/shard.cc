@@ -104,9 +104,7 @@ class Builder {
       if (!name) return Error{ErrorCode::kCorrupt, "the tensor " + tensor.name + " belongs to no layer"};
       // Layers beyond the last are extra prediction heads; they stay with a whole model only.
       if (whole() || (name->layer >= layers_.first && name->layer < layers_.last)) {
-        const GgufTensor* source = model_->gguf.FindTensor(TensorSource(*model_, tensor.name));
-        Entry entry{tensor, source != nullptr ? source : &tensor};
-        entry.tensor.type = entry.source->type;
+        Entry entry{tensor, &tensor};
         entry.tensor.name = "blk." + std::to_string(name->layer - layers_.first) + "." + std::string(name->rest);
         entries_.push_back(std::move(entry));
       }

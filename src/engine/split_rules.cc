@@ -54,7 +54,7 @@ std::string CutProblem(const SplitModel& model, std::int32_t layer) {
     return "this architecture has a pattern of layers, so cuts are at multiples of " +
            std::to_string(model.CutMultiple());
   }
-  if (model.Value("attention.indexer.types", layer, 1) == 0) {
+  if (model.entry()->shared_indexers && model.Value("attention.indexer.types", layer, 1) == 0) {
     return "layer " + std::to_string(layer) + " uses the indexer of a layer before it";
   }
   if (model.entry()->recurrent != RecurrentRule::kNoKvHeads && model.entry()->recurrent != RecurrentRule::kNoKvNoFfn &&
@@ -283,20 +283,6 @@ Result<std::vector<LayerRange>> BalancedStages(const ModelFile& file, std::int32
 std::string_view HiddenTensorName(const ModelFile& file) {
   const ArchitectureEntry* entry = FindArchitecture(file.info.architecture);
   return entry != nullptr ? entry->hidden_tensor : "l_out";
-}
-
-std::string TensorSource(const ModelFile& file, std::string_view name) {
-  std::string source(name);
-  if (file.info.architecture != "cogvlm") return source;
-  constexpr std::pair<std::string_view, std::string_view> kExperts[] = {{".vis_attn_qkv.", ".attn_qkv."},
-                                                                        {".vis_attn_output.", ".attn_output."},
-                                                                        {".vis_gate.", ".ffn_gate."},
-                                                                        {".vis_down.", ".ffn_down."},
-                                                                        {".vis_up.", ".ffn_up."}};
-  for (const auto& [visual, text] : kExperts) {
-    if (const auto at = source.find(visual); at != std::string::npos) return source.replace(at, visual.size(), text);
-  }
-  return source;
 }
 
 std::vector<ArchitectureRule> SplittableArchitectures() {

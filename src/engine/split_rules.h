@@ -56,10 +56,6 @@ Status CheckStage(const ModelFile& model, LayerRange layers);
 // The graph tensor that holds a layer's output: "<name>-<layer>" in libllama's graph.
 std::string_view HiddenTensorName(const ModelFile& model);
 
-// Whose bytes tensor `name` of the model gets in a shard: `name` itself, except where libllama uses other weights for
-// embedded inputs than for tokens (CogVLM's visual experts). The returned tensor may be absent: then use `name`.
-std::string TensorSource(const ModelFile& model, std::string_view name);
-
 // Every architecture of the table: name and a note ("every cut", "multiples of 4", …). For docs and `shoal model`.
 struct ArchitectureRule { std::string_view architecture; std::string_view note; };
 std::vector<ArchitectureRule> SplittableArchitectures();

@@ -35,7 +35,6 @@ constexpr ArchitectureEntry kTable[] = {
     {.architecture = "bailingmoe3", .recurrent = R::kNoKvHeads, .positions = P::kFourIfSections},
     {.architecture = "chatglm"},
     {.architecture = "codeshell"},
-    {.architecture = "cogvlm"},
     {.architecture = "cohere2", .window = Always(4)},
     {.architecture = "cohere2moe", .window = Always(4, true)},
     {.architecture = "command-r"},
@@ -45,8 +44,7 @@ constexpr ArchitectureEntry kTable[] = {
     {.architecture = "deepseek2", .special_counts = kDeepSeek2Lite},
     {.architecture = "deepseek32"},
     {.architecture = "dots1"},
-    {.architecture = "dots3note", .window = Always(0)},
-    {.architecture = "dream"},
+    {.architecture = "dots3note", .window = Always(0), .shared_indexers = true},
     {.architecture = "ernie4_5"},
     {.architecture = "ernie4_5-moe", .multiple_key = "interleave_moe_layer_step"},
     {.architecture = "exaone"},
@@ -59,7 +57,7 @@ constexpr ArchitectureEntry kTable[] = {
      .special_if_head_width = true},
     {.architecture = "gemma3", .window = IfWindow(6), .scale = InputScale::kTokensOnly,
      .special_counts = kGemma3Scale, .special_if_head_width = true},
-    {.architecture = "glm-dsa"},
+    {.architecture = "glm-dsa", .shared_indexers = true},
     {.architecture = "glm4", .positions = P::kFourIfSections},
     {.architecture = "glm4moe", .positions = P::kFourIfSections},
     {.architecture = "gpt-oss", .window = Always(2)},
@@ -83,8 +81,6 @@ constexpr ArchitectureEntry kTable[] = {
     {.architecture = "laguna", .window = IfWindow(4, true)},
     {.architecture = "lfm2", .recurrent = R::kNoKvHeads},
     {.architecture = "lfm2moe", .recurrent = R::kNoKvHeads},
-    {.architecture = "llada"},
-    {.architecture = "llada-moe"},
     {.architecture = "llama"},
     {.architecture = "llama4", .multiple = 4, .multiple_key = "interleave_moe_layer_step", .window = Always(4)},
     {.architecture = "maincoder"},
@@ -101,8 +97,8 @@ constexpr ArchitectureEntry kTable[] = {
     {.architecture = "mpt"},
     {.architecture = "nanbeige"},
     {.architecture = "nemotron"},
-    {.architecture = "nemotron_h", .recurrent = R::kNoKvNoFfn},
-    {.architecture = "nemotron_h_moe", .recurrent = R::kNoKvNoFfn},
+    {.architecture = "nemotron_h", .recurrent = R::kNoKvNoFfn, .hidden_tensor = "nemotron_h_block_out"},
+    {.architecture = "nemotron_h_moe", .recurrent = R::kNoKvNoFfn, .hidden_tensor = "nemotron_h_block_out"},
     {.architecture = "olmo"},
     {.architecture = "olmo2", .window = IfWindow(4)},
     {.architecture = "olmoe"},
@@ -116,6 +112,7 @@ constexpr ArchitectureEntry kTable[] = {
     {.architecture = "plamo"},
     {.architecture = "plamo2", .recurrent = R::kNoKvHeads, .hidden_tensor = "ffn_residual"},
     {.architecture = "plamo3", .window = IfWindow(8)},
+    {.architecture = "pockettts"},
     {.architecture = "qwen"},
     {.architecture = "qwen2"},
     {.architecture = "qwen2moe"},
@@ -128,7 +125,6 @@ constexpr ArchitectureEntry kTable[] = {
     {.architecture = "qwen3vl", .positions = P::kFour},
     {.architecture = "qwen3vlmoe", .positions = P::kFour},
     {.architecture = "refact"},
-    {.architecture = "rnd1"},
     {.architecture = "seed_oss"},
     {.architecture = "smallthinker", .multiple = 4, .window = IfWindow(4, true), .special_counts = kNoRopeStep},
     {.architecture = "smollm3", .multiple = 4},
@@ -139,23 +135,34 @@ constexpr ArchitectureEntry kTable[] = {
     {.architecture = "xverse"},
 };
 
-constexpr std::string_view kInputNorm = "libllama normalises any input of the model, so a later stage would normalise the hidden state too";
-constexpr std::string_view kWideResidual = "its residual stream is several hidden states wide (hyper-connections), and libllama takes in only one";
-constexpr std::string_view kPerLayerEmbedding = "every layer needs the token itself (per-layer embeddings), and later layers share earlier layers' KV";
+constexpr std::string_view kDiffusion =
+    "a diffusion model keeps no KV cache and fills in a text, instead of continuing it";
+constexpr std::string_view kInputNorm =
+    "libllama normalises any input of the model, so a later stage would normalise the hidden state too";
+constexpr std::string_view kWideResidual =
+    "its residual stream is several hidden states wide (hyper-connections), and libllama takes in only one";
+constexpr std::string_view kPerLayerEmbedding =
+    "every layer needs the token itself (per-layer embeddings), and later layers share earlier layers' KV";
 
 constexpr WholeEntry kWhole[] = {
     {"bloom", kInputNorm},
+    {"cogvlm", "libllama gives embedded inputs, as a stage has them, to the experts for images"},
     {"deepseek4", kWideResidual},
+    {"dream", kDiffusion},
     {"gemma3n", kPerLayerEmbedding},
     {"gemma4", kPerLayerEmbedding},
     {"glm5-next", kWideResidual},
-    {"hrm-text", "its layers run several times over, in two loops"},
+    {"hrm_text", "its layers run several times over, in two loops"},
     {"hy_v4", kWideResidual},
     {"kimi-k3", "its layers attend to the outputs of all earlier blocks (attention residuals)"},
+    {"llada", kDiffusion},
+    {"llada-moe", kDiffusion},
     {"minicpm3", "libllama multiplies any input by 12, which cannot be undone to the bit"},
     {"minimax-01", "a layer's decay depends on its place among all layers of the model"},
     {"muse-glimmer", kInputNorm},
+    {"qwen3tts", "its output head has a fixed number of speech codes, so no stage can do without it"},
     {"qwen4exp", kWideResidual},
+    {"rnd1", kDiffusion},
     {"talkie", kInputNorm},
 };
 

@@ -49,6 +49,8 @@ struct ArchitectureEntry {
   // Layer counts at which libllama sets constants of its own: a model of that size runs whole, no stage may have it.
   std::span<const std::int32_t> special_counts = {};
   bool special_if_head_width = false;    // ... only when n_embd / n_head is not the key length
+  // Layers with a 0 in <arch>.attention.indexer.types use what the nearest layer before them found.
+  bool shared_indexers = false;
   std::string_view hidden_tensor = "l_out";
 };
 

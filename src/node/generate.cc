@@ -56,7 +56,19 @@ class Handle final : public GenerationHandle {
   bool ended_ = false;
 };
 
-// Step 1: does the request fit the context at all, and how much may it emit?
+// Step 1: are its tokens the model's? Stages refuse whole frames that hold others.
+Status CheckTokens(const GenerateOptions& options, std::int32_t n_vocab) {
+  const auto check = [&](TokenId token) -> Status {
+    if (token >= 0 && token < n_vocab) return {};
+    return Error{ErrorCode::kInvalidArgument, "token " + std::to_string(token) + " is not in the model's vocabulary of " +
+                                                  std::to_string(n_vocab)};
+  };
+  for (const TokenId token : options.prompt) SHOAL_RETURN_IF_ERROR(check(token));
+  for (const LogitBias& bias : options.sampling.logit_bias) SHOAL_RETURN_IF_ERROR(check(bias.token));
+  return {};
+}
+
+// And does it fit the context at all, and how much may it emit?
 Result<std::int32_t> TokensToEmit(const GenerateOptions& options, std::int32_t context_tokens) {
   const auto prompt = static_cast<std::int64_t>(options.prompt.size());
   if (prompt == 0) return Error{ErrorCode::kInvalidArgument, "the prompt is empty"};
@@ -86,6 +98,7 @@ void Deliver(const Pipeline& pipeline, Channel& channel, const ScheduleEvent& ev
 Result<std::unique_ptr<GenerationHandle>> StartGeneration(std::shared_ptr<const GenerateTarget> target, GenerationId id,
                                                           GenerateOptions options) {
   SHOAL_RETURN_IF_ERROR(Validate(options.sampling));
+  SHOAL_RETURN_IF_ERROR(CheckTokens(options, target->n_vocab));
   SHOAL_ASSIGN_OR_RETURN(const std::int32_t tokens_max, TokensToEmit(options, target->context_tokens));
   const auto channel = std::make_shared<Channel>(static_cast<std::size_t>(tokens_max) + 1);
 

@@ -18,6 +18,7 @@ struct GenerateTarget {
   Loop& loop;
   Pipeline& pipeline;
   std::int32_t context_tokens = 0;
+  std::int32_t n_vocab = 0;
 };
 
 // Starts a generation with the given id. Blocks until the scheduler has taken or refused it.

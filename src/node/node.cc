@@ -40,7 +40,7 @@ class LocalNode final : public Node, public std::enable_shared_from_this<LocalNo
   Status Place(const PlacementOptions& options) {
     SHOAL_ASSIGN_OR_RETURN(placement_, Placement::Open(loop_, model_, vocabulary_, options));
     target_ = std::make_unique<GenerateTarget>(
-        GenerateTarget{loop_, placement_->pipeline(), placement_->context_tokens()});
+        GenerateTarget{loop_, placement_->pipeline(), placement_->context_tokens(), vocabulary_->size()});
     return {};
   }
 

@@ -50,6 +50,7 @@ GenerateOptions Ask(const Node& node, const std::string& prompt, std::int32_t to
 
 struct Outcome {
   std::vector<TokenId> tokens;
+  std::vector<SampledToken> sampled;
   GenerationEnd end = GenerationEnd::kError;
   Error error;
   std::int32_t reused = 0;
@@ -60,7 +61,10 @@ Outcome ReadAll(GenerationHandle& handle) {
   for (int waits = 0; waits < 600; ++waits) {
     const auto event = handle.Next(std::chrono::milliseconds(100));
     if (!event) continue;
-    if (event->token) outcome.tokens.push_back(event->token->token);
+    if (event->token) {
+      outcome.tokens.push_back(event->token->token);
+      outcome.sampled.push_back(*event->token);
+    }
     if (event->end) {
       outcome.end = *event->end;
       outcome.error = event->error;
@@ -122,14 +126,36 @@ TEST(NodeSameText, ReproducibleAnswersDoNotDependOnWhoElseAsks) {
   for (std::size_t i = 0; i < handles.size(); ++i) EXPECT_EQ(ReadAll(*handles[i]).tokens, alone[i]) << kPrompts[i];
 }
 
-// Without it batch shapes differ, and with them the last bits of the logits; greedy text of these prompts is equal.
-TEST(NodeSameText, EightAtOnceGiveTheGreedyTextOfOneAtATime) {
+// Without it batch shapes differ, and with them the kernels' rounding. What is promised (docs/cli.md): log-probabilities
+// within kShapeTolerance of those of the same request alone, so text parts only where two tokens are that close.
+constexpr float kShapeTolerance = 0.25F;
+
+TEST(NodeSameText, EightAtOnceStayWithinTheStatedToleranceOfOneAtATime) {
   const auto node = Open(Options("3"));
-  std::vector<std::vector<TokenId>> alone;
-  for (const std::string& prompt : kPrompts) alone.push_back(Complete(*node, Ask(*node, prompt, 16)).tokens);
+  const auto ask = [&](const std::string& prompt) {
+    GenerateOptions options = Ask(*node, prompt, 24);
+    options.sampling.logprobs = 2;
+    return options;
+  };
+  std::vector<Outcome> alone;
+  for (const std::string& prompt : kPrompts) alone.push_back(Complete(*node, ask(prompt)));
   std::vector<std::unique_ptr<GenerationHandle>> handles;
-  for (const std::string& prompt : kPrompts) handles.push_back(*node->Generate(Ask(*node, prompt, 16)));
-  for (std::size_t i = 0; i < handles.size(); ++i) EXPECT_EQ(ReadAll(*handles[i]).tokens, alone[i]) << kPrompts[i];
+  for (const std::string& prompt : kPrompts) handles.push_back(*node->Generate(ask(prompt)));
+  std::size_t compared = 0;
+  for (std::size_t i = 0; i < handles.size(); ++i) {
+    const Outcome together = ReadAll(*handles[i]);
+    ASSERT_EQ(together.sampled.size(), alone[i].sampled.size());
+    for (std::size_t k = 0; k < together.sampled.size(); ++k, ++compared) {
+      const SampledToken& one = alone[i].sampled[k];
+      const SampledToken& eight = together.sampled[k];
+      ASSERT_NEAR(one.alternatives[0].logprob, eight.alternatives[0].logprob, kShapeTolerance) << kPrompts[i] << " " << k;
+      if (one.token == eight.token) continue;
+      // They part here: the two must have been nearly equal, and what follows is another text.
+      EXPECT_LT(one.alternatives[0].logprob - one.alternatives[1].logprob, 2 * kShapeTolerance) << kPrompts[i] << " " << k;
+      break;
+    }
+  }
+  EXPECT_GT(compared, 8U * 8U);
 }
 
 TEST(NodeReuse, AFollowUpPrefillsOnlyWhatIsNew) {
@@ -188,6 +214,18 @@ TEST(NodeLimits, PromptsOverTheContextAreRefusedWithBothNumbers) {
   EXPECT_EQ(handle.error().code, ErrorCode::kContextFull);
   EXPECT_NE(handle.error().message.find("2000"), std::string::npos);
   EXPECT_NE(handle.error().message.find("1024"), std::string::npos);
+}
+
+TEST(NodeLimits, TokensThatTheModelDoesNotHaveAreRefused) {
+  const auto node = Open(Options("2"));
+  for (const TokenId token : {-1, node->vocabulary().size(), 2147483647}) {
+    GenerateOptions options;
+    options.prompt = {1, token};
+    EXPECT_EQ(node->Generate(options).error().code, ErrorCode::kInvalidArgument) << token;
+    options.prompt = {1};
+    options.sampling.logit_bias = {{token, 1.0F}};
+    EXPECT_EQ(node->Generate(options).error().code, ErrorCode::kInvalidArgument) << token;
+  }
 }
 
 TEST(NodeLimits, AFullQueueSaysSo) {

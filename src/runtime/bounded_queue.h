@@ -67,8 +67,14 @@ class BoundedQueue {
     not_full_.notify_all();
   }
 
-  bool closed() const { const std::lock_guard lock(mutex_); return closed_; }
-  std::size_t size() const { const std::lock_guard lock(mutex_); return items_.size(); }
+  bool closed() const {
+    const std::lock_guard lock(mutex_);
+    return closed_;
+  }
+  std::size_t size() const {
+    const std::lock_guard lock(mutex_);
+    return items_.size();
+  }
   std::size_t capacity() const { return capacity_; }
 
  private:

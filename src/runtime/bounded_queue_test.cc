@@ -92,9 +92,7 @@ TEST(BoundedQueue, NothingIsLostOrDoubledBetweenManyThreads) {
     producers.emplace_back([&, p] {
       for (int i = 0; i < kEach; ++i) {
         int value = p * kEach + i;
-        if (i % 2 == 0 || !queue.TryPush(value)) {
-          EXPECT_TRUE(queue.Push(value));
-        }
+        if (i % 2 == 0 || !queue.TryPush(value)) { EXPECT_TRUE(queue.Push(value)); }
         if (queue.size() > queue.capacity()) over_limit = true;
       }
     });

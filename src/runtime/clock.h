@@ -5,7 +5,7 @@
 
 namespace shoal {
 
-using TimeUs = std::int64_t;      // microseconds since an arbitrary start; never goes back
+using TimeUs = std::int64_t;  // microseconds since an arbitrary start; never goes back
 using DurationUs = std::int64_t;
 
 class Clock {

@@ -239,8 +239,11 @@ TEST(RealLoop, StopDropsWhatIsQueuedAndLaterPosts) {
 
 TEST(RealLoop, ADroppedTaskMayPostFromItsDestructor) {
   struct PostsWhenDropped {
+    explicit PostsWhenDropped(RealLoop* to) : loop(to) {}
     RealLoop* loop;
-    ~PostsWhenDropped() { loop->Post([] {}); }
+    ~PostsWhenDropped() {
+      loop->Post([] {});
+    }
   };
   RealLoop loop;
   const TimerId id = loop.After(1'000'000'000, [held = std::make_shared<PostsWhenDropped>(&loop)] { (void)held; });

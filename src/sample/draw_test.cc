@@ -166,7 +166,8 @@ TEST(WithLogprobs, CountIsClamped) {
 TEST(WithLogprobs, ProbabilitiesSumToOne) {
   const std::vector<float> logits = RandomLogits(1000, 4);
   double sum = 0;
-  for (const TokenLogprob& t : WithLogprobs(logits, 0, 1000).alternatives) sum += std::exp(static_cast<double>(t.logprob));
+  for (const TokenLogprob& t : WithLogprobs(logits, 0, 1000).alternatives)
+    sum += std::exp(static_cast<double>(t.logprob));
   EXPECT_NEAR(sum, 1.0, 1e-5);
 }
 
@@ -182,7 +183,8 @@ TEST(WithLogprobs, IsFastOnTheLargestVocabulary) {
   const auto start = std::chrono::steady_clock::now();
   float sink = 0;
   for (int i = 0; i < 10; ++i) sink += WithLogprobs(logits, i, 20).logprob + static_cast<float>(ArgMax(logits));
-  const auto each_us = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start) / 10;
+  const auto each_us =
+      std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start) / 10;
   EXPECT_TRUE(std::isfinite(sink));
   RecordProperty("each_us", static_cast<int>(each_us.count()));
   EXPECT_LT(each_us.count(), 100'000);

@@ -25,21 +25,21 @@ struct GrammarTrigger {
 
 // Order of application: logit bias, grammar, penalties, top-k, typical, top-p, min-p, temperature, draw.
 struct SamplingParams {
-  float temperature = 0.8F;         // 0: the most likely token
-  std::int32_t top_k = 40;          // 0: all
-  float top_p = 0.95F;              // 1: off
-  float min_p = 0.05F;              // 0: off
-  float typical_p = 1.0F;           // 1: off
-  std::int32_t penalty_last_n = 64; // tokens that the penalties look back on; 0: off, -1: the whole context
-  float repeat_penalty = 1.0F;      // 1: off; > 0
+  float temperature = 0.8F;          // 0: the most likely token
+  std::int32_t top_k = 40;           // 0: all
+  float top_p = 0.95F;               // 1: off
+  float min_p = 0.05F;               // 0: off
+  float typical_p = 1.0F;            // 1: off
+  std::int32_t penalty_last_n = 64;  // tokens that the penalties look back on; 0: off, -1: the whole context
+  float repeat_penalty = 1.0F;       // 1: off; > 0
   float frequency_penalty = 0.0F;
   float presence_penalty = 0.0F;
   std::vector<LogitBias> logit_bias;
-  std::uint64_t seed = 0;           // chosen by the entry node when the client gave none
-  std::int32_t logprobs = -1;       // >= 0: report the chosen token's log-probability and this many alternatives
-  bool ignore_end = false;          // never end at an end-of-generation token
-  std::string grammar;              // GBNF; empty: none
-  bool grammar_lazy = false;        // binds only from the first trigger
+  std::uint64_t seed = 0;      // chosen by the entry node when the client gave none
+  std::int32_t logprobs = -1;  // >= 0: report the chosen token's log-probability and this many alternatives
+  bool ignore_end = false;     // never end at an end-of-generation token
+  std::string grammar;         // GBNF; empty: none
+  bool grammar_lazy = false;   // binds only from the first trigger
   std::vector<GrammarTrigger> grammar_triggers;
   std::vector<TokenId> preserved_tokens;  // special tokens the grammar may see as text
   bool operator==(const SamplingParams&) const = default;
@@ -64,8 +64,8 @@ struct TokenLogprob {
 // What the last stage says of one sampled position.
 struct SampledToken {
   TokenId token = 0;
-  bool end = false;                    // an end-of-generation token (or the grammar is complete)
-  float logprob = 0;                   // valid when the request asked for logprobs
+  bool end = false;                        // an end-of-generation token (or the grammar is complete)
+  float logprob = 0;                       // valid when the request asked for logprobs
   std::vector<TokenLogprob> alternatives;  // most likely first
   bool operator==(const SampledToken&) const = default;
 };

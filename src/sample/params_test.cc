@@ -32,14 +32,19 @@ void ExpectRefused(const std::string& field, const std::string& value, const Cha
 TEST(Validate, DefaultsAreValid) { EXPECT_TRUE(Validate(SamplingParams{}).ok()); }
 
 TEST(Validate, NumbersAtTheirBordersAreValid) {
-  const Change valid[] = {
-      [](SamplingParams& p) { p.temperature = 0; },       [](SamplingParams& p) { p.temperature = 100; },
-      [](SamplingParams& p) { p.top_k = 0; },             [](SamplingParams& p) { p.top_p = 1; },
-      [](SamplingParams& p) { p.top_p = 0; },             [](SamplingParams& p) { p.min_p = 1; },
-      [](SamplingParams& p) { p.typical_p = 0; },         [](SamplingParams& p) { p.penalty_last_n = -1; },
-      [](SamplingParams& p) { p.repeat_penalty = 0.1F; }, [](SamplingParams& p) { p.frequency_penalty = -2; },
-      [](SamplingParams& p) { p.presence_penalty = 2; },  [](SamplingParams& p) { p.logprobs = 0; },
-      [](SamplingParams& p) { p.logprobs = kLogprobsMax; }};
+  const Change valid[] = {[](SamplingParams& p) { p.temperature = 0; },
+                          [](SamplingParams& p) { p.temperature = 100; },
+                          [](SamplingParams& p) { p.top_k = 0; },
+                          [](SamplingParams& p) { p.top_p = 1; },
+                          [](SamplingParams& p) { p.top_p = 0; },
+                          [](SamplingParams& p) { p.min_p = 1; },
+                          [](SamplingParams& p) { p.typical_p = 0; },
+                          [](SamplingParams& p) { p.penalty_last_n = -1; },
+                          [](SamplingParams& p) { p.repeat_penalty = 0.1F; },
+                          [](SamplingParams& p) { p.frequency_penalty = -2; },
+                          [](SamplingParams& p) { p.presence_penalty = 2; },
+                          [](SamplingParams& p) { p.logprobs = 0; },
+                          [](SamplingParams& p) { p.logprobs = kLogprobsMax; }};
   for (const Change& change : valid) EXPECT_TRUE(ValidateWith(change).ok());
 }
 
@@ -84,8 +89,9 @@ TEST(Validate, Grammar) {
   ExpectRefused("grammar", "262145", [](SamplingParams& p) { p.grammar.assign(kGrammarBytesMax + 1, 'x'); });
   EXPECT_TRUE(ValidateWith([](SamplingParams& p) { p.grammar_triggers = {{3, ""}, {-1, "<tool>"}}; }).ok());
   ExpectRefused("grammar trigger", "neither", [](SamplingParams& p) { p.grammar_triggers = {{-1, ""}}; });
-  ExpectRefused("grammar_triggers", "257",
-                [](SamplingParams& p) { p.grammar_triggers.resize(kGrammarTriggersMax + 1, {1, ""}); });
+  ExpectRefused("grammar_triggers", "257", [](SamplingParams& p) {
+    p.grammar_triggers.resize(kGrammarTriggersMax + 1, {1, ""});
+  });
   ExpectRefused("grammar_triggers", "262146", [](SamplingParams& p) {
     p.grammar_triggers.assign(2, {-1, std::string(kGrammarBytesMax / 2 + 1, 'x')});
   });

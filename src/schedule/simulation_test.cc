@@ -342,5 +342,12 @@ TEST(SchedulerSimulation, EveryHistoryEqualsRequestsRunAlone) {
   EXPECT_GT(errors, runs / 50);
 }
 
+// Two generations with rows in each other's micro-batches once restarted each other for ever after a failure.
+TEST(SchedulerSimulation, RestartsAfterAFailureComeToAnEnd) {
+  Rng rng(125215);
+  const History history = RandomHistory(rng);
+  EXPECT_EQ(Simulation(history, rng).Run(), "") << Describe(history);
+}
+
 }  // namespace
 }  // namespace shoal

@@ -1,161 +1,183 @@
-// Checks what comes in, runs the engine, samples on the last stage.
-//
-// Everything a peer sends is checked before the engine sees it: the engine's preconditions are CHECKs.
+// Checks a micro-batch against what the cache holds, runs it, and on the last stage samples.
 #include "stage/stage.h"
 
+#include <algorithm>
+#include <optional>
 #include <string>
-#include <unordered_map>
+#include <type_traits>
 #include <utility>
 
+#include "base/log.h"
 #include "engine/token_sampler.h"
 
 namespace shoal {
 namespace {
 
-// The generation that holds a slot, on the last stage.
-struct OpenGeneration {
-  GenerationId id = 0;
-  std::unique_ptr<TokenSampler> sampler;  // null when it could not be made
-  Error error;                            // then why
-};
+Error Refused(std::string why) { return {ErrorCode::kInvalidArgument, std::move(why)}; }
 
-Error Invalid(std::string message) { return Error{ErrorCode::kInvalidArgument, std::move(message)}; }
+// The generation that has a sequence on the last stage.
+struct Slot {
+  GenerationId generation = 0;  // 0: none
+  std::unique_ptr<TokenSampler> sampler;
+  std::optional<Error> failure;  // why it cannot sample
+  bool reported = false;         // the failure was sent
+};
 
 }  // namespace
 
 struct Stage::State {
   std::unique_ptr<Engine> engine;
-  std::shared_ptr<const Vocabulary> vocabulary;  // last stage only
-  std::unordered_map<SequenceId, OpenGeneration> open;
-  std::vector<EngineRow> rows;
-  std::vector<float> embedded, logits;
+  std::shared_ptr<const Vocabulary> vocabulary;
+  std::vector<Slot> slots;          // [sequences_max], used on the last stage
+  std::vector<Position> expected;   // [sequences_max], scratch of CheckRows: next position, or -1
+  std::vector<EngineRow> rows;      // scratch of Forward
+  std::vector<float> input, output;
 
-  bool Holds(SequenceId sequence) const { return sequence >= 0 && sequence < engine->options().sequences_max; }
+  bool Known(SequenceId sequence) const {
+    return sequence >= 0 && sequence < engine->options().sequences_max;
+  }
 
-  Status Check(const ControlOp& op) const;
+  Status CheckOp(const ControlOp& op) const;
   void Do(const OpenSequence& op);
   void Do(const RewindSequence& op);
   void Do(const CopySequence& op);
   void Do(const CloseSequence& op);
 
-  Status CheckShape(const BatchMessage& batch) const;
+  Status CheckInput(const BatchMessage& batch) const;
   Status CheckRows(const BatchMessage& batch);
-  void Undo(const BatchMessage& batch);
-  void Sample(const BatchMessage& batch, StageOutput& output);
+  void Sample(const BatchMessage& batch, StageOutput& out);
+  void SampleRow(BatchId batch, const BatchRow& row, std::span<const float> logits, StageOutput& out);
 };
 
-Status Stage::State::Check(const ControlOp& op) const {
-  const auto known = [&](SequenceId sequence) -> Status {
-    if (Holds(sequence)) return {};
-    return Invalid("there is no sequence " + std::to_string(sequence) + " here; the last is " +
-                   std::to_string(engine->options().sequences_max - 1));
-  };
-  if (const auto* copy = std::get_if<CopySequence>(&op)) {
-    SHOAL_RETURN_IF_ERROR(known(copy->from));
-    SHOAL_RETURN_IF_ERROR(known(copy->to));
-    if (copy->from == copy->to) return Invalid("a sequence cannot be copied onto itself");
-    if (copy->position < 0) return Invalid("a copy of fewer than no positions");
-    return {};
-  }
-  if (const auto* rewind = std::get_if<RewindSequence>(&op)) {
-    if (rewind->position < 0) return Invalid("a rewind to before the first position");
-    return known(rewind->sequence);
-  }
-  if (const auto* open_op = std::get_if<OpenSequence>(&op)) return known(open_op->sequence);
-  return known(std::get<CloseSequence>(op).sequence);
+// A sequence that the cache could not change as asked is left empty; the rows that were to continue it are then refused
+// with their positions.
+static void LogFailure(const Status& status) {
+  if (!status.ok()) Log(LogLevel::kWarning, "stage", status.error().message);
+}
+
+Status Stage::State::CheckOp(const ControlOp& op) const {
+  return std::visit(
+      [this](const auto& o) -> Status {
+        using Op = std::decay_t<decltype(o)>;
+        if constexpr (std::is_same_v<Op, CopySequence>) {
+          if (!Known(o.from) || !Known(o.to) || o.from == o.to || o.position < 0) {
+            return Refused("copy of sequence " + std::to_string(o.from) + " to " + std::to_string(o.to) + " up to " +
+                           std::to_string(o.position));
+          }
+        } else {
+          if (!Known(o.sequence)) {
+            return Refused("sequence " + std::to_string(o.sequence) + " of " +
+                           std::to_string(engine->options().sequences_max));
+          }
+        }
+        if constexpr (std::is_same_v<Op, RewindSequence>) {
+          if (o.position < 0) return Refused("rewind to position " + std::to_string(o.position));
+        }
+        return {};
+      },
+      op);
 }
 
 void Stage::State::Do(const OpenSequence& op) {
   if (!engine->is_last()) return;
-  OpenGeneration generation;
-  generation.id = op.generation;
-  Result<std::unique_ptr<TokenSampler>> sampler = TokenSampler::Make(vocabulary, op.sampling, op.history, op.emitted);
-  if (sampler.ok()) {
-    generation.sampler = *std::move(sampler);
+  Slot slot;
+  slot.generation = op.generation;
+  if (vocabulary == nullptr) {
+    slot.failure = Error{ErrorCode::kUnsupported, "this stage has no vocabulary to sample with"};
   } else {
-    generation.error = std::move(sampler).error();
+    auto sampler = TokenSampler::Make(vocabulary, op.sampling, op.history, op.emitted);
+    if (sampler.ok()) {
+      slot.sampler = std::move(sampler).value();
+    } else {
+      slot.failure = std::move(sampler).error();
+    }
   }
-  open[op.sequence] = std::move(generation);
+  slots[static_cast<std::size_t>(op.sequence)] = std::move(slot);
 }
 
-// A model that cannot go back to there has emptied the sequence; its next row then does not continue it, and fails.
-void Stage::State::Do(const RewindSequence& op) { (void)engine->Rewind(op.sequence, op.position); }
-
-void Stage::State::Do(const CopySequence& op) {
-  const bool possible = op.position <= engine->Length(op.from);
-  if (!possible || !engine->Copy(op.from, op.to, op.position).ok()) (void)engine->Rewind(op.to, 0);
-}
+void Stage::State::Do(const RewindSequence& op) { LogFailure(engine->Rewind(op.sequence, op.position)); }
+void Stage::State::Do(const CopySequence& op) { LogFailure(engine->Copy(op.from, op.to, op.position)); }
 
 void Stage::State::Do(const CloseSequence& op) {
-  const auto it = open.find(op.sequence);
-  if (it != open.end() && it->second.id == op.generation) open.erase(it);
+  Slot& slot = slots[static_cast<std::size_t>(op.sequence)];
+  if (slot.generation == op.generation) slot = Slot{};
 }
 
-Status Stage::State::CheckShape(const BatchMessage& batch) const {
+Status Stage::State::CheckInput(const BatchMessage& batch) const {
+  const std::size_t n = batch.rows.size();
   const EngineOptions& options = engine->options();
-  if (batch.rows.empty() || batch.rows.size() > static_cast<std::size_t>(options.batch_rows_max)) {
-    return Invalid("a micro-batch of " + std::to_string(batch.rows.size()) + " rows; this stage takes 1 to " +
-                   std::to_string(options.batch_rows_max));
+  if (n == 0 || n > static_cast<std::size_t>(options.batch_rows_max)) {
+    return Refused("a micro-batch of " + std::to_string(n) + " rows; 1 to " + std::to_string(options.batch_rows_max) +
+                   " are possible");
   }
   if (engine->is_first()) {
-    if (batch.tokens.size() == batch.rows.size()) return {};
-    return Invalid("the first stage needs one token a row");
+    if (batch.tokens.size() == n && batch.hidden.empty()) return {};
+    return Refused("the first stage takes one token a row and no hidden states");
   }
   const auto n_embd = static_cast<std::size_t>(engine->n_embd());
-  if (batch.n_embd == n_embd && batch.hidden.size() == batch.rows.size() * n_embd) return {};
-  return Invalid("hidden states of width " + std::to_string(batch.n_embd) + "; this model's are " + std::to_string(n_embd));
+  if (batch.tokens.empty() && batch.n_embd == n_embd && batch.hidden.size() == n * n_embd) return {};
+  return Refused("this stage takes hidden states of " + std::to_string(n_embd) + " values a row, not " +
+                 std::to_string(batch.hidden.size()) + " values for " + std::to_string(n) + " rows");
 }
 
-// Fills `rows` and checks that each continues its sequence, counting the rows before it.
 Status Stage::State::CheckRows(const BatchMessage& batch) {
-  rows.clear();
-  std::unordered_map<SequenceId, Position> next;
+  const EngineOptions& options = engine->options();
+  expected.assign(static_cast<std::size_t>(options.sequences_max), -1);
   std::int32_t outputs = 0;
   for (const BatchRow& row : batch.rows) {
-    if (!Holds(row.sequence)) return Invalid("there is no sequence " + std::to_string(row.sequence) + " here");
-    const auto it = next.try_emplace(row.sequence, engine->Length(row.sequence)).first;
-    if (row.position != it->second) {
-      return Invalid("position " + std::to_string(row.position) + " does not continue sequence " +
-                     std::to_string(row.sequence) + ", which holds " + std::to_string(it->second));
+    if (!Known(row.sequence)) {
+      return Refused("sequence " + std::to_string(row.sequence) + " of " + std::to_string(options.sequences_max));
     }
-    ++it->second;
+    if (!options.kv_shared && row.sequence != batch.rows.front().sequence) {
+      return Refused("rows of several sequences, but each has a KV cache of its own");
+    }
+    Position& next = expected[static_cast<std::size_t>(row.sequence)];
+    if (next < 0) next = engine->Length(row.sequence);
+    if (row.position != next) {
+      return Refused("sequence " + std::to_string(row.sequence) + " goes on at position " + std::to_string(next) +
+                     ", not " + std::to_string(row.position));
+    }
+    ++next;
     outputs += row.output ? 1 : 0;
-    rows.push_back({row.sequence, row.position, row.output});
   }
-  const EngineOptions& options = engine->options();
   if (engine->is_last() && outputs > options.output_rows_max) {
-    return Invalid(std::to_string(outputs) + " rows to sample; this stage takes " + std::to_string(options.output_rows_max));
+    return Refused(std::to_string(outputs) + " rows with output; at most " + std::to_string(options.output_rows_max));
   }
-  if (!options.kv_shared && next.size() > 1) return Invalid("rows of several sequences, but their caches are separate");
   return {};
 }
 
-// After a failed call the cache may hold part of the micro-batch: back to where it began.
-void Stage::State::Undo(const BatchMessage& batch) {
-  std::unordered_map<SequenceId, Position> first;
-  for (const BatchRow& row : batch.rows) first.try_emplace(row.sequence, row.position);
-  for (const auto& [sequence, position] : first) (void)engine->Rewind(sequence, position);
+void Stage::State::SampleRow(BatchId batch, const BatchRow& row, std::span<const float> logits, StageOutput& out) {
+  Slot& slot = slots[static_cast<std::size_t>(row.sequence)];
+  const auto fail = [&](const Error& error) {
+    out.failures.push_back({batch, row.generation, 0, error.code, error.message});
+  };
+  if (slot.generation != row.generation || slot.generation == 0) {
+    return fail({ErrorCode::kNotFound, "sequence " + std::to_string(row.sequence) + " was not opened for generation " +
+                                           std::to_string(row.generation)});
+  }
+  if (slot.sampler == nullptr) return;  // its failure is reported once, by Sample
+  auto sampled = slot.sampler->Sample(logits, row.position + 1);
+  if (!sampled.ok()) {
+    slot.sampler.reset();
+    slot.failure = sampled.error();
+    slot.reported = true;
+    return fail(sampled.error());
+  }
+  out.results.push_back({row.sequence, row.generation, row.position + 1, std::move(sampled).value()});
 }
 
-void Stage::State::Sample(const BatchMessage& batch, StageOutput& output) {
-  const auto width = static_cast<std::size_t>(engine->n_vocab());
-  std::size_t next = 0;
+void Stage::State::Sample(const BatchMessage& batch, StageOutput& out) {
+  const auto n_vocab = static_cast<std::size_t>(engine->n_vocab());
+  std::size_t done = 0;
   for (const BatchRow& row : batch.rows) {
-    if (!row.output) continue;
-    const std::span<const float> row_logits(logits.data() + width * next++, width);
-    const auto fail = [&](const Error& error) {
-      output.failures.push_back({batch.batch, row.generation, 0, error.code, error.message});
-    };
-    const auto it = open.find(row.sequence);
-    if (it == open.end() || it->second.id != row.generation) {
-      fail(Invalid("generation " + std::to_string(row.generation) + " is not open on sequence " + std::to_string(row.sequence)));
-    } else if (it->second.sampler == nullptr) {
-      fail(it->second.error);
-    } else if (Result<SampledToken> sampled = it->second.sampler->Sample(row_logits, row.position + 1); sampled.ok()) {
-      output.results.push_back({row.sequence, row.generation, row.position + 1, *std::move(sampled)});
-    } else {
-      fail(sampled.error());
+    Slot& slot = slots[static_cast<std::size_t>(row.sequence)];
+    if (slot.failure && !slot.reported && slot.generation == row.generation) {
+      slot.reported = true;
+      out.failures.push_back({batch.batch, row.generation, 0, slot.failure->code, slot.failure->message});
     }
+    if (!row.output) continue;
+    SampleRow(batch.batch, row, {output.data() + done * n_vocab, n_vocab}, out);
+    ++done;
   }
 }
 
@@ -164,38 +186,43 @@ Stage::~Stage() = default;
 
 Result<std::unique_ptr<Stage>> Stage::Open(std::shared_ptr<const ModelFile> model, const EngineOptions& options,
                                            std::shared_ptr<const Vocabulary> vocabulary) {
-  SHOAL_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Engine::Open(std::move(model), options));
+  SHOAL_ASSIGN_OR_RETURN(auto engine, Engine::Open(std::move(model), options));
   return Over(std::move(engine), std::move(vocabulary));
 }
 
 std::unique_ptr<Stage> Stage::Over(std::unique_ptr<Engine> engine, std::shared_ptr<const Vocabulary> vocabulary) {
-  SHOAL_CHECK(engine != nullptr && (!engine->is_last() || vocabulary != nullptr));
+  SHOAL_CHECK(engine != nullptr);
   auto state = std::make_unique<State>();
+  state->slots.resize(static_cast<std::size_t>(engine->options().sequences_max));
   state->engine = std::move(engine);
   state->vocabulary = std::move(vocabulary);
   return std::unique_ptr<Stage>(new Stage(std::move(state)));
 }
 
 Status Stage::Apply(const ControlMessage& control) {
-  for (const ControlOp& op : control.ops) SHOAL_RETURN_IF_ERROR(state_->Check(op));
-  for (const ControlOp& op : control.ops) std::visit([this](const auto& one) { state_->Do(one); }, op);
+  for (const ControlOp& op : control.ops) SHOAL_RETURN_IF_ERROR(state_->CheckOp(op));
+  for (const ControlOp& op : control.ops) {
+    std::visit([this](const auto& o) { state_->Do(o); }, op);
+  }
   return {};
 }
 
 Result<StageOutput> Stage::Forward(const BatchMessage& batch) {
   State& s = *state_;
-  SHOAL_RETURN_IF_ERROR(s.CheckShape(batch));
+  SHOAL_RETURN_IF_ERROR(s.CheckInput(batch));
   SHOAL_RETURN_IF_ERROR(s.CheckRows(batch));
-  if (s.engine->is_first()) SHOAL_RETURN_IF_ERROR(s.engine->Embed(batch.tokens, s.embedded));
-  const std::vector<float>& input = s.engine->is_first() ? s.embedded : batch.hidden;
-  StageOutput output;
-  std::vector<float>& out = s.engine->is_last() ? s.logits : output.hidden;
-  if (Status ran = s.engine->Forward(s.rows, input, out); !ran.ok()) {
-    s.Undo(batch);
-    return std::move(ran).error();
+  s.rows.clear();
+  for (const BatchRow& row : batch.rows) s.rows.push_back({row.sequence, row.position, row.output});
+
+  std::span<const float> input = batch.hidden;
+  if (s.engine->is_first()) {
+    SHOAL_RETURN_IF_ERROR(s.engine->Embed(batch.tokens, s.input));
+    input = s.input;
   }
-  if (s.engine->is_last()) s.Sample(batch, output);
-  return output;
+  StageOutput out;
+  SHOAL_RETURN_IF_ERROR(s.engine->Forward(s.rows, input, s.engine->is_last() ? s.output : out.hidden));
+  if (s.engine->is_last()) s.Sample(batch, out);
+  return out;
 }
 
 void Stage::Abort() { state_->engine->Abort(); }

@@ -23,10 +23,10 @@ inline constexpr std::size_t kFrameHeaderBytes = 24;
 inline constexpr std::size_t kFrameBytesMax = 64U << 20;
 
 enum class FrameType : std::uint8_t {
-  kBatch = 1,     // one micro-batch's hidden states (or tokens, to stage 0) down the pipeline
-  kControl = 2,   // sequence operations down the pipeline: open, rewind, copy, close
-  kResult = 3,    // one micro-batch's sampled tokens from the last stage
-  kFailure = 4,   // a stage could not run a micro-batch
+  kBatch = 1,    // one micro-batch's hidden states (or tokens, to stage 0) down the pipeline
+  kControl = 2,  // sequence operations down the pipeline: open, rewind, copy, close
+  kResult = 3,   // one micro-batch's sampled tokens from the last stage
+  kFailure = 4,  // a stage could not run a micro-batch
 };
 
 struct FrameHeader {

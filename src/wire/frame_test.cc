@@ -33,8 +33,8 @@ TEST(Frame, BytesAreAsDocumented) {
   const Bytes frame = Sealed();
   const std::uint32_t crc = Crc32c(Bytes{9, 8, 7});
   const auto byte = [](std::uint32_t word, int i) { return static_cast<std::uint8_t>(word >> (8 * i)); };
-  EXPECT_EQ(frame, (Bytes{'S', 'H', 'L', '1', 1, 3, 0, 0, 3, 0, 0, 0, byte(crc, 0), byte(crc, 1), byte(crc, 2),
-                          byte(crc, 3), 8, 7, 6, 5, 4, 3, 2, 1, 9, 8, 7}));
+  EXPECT_EQ(frame, (Bytes{'S',          'H', 'L', '1', 1, 3, 0, 0, 3, 0, 0, 0, byte(crc, 0), byte(crc, 1), byte(crc, 2),
+                          byte(crc, 3), 8,   7,   6,   5, 4, 3, 2, 1, 9, 8, 7}));
 }
 
 TEST(Frame, ParsesWhatItSeals) {
@@ -110,9 +110,7 @@ TEST(Crc32c, BothWaysAgreeAtEveryLengthAndOffset) {
         for (int bit = 0; bit < 8; ++bit) bitwise = (bitwise >> 1) ^ ((bitwise & 1) != 0 ? 0x82F63B78U : 0U);
       }
       ASSERT_EQ(crc32c_internal::Portable(part), ~bitwise);
-      if (crc32c_internal::HasHardware()) {
-        ASSERT_EQ(crc32c_internal::Hardware(part), ~bitwise);
-      }
+      if (crc32c_internal::HasHardware()) { ASSERT_EQ(crc32c_internal::Hardware(part), ~bitwise); }
     }
   }
 }

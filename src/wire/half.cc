@@ -108,7 +108,7 @@ bool HasF16Hardware() {
 }
 
 __attribute__((target("avx,f16c"))) static std::size_t EncodeBlocks(const float* values, std::uint8_t* half,
-                                                                     std::size_t n) {
+                                                                    std::size_t n) {
   const __m256 sign_bit = _mm256_set1_ps(-0.0F);
   const __m256 infinity = _mm256_set1_ps(std::bit_cast<float>(kF32Infinity));
   const __m256 max = _mm256_set1_ps(kF16Max), min = _mm256_set1_ps(-kF16Max);
@@ -125,7 +125,7 @@ __attribute__((target("avx,f16c"))) static std::size_t EncodeBlocks(const float*
 }
 
 __attribute__((target("avx,f16c"))) static std::size_t DecodeBlocks(const std::uint8_t* half, float* values,
-                                                                     std::size_t n) {
+                                                                    std::size_t n) {
   std::size_t i = 0;
   for (; i + 8 <= n; i += 8) {
     const __m128i h = _mm_loadu_si128(reinterpret_cast<const __m128i*>(half + 2 * i));

@@ -18,12 +18,12 @@
 
 namespace shoal {
 
-inline constexpr std::uint32_t kRowsMax = 4096;            // rows of one micro-batch
-inline constexpr std::uint32_t kEmbdMax = 65536;           // values of one hidden state
-inline constexpr std::uint32_t kHistoryMax = 1U << 20;     // tokens of an Open's history
-inline constexpr std::uint32_t kControlsMax = 1024;        // operations of one Control frame
-inline constexpr std::uint32_t kTimingsMax = 1024;         // stages whose timings one frame carries
-inline constexpr std::uint32_t kFailureBytesMax = 4096;    // of a failure's message; a longer one is cut when encoded
+inline constexpr std::uint32_t kRowsMax = 4096;          // rows of one micro-batch
+inline constexpr std::uint32_t kEmbdMax = 65536;         // values of one hidden state
+inline constexpr std::uint32_t kHistoryMax = 1U << 20;   // tokens of an Open's history
+inline constexpr std::uint32_t kControlsMax = 1024;      // operations of one Control frame
+inline constexpr std::uint32_t kTimingsMax = 1024;       // stages whose timings one frame carries
+inline constexpr std::uint32_t kFailureBytesMax = 4096;  // of a failure's message; a longer one is cut when encoded
 
 // One token's place. `output`: sample after it (last stage).
 struct BatchRow {
@@ -37,11 +37,11 @@ struct BatchRow {
 // One micro-batch of T rows. To stage 0 it carries tokens; after that, hidden states. Exactly one of the two is set.
 struct BatchMessage {
   BatchId batch = 0;
-  std::vector<BatchRow> rows;         // [T], 1 <= T <= kRowsMax
-  std::vector<TokenId> tokens;        // [T] to stage 0, else empty
-  std::uint32_t n_embd = 0;           // of `hidden`; 0 with tokens
+  std::vector<BatchRow> rows;   // [T], 1 <= T <= kRowsMax
+  std::vector<TokenId> tokens;  // [T] to stage 0, else empty
+  std::uint32_t n_embd = 0;     // of `hidden`; 0 with tokens
   WireType wire_type = WireType::kF16;
-  std::vector<float> hidden;          // f32 [T, n_embd] row-major; encoded as wire_type
+  std::vector<float> hidden;  // f32 [T, n_embd] row-major; encoded as wire_type
   bool operator==(const BatchMessage&) const = default;
 };
 

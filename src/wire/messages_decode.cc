@@ -62,7 +62,8 @@ Result<BatchFrame> DecodeBatch(ByteReader& in) {
   if (in.failed() || rows < 1 || rows > kRowsMax) return Corrupt("the head of a batch is out of range");
   const std::size_t value_bytes = batch.n_embd == 0 ? sizeof(TokenId) : WireTypeBytes(batch.wire_type);
   const std::uint64_t values = static_cast<std::uint64_t>(rows) * (batch.n_embd == 0 ? 1 : batch.n_embd);
-  if (in.remaining() != rows * kRowBytes + values * value_bytes) return Corrupt("a batch's length is not that of its rows");
+  if (in.remaining() != rows * kRowBytes + values * value_bytes)
+    return Corrupt("a batch's length is not that of its rows");
 
   batch.rows.resize(rows);
   for (BatchRow& row : batch.rows) {

@@ -124,9 +124,9 @@ std::size_t OpBytes(const ControlOp& op) {
 
 std::vector<std::uint8_t> EncodeBatch(const BatchMessage& batch, std::span<const StageTiming> timings, Epoch epoch) {
   CheckBatch(batch, timings.size());
-  Bytes frame = StartFrame(kBatchHeadBytes + kTimingBytes * timings.size() + kRowBytes * batch.rows.size() +
-                           sizeof(TokenId) * batch.tokens.size() +
-                           WireTypeBytes(batch.wire_type) * batch.hidden.size());
+  Bytes frame =
+      StartFrame(kBatchHeadBytes + kTimingBytes * timings.size() + kRowBytes * batch.rows.size() +
+                 sizeof(TokenId) * batch.tokens.size() + WireTypeBytes(batch.wire_type) * batch.hidden.size());
   ByteWriter out(frame);
   out.Put(batch.batch);
   out.Put(static_cast<std::uint32_t>(batch.rows.size()));

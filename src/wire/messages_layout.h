@@ -9,10 +9,10 @@
 
 namespace shoal::wire_layout {
 
-inline constexpr std::size_t kBatchHeadBytes = 24;     // before a Batch's timings
+inline constexpr std::size_t kBatchHeadBytes = 24;  // before a Batch's timings
 inline constexpr std::size_t kRowBytes = 16;
 inline constexpr std::size_t kTimingBytes = 12;
-inline constexpr std::size_t kControlOpBytesMin = 9;   // Rewind
+inline constexpr std::size_t kControlOpBytesMin = 9;  // Rewind
 inline constexpr std::size_t kRowResultBytesMin = 26;
 inline constexpr std::size_t kTokenLogprobBytes = 8;
 inline constexpr std::size_t kLogitBiasBytes = 8;
@@ -24,10 +24,10 @@ inline constexpr std::uint8_t kIgnoreEndBit = 1, kGrammarLazyBit = 2;
 enum class OpKind : std::uint8_t { kOpen = 1, kRewind = 2, kCopy = 3, kClose = 4 };
 
 // A code's number on the wire is its place here, from 1: independent of the enum's order. Only append.
-inline constexpr std::array kErrorCodes = {
-    ErrorCode::kInvalidArgument, ErrorCode::kNotFound, ErrorCode::kCorrupt,     ErrorCode::kUnsupported,
-    ErrorCode::kOutOfMemory,     ErrorCode::kKvFull,   ErrorCode::kContextFull, ErrorCode::kOverloaded,
-    ErrorCode::kCancelled,       ErrorCode::kStale,    ErrorCode::kUnavailable, ErrorCode::kIo,
-    ErrorCode::kInternal};
+inline constexpr std::array kErrorCodes = {ErrorCode::kInvalidArgument, ErrorCode::kNotFound,    ErrorCode::kCorrupt,
+                                           ErrorCode::kUnsupported,     ErrorCode::kOutOfMemory, ErrorCode::kKvFull,
+                                           ErrorCode::kContextFull,     ErrorCode::kOverloaded,  ErrorCode::kCancelled,
+                                           ErrorCode::kStale,           ErrorCode::kUnavailable, ErrorCode::kIo,
+                                           ErrorCode::kInternal};
 
 }  // namespace shoal::wire_layout

@@ -202,7 +202,8 @@ TEST(ControlFrameDeathTest, EncodingOverTheLimitsIsABug) {
 TEST(ResultFrame, RoundTrip) {
   ResultMessage many;
   for (std::int32_t i = 0; i < static_cast<std::int32_t>(kRowsMax); ++i) {
-    many.rows.push_back({i, 5, i + 1, {i, i % 2 == 0, -1.5F, std::vector<TokenLogprob>(i % (kLogprobsMax + 1), {i, -2.0F})}});
+    many.rows.push_back(
+        {i, 5, i + 1, {i, i % 2 == 0, -1.5F, std::vector<TokenLogprob>(i % (kLogprobsMax + 1), {i, -2.0F})}});
   }
   for (const ResultMessage& result : {FullResult(), ResultMessage{}, many}) {
     const auto decoded = DecodeFrame(EncodeResult(result, 3));

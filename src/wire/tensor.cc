@@ -38,15 +38,11 @@ void EncodeTensor(std::span<const float> values, WireType type, std::vector<std:
   out.resize(at + values.size() * WireTypeBytes(type));
   std::uint8_t* const bytes = out.data() + at;
   switch (type) {
-    case WireType::kF32:
-      std::memcpy(bytes, values.data(), values.size_bytes());
-      return;
+    case WireType::kF32: std::memcpy(bytes, values.data(), values.size_bytes()); return;
     case WireType::kF16:
       (HasF16Hardware() ? F16FromF32Hardware : F16FromF32Portable)(values.data(), bytes, values.size());
       return;
-    case WireType::kBf16:
-      Bf16FromF32(values.data(), bytes, values.size());
-      return;
+    case WireType::kBf16: Bf16FromF32(values.data(), bytes, values.size()); return;
   }
 }
 
@@ -54,15 +50,11 @@ void DecodeTensor(std::span<const std::uint8_t> bytes, WireType type, std::span<
   SHOAL_CHECK(bytes.size() == values.size() * WireTypeBytes(type));
   if (values.empty()) return;
   switch (type) {
-    case WireType::kF32:
-      std::memcpy(values.data(), bytes.data(), bytes.size());
-      return;
+    case WireType::kF32: std::memcpy(values.data(), bytes.data(), bytes.size()); return;
     case WireType::kF16:
       (HasF16Hardware() ? F32FromF16Hardware : F32FromF16Portable)(bytes.data(), values.data(), values.size());
       return;
-    case WireType::kBf16:
-      F32FromBf16(bytes.data(), values.data(), values.size());
-      return;
+    case WireType::kBf16: F32FromBf16(bytes.data(), values.data(), values.size()); return;
   }
 }
 

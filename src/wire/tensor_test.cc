@@ -68,8 +68,8 @@ std::vector<float> HardFloats(const Format& format) {
     const auto magnitude = static_cast<std::uint16_t>(half & 0x7FFF);
     if (magnitude >= format.infinity) continue;
     const double low = Meaning(static_cast<std::uint16_t>(half), format.exponent_bits, format.mantissa_bits);
-    const double step = std::ldexp(1.0, std::max(magnitude >> format.mantissa_bits, 1) - (1 << (format.exponent_bits - 1)) +
-                                            1 - format.mantissa_bits);
+    const double step = std::ldexp(1.0, std::max(magnitude >> format.mantissa_bits, 1) -
+                                            (1 << (format.exponent_bits - 1)) + 1 - format.mantissa_bits);
     const auto middle = static_cast<float>(low + std::copysign(step / 2, low));
     for (const float v : {static_cast<float>(low), middle, std::nextafter(middle, 0.0F),
                           std::nextafter(middle, std::copysign(std::numeric_limits<float>::infinity(), middle))}) {
@@ -169,7 +169,8 @@ TEST(TensorCodec, HardwareAndPortableAgreeToTheBit) {
 
   std::vector<float> values = HardFloats(kFormats[0]);
   for (std::uint32_t high = 0; high < 65536; ++high) {  // every sign, exponent and upper mantissa; NaNs of all kinds
-    for (const std::uint32_t low : {0U, 1U, 0x0FFFU, 0x1000U, 0x1001U, 0xFFFFU}) values.push_back(FromBits(high << 16 | low));
+    for (const std::uint32_t low : {0U, 1U, 0x0FFFU, 0x1000U, 0x1001U, 0xFFFFU})
+      values.push_back(FromBits(high << 16 | low));
   }
   Bytes a(2 * values.size()), b(2 * values.size());
   half_internal::F16FromF32Portable(values.data(), a.data(), values.size());
@@ -233,7 +234,8 @@ TEST(TensorCodec, IsFast) {
       EncodeTensor(values, type, bytes);
       DecodeTensor(bytes, type, values);
     }
-    const auto each_us = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start) / 10;
+    const auto each_us =
+        std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start) / 10;
     RecordProperty(std::string(WireTypeName(type)) + "_us", static_cast<int>(each_us.count()));
     EXPECT_LT(each_us.count(), 50'000) << WireTypeName(type);
     EXPECT_EQ(values.front(), 1.5F);

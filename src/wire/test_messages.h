@@ -73,7 +73,8 @@ inline ControlMessage AllControls() {
 inline ResultMessage FullResult() {
   ResultMessage result;
   result.batch = 5;
-  result.rows.push_back({1, 42, 17, {1234, true, -0.5F, {{1234, -0.5F}, {5, -std::numeric_limits<float>::infinity()}}}});
+  result.rows.push_back(
+      {1, 42, 17, {1234, true, -0.5F, {{1234, -0.5F}, {5, -std::numeric_limits<float>::infinity()}}}});
   result.rows.push_back({2, 43, 1, {6, false, 0.0F, {}}});
   result.timings = Timings(3);
   return result;

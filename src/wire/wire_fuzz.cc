@@ -17,7 +17,8 @@ using Bytes = std::vector<std::uint8_t>;
 
 Bytes Encode(const DecodedFrame& frame) {
   const Epoch epoch = frame.header.epoch;
-  if (const auto* batch = std::get_if<BatchFrame>(&frame.message)) return EncodeBatch(batch->batch, batch->timings, epoch);
+  if (const auto* batch = std::get_if<BatchFrame>(&frame.message))
+    return EncodeBatch(batch->batch, batch->timings, epoch);
   if (const auto* control = std::get_if<ControlMessage>(&frame.message)) return EncodeControl(*control, epoch);
   if (const auto* result = std::get_if<ResultMessage>(&frame.message)) return EncodeResult(*result, epoch);
   return EncodeFailure(std::get<FailureMessage>(frame.message), epoch);

@@ -64,7 +64,8 @@ bool IsOutput(const RunSettings& settings, std::size_t row, std::size_t to) {
   return settings.all_rows || row + 1 == to;
 }
 
-Status DecodeUnsplit(llama_context* context, const RunSettings& settings, std::size_t from, std::size_t to, Outcome& run) {
+Status DecodeUnsplit(llama_context* context, const RunSettings& settings, std::size_t from, std::size_t to,
+                     Outcome& run) {
   const auto n_vocab = static_cast<std::size_t>(llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(context))));
   llama_batch batch = llama_batch_init(static_cast<std::int32_t>(to - from), 0, 1);
   batch.n_tokens = static_cast<std::int32_t>(to - from);
@@ -96,7 +97,8 @@ Result<const TestModel*> GetTestModel(const std::string& name) {
   return &models.emplace(name, std::move(model)).first->second;
 }
 
-Result<Outcome> RunUnsplit(const TestModel& model, const RunSettings& settings, std::size_t prompt, std::size_t decode) {
+Result<Outcome> RunUnsplit(const TestModel& model, const RunSettings& settings, std::size_t prompt,
+                           std::size_t decode) {
   InitLlama();
   llama_model_params params = llama_model_default_params();
   params.n_gpu_layers = 0;
@@ -162,7 +164,7 @@ Status RunBatch(std::vector<std::unique_ptr<Engine>>& engines, const RunSettings
 }  // namespace
 
 Result<Outcome> RunStages(const TestModel& model, const RunSettings& settings, const std::vector<LayerRange>& stages,
-                      const std::vector<TokenId>& tokens, std::size_t prompt) {
+                          const std::vector<TokenId>& tokens, std::size_t prompt) {
   std::vector<std::unique_ptr<Engine>> engines;
   for (const LayerRange& layers : stages) {
     SHOAL_ASSIGN_OR_RETURN(auto engine, Engine::Open(model.file, StageOptions(settings, layers)));

@@ -45,10 +45,11 @@ struct Outcome {
 };
 
 // The whole model on libllama, without shoal's engine.
-Result<Outcome> RunUnsplit(const TestModel& model, const RunSettings& settings, std::size_t prompt, std::size_t decode);
+Result<Outcome> RunUnsplit(const TestModel& model, const RunSettings& settings, std::size_t prompt,
+                           std::size_t decode);
 // The same tokens through the stages.
 Result<Outcome> RunStages(const TestModel& model, const RunSettings& settings, const std::vector<LayerRange>& stages,
-                      const std::vector<TokenId>& tokens, std::size_t prompt);
+                          const std::vector<TokenId>& tokens, std::size_t prompt);
 
 // Options of one stage for these settings.
 EngineOptions StageOptions(const RunSettings& settings, LayerRange layers);

@@ -30,7 +30,9 @@ class Golden : public testing::TestWithParam<std::string> {
 
   void ExpectExact(const std::vector<LayerRange>& stages) {
     std::string name;
-    for (const LayerRange& s : stages) name += " " + std::to_string(s.first) + "-" + std::to_string(s.last - 1);
+    for (const LayerRange& s : stages) {
+      name.append(" ").append(std::to_string(s.first)).append("-").append(std::to_string(s.last - 1));
+    }
     auto run = RunStages(*model_, settings_, stages, reference_.tokens, kPrompt);
     ASSERT_TRUE(run.ok()) << "stages" << name << ": " << run.error().message;
     EXPECT_EQ(Difference(reference_, *run), "") << "stages" << name;

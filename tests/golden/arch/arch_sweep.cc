@@ -46,7 +46,6 @@ struct Arguments {
 struct Row {
   std::string architecture, variant;  // "llama", "dense"
   VariantReport report;
-  bool ran = false;  // false: the child failed, report.note says how
 };
 
 std::string OneLine(std::string text) {
@@ -54,32 +53,40 @@ std::string OneLine(std::string text) {
   return text;
 }
 
+void PrintReport(const VariantReport& report) {
+  std::cout << report.splittable << '\t' << report.exact << '\t' << report.cuts << '\t' << OneLine(report.note)
+            << std::endl;
+}
+
+// What the rules say comes first, in case libllama ends the process.
 int RunVariant(const std::string& path) {
+  const Result<VariantReport> rules = ReadVariant(path);
+  VariantReport report = rules.ok() ? *rules : VariantReport{false, false, "", rules.error().message};
+  PrintReport(report);
+  if (!rules.ok()) return 0;
   const Result<VariantReport> result = CompareVariant(path);
-  VariantReport report;
   if (result.ok()) {
     report = *result;
-  } else {
+  } else if (report.splittable) {
     report.note = result.error().message;
   }
-  std::cout << (result.ok() ? "ran" : "failed") << '\t' << report.splittable << '\t' << report.exact << '\t'
-            << report.cuts << '\t' << OneLine(report.note) << std::endl;
+  PrintReport(report);
   return 0;
 }
 
 Row ParseRow(const std::string& architecture, const std::string& variant, const ChildResult& child) {
-  Row row{architecture, variant, {}, false};
-  std::vector<std::string> fields;
-  std::string field;
-  std::istringstream line(child.output.substr(0, child.output.find('\n')));
-  while (std::getline(line, field, '\t')) fields.push_back(field);
-  fields.resize(5);
-  if (!child.ok) {
-    row.report.note = "libllama ended the process: " + child.failure;
-    return row;
+  Row row{architecture, variant, {}};
+  std::istringstream lines(child.output);
+  for (std::string line; std::getline(lines, line);) {
+    std::vector<std::string> fields;
+    std::istringstream rest(line);
+    for (std::string field; std::getline(rest, field, '\t');) fields.push_back(field);
+    fields.resize(4);
+    row.report = {fields[0] == "1", fields[1] == "1", fields[2], fields[3]};
   }
-  row.ran = fields[0] == "ran";
-  row.report = {fields[1] == "1", fields[2] == "1", fields[3], fields[4]};
+  if (!child.ok && (row.report.splittable || row.report.note.empty())) {
+    row.report.note = "libllama ended the process: " + child.failure;
+  }
   return row;
 }
 
@@ -129,7 +136,7 @@ class Sweep {
     std::vector<fs::path> models;
     for (const auto& entry : fs::directory_iterator(folder)) models.push_back(entry.path());
     std::sort(models.begin(), models.end());
-    if (!made.ok) Print({architecture, "generator", {false, false, "", made.failure}, false}, 0);
+    if (!made.ok) Print({architecture, "generator", {false, false, "", made.failure}}, 0);
     for (const fs::path& model : models) {
       const auto start = std::chrono::steady_clock::now();
       const ChildResult child = RunChild({arguments_.self, "--variant", model.string()}, kVariantSecondsMax);

@@ -132,7 +132,7 @@ std::string Ranges(const std::vector<std::int32_t>& numbers) {
     while (end + 1 < numbers.size() && numbers[end + 1] == numbers[end] + 1) ++end;
     if (!text.empty()) text += ", ";
     text += std::to_string(numbers[i]);
-    if (end > i) text += "-" + std::to_string(numbers[end]);
+    if (end > i) text.append("-").append(std::to_string(numbers[end]));
     i = end + 1;
   }
   return text;
@@ -141,11 +141,17 @@ std::string Ranges(const std::vector<std::int32_t>& numbers) {
 std::string Name(const std::vector<LayerRange>& stages) {
   if (stages.size() == 1) return "as one stage";
   std::string text = "cut at";
-  for (std::size_t i = 1; i < stages.size(); ++i) text += (i > 1 ? "+" : " ") + std::to_string(stages[i].first);
+  for (std::size_t i = 1; i < stages.size(); ++i) text.append(i > 1 ? "+" : " ").append(std::to_string(stages[i].first));
   return text;
 }
 
 }  // namespace
+
+Result<VariantReport> ReadVariant(const std::string& path) {
+  SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<const ModelFile> file, OpenModelFile(path));
+  const SplitRules rules = RulesFor(*file);
+  return VariantReport{rules.splittable, false, Ranges(rules.cuts), rules.reason};
+}
 
 Result<VariantReport> CompareVariant(const std::string& path) {
   SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<const ModelFile> file, OpenModelFile(path));

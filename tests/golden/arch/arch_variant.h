@@ -14,6 +14,9 @@ struct VariantReport {
   std::string note;         // why it is not splittable, or what was not exact
 };
 
+// What the rules say of a model; runs nothing. Errors: as OpenModelFile.
+Result<VariantReport> ReadVariant(const std::string& path);
+
 // Runs 24 tokens of prefill and 8 of decode: as one stage, in two stages at every allowed cut, and in three. f32 hidden
 // states, f16 KV, no flash attention, one thread. Blocks; libllama may abort the process.
 // Errors: kUnsupported (libllama does not run the unsplit model, or its logits say nothing), and those of the engine.

@@ -1,0 +1,74 @@
+// Memory limits from made-up /proc and /sys trees.
+#include "engine/available_memory.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+namespace shoal {
+namespace {
+
+class AvailableMemoryTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    root_ = testing::TempDir() + "available_memory_" + std::to_string(::getpid());
+    std::filesystem::remove_all(root_);
+    Write("/proc/meminfo", "MemTotal:  16000 kB\nMemFree:  10 kB\nMemAvailable:    8000 kB\n");
+  }
+  void TearDown() override { std::filesystem::remove_all(root_); }
+  void Write(const std::string& path, const std::string& text) {
+    std::filesystem::create_directories(std::filesystem::path(root_ + path).parent_path());
+    std::ofstream(root_ + path) << text;
+  }
+  std::string root_;
+};
+
+TEST(ParseMemAvailable, ReadsKibibytes) {
+  EXPECT_EQ(ParseMemAvailable("MemTotal: 5 kB\nMemAvailable:   1234 kB\n"), 1234U * 1024);
+  EXPECT_FALSE(ParseMemAvailable("MemTotal: 5 kB\n"));
+  EXPECT_FALSE(ParseMemAvailable("MemAvailable: none\n"));
+}
+
+TEST(ParseLimit, KnowsMax) {
+  EXPECT_EQ(ParseLimit("1048576\n"), 1048576U);
+  EXPECT_FALSE(ParseLimit("max\n"));
+  EXPECT_FALSE(ParseLimit(""));
+}
+
+TEST(ParseStat, FindsWholeKeys) {
+  const char* stat = "inactive_file_more 7\nanon 5\ninactive_file 42\n";
+  EXPECT_EQ(ParseStat(stat, "inactive_file"), 42U);
+  EXPECT_EQ(ParseStat(stat, "file"), 0U);
+}
+
+#if defined(__linux__)
+TEST_F(AvailableMemoryTest, TheMachineWithoutGroups) { EXPECT_EQ(AvailableMemory(root_), 8000U * 1024); }
+
+TEST_F(AvailableMemoryTest, TheTightestGroupCounts) {
+  Write("/proc/self/cgroup", "0::/outer/inner\n");
+  Write("/sys/fs/cgroup/outer/inner/memory.max", "max\n");
+  Write("/sys/fs/cgroup/outer/inner/memory.current", "1000\n");
+  Write("/sys/fs/cgroup/outer/memory.max", "500000\n");
+  Write("/sys/fs/cgroup/outer/memory.current", "300000\n");
+  Write("/sys/fs/cgroup/outer/memory.stat", "inactive_file 100000\n");
+  EXPECT_EQ(AvailableMemory(root_), 300000U);
+}
+
+TEST_F(AvailableMemoryTest, VersionOneGroups) {
+  Write("/proc/self/cgroup", "12:cpu,cpuacct:/x\n5:memory:/job\n");
+  Write("/sys/fs/cgroup/memory/job/memory.limit_in_bytes", "400000\n");
+  Write("/sys/fs/cgroup/memory/job/memory.usage_in_bytes", "500000\n");
+  EXPECT_EQ(AvailableMemory(root_), 0U);
+}
+
+TEST(AvailableMemory, ThisMachineHasSome) {
+  const auto bytes = AvailableMemory();
+  ASSERT_TRUE(bytes);
+  EXPECT_GT(*bytes, 1U << 20);
+}
+#endif
+
+}  // namespace
+}  // namespace shoal
