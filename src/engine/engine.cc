@@ -19,6 +19,7 @@ constexpr std::int32_t kThreadsMax = 256;
 constexpr std::int32_t kBatchRowsMax = 4096;
 constexpr std::int32_t kKvTokensMax = 1 << 24;
 constexpr std::int64_t kKvCellsMax = std::int64_t{1} << 30;  // over all sequences
+constexpr std::int64_t kContextPad = 256;
 
 Status CheckRange(const char* name, std::int64_t value, std::int64_t max) {
   if (value >= 1 && value <= max) return {};
@@ -49,6 +50,45 @@ Status CheckOptions(const EngineOptions& options) {
   return {};
 }
 
+// `transient`: needed while loading only.
+Status CheckMemory(const EngineMemory& memory, std::uint64_t transient, const EngineOptions& options) {
+  const std::uint64_t needed = memory.total() + transient;
+  std::uint64_t limit = std::numeric_limits<std::uint64_t>::max();
+  const char* whose = "";
+  if (options.memory_bytes_max != 0) {
+    limit = options.memory_bytes_max;
+    whose = "allowed";
+  }
+  if (const auto available = AvailableMemory(); available && *available < limit) {
+    limit = *available;
+    whose = "available";
+  }
+  if (needed <= limit) return {};
+  return Error{ErrorCode::kOutOfMemory,
+               "layers " + std::to_string(options.layers.first) + " to " + std::to_string(options.layers.last - 1) +
+                   " need " + FormatBytes(needed) + " of memory (weights " + FormatBytes(memory.weight_bytes) +
+                   ", KV cache " + FormatBytes(memory.kv_bytes) + ", compute " + FormatBytes(memory.compute_bytes) +
+                   ", while loading " + FormatBytes(transient) + " more), " + FormatBytes(limit) + " are " + whose + ": " + FormatBytes(needed - limit) +
+                   " are missing"};
+}
+
+// A dry run keeps libllama's list of cells, which for an absurd context is more than the machine has. So what is known
+// without it is checked first. Half of the KV cache counts: its size by the header alone is an upper estimate.
+Status CheckBeforeDryRun(const ModelFile& model, const Shard& shard, const EngineOptions& options) {
+  const std::int64_t cells = (options.kv_tokens_max + kContextPad - 1) / kContextPad * kContextPad *
+                             (options.kv_shared ? 1 : options.sequences_max);
+  const bool sliding = model.gguf.Find(model.info.architecture + ".attention.sliding_window") != nullptr;
+  EngineMemory memory;
+  memory.weight_bytes = shard.weight_bytes;
+  memory.compute_bytes = CellListBytes(options, sliding);
+  const std::uint64_t kv_bytes =
+      model.info.KvBytesPerToken(options.layers, options.kv_type) * static_cast<std::uint64_t>(cells);
+  if (!model.info.recurrent) memory.kv_bytes = kv_bytes / 2;
+  if (CheckMemory(memory, TransientBytes(shard), options).ok()) return {};
+  memory.kv_bytes = kv_bytes;  // what the message should say
+  return CheckMemory(memory, TransientBytes(shard), options);
+}
+
 // A shard, and what it will use.
 struct Plan {
   Shard shard;
@@ -57,6 +97,7 @@ struct Plan {
 
 Result<Plan> PlanShard(const std::shared_ptr<const ModelFile>& model, const EngineOptions& options, ShardHead head) {
   SHOAL_ASSIGN_OR_RETURN(Shard shard, MakeShard(model, options.layers, head));
+  SHOAL_RETURN_IF_ERROR(CheckBeforeDryRun(*model, shard, options));
   SHOAL_ASSIGN_OR_RETURN(const LlamaModelPtr dry, LoadLlamaModel(shard, options, true));
   SHOAL_ASSIGN_OR_RETURN(const LlamaContextPtr context,
                          MakeLlamaContext(dry.get(), LlamaContextParams(options, shard.is_last)));
@@ -77,26 +118,6 @@ Result<Plan> MakePlan(const std::shared_ptr<const ModelFile>& model, const Engin
   return PlanShard(model, options, ShardHead::kAsStored);
 }
 
-Status CheckMemory(const EngineMemory& memory, const EngineOptions& options) {
-  std::uint64_t limit = std::numeric_limits<std::uint64_t>::max();
-  const char* whose = "";
-  if (options.memory_bytes_max != 0) {
-    limit = options.memory_bytes_max;
-    whose = "allowed";
-  }
-  if (const auto available = AvailableMemory(); available && *available < limit) {
-    limit = *available;
-    whose = "available";
-  }
-  if (memory.total() <= limit) return {};
-  return Error{ErrorCode::kOutOfMemory,
-               "layers " + std::to_string(options.layers.first) + " to " + std::to_string(options.layers.last - 1) +
-                   " need " + FormatBytes(memory.total()) + " of memory (weights " + FormatBytes(memory.weight_bytes) +
-                   ", KV cache " + FormatBytes(memory.kv_bytes) + ", compute " + FormatBytes(memory.compute_bytes) +
-                   "), " + FormatBytes(limit) + " are " + whose + ": " + FormatBytes(memory.total() - limit) +
-                   " are missing"};
-}
-
 }  // namespace
 
 Result<EngineMemory> Engine::Plan(const std::shared_ptr<const ModelFile>& model, const EngineOptions& options) {
@@ -106,7 +127,7 @@ Result<EngineMemory> Engine::Plan(const std::shared_ptr<const ModelFile>& model,
 
 Result<std::unique_ptr<Engine>> Engine::Open(std::shared_ptr<const ModelFile> model, const EngineOptions& options) {
   SHOAL_ASSIGN_OR_RETURN(const auto plan, MakePlan(model, options));
-  SHOAL_RETURN_IF_ERROR(CheckMemory(plan.memory, options));
+  SHOAL_RETURN_IF_ERROR(CheckMemory(plan.memory, TransientBytes(plan.shard), options));
   SHOAL_ASSIGN_OR_RETURN(LlamaModelPtr weights, LoadLlamaModel(plan.shard, options, false));
   return LibllamaEngine::Make(plan.shard, options, std::move(weights));
 }

@@ -1,6 +1,11 @@
 // Loading goes through a virtual file, so the weights pass straight from the model file into libllama's buffers.
 #include "engine/llama_shard.h"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
 #include <algorithm>
 #include <cmath>
 #include <new>
@@ -11,13 +16,46 @@
 #include "engine/llama_log.h"
 #include "engine/virtual_file.h"
 
+// Of upstream's internal headers, which are not made to be included; exported for its own tests.
+const std::vector<std::pair<std::string, ggml_tensor*>>& llama_internal_get_tensor_map(const llama_model* model);
+
 namespace shoal {
 namespace {
 
 constexpr std::uint32_t kContextPad = 256;             // libllama rounds its cells up to this
 constexpr std::uint64_t kGraphNodeBytes = 3 * 512;     // tensor structs of the graphs that a context keeps
 constexpr std::uint64_t kGraphNodesMin = 1024, kGraphNodesPerTensor = 8;
+// A cell's entry, and the tree nodes that list it as used by a sequence and its twin.
+constexpr std::uint64_t kCellListBytes = 200;
 constexpr std::uint64_t kWorkBytesPerThread = 1U << 20;
+
+#if defined(__linux__)
+constexpr bool kGivesBack = true;
+
+// Whole pages of private memory become zero pages that take no memory until they are written.
+void GiveBack(void* data, std::uint64_t bytes) {
+  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto start = reinterpret_cast<std::uintptr_t>(data);
+  const std::uintptr_t first = (start + page - 1) / page * page;
+  const std::uintptr_t last = (start + bytes) / page * page;
+  // Refused (locked memory, say), it is as before: only more memory.
+  if (last > first) (void)madvise(static_cast<char*>(data) + (first - start), last - first, MADV_DONTNEED);
+}
+#else
+constexpr bool kGivesBack = false;
+void GiveBack(void*, std::uint64_t) {}
+#endif
+
+// The zeros stay zeros: only their memory goes.
+void GiveBackUnread(const Shard& shard, const llama_model* model) {
+  for (const auto& [name, tensor] : llama_internal_get_tensor_map(model)) {
+    const bool unread = std::any_of(shard.unread.begin(), shard.unread.end(),
+                                    [&name = name](const auto& entry) { return entry.first == name; });
+    if (unread && tensor->data != nullptr && ggml_backend_buffer_is_host(tensor->buffer)) {
+      GiveBack(tensor->data, ggml_nbytes(tensor));
+    }
+  }
+}
 
 std::uint32_t PadContext(std::uint32_t cells) { return (cells + kContextPad - 1) / kContextPad * kContextPad; }
 
@@ -78,6 +116,7 @@ Result<LlamaModelPtr> LoadLlamaModel(const Shard& shard, const EngineOptions& op
   if (progress.cancelled) return Error{ErrorCode::kCancelled, "loading was cancelled"};
   SHOAL_RETURN_IF_ERROR(file->status());
   if (model == nullptr) return LoadError(what, errors);
+  if (!dry_run) GiveBackUnread(shard, model.get());
   return model;
 }
 
@@ -105,6 +144,18 @@ llama_context_params LlamaContextParams(const EngineOptions& options, bool is_la
   return params;
 }
 
+std::uint64_t TransientBytes(const Shard& shard) {
+  std::uint64_t bytes = 0;
+  if (kGivesBack) {
+    for (const auto& [name, size] : shard.unread) bytes += size;
+  }
+  return bytes;
+}
+
+std::uint64_t CellListBytes(const EngineOptions& options, bool has_sliding_window) {
+  return std::uint64_t{LlamaContextParams(options, true).n_ctx} * kCellListBytes * (has_sliding_window ? 2 : 1);
+}
+
 Result<LlamaContextPtr> MakeLlamaContext(llama_model* model, const llama_context_params& params) {
   LlamaErrors errors;
   LlamaGuard guard;
@@ -127,13 +178,7 @@ EngineMemory MeasureMemory(const Shard& shard, const llama_context* context, con
     memory.kv_bytes += part.context;
     memory.compute_bytes += part.compute;
   }
-  if (kSparseZeros) {
-    for (const ShardSegment& segment : shard.segments) {
-      if (segment.source_offset < 0 && segment.bytes >= kSparseZeroBytesMin) {
-        memory.weight_bytes -= std::min(memory.weight_bytes, segment.bytes);
-      }
-    }
-  }
+  memory.weight_bytes -= std::min(memory.weight_bytes, TransientBytes(shard));
   const auto n_vocab =
       static_cast<std::uint64_t>(llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(context))));
   const auto rows = static_cast<std::uint64_t>(options.batch_rows_max);
@@ -144,6 +189,7 @@ EngineMemory MeasureMemory(const Shard& shard, const llama_context* context, con
       std::max<std::uint64_t>(kGraphNodesMin, shard.segments.size() * kGraphNodesPerTensor);
   memory.compute_bytes += output_rows * n_vocab * sizeof(float);
   memory.compute_bytes += nodes * kGraphNodeBytes;
+  memory.compute_bytes += CellListBytes(options, llama_model_n_swa(llama_get_model(context)) > 0);
   memory.compute_bytes += LongestRow(context, shard) * rows * sizeof(float) +
                           static_cast<std::uint64_t>(options.threads) * kWorkBytesPerThread;
   return memory;

@@ -31,8 +31,15 @@ using ThreadpoolPtr = std::unique_ptr<ggml_threadpool, ThreadpoolFree>;
 // Blocks while loading.
 Result<LlamaModelPtr> LoadLlamaModel(const Shard& shard, const EngineOptions& options, bool dry_run);
 
+// Bytes that loading takes on top of what is used in the end: zero tensors, given back to the system after the load
+// where it can be told to (Linux).
+std::uint64_t TransientBytes(const Shard& shard);
+
 // Parameters of a context for these options, without callbacks.
 llama_context_params LlamaContextParams(const EngineOptions& options, bool is_last);
+
+// What libllama's own list of cells takes, besides the cells: also in a dry run.
+std::uint64_t CellListBytes(const EngineOptions& options, bool has_sliding_window);
 
 // Errors: kUnsupported (a KV type or attention that the model does not take), kOutOfMemory.
 Result<LlamaContextPtr> MakeLlamaContext(llama_model* model, const llama_context_params& params);

@@ -177,6 +177,7 @@ class Builder {
       shard.segments.push_back({at, tensor.bytes, source_offset});
       at += tensor.bytes;
       if (source != nullptr) shard.weight_bytes += tensor.bytes;
+      if (source == nullptr && tensor.name == "token_embd.weight") shard.unread.emplace_back(tensor.name, tensor.bytes);
     }
     pad_to(shard.bytes);
     shard.bytes = at;

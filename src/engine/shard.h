@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/ids.h"
@@ -38,6 +39,8 @@ struct Shard {
   std::vector<ShardSegment> segments;  // after the header
   std::uint64_t bytes = 0;             // of the virtual file
   std::uint64_t weight_bytes = 0;      // of its real tensors
+  // Name and bytes of the zero tensors that nothing reads: their memory can be given back once they are loaded.
+  std::vector<std::pair<std::string, std::uint64_t>> unread;
 };
 
 // A shard never has the tokenizer (engine/vocabulary.h has it): on the last shard only the number of tokens is right,

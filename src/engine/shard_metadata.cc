@@ -65,11 +65,13 @@ class Rewriter {
       const GgufArray* array = value.AsArray();
       if (array == nullptr || !key.starts_with(prefix)) continue;
       const std::string_view suffix = std::string_view(key).substr(prefix.size());
-      if (std::ranges::any_of(kNotPerLayer, [&](std::string_view other) { return suffix.starts_with(other); })) continue;
+      if (std::ranges::any_of(kNotPerLayer, [&](std::string_view other) { return suffix.starts_with(other); }))
+        continue;
       const bool all = array->count == static_cast<std::uint64_t>(model_.n_layer_all());
       if (!all && array->count != static_cast<std::uint64_t>(model_.n_layer())) continue;
       const std::int32_t last = all ? layers_.last : std::min(layers_.last, model_.n_layer());
-      value = Slice(*array, static_cast<std::uint64_t>(layers_.first), static_cast<std::uint64_t>(last - layers_.first));
+      value =
+          Slice(*array, static_cast<std::uint64_t>(layers_.first), static_cast<std::uint64_t>(last - layers_.first));
     }
   }
 

@@ -49,7 +49,8 @@ std::string WholeReason(const SplitModel& model) {
 // Why no stage may start at `layer`; empty if one may.
 std::string CutProblem(const SplitModel& model, std::int32_t layer) {
   if (layer == 0) return {};
-  if (layer >= model.n_layer()) return "the layers from " + std::to_string(model.n_layer()) + " on are prediction heads";
+  if (layer >= model.n_layer())
+    return "the layers from " + std::to_string(model.n_layer()) + " on are prediction heads";
   if (layer % model.CutMultiple() != 0) {
     return "this architecture has a pattern of layers, so cuts are at multiples of " +
            std::to_string(model.CutMultiple());
@@ -195,7 +196,8 @@ class Balancer {
 SplitRules RulesFor(const ModelFile& file) {
   const SplitModel model(file);
   SplitRules rules;
-  const bool recurrent = file.info.recurrent || (model.entry() != nullptr && model.entry()->recurrent != RecurrentRule::kNone);
+  const bool recurrent =
+      file.info.recurrent || (model.entry() != nullptr && model.entry()->recurrent != RecurrentRule::kNone);
   rules.one_sequence_per_batch = recurrent;
   rules.rewindable = !recurrent;
   rules.reason = WholeReason(model);
@@ -274,8 +276,8 @@ Result<std::vector<LayerRange>> BalancedStages(const ModelFile& file, std::int32
   }
   std::vector<LayerRange> stages = Balancer(model, n).Best();
   if (stages.empty()) {
-    return Invalid("the model cannot be cut into " + std::to_string(n) + " stages (cuts into two are allowed at: " +
-                   CutsText(AllowedCuts(model)) + ")");
+    return Invalid("the model cannot be cut into " + std::to_string(n) +
+                   " stages (cuts into two are allowed at: " + CutsText(AllowedCuts(model)) + ")");
   }
   return stages;
 }

@@ -23,10 +23,14 @@ std::string MakeNote(const ArchitectureEntry& entry) {
   if (entry.recurrent != RecurrentRule::kNone && entry.recurrent != RecurrentRule::kEvery) {
     note += "; each stage needs a recurrent and an attention layer";
   }
+  if (entry.shared_indexers) note += "; not before a layer that shares an earlier layer's indexer";
   if (!entry.special_counts.empty()) {
-    note += entry.special_if_head_width ? "; whole only with a head width other than n_embd / n_head and " : "; not with ";
+    note +=
+        entry.special_if_head_width ? "; whole only with a head width other than n_embd / n_head and " : "; not with ";
     for (std::size_t i = 0; i < entry.special_counts.size(); ++i) {
-      note += (i == 0 ? "" : i + 1 == entry.special_counts.size() ? " or " : ", ") +
+      note += (i == 0                                 ? ""
+               : i + 1 == entry.special_counts.size() ? " or "
+                                                      : ", ") +
               std::to_string(entry.special_counts[i]);
     }
     note += " layers";

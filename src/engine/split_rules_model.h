@@ -36,10 +36,10 @@ class SplitModel {
   // The rest needs an entry, where it says nothing else.
   std::int32_t CutMultiple() const;
   bool IsSpecialCount(std::int32_t count) const;
-  bool IsLite() const;        // DeepSeek 2: without query compression
-  bool HasWindows() const;    // some layers have a sliding window
+  bool IsLite() const;      // DeepSeek 2: without query compression
+  bool HasWindows() const;  // some layers have a sliding window
   bool IsWindow(std::int32_t layer) const;
-  bool IsHybrid() const;      // some layers are recurrent, some have attention
+  bool IsHybrid() const;  // some layers are recurrent, some have attention
   bool IsRecurrent(std::int32_t layer) const;
   bool IsAttention(std::int32_t layer) const;
   std::int32_t PositionRows() const;  // any architecture

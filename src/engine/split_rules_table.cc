@@ -8,12 +8,12 @@
 namespace shoal {
 namespace {
 
-constexpr std::int32_t kBaichuanSizes[] = {32, 40};    // 7B has RoPE, 13B ALiBi
+constexpr std::int32_t kBaichuanSizes[] = {32, 40};      // 7B has RoPE, 13B ALiBi
 constexpr std::int32_t kDeepSeek2Lite[] = {26, 27, 48};  // no query compression
-constexpr std::int32_t kExaone4Window[] = {64};        // 32B has sliding windows
-constexpr std::int32_t kGemma2Scale[] = {46};          // 27B scales attention by n_embd / n_head
+constexpr std::int32_t kExaone4Window[] = {64};          // 32B has sliding windows
+constexpr std::int32_t kGemma2Scale[] = {46};            // 27B scales attention by n_embd / n_head
 constexpr std::int32_t kGemma3Scale[] = {62};
-constexpr std::int32_t kNoRopeStep[] = {4};            // a model of 4 layers would have RoPE everywhere
+constexpr std::int32_t kNoRopeStep[] = {4};  // a model of 4 layers would have RoPE everywhere
 
 constexpr WindowRule Always(std::int32_t period, bool full_first = false) {
   return {WindowRule::When::kAlways, period, full_first};
@@ -53,10 +53,16 @@ constexpr ArchitectureEntry kTable[] = {
     {.architecture = "falcon"},
     {.architecture = "falcon-h1", .recurrent = R::kEvery},
     {.architecture = "gemma", .scale = InputScale::kAnyInput},
-    {.architecture = "gemma2", .window = Always(2), .scale = InputScale::kAnyInput, .special_counts = kGemma2Scale,
+    {.architecture = "gemma2",
+     .window = Always(2),
+     .scale = InputScale::kAnyInput,
+     .special_counts = kGemma2Scale,
      .special_if_head_width = true},
-    {.architecture = "gemma3", .window = IfWindow(6), .scale = InputScale::kTokensOnly,
-     .special_counts = kGemma3Scale, .special_if_head_width = true},
+    {.architecture = "gemma3",
+     .window = IfWindow(6),
+     .scale = InputScale::kTokensOnly,
+     .special_counts = kGemma3Scale,
+     .special_if_head_width = true},
     {.architecture = "glm-dsa", .shared_indexers = true},
     {.architecture = "glm4", .positions = P::kFourIfSections},
     {.architecture = "glm4moe", .positions = P::kFourIfSections},

@@ -2,7 +2,6 @@
 #include "engine/virtual_file.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,30 +13,8 @@
 namespace shoal {
 namespace {
 
-constexpr std::size_t kBufferBytes = 64U << 10;
+constexpr std::size_t kBufferBytes = 256U << 10;
 constexpr std::uint64_t kReadBytesMax = 64U << 20;  // of one pread
-
-// Whole pages inside [out, out + bytes) become fresh zero pages; false if the system refuses.
-bool DropPages(char* out, std::uint64_t bytes) {
-#if defined(__linux__)
-  static const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto start = reinterpret_cast<std::uintptr_t>(out);
-  const std::uintptr_t first = (start + page - 1) / page * page;
-  const std::uintptr_t last = (start + bytes) / page * page;
-  if (last <= first || madvise(out + (first - start), last - first, MADV_DONTNEED) != 0) return false;
-  std::memset(out, 0, first - start);
-  std::memset(out + (last - start), 0, start + bytes - last);
-  return true;
-#else
-  (void)out, (void)bytes;
-  return false;
-#endif
-}
-
-void FillZero(char* out, std::uint64_t bytes) {
-  if (bytes >= kSparseZeroBytesMin && DropPages(out, bytes)) return;
-  std::memset(out, 0, bytes);
-}
 
 VirtualFile* Self(void* cookie) { return static_cast<VirtualFile*>(cookie); }
 
@@ -89,8 +66,9 @@ Result<std::unique_ptr<VirtualFile>> VirtualFile::Open(const Shard& shard) {
   }
   self->file_ = OpenStream(self.get());
   if (self->file_ == nullptr) return Error{ErrorCode::kIo, std::string("no stream: ") + std::strerror(errno)};
-  // Reads larger than the buffer go straight to their destination.
-  if (std::setvbuf(self->file_, nullptr, _IOFBF, kBufferBytes) != 0) {
+  // Streams with hooks read by the buffer, however much is asked for; the default one is a page.
+  self->buffer_.resize(kBufferBytes);
+  if (std::setvbuf(self->file_, self->buffer_.data(), _IOFBF, kBufferBytes) != 0) {
     return Error{ErrorCode::kIo, "no stream buffer"};
   }
   return self;
@@ -133,7 +111,7 @@ std::int64_t VirtualFile::Read(char* out, std::uint64_t bytes) {
       SHOAL_CHECK(inside < segment->bytes);
       n = std::min(bytes - done, segment->bytes - inside);
       if (segment->source_offset < 0) {
-        FillZero(out + done, n);
+        std::memset(out + done, 0, n);
       } else if (!ReadSource(out + done, n, static_cast<std::uint64_t>(segment->source_offset) + inside)) {
         return -1;
       }

@@ -7,20 +7,12 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "engine/shard.h"
 
 namespace shoal {
-
-// Zero segments of at least this size are given to the reader as pages that hold no memory until they are written,
-// where the system can do that (Linux); elsewhere, and below it, they are ordinary zero bytes.
-inline constexpr std::uint64_t kSparseZeroBytesMin = 1U << 20;
-#if defined(__linux__)
-inline constexpr bool kSparseZeros = true;
-#else
-inline constexpr bool kSparseZeros = false;
-#endif
 
 class VirtualFile {
  public:
@@ -30,7 +22,7 @@ class VirtualFile {
   VirtualFile(const VirtualFile&) = delete;
   VirtualFile& operator=(const VirtualFile&) = delete;
 
-  // Seekable, read-only. A destination of zero segments must be private memory of this process.
+  // Seekable, read-only, with a buffer of 256 KiB.
   std::FILE* file() const { return file_; }
   // kIo with the first read that failed; ok if none did. stdio itself reports no more than "error".
   Status status() const;
@@ -47,6 +39,7 @@ class VirtualFile {
   const Shard& shard_;
   int fd_ = -1;
   std::FILE* file_ = nullptr;
+  std::vector<char> buffer_;  // of file_
   std::uint64_t position_ = 0;
   std::string error_;
 };

@@ -25,8 +25,8 @@ struct FakeEngineOptions {
   std::int32_t sequences_max = 8;
   std::int32_t batch_rows_max = 64;
   std::int32_t kv_tokens_max = 4096;
-  std::chrono::microseconds compute{0};      // of one Forward
-  std::int64_t fail_at = -1;                 // the Forward (counted from 0) that gives kInternal
+  std::chrono::microseconds compute{0};  // of one Forward
+  std::int64_t fail_at = -1;             // the Forward (counted from 0) that gives kInternal
 };
 
 std::unique_ptr<Engine> MakeFakeEngine(const FakeEngineOptions& options);
@@ -44,7 +44,7 @@ class FakePlacement {
  public:
   struct Options {
     int stages = 1;
-    ScheduleOptions schedule;                // its `stages` is set from the above
+    ScheduleOptions schedule;  // its `stages` is set from the above
     WireType wire_type = WireType::kF16;
     std::chrono::microseconds compute{0};
     int failing_stage = -1;

@@ -34,7 +34,9 @@ void ToFloats(std::uint64_t hash, float* values) {
 std::uint64_t Embedding(TokenId token) { return Mix(0x51, static_cast<std::uint64_t>(token)); }
 
 // One layer at one position: `before` is its cache's hash up to there.
-std::uint64_t Cached(std::uint64_t before, std::uint64_t in, Position position) { return Mix(before, Mix(in, position)); }
+std::uint64_t Cached(std::uint64_t before, std::uint64_t in, Position position) {
+  return Mix(before, Mix(in, position));
+}
 std::uint64_t LayerOutput(std::uint64_t cached, std::int32_t layer) { return Mix(cached, layer); }
 
 class FakeEngine final : public Engine {
@@ -129,7 +131,9 @@ class SharedSender final : public FrameSender {
 
 }  // namespace
 
-std::unique_ptr<Engine> MakeFakeEngine(const FakeEngineOptions& options) { return std::make_unique<FakeEngine>(options); }
+std::unique_ptr<Engine> MakeFakeEngine(const FakeEngineOptions& options) {
+  return std::make_unique<FakeEngine>(options);
+}
 
 std::vector<TokenId> FakeAnswer(std::vector<TokenId> prompt, int count, std::int32_t n_vocab) {
   std::vector<TokenId> answer;
@@ -174,10 +178,10 @@ FakePlacement::FakePlacement(const Options& options) : n_vocab_(TestVocabulary()
     fake.kv_tokens_max = options.schedule.kv_tokens_max;
     fake.compute = options.compute;
     if (i == options.failing_stage) fake.fail_at = options.fail_at;
-    workers_.push_back(std::make_unique<StageWorker>(Stage::Over(MakeFakeEngine(fake), last ? TestVocabulary() : nullptr),
-                                                     StageWorkerOptions{i, 1, options.wire_type},
-                                                     std::move(input.receiver), std::move(next.sender),
-                                                     std::move(senders[i])));
+    workers_.push_back(
+        std::make_unique<StageWorker>(Stage::Over(MakeFakeEngine(fake), last ? TestVocabulary() : nullptr),
+                                      StageWorkerOptions{i, 1, options.wire_type}, std::move(input.receiver),
+                                      std::move(next.sender), std::move(senders[i])));
     input = std::move(next);
   }
   PipelineOptions head{options.schedule, 1};

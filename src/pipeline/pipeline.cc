@@ -51,15 +51,15 @@ struct Pipeline::State : std::enable_shared_from_this<Pipeline::State> {
 
   Loop& loop;
   const PipelineOptions options;
-  const std::unique_ptr<FrameSender> to_first;    // Send: loop; Close: any thread
-  const std::unique_ptr<FrameReceiver> results;   // Receive: receiver thread; Close: any thread
+  const std::unique_ptr<FrameSender> to_first;   // Send: loop; Close: any thread
+  const std::unique_ptr<FrameReceiver> results;  // Receive: receiver thread; Close: any thread
 
   std::thread receiver;
   std::mutex mutex;
   std::condition_variable inbox_has_room;
-  std::vector<HeadMessage> inbox;                 // guarded by mutex
-  bool link_ended = false;                        // guarded by mutex
-  bool closed = false;                            // guarded by mutex: Stop was called
+  std::vector<HeadMessage> inbox;  // guarded by mutex
+  bool link_ended = false;         // guarded by mutex
+  bool closed = false;             // guarded by mutex: Stop was called
 
   Scheduler scheduler;
   std::unordered_map<GenerationId, std::shared_ptr<const EventHandler>> handlers;
@@ -84,8 +84,9 @@ void Pipeline::State::ReadResults() {
     }
     // The 1st, 2nd, 4th, 8th, ... only: nobody may fill the log.
     if (++refused; (refused & (refused - 1)) == 0) {
-      Log(LogLevel::kWarning, "pipeline", "result frame refused (" + std::to_string(refused) + " so far): " +
-                                              (decoded.ok() ? "stale epoch or wrong type" : decoded.error().message));
+      Log(LogLevel::kWarning, "pipeline",
+          "result frame refused (" + std::to_string(refused) +
+              " so far): " + (decoded.ok() ? "stale epoch or wrong type" : decoded.error().message));
     }
   }
   const std::lock_guard lock(mutex);

@@ -1,5 +1,5 @@
-// The pipeline over 1 to 4 stages on threads, with hashing engines: same tokens whatever the cut and whatever else runs;
-// cancels, failures, dead stages and garbage end what they must and hang nothing.
+// The pipeline over 1 to 4 stages on threads, with hashing engines: same tokens whatever the cut and whatever else
+// runs; cancels, failures, dead stages and garbage end what they must and hang nothing.
 #include "pipeline/pipeline.h"
 
 #include <gtest/gtest.h>
@@ -102,7 +102,7 @@ class PipelineTest : public ::testing::Test {
   }
 
   FakePlacement::Options options_;
-  Collector collector_;                          // outlives the pipeline, whose end it hears of
+  Collector collector_;  // outlives the pipeline, whose end it hears of
   std::unique_ptr<FakePlacement> placement_;
 };
 
@@ -249,9 +249,7 @@ TEST_F(PipelineTest, AFailedMicroBatchEndsItsOwnAndTheRestGoesOn) {
       const Collector::Answer answer = collector[id];
       const bool error = answer.finish == FinishReason::kError;
       failed += error;
-      if (!error) {
-        EXPECT_EQ(answer.tokens, FakeAnswer(Prompt(id, 90), 20, placement.n_vocab()));
-      }
+      if (!error) { EXPECT_EQ(answer.tokens, FakeAnswer(Prompt(id, 90), 20, placement.n_vocab())); }
     }
     EXPECT_GE(failed, 1);
     EXPECT_LT(failed, 6);
@@ -292,8 +290,9 @@ TEST_F(PipelineTest, GarbageOnTheLinksIsRefusedAndHarmless) {
 }
 
 // What one decode step takes by the wall clock with an engine that costs next to nothing: all hops, and a little
-// computing, which is the same in total whatever the cut. Rounds alternate between the cuts, so that a machine busy with
-// other things is as unfair to one as to the other; the least of them is what the hops cost, the median how loaded it is.
+// computing, which is the same in total whatever the cut. Rounds alternate between the cuts, so that a machine busy
+// with other things is as unfair to one as to the other; the least of them is what the hops cost, the median how loaded
+// it is.
 TEST_F(PipelineTest, HopsAreCheap) {
   constexpr int kRounds = 15, kSteps = 100;
   std::map<int, std::vector<double>> step_us;

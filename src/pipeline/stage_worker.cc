@@ -40,7 +40,7 @@ struct StageWorker::State {
   std::unique_ptr<Stage> stage;
   StageWorkerOptions options;
   std::unique_ptr<FrameReceiver> input;
-  std::unique_ptr<FrameSender> next;     // null on the last stage
+  std::unique_ptr<FrameSender> next;  // null on the last stage
   std::unique_ptr<FrameSender> results;
   std::string name;
 
@@ -48,10 +48,11 @@ struct StageWorker::State {
   std::atomic<bool> stopping{false};
   std::mutex mutex;
   std::condition_variable changed;
-  bool ended = false;                    // guarded by mutex
-  std::string reason;                    // of the end; compute thread only
+  bool ended = false;  // guarded by mutex
+  std::string reason;  // of the end; compute thread only
 
-  std::atomic<std::uint64_t> batches{0}, rows{0}, compute_us{0}, wait_us{0}, wire_us{0}, frames_refused{0}, bytes_out{0};
+  std::atomic<std::uint64_t> batches{0}, rows{0}, compute_us{0}, wait_us{0}, wire_us{0}, frames_refused{0},
+      bytes_out{0};
   // Of the micro-batch at hand. Encoding and sending end after its timings are written, so they count for the next.
   std::uint64_t waited_us = 0, wired_us = 0;
 
@@ -112,9 +113,7 @@ bool StageWorker::State::HandleFrame(FrameBytes bytes, SteadyTime received) {
 
 bool StageWorker::State::HandleControl(const ControlMessage& control, FrameBytes bytes) {
   const Status applied = stage->Apply(control);
-  if (!applied.ok()) {
-    return ReportFailure({0, 0, options.index, applied.error().code, applied.error().message});
-  }
+  if (!applied.ok()) { return ReportFailure({0, 0, options.index, applied.error().code, applied.error().message}); }
   const SteadyTime start = Now();
   const bool sent = next == nullptr || Send(*next, std::move(bytes), "the next stage");
   wired_us += MicrosecondsBetween(start, Now());

@@ -1,9 +1,9 @@
 // Who gets a slot and KV cells, and who gives them up. Each change of `slots` is paired here with its ControlOp.
 //
-// Cells: a running prefill has all it still needs reserved, so it never stops half way; a decode row takes its cell when
-// it goes out. What idle slots hold is a cache: it goes, least recently used first, when somebody needs the room. When
-// that is not enough the youngest generation gives everything back and waits again; the oldest never does, so there is
-// always one that gets on.
+// Cells: a running prefill has all it still needs reserved, so it never stops half way; a decode row takes its cell
+// when it goes out. What idle slots hold is a cache: it goes, least recently used first, when somebody needs the room.
+// When that is not enough the youngest generation gives everything back and waits again; the oldest never does, so
+// there is always one that gets on.
 #include <algorithm>
 
 #include "base/check.h"

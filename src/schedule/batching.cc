@@ -15,7 +15,8 @@ std::optional<MicroBatch> Scheduler::State::Next() {
   if (static_cast<std::int32_t>(in_flight.size()) >= options.in_flight_max) return std::nullopt;
   // After a failure, what will fail because of it has to come back first: rows that share a micro-batch with those sent
   // anew would carry the damage on and on.
-  if (std::any_of(in_flight.begin(), in_flight.end(), [](const InFlight& b) { return b.collateral; })) return std::nullopt;
+  if (std::any_of(in_flight.begin(), in_flight.end(), [](const InFlight& b) { return b.collateral; }))
+    return std::nullopt;
   Admit();
   MicroBatch batch;
   InFlight record;
@@ -63,7 +64,8 @@ std::vector<Generation*> Scheduler::State::SelectDecodes() {
   }
   const std::int32_t rows_max = DecodeRowsMax(decoders, prefills);
   if (ready.empty() || rows_max <= 0) return {};
-  const auto busy_stages = std::count_if(in_flight.begin(), in_flight.end(), [](const InFlight& b) { return b.decodes; });
+  const auto busy_stages =
+      std::count_if(in_flight.begin(), in_flight.end(), [](const InFlight& b) { return b.decodes; });
   const bool small = static_cast<std::int32_t>(ready.size()) < rows_max;
   if (small && !prefills && busy_stages >= options.stages) return {};
   std::sort(ready.begin(), ready.end(), [](const auto* a, const auto* b) { return a->ready_at < b->ready_at; });
@@ -115,8 +117,9 @@ std::int32_t Scheduler::State::PrefillRows(const Generation& generation, std::in
     // As the first time: the prompt in whole chunks from multiples of batch_rows_max, sampled tokens one by one.
     const Position start = Sent(generation);
     const Position prompt = static_cast<Position>(generation.tokens.size() - generation.emitted);
-    rows = start >= prompt ? 1 : std::min(rows, std::min(options.batch_rows_max - start % options.batch_rows_max,
-                                                         prompt - start));
+    rows = start >= prompt
+               ? 1
+               : std::min(rows, std::min(options.batch_rows_max - start % options.batch_rows_max, prompt - start));
   }
   if (rows == unsent && outputs >= options.output_rows_max) {
     --rows;

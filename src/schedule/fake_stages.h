@@ -1,6 +1,6 @@
-// A pipeline for tests of the scheduler: stages whose "model" hashes what their KV cache holds, so that a lost, doubled,
-// reordered or wrongly reused row changes the tokens that come out. Each stage keeps its cache as a real one would and
-// reports every row that does not continue it.
+// A pipeline for tests of the scheduler: stages whose "model" hashes what their KV cache holds, so that a lost,
+// doubled, reordered or wrongly reused row changes the tokens that come out. Each stage keeps its cache as a real one
+// would and reports every row that does not continue it.
 //
 // Links are queues that the test drains one frame at a time, in any order between links; knows no clock.
 #pragma once
@@ -20,7 +20,7 @@ struct FakeModel {
   std::uint64_t end_every = 0;  // about one token in this many ends the text; 0: none
   bool shaped = false;          // results depend on the shape of the micro-batch (reproducible mode must not show it)
   std::int32_t stages = 1;
-  std::int32_t chunk = 1;       // prefill chunk that the reference uses when `shaped`
+  std::int32_t chunk = 1;  // prefill chunk that the reference uses when `shaped`
 };
 
 std::uint64_t Mix(std::uint64_t a, std::uint64_t b);

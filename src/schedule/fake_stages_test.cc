@@ -187,7 +187,8 @@ void FakeStages::Rewind(int stage, const RewindSequence& op) {
 void FakeStages::Copy(int stage, const CopySequence& op) {
   const Sequence& from = caches_[stage][op.from];
   Sequence& to = caches_[stage][op.to];
-  if (!options_.kv_shared || !options_.rewindable || options_.reproducible) Violate(stage, "a copy where none is allowed");
+  if (!options_.kv_shared || !options_.rewindable || options_.reproducible)
+    Violate(stage, "a copy where none is allowed");
   if (!to.cells.empty() || to.broken) Violate(stage, "a copy onto a sequence that is not empty");
   const auto length = static_cast<Position>(from.cells.size());
   if (op.position > length) {
@@ -202,7 +203,8 @@ void FakeStages::CheckRoom(int stage) {
   std::set<std::uint64_t> cells;
   for (const Sequence& sequence : caches_[stage]) {
     for (const FakeCell& cell : sequence.cells) cells.insert(cell.id);
-    if (static_cast<std::int32_t>(sequence.cells.size()) > options_.kv_tokens_max) Violate(stage, "a sequence is too long");
+    if (static_cast<std::int32_t>(sequence.cells.size()) > options_.kv_tokens_max)
+      Violate(stage, "a sequence is too long");
   }
   if (options_.kv_shared && static_cast<std::int32_t>(cells.size()) > options_.kv_tokens_max) {
     Violate(stage, std::to_string(cells.size()) + " cells in use");

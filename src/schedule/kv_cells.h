@@ -19,7 +19,8 @@ class KvCells {
   std::int64_t used() const { return used_; }
   std::int64_t busy() const { return busy_; }
   Position Length(SequenceId slot) const { return static_cast<Position>(slots_[slot].cells.size()); }
-  // How many of the slot's first `length` cells no running slot refers to. Precondition (CHECK): length <= Length(slot).
+  // How many of the slot's first `length` cells no running slot refers to. Precondition (CHECK): length <=
+  // Length(slot).
   std::int64_t IdleCells(SequenceId slot, Position length) const;
 
   // Precondition (CHECK): used() < max().
@@ -31,8 +32,13 @@ class KvCells {
   void SetBusy(SequenceId slot, bool busy);
 
  private:
-  struct Cell { std::int32_t references = 0, busy_references = 0; };
-  struct SlotCells { std::vector<std::int32_t> cells; bool busy = false; };
+  struct Cell {
+    std::int32_t references = 0, busy_references = 0;
+  };
+  struct SlotCells {
+    std::vector<std::int32_t> cells;
+    bool busy = false;
+  };
   void Take(SlotCells& slot, std::int32_t cell);
 
   const std::int64_t cells_max_;

@@ -31,7 +31,8 @@ Generation* Scheduler::State::FindPart(const InFlight::Part& part) {
 }
 
 std::optional<InFlight> Scheduler::State::TakeBatch(BatchId id) {
-  const auto it = std::find_if(in_flight.begin(), in_flight.end(), [&](const InFlight& batch) { return batch.id == id; });
+  const auto it =
+      std::find_if(in_flight.begin(), in_flight.end(), [&](const InFlight& batch) { return batch.id == id; });
   if (it == in_flight.end()) return std::nullopt;
   std::optional<InFlight> batch(std::move(*it));
   in_flight.erase(it);
@@ -162,9 +163,8 @@ void Scheduler::OnResult(const ResultMessage& result, std::vector<ScheduleEvent>
   const std::optional<InFlight> batch = s.TakeBatch(result.batch);
   if (!batch) return;
   for (const RowResult& row : result.rows) {
-    const auto part = std::find_if(batch->parts.begin(), batch->parts.end(), [&](const InFlight::Part& p) {
-      return p.generation == row.generation && p.output;
-    });
+    const auto part = std::find_if(batch->parts.begin(), batch->parts.end(),
+                                   [&](const InFlight::Part& p) { return p.generation == row.generation && p.output; });
     if (part == batch->parts.end()) continue;
     Generation* generation = s.FindPart(*part);
     if (generation == nullptr || !generation->awaiting) continue;
@@ -175,7 +175,8 @@ void Scheduler::OnResult(const ResultMessage& result, std::vector<ScheduleEvent>
     if (!part.output) continue;
     Generation* generation = s.FindPart(part);
     if (generation == nullptr || !generation->awaiting) continue;
-    s.Fail(*generation, Error{ErrorCode::kInternal, "the last stage gave no token for a row that asked for one"}, events);
+    s.Fail(*generation, Error{ErrorCode::kInternal, "the last stage gave no token for a row that asked for one"},
+           events);
   }
 }
 

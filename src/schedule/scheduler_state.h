@@ -16,9 +16,9 @@
 
 namespace shoal {
 
-inline constexpr std::size_t kFinishedMax = 1024;             // ended generations whose reuse is still remembered
-inline constexpr std::size_t kOpenBytesMax = 16U << 20;       // of the Opens in one Control frame, about
-inline constexpr std::int32_t kSlotsMax = 256;                // so that one micro-batch's operations fit a frame
+inline constexpr std::size_t kFinishedMax = 1024;        // ended generations whose reuse is still remembered
+inline constexpr std::size_t kOpenBytesMax = 16U << 20;  // of the Opens in one Control frame, about
+inline constexpr std::int32_t kSlotsMax = 256;           // so that one micro-batch's operations fit a frame
 
 struct Generation {
   GenerationId id = 0;
@@ -30,30 +30,30 @@ struct Generation {
   std::uint64_t arrival = 0;    // order of Submit; kept through preemption, so that the oldest always gets on
   std::uint64_t admission = 0;  // 0: waits for a slot; else unique to this stay in the slot
   SequenceId slot = -1;
-  bool decoding = false;        // its first token since admission has come: one row at a time
-  bool awaiting = false;        // a row with output is in flight
-  bool preempted = false;       // gave its cells back at least once
-  std::uint64_t ready_at = 0;   // order in which decode rows became ready
-  std::uint64_t turn = 0;       // order in which prefills come first in a micro-batch
-  std::int32_t reused = -1;     // at the first admission
+  bool decoding = false;       // its first token since admission has come: one row at a time
+  bool awaiting = false;       // a row with output is in flight
+  bool preempted = false;      // gave its cells back at least once
+  std::uint64_t ready_at = 0;  // order in which decode rows became ready
+  std::uint64_t turn = 0;      // order in which prefills come first in a micro-batch
+  std::int32_t reused = -1;    // at the first admission
 };
 
 // One micro-batch between Next and its result.
 struct InFlight {
-  struct Part {                 // one generation's rows
+  struct Part {  // one generation's rows
     GenerationId generation = 0;
     std::uint64_t admission = 0;
     bool output = false;
   };
-  struct Write {                // the cache has these rows' content from `first` on, in this slot
+  struct Write {  // the cache has these rows' content from `first` on, in this slot
     SequenceId sequence = 0;
     Position first = 0;
   };
   BatchId id = 0;
   std::vector<Part> parts;
-  std::vector<Write> writes;    // not those overwritten since; and copies made from them
+  std::vector<Write> writes;  // not those overwritten since; and copies made from them
   bool decodes = false;
-  bool collateral = false;      // it will fail because one before it did
+  bool collateral = false;  // it will fail because one before it did
 };
 
 struct Scheduler::State {
@@ -99,12 +99,12 @@ struct Scheduler::State {
   const std::int64_t context_max;  // tokens of one request, prompt and answer
   SlotTable slots;
   std::unordered_map<GenerationId, Generation> generations;
-  std::vector<Generation*> running;     // in order of admission; at most slots_max
-  std::list<Generation*> waiting;       // in order of arrival
-  std::vector<ControlOp> pending_ops;   // go out in front of the next micro-batch
-  std::deque<InFlight> in_flight;       // in order of sending
-  std::size_t open_bytes = 0;           // of the Opens among them, about
-  std::int64_t cells_reserved = 0;      // for what running prefills have yet to send
+  std::vector<Generation*> running;    // in order of admission; at most slots_max
+  std::list<Generation*> waiting;      // in order of arrival
+  std::vector<ControlOp> pending_ops;  // go out in front of the next micro-batch
+  std::deque<InFlight> in_flight;      // in order of sending
+  std::size_t open_bytes = 0;          // of the Opens among them, about
+  std::int64_t cells_reserved = 0;     // for what running prefills have yet to send
 
   std::uint64_t arrivals = 0, admissions = 0, ready_count = 0, turns = 0;
   BatchId batches = 0;

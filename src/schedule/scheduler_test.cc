@@ -224,8 +224,8 @@ TEST_F(SchedulerTest, PrefillsTakeTurns) {
     shares.push_back({RowsOf(batch, 1), RowsOf(batch, 2), RowsOf(batch, 3)});
     Finish(batch, 5, true);
   }
-  EXPECT_THAT(shares, ElementsAre(ElementsAre(4, 0, 0), ElementsAre(0, 4, 0), ElementsAre(2, 0, 2), ElementsAre(4, 0, 0),
-                                  ElementsAre(2, 2, 0)));
+  EXPECT_THAT(shares, ElementsAre(ElementsAre(4, 0, 0), ElementsAre(0, 4, 0), ElementsAre(2, 0, 2),
+                                  ElementsAre(4, 0, 0), ElementsAre(2, 2, 0)));
 }
 
 TEST_F(SchedulerTest, DecodersAreSharedOutOverTheStages) {
@@ -492,16 +492,16 @@ TEST_F(SchedulerTest, WhoOnlySharedAMicroBatchWithAFailedSequenceStartsAgain) {
   Submit(Request(2, {50}));
   Finish(Next(), 5);
   Submit(Request(1, Count(0, 12)));
-  const MicroBatch a = Next();           // 2's row and 1's first three
+  const MicroBatch a = Next();  // 2's row and 1's first three
   EXPECT_THAT(Generations(a), ElementsAre(2, 1, 1, 1));
-  const MicroBatch b = Next();           // 1 only
+  const MicroBatch b = Next();  // 1 only
   ResultMessage result{a.id, {{a.rows[0].sequence, 2, 2, {}}}, {}};
   std::vector<ScheduleEvent> events;
   scheduler_->OnResult(result, events);  // a went well
   const MicroBatch c = Next();           // 2 again, and 1
   EXPECT_THAT(Generations(c), ::testing::Contains(2));
-  EXPECT_THAT(Fail(b.id), SizeIs(1));    // 1 ends
-  EXPECT_THAT(Fail(c.id), IsEmpty());    // 2 does not
+  EXPECT_THAT(Fail(b.id), SizeIs(1));  // 1 ends
+  EXPECT_THAT(Fail(c.id), IsEmpty());  // 2 does not
   const MicroBatch again = Next();
   EXPECT_EQ(RowsOf(again, 2), 3);
   EXPECT_THAT(Finish(again, 5), SizeIs(1));

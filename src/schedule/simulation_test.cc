@@ -76,9 +76,9 @@ struct Client {
   ReferenceRun expected;
   std::size_t received = 0;
   bool ended = false, cancelled = false, failed = false;
-  bool ready = false;           // a decode row may go out
-  bool prefilling = false;      // has had rows, no token yet
-  std::int64_t since = 0;       // micro-batches sent when it became so
+  bool ready = false;       // a decode row may go out
+  bool prefilling = false;  // has had rows, no token yet
+  std::int64_t since = 0;   // micro-batches sent when it became so
 };
 
 class Simulation {
@@ -150,8 +150,9 @@ class Simulation {
   void CheckFairness(const MicroBatch& batch) {
     const auto& o = h_.options;
     const int tightest = std::min({o.batch_rows_max, o.reproducible ? 1 : o.batch_sequences_max, o.output_rows_max});
-    // Uncapped, the decoders that are ready go out in about as many groups as there are stages (the last ones in smaller
-    // groups when others end meanwhile); a cap cuts those in more, and gives prefills every other place at worst.
+    // Uncapped, the decoders that are ready go out in about as many groups as there are stages (the last ones in
+    // smaller groups when others end meanwhile); a cap cuts those in more, and gives prefills every other place at
+    // worst.
     const std::int32_t groups = std::min(o.stages, o.in_flight_max);
     const std::int64_t decode_wait = tightest > o.slots_max ? (groups == 1 ? 0 : groups) : 2 * o.slots_max + o.stages;
     const std::int64_t prefill_wait = tightest > o.slots_max ? o.slots_max : 2 * o.slots_max * (o.slots_max + 1);

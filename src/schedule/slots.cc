@@ -48,9 +48,10 @@ Placement SlotTable::ChooseFree(std::span<const TokenId> tokens, Position reuse_
     const Position reuse = Usable(slot, tokens, reuse_max);
     const std::size_t loss = slot.tokens.size() - reuse;
     // Longest prefix; then an empty slot, or one that loses nothing; then the least recently used.
-    const bool better = !best || reuse > best_reuse ||
-                        (reuse == best_reuse && ((loss == 0) > (best_loss == 0) ||
-                                                 ((loss == 0) == (best_loss == 0) && slot.freed_at < slots_[*best].freed_at)));
+    const bool better =
+        !best || reuse > best_reuse ||
+        (reuse == best_reuse && ((loss == 0) > (best_loss == 0) ||
+                                 ((loss == 0) == (best_loss == 0) && slot.freed_at < slots_[*best].freed_at)));
     if (better) {
       best = i;
       best_reuse = reuse;

@@ -50,7 +50,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   };
   std::vector<std::string> stops(take_byte() % 4);
   for (std::string& stop : stops) {
-    const std::size_t n = std::min(take_byte() % 16, rest.size());
+    const std::size_t wanted = take_byte() % 16;
+    const std::size_t n = std::min(wanted, rest.size());
     stop = std::string(rest.substr(0, n));
     rest.remove_prefix(n);
   }
@@ -61,7 +62,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
   // What was joined is valid: joining it again changes nothing.
   shoal::Utf8Joiner first, again;
-  const std::string joined = first.Add(rest) + first.Finish();
-  SHOAL_CHECK(again.Add(joined) + again.Finish() == joined);
+  std::string joined = first.Add(rest);
+  joined += first.Finish();
+  std::string twice = again.Add(joined);
+  twice += again.Finish();
+  SHOAL_CHECK(twice == joined);
   return 0;
 }

@@ -46,8 +46,13 @@ def test_every_wire_type_answers(answer, smollm2):
 
 
 def test_chat_template_and_stop(answer, smollm2):
-    got = answer(smollm2, "-p", "What is the capital of France?", "--temperature", "0", "-n", "40", "--stages", "2")
-    assert "Paris" in got["text"] and got["finish"] in ("stop", "length")
+    greedy = ["--temperature", "0", "-n", "30", "--wire", "f32"]
+    chat = answer(smollm2, "-p", "What is the capital of France?", "--system", "Be brief.", *greedy, "--stages", "2")
+    prompt = ("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is the capital of France?<|im_end|>\n"
+              "<|im_start|>assistant\n")
+    raw = answer(smollm2, "--raw", "-p", prompt, *greedy)
+    assert chat["tokens"] == raw["tokens"] and chat["prompt_tokens"] == raw["prompt_tokens"]
+    assert "Paris" in chat["text"] and chat["finish"] in ("stop", "length")
     stopped = answer(smollm2, "-p", "Count: one two three", "--raw", "-n", "60", "--temperature", "0", "--stop", " five")
     assert " five" not in stopped["text"]
 
@@ -101,12 +106,12 @@ def test_conversation_stops_an_answer_on_ctrl_c_and_goes_on(binary, smollm2):
 
 def test_ctrl_c_twice_ends_the_program(binary, smollm2):
     process = subprocess.Popen([binary, "run", smollm2, "--raw", "-p", "Once upon a time", "-n", "2000"],
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         process.stdout.read(20)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 130
+        assert process.wait(timeout=20) == 130, process.stderr.read()
     finally:
         process.kill()
         process.wait()

@@ -49,7 +49,8 @@ struct Row {
 };
 
 std::string OneLine(std::string text) {
-  std::replace_if(text.begin(), text.end(), [](char c) { return c == '\n' || c == '\t' || c == '|'; }, ' ');
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return c == '\n' || c == '\t' || c == '|'; }, ' ');
   return text;
 }
 
@@ -103,7 +104,8 @@ class Sweep {
     scratch_ = fs::temp_directory_path() / ("shoal-arch-" + std::to_string(getpid()));
     for (const llm_arch arch : llm_arch_all()) {
       const std::string name = llm_arch_name(arch);
-      if (arch != LLM_ARCH_UNKNOWN && (arguments_.only.empty() || arguments_.only == name)) architectures_.push_back(name);
+      if (arch != LLM_ARCH_UNKNOWN && (arguments_.only.empty() || arguments_.only == name))
+        architectures_.push_back(name);
     }
     std::sort(architectures_.begin(), architectures_.end());
   }
@@ -131,8 +133,8 @@ class Sweep {
   void One(const std::string& architecture) {
     const fs::path folder = scratch_ / architecture;
     fs::create_directories(folder);
-    const ChildResult made = RunChild(
-        {arguments_.generator, "-a", architecture, "-o", folder.string(), "-s", kSeed}, kGeneratorSecondsMax);
+    const ChildResult made =
+        RunChild({arguments_.generator, "-a", architecture, "-o", folder.string(), "-s", kSeed}, kGeneratorSecondsMax);
     std::vector<fs::path> models;
     for (const auto& entry : fs::directory_iterator(folder)) models.push_back(entry.path());
     std::sort(models.begin(), models.end());
@@ -177,12 +179,17 @@ std::string Page(const std::vector<Row>& rows) {
   }
   std::ostringstream page;
   page << "# Architectures\n\n"
-       << "Which models can be cut into stages, and where. Written by `shoal_arch_sweep --write` (tests/golden/arch), which\n"
+       << "Which models can be cut into stages, and where. Written by `shoal_arch_sweep --write` (tests/golden/arch), "
+          "which\n"
        << "fails in the tests when this page is out of date.\n\n"
-       << "Each line is a tiny model with random weights, made by llama.cpp's own generator; most have 12 layers. *Exact*: as\n"
-       << "one stage, in two stages at every cut listed, and in three, the logits of 24 prefilled and 8 decoded tokens are\n"
-       << "those of the unsplit model on libllama to the bit (f32 hidden states, same batch shapes, same CPU). *Whole only*:\n"
-       << "the architecture runs on one stage. An architecture that is not listed has not been tested, and runs whole too.\n\n"
+       << "Each line is a tiny model with random weights, made by llama.cpp's own generator; most have 12 layers. "
+          "*Exact*: as\n"
+       << "one stage, in two stages at every cut listed, and in three, the logits of 48 prefilled and 8 decoded tokens "
+          "are\n"
+       << "those of the unsplit model on libllama to the bit (f32 hidden states, same batch shapes, same CPU). *Whole "
+          "only*:\n"
+       << "the architecture runs on one stage. An architecture that is not listed has not been tested, and runs whole "
+          "too.\n\n"
        << CountExact(rows) << " of " << rows.size() << " variants are exact.\n\n"
        << "| architecture | variant | result | cuts of this model | rule |\n|---|---|---|---|---|\n";
   for (const Row& row : rows) {
@@ -232,7 +239,8 @@ int RunSweep(const Arguments& arguments) {
   if (arguments.write) {
     std::ofstream(arguments.table, std::ios::binary) << page;
   } else if (!IsUpToDate(arguments.table, page)) {
-    problems.push_back(arguments.table + " is out of date: run shoal_arch_sweep with --write, and look at what changed");
+    problems.push_back(arguments.table +
+                       " is out of date: run shoal_arch_sweep with --write, and look at what changed");
   }
   for (const std::string& problem : problems) std::printf("FAILED: %s\n", problem.c_str());
   return problems.empty() ? 0 : 1;
@@ -244,12 +252,18 @@ int Main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
     const auto value = [&] { return i + 1 < argc ? std::string(argv[++i]) : std::string(); };
-    if (name == "--write") arguments.write = true;
-    else if (name == "--generator") arguments.generator = value();
-    else if (name == "--table") arguments.table = value();
-    else if (name == "--only") arguments.only = value();
-    else if (name == "--jobs") arguments.jobs = std::max(1, std::atoi(value().c_str()));
-    else if (name == "--variant") arguments.variant = value();
+    if (name == "--write")
+      arguments.write = true;
+    else if (name == "--generator")
+      arguments.generator = value();
+    else if (name == "--table")
+      arguments.table = value();
+    else if (name == "--only")
+      arguments.only = value();
+    else if (name == "--jobs")
+      arguments.jobs = std::max(1, std::atoi(value().c_str()));
+    else if (name == "--variant")
+      arguments.variant = value();
     else {
       std::fprintf(stderr, "unknown argument: %s\n", name.c_str());
       return 2;

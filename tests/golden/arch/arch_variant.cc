@@ -14,7 +14,7 @@
 namespace shoal::golden {
 namespace {
 
-constexpr std::int32_t kPrefill = 24, kDecode = 8;
+constexpr std::int32_t kPrefill = 48, kDecode = 8;  // the models' sliding window is 32
 constexpr std::uint32_t kTokenSeed = 5;
 constexpr std::int32_t kTokensBelow = 128;  // the smallest vocabulary; some graphs limit input tokens below n_vocab
 
@@ -37,7 +37,9 @@ struct Step {
 
 std::vector<Step> Steps(std::int32_t n_vocab) {
   std::mt19937 random(kTokenSeed);
-  const auto draw = [&] { return static_cast<TokenId>(random() % static_cast<std::uint32_t>(std::min(n_vocab, kTokensBelow))); };
+  const auto draw = [&] {
+    return static_cast<TokenId>(random() % static_cast<std::uint32_t>(std::min(n_vocab, kTokensBelow)));
+  };
   std::vector<Step> steps{{0, {}}};
   for (std::int32_t i = 0; i < kPrefill; ++i) steps[0].tokens.push_back(draw());
   for (std::int32_t i = 0; i < kDecode; ++i) steps.push_back({kPrefill + i, {draw()}});
@@ -141,7 +143,8 @@ std::string Ranges(const std::vector<std::int32_t>& numbers) {
 std::string Name(const std::vector<LayerRange>& stages) {
   if (stages.size() == 1) return "as one stage";
   std::string text = "cut at";
-  for (std::size_t i = 1; i < stages.size(); ++i) text.append(i > 1 ? "+" : " ").append(std::to_string(stages[i].first));
+  for (std::size_t i = 1; i < stages.size(); ++i)
+    text.append(i > 1 ? "+" : " ").append(std::to_string(stages[i].first));
   return text;
 }
 

@@ -17,7 +17,7 @@ struct VariantReport {
 // What the rules say of a model; runs nothing. Errors: as OpenModelFile.
 Result<VariantReport> ReadVariant(const std::string& path);
 
-// Runs 24 tokens of prefill and 8 of decode: as one stage, in two stages at every allowed cut, and in three. f32 hidden
+// Runs 48 tokens of prefill and 8 of decode: as one stage, in two stages at every allowed cut, and in three. f32 hidden
 // states, f16 KV, no flash attention, one thread. Blocks; libllama may abort the process.
 // Errors: kUnsupported (libllama does not run the unsplit model, or its logits say nothing), and those of the engine.
 Result<VariantReport> CompareVariant(const std::string& path);

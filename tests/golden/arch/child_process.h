@@ -7,9 +7,9 @@
 namespace shoal::golden {
 
 struct ChildResult {
-  bool ok = false;       // exited with 0
-  std::string output;    // of stdout
-  std::string failure;   // "exit code 2", "signal 6", "timed out"; empty if ok
+  bool ok = false;      // exited with 0
+  std::string output;   // of stdout
+  std::string failure;  // "exit code 2", "signal 6", "timed out"; empty if ok
 };
 
 // Blocks until the program ends; it gets SIGALRM after `limit_seconds`. stderr is dropped. Any thread.
