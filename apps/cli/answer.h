@@ -16,18 +16,18 @@ struct AnswerRequest {
   SamplingParams sampling;
   std::int32_t tokens_max = 0;
   std::vector<std::string> stops;
-  std::shared_ptr<const ChatPrompt> chat;    // null: raw text
+  std::shared_ptr<const ChatPrompt> chat;  // null: raw text
 };
 
 struct Answer {
-  std::string text;                  // raw: the text; chat: the message's content
-  ChatMessage message;               // chat only
-  std::vector<TokenId> tokens;       // all that were sampled, an end token included
-  std::vector<SampledToken> sampled; // the same with log-probabilities, when asked for
-  std::string finish;                // "stop", "length" or "interrupted"
+  std::string text;                   // raw: the text; chat: the message's content
+  ChatMessage message;                // chat only
+  std::vector<TokenId> tokens;        // all that were sampled, an end token included
+  std::vector<SampledToken> sampled;  // the same with log-probabilities, when asked for
+  std::string finish;                 // "stop", "length" or "interrupted"
   std::int32_t prompt_tokens = 0, reused_tokens = 0;
-  double prompt_s = 0;               // until the first token
-  double decode_s = 0;               // from the first token to the last
+  double prompt_s = 0;  // until the first token
+  double decode_s = 0;  // from the first token to the last
 };
 
 enum class TextKind { kContent, kReasoning };

@@ -16,7 +16,7 @@ namespace shoal::cli {
 
 // Options that every command with a running model has.
 struct ModelOptions {
-  std::string model;               // a path, or a name in SHOAL_HOME/models
+  std::string model;  // a path, or a name in SHOAL_HOME/models
   std::string stages = "1";
   std::int32_t context = 0;
   std::int32_t threads = 0;
@@ -24,8 +24,8 @@ struct ModelOptions {
   std::int32_t micro_batch = 64;
   std::string wire = "f16";
   std::string kv = "f16";
-  std::string cpus;                // "0,1/2,3": cores of each stage
-  std::string memory;              // "2G"
+  std::string cpus;    // "0,1/2,3": cores of each stage
+  std::string memory;  // "2G"
   std::string chat_template_file;
   bool no_flash_attention = false;
   bool reproducible = false;
@@ -42,9 +42,9 @@ struct RunOptions {
   bool json = false;
   std::int32_t tokens_max = 0;
   std::vector<std::string> stops;
-  std::vector<std::string> logit_bias;   // "TOKEN=BIAS"
+  std::vector<std::string> logit_bias;  // "TOKEN=BIAS"
   std::string grammar_file, json_schema;
-  std::int64_t seed = -1;                // -1: random
+  std::int64_t seed = -1;  // -1: random
   SamplingParams sampling;
 };
 

@@ -37,8 +37,12 @@ std::string Bash(const std::vector<Command>& commands) {
     cases += "    " + c.name + ") words='" + Join(c.options) + "' ;;\n";
   }
   return "_shoal() {\n  local cur=${COMP_WORDS[COMP_CWORD]} words=''\n"
-         "  if [ \"$COMP_CWORD\" -eq 1 ]; then\n    COMPREPLY=($(compgen -W '" + names + "' -- \"$cur\"))\n    return\n  fi\n"
-         "  case ${COMP_WORDS[1]} in\n" + cases + "  esac\n"
+         "  if [ \"$COMP_CWORD\" -eq 1 ]; then\n    COMPREPLY=($(compgen -W '" +
+         names +
+         "' -- \"$cur\"))\n    return\n  fi\n"
+         "  case ${COMP_WORDS[1]} in\n" +
+         cases +
+         "  esac\n"
          "  case $cur in\n    -*) COMPREPLY=($(compgen -W \"$words\" -- \"$cur\")) ;;\n"
          "    *) COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n  esac\n}\ncomplete -o filenames -F _shoal shoal\n";
 }
@@ -49,10 +53,11 @@ std::string Zsh(const std::vector<Command>& commands) {
     names += "    '" + c.name + ":" + c.description + "'\n";
     cases += "    " + c.name + ") compadd -- " + Join(c.options) + " ;;\n";
   }
-  return "#compdef shoal\n_shoal() {\n  local -a commands=(\n" + names + "  )\n"
+  return "#compdef shoal\n_shoal() {\n  local -a commands=(\n" + names +
+         "  )\n"
          "  if (( CURRENT == 2 )); then\n    _describe command commands\n    return\n  fi\n"
-         "  if [[ $words[CURRENT] != -* ]]; then\n    _files\n    return\n  fi\n  case $words[2] in\n" + cases +
-         "  esac\n}\ncompdef _shoal shoal\n";
+         "  if [[ $words[CURRENT] != -* ]]; then\n    _files\n    return\n  fi\n  case $words[2] in\n" +
+         cases + "  esac\n}\ncompdef _shoal shoal\n";
 }
 
 std::string Fish(const std::vector<Command>& commands) {

@@ -23,15 +23,28 @@ std::string CutsText(const SplitRules& rules, std::int32_t n_layer) {
 void PrintJson(const ModelInfo& info, const SplitRules& rules) {
   const LayerRange all{0, info.n_layer};
   const nlohmann::json json{
-      {"path", info.path}, {"name", info.name}, {"architecture", info.architecture},
-      {"quantization", info.quantization}, {"layers", info.n_layer}, {"embedding_length", info.n_embd},
-      {"vocabulary", info.n_vocab}, {"heads", info.n_head}, {"context_length", info.n_ctx_train},
-      {"experts", info.n_expert}, {"parameters", info.parameters}, {"file_bytes", info.file_bytes},
-      {"layer_bytes", info.layer_bytes}, {"embedding_bytes", info.embedding_bytes},
-      {"output_bytes", info.output_bytes}, {"tied_output", info.tied_output}, {"recurrent", info.recurrent},
-      {"kv_bytes_per_token", {{"f16", info.KvBytesPerToken(all, KvType::kF16)},
-                              {"q8_0", info.KvBytesPerToken(all, KvType::kQ8_0)}}},
-      {"splittable", rules.splittable}, {"reason", rules.reason}, {"cuts", rules.cuts}};
+      {"path", info.path},
+      {"name", info.name},
+      {"architecture", info.architecture},
+      {"quantization", info.quantization},
+      {"layers", info.n_layer},
+      {"embedding_length", info.n_embd},
+      {"vocabulary", info.n_vocab},
+      {"heads", info.n_head},
+      {"context_length", info.n_ctx_train},
+      {"experts", info.n_expert},
+      {"parameters", info.parameters},
+      {"file_bytes", info.file_bytes},
+      {"layer_bytes", info.layer_bytes},
+      {"embedding_bytes", info.embedding_bytes},
+      {"output_bytes", info.output_bytes},
+      {"tied_output", info.tied_output},
+      {"recurrent", info.recurrent},
+      {"kv_bytes_per_token",
+       {{"f16", info.KvBytesPerToken(all, KvType::kF16)}, {"q8_0", info.KvBytesPerToken(all, KvType::kQ8_0)}}},
+      {"splittable", rules.splittable},
+      {"reason", rules.reason},
+      {"cuts", rules.cuts}};
   std::printf("%s\n", json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
 }
 
@@ -43,7 +56,8 @@ void PrintText(const ModelInfo& info, const SplitRules& rules) {
       {"size", ": " + FormatBytes(info.file_bytes) + ", " + info.quantization + ", " +
                    std::to_string(info.parameters / 1000000) + " M parameters"},
       {"layers", ": " + std::to_string(info.n_layer) + " of width " + std::to_string(info.n_embd)},
-      {"vocabulary", ": " + std::to_string(info.n_vocab) + (info.tied_output ? ", embeddings serve as output too" : "")},
+      {"vocabulary",
+       ": " + std::to_string(info.n_vocab) + (info.tied_output ? ", embeddings serve as output too" : "")},
       {"context", ": " + std::to_string(info.n_ctx_train) + " tokens"},
       {"KV cache", ": " + FormatBytes(info.KvBytesPerToken(all, KvType::kF16)) + " a token (f16), " +
                        FormatBytes(info.KvBytesPerToken(all, KvType::kQ8_0)) + " (q8_0)"},

@@ -43,8 +43,8 @@ Result<std::string> ResolveModel(const std::string& name) {
   for (const std::string& path : {base, base + ".gguf"}) {
     if (name.find('/') == std::string::npos && IsFile(path)) return path;
   }
-  return Error{ErrorCode::kNotFound,
-               "there is no model '" + name + "': give the path of a GGUF file, or put it into " + ShoalHome() + "/models"};
+  return Error{ErrorCode::kNotFound, "there is no model '" + name + "': give the path of a GGUF file, or put it into " +
+                                         ShoalHome() + "/models"};
 }
 
 Result<std::string> ReadTextFile(const std::string& path) {
@@ -55,7 +55,8 @@ Result<std::string> ReadTextFile(const std::string& path) {
   while (in.read(buffer, sizeof buffer) || in.gcount() > 0) {
     text.append(buffer, static_cast<std::size_t>(in.gcount()));
     if (text.size() > kTextFileBytesMax) {
-      return Error{ErrorCode::kInvalidArgument, "the file '" + path + "' is longer than " + FormatBytes(kTextFileBytesMax)};
+      return Error{ErrorCode::kInvalidArgument,
+                   "the file '" + path + "' is longer than " + FormatBytes(kTextFileBytesMax)};
     }
   }
   return text;
@@ -74,8 +75,9 @@ Result<std::vector<std::vector<int>>> ParseCpus(const std::string& text) {
         parsed = std::from_chars(parsed.ptr + 1, end, last);
       }
       if (parsed.ec != std::errc{} || parsed.ptr != end || first < 0 || last < first || last > kCpuMax) {
-        return Error{ErrorCode::kInvalidArgument,
-                     "'" + text + "' names no cores; write them as 0,1/2-3: cores of a stage by commas, stages by slashes"};
+        return Error{
+            ErrorCode::kInvalidArgument,
+            "'" + text + "' names no cores; write them as 0,1/2-3: cores of a stage by commas, stages by slashes"};
       }
       for (int cpu = first; cpu <= last; ++cpu) cpus.push_back(cpu);
     }
@@ -118,9 +120,7 @@ Result<NodeOptions> MakeNodeOptions(const ModelOptions& options) {
   SHOAL_ASSIGN_OR_RETURN(placement.wire_type, ParseWireType(options.wire));
   SHOAL_ASSIGN_OR_RETURN(placement.kv_type, ParseKvType(options.kv));
   SHOAL_ASSIGN_OR_RETURN(placement.cpus, ParseCpus(options.cpus));
-  if (!options.memory.empty()) {
-    SHOAL_ASSIGN_OR_RETURN(placement.memory_bytes_max, ParseBytes(options.memory));
-  }
+  if (!options.memory.empty()) { SHOAL_ASSIGN_OR_RETURN(placement.memory_bytes_max, ParseBytes(options.memory)); }
   return node;
 }
 

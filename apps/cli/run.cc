@@ -80,12 +80,18 @@ Json StagesJson(const std::vector<StageReport>& stages) {
   Json list = Json::array();
   for (const StageReport& s : stages) {
     list.push_back({{"layers", std::to_string(s.layers.first) + "-" + std::to_string(s.layers.last - 1)},
-                    {"first", s.layers.first}, {"last", s.layers.last - 1}, {"threads", s.threads},
-                    {"weight_bytes", s.memory.weight_bytes}, {"kv_bytes", s.memory.kv_bytes},
-                    {"compute_bytes", s.memory.compute_bytes}, {"batches", s.stats.batches}, {"rows", s.stats.rows},
+                    {"first", s.layers.first},
+                    {"last", s.layers.last - 1},
+                    {"threads", s.threads},
+                    {"weight_bytes", s.memory.weight_bytes},
+                    {"kv_bytes", s.memory.kv_bytes},
+                    {"compute_bytes", s.memory.compute_bytes},
+                    {"batches", s.stats.batches},
+                    {"rows", s.stats.rows},
                     {"compute_s", static_cast<double>(s.stats.compute_us) / 1e6},
                     {"wait_s", static_cast<double>(s.stats.wait_us) / 1e6},
-                    {"wire_s", static_cast<double>(s.stats.wire_us) / 1e6}, {"bytes_out", s.stats.bytes_out}});
+                    {"wire_s", static_cast<double>(s.stats.wire_us) / 1e6},
+                    {"bytes_out", s.stats.bytes_out}});
   }
   return list;
 }
@@ -95,24 +101,29 @@ double PerSecond(double count, double seconds) { return seconds > 0 ? count / se
 Json TimingsJson(const Answer& answer, double load_s) {
   const auto computed = static_cast<double>(answer.prompt_tokens - answer.reused_tokens);
   const double decoded = answer.tokens.empty() ? 0 : static_cast<double>(answer.tokens.size()) - 1;
-  return {{"load_s", load_s}, {"prompt_s", answer.prompt_s}, {"decode_s", answer.decode_s},
+  return {{"load_s", load_s},
+          {"prompt_s", answer.prompt_s},
+          {"decode_s", answer.decode_s},
           {"prompt_tokens_per_s", PerSecond(computed, answer.prompt_s)},
-          {"decode_tokens_per_s", PerSecond(decoded, answer.decode_s)}, {"reused_tokens", answer.reused_tokens}};
+          {"decode_tokens_per_s", PerSecond(decoded, answer.decode_s)},
+          {"reused_tokens", answer.reused_tokens}};
 }
 
 Json LogprobsJson(const Answer& answer) {
   Json list = Json::array();
   for (const SampledToken& token : answer.sampled) {
     Json alternatives = Json::array();
-    for (const TokenLogprob& a : token.alternatives) alternatives.push_back({{"token", a.token}, {"logprob", a.logprob}});
+    for (const TokenLogprob& a : token.alternatives)
+      alternatives.push_back({{"token", a.token}, {"logprob", a.logprob}});
     list.push_back({{"token", token.token}, {"logprob", token.logprob}, {"alternatives", std::move(alternatives)}});
   }
   return list;
 }
 
 void PrintJson(const Node& node, const Answer& answer, const SamplingParams& sampling, double load_s) {
-  Json json{{"model", node.model().id}, {"text", answer.text}, {"tokens", answer.tokens},
-            {"prompt_tokens", answer.prompt_tokens}, {"finish", answer.finish}, {"seed", sampling.seed}};
+  Json json{{"model", node.model().id}, {"text", answer.text},
+            {"tokens", answer.tokens},  {"prompt_tokens", answer.prompt_tokens},
+            {"finish", answer.finish},  {"seed", sampling.seed}};
   if (!answer.message.reasoning.empty()) json["reasoning"] = answer.message.reasoning;
   if (sampling.logprobs >= 0) json["logprobs"] = LogprobsJson(answer);
   json["timings"] = TimingsJson(answer, load_s);
@@ -138,8 +149,10 @@ TextSink PrintingSink() {
 }
 
 int Converse(Node& node, Conversation& conversation, bool quiet) {
-  std::fprintf(stderr, "%s, %zu stage(s). Ctrl-C stops an answer, twice the program; /stages shows where time goes; "
-               "an empty line or Ctrl-D ends.\n", node.model().id.c_str(), node.Report().size());
+  std::fprintf(stderr,
+               "%s, %zu stage(s). Ctrl-C stops an answer, twice the program; /stages shows where time goes; "
+               "an empty line or Ctrl-D ends.\n",
+               node.model().id.c_str(), node.Report().size());
   while (!Interrupted()) {
     const std::optional<std::string> line = ReadLine("> ");
     if (!line || line->empty()) break;
@@ -161,7 +174,8 @@ int Converse(Node& node, Conversation& conversation, bool quiet) {
 
 int AnswerOnce(Node& node, Conversation& conversation, const RunOptions& options, const std::string& prompt,
                const SamplingParams& sampling, double load_s) {
-  const Result<Answer> answer = conversation.Ask(prompt, options.json ? [](TextKind, const std::string&) {} : PrintingSink());
+  const Result<Answer> answer =
+      conversation.Ask(prompt, options.json ? [](TextKind, const std::string&) {} : PrintingSink());
   if (!answer.ok()) return Fail(answer.error());
   if (options.json) {
     PrintJson(node, *answer, sampling, load_s);

@@ -14,9 +14,7 @@ namespace {
 
 constexpr int kDrainMs = 2000;
 
-bool IsLoopback(const std::string& host) {
-  return host == "localhost" || host == "::1" || host.rfind("127.", 0) == 0;
-}
+bool IsLoopback(const std::string& host) { return host == "localhost" || host == "::1" || host.rfind("127.", 0) == 0; }
 
 Result<std::shared_ptr<Node>> OpenNode(const ServeOptions& options) {
   SHOAL_ASSIGN_OR_RETURN(NodeOptions node_options, MakeNodeOptions(options.model));
@@ -55,7 +53,8 @@ int RunServe(const ServeOptions& options) {
       std::fputs("shoal: anyone who reaches this address can use the model; --api-key asks for a key\n", stderr);
     }
   }
-  std::printf("shoal serves %s at http://%s:%d/v1\n", (*node)->model().id.c_str(), options.host.c_str(), server->port());
+  std::printf("shoal serves %s at http://%s:%d/v1\n", (*node)->model().id.c_str(), options.host.c_str(),
+              server->port());
   std::fflush(stdout);
   while (!Interrupted()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
   server->Stop(kDrainMs);

@@ -21,15 +21,15 @@ namespace shoal {
 struct GenerateOptions {
   std::vector<TokenId> prompt;
   SamplingParams sampling;
-  std::int32_t tokens_max = 0;        // 0: until the context is full
+  std::int32_t tokens_max = 0;  // 0: until the context is full
 };
 
 enum class GenerationEnd { kStop, kLength, kCancelled, kError };
 
 struct GenerationEvent {
   std::optional<SampledToken> token;
-  std::optional<GenerationEnd> end;   // may come with the last token
-  Error error;                        // with kError
+  std::optional<GenerationEnd> end;  // may come with the last token
+  Error error;                       // with kError
 };
 
 // A running generation. Destroying it cancels it and frees its slot. One thread.
@@ -42,7 +42,7 @@ class GenerationHandle {
 };
 
 struct ModelCard {
-  std::string id;            // as clients name it
+  std::string id;  // as clients name it
   std::int64_t created_s = 0;
   std::int32_t context_tokens_max = 0;
 };

@@ -32,7 +32,8 @@ std::optional<ApiError> Prepare(const Backend& backend, Session& session) {
   }
   if (request.chat.messages_json.size() > static_cast<std::size_t>(card.context_tokens_max) * kBytesPerTokenMax) {
     return FromError({ErrorCode::kContextFull, "The messages are too long for a context of " +
-                      std::to_string(card.context_tokens_max) + " tokens."}, "messages");
+                                                   std::to_string(card.context_tokens_max) + " tokens."},
+                     "messages");
   }
   SamplingParams sampling = request.sampling;
   auto prompt = chat_template->Render(request.chat);
@@ -67,11 +68,14 @@ std::vector<ChatChoice> MakeChoices(const Session& session) {
 Reply Collect(Session& session, const ClientLink& link) {
   std::vector<ChatChoice> choices = MakeChoices(session);
   std::vector<ChatAnswer> answers(choices.size());
-  const auto outcome = session.run->Run(link, [&](std::size_t index, ChoiceStep& step) {
-    choices[index].Add(step);
-    std::move(step.tokens.begin(), step.tokens.end(), std::back_inserter(answers[index].tokens));
-    return true;
-  }, [] { return true; });
+  const auto outcome = session.run->Run(
+      link,
+      [&](std::size_t index, ChoiceStep& step) {
+        choices[index].Add(step);
+        std::move(step.tokens.begin(), step.tokens.end(), std::back_inserter(answers[index].tokens));
+        return true;
+      },
+      [] { return true; });
   if (outcome == GenerationRun::Outcome::kFailed) return ErrorReply(FromError(session.run->error()));
   if (outcome == GenerationRun::Outcome::kGone) return ErrorReply(FromStatus(503, "The server is stopping."));
   for (std::size_t i = 0; i < choices.size(); ++i) {
@@ -89,14 +93,18 @@ void Stream(Session& session, const ClientLink& link, EventSink& sink) {
   for (std::size_t i = 0; i < choices.size(); ++i) {
     if (!sink.Write(ChatRoleEvent(session.head, i))) return;
   }
-  const auto outcome = session.run->Run(link, [&](std::size_t index, ChoiceStep& step) {
-    const ChatDelta delta = choices[index].Add(step);
-    if (!delta.empty() || !step.tokens.empty()) {
-      if (!sink.Write(ChatDeltaEvent(session.head, index, delta, logprobs ? &step.tokens : nullptr, ""))) return false;
-    }
-    if (!step.end) return true;
-    return sink.Write(ChatDeltaEvent(session.head, index, {}, nullptr, choices[index].finish_reason()));
-  }, [&] { return sink.Write(kKeepAliveEvent); });
+  const auto outcome = session.run->Run(
+      link,
+      [&](std::size_t index, ChoiceStep& step) {
+        const ChatDelta delta = choices[index].Add(step);
+        if (!delta.empty() || !step.tokens.empty()) {
+          if (!sink.Write(ChatDeltaEvent(session.head, index, delta, logprobs ? &step.tokens : nullptr, "")))
+            return false;
+        }
+        if (!step.end) return true;
+        return sink.Write(ChatDeltaEvent(session.head, index, {}, nullptr, choices[index].finish_reason()));
+      },
+      [&] { return sink.Write(kKeepAliveEvent); });
   if (outcome == GenerationRun::Outcome::kFailed) sink.Write(ErrorEvent(FromError(session.run->error())));
   if (outcome != GenerationRun::Outcome::kDone) return;
   if (session.request.include_usage) sink.Write(UsageEvent(session.head, true, session.run->usage()));

@@ -43,7 +43,7 @@ void ChatChoice::Merge(ChatDelta& delta) {
       continue;
     }
     ToolCall& known = message_.tool_calls[call.index];
-    call.id.clear();   // said once, with the call's first piece
+    call.id.clear();  // said once, with the call's first piece
     known.name += call.name;
     known.arguments += call.arguments;
   }

@@ -27,8 +27,8 @@ class ChatChoice {
   void Merge(ChatDelta& delta);
 
   ChatStream stream_;
-  std::string text_;        // all of it, for when it cannot be parsed
-  bool plain_ = false;      // the parser refused the text: no more parsing
+  std::string text_;    // all of it, for when it cannot be parsed
+  bool plain_ = false;  // the parser refused the text: no more parsing
   ChatMessage message_;
   std::string finish_reason_;
 };

@@ -9,7 +9,10 @@ namespace shoal {
 
 Choice::Choice(std::unique_ptr<GenerationHandle> handle, std::shared_ptr<const Vocabulary> vocabulary,
                std::vector<std::string> stops, std::vector<TokenId> preserved, bool logprobs)
-    : handle_(std::move(handle)), vocabulary_(vocabulary), preserved_(preserved), logprobs_(logprobs),
+    : handle_(std::move(handle)),
+      vocabulary_(vocabulary),
+      preserved_(preserved),
+      logprobs_(logprobs),
       detokenizer_(std::move(vocabulary), std::move(stops), false, std::move(preserved)) {}
 
 void Choice::Report(const SampledToken& token, std::string piece) {
@@ -52,8 +55,8 @@ std::optional<ChoiceStep> Choice::Next(std::chrono::milliseconds timeout) {
     return step;
   }
   shown_bytes_ += step.text.size();
-  const auto first_hidden = std::find_if(pending_.begin(), pending_.end(),
-                                         [&](const Pending& p) { return p.offset_bytes >= shown_bytes_; });
+  const auto first_hidden =
+      std::find_if(pending_.begin(), pending_.end(), [&](const Pending& p) { return p.offset_bytes >= shown_bytes_; });
   for (auto it = pending_.begin(); it != first_hidden; ++it) step.tokens.push_back(std::move(it->report));
   pending_.erase(pending_.begin(), first_hidden);
   return step;

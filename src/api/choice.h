@@ -16,19 +16,22 @@ namespace shoal {
 
 // A generated token as the client may see it, when it asked for log-probabilities.
 struct TokenReport {
-  struct Alternative { std::string bytes; float logprob = 0; };
-  std::string bytes;                      // possibly part of a UTF-8 character
+  struct Alternative {
+    std::string bytes;
+    float logprob = 0;
+  };
+  std::string bytes;  // possibly part of a UTF-8 character
   float logprob = 0;
   std::vector<Alternative> alternatives;  // most likely first
   std::size_t offset_characters = 0;      // where it begins in the choice's text
 };
 
 struct ChoiceStep {
-  std::string text;                       // whole UTF-8 characters, never part of a stop string
-  std::vector<TokenReport> tokens;        // those whose text begins in what has been shown so far
-  std::int32_t generated = 0;             // tokens sampled in this step
-  std::optional<GenerationEnd> end;       // nothing follows
-  Error error;                            // with kError
+  std::string text;                  // whole UTF-8 characters, never part of a stop string
+  std::vector<TokenReport> tokens;   // those whose text begins in what has been shown so far
+  std::int32_t generated = 0;        // tokens sampled in this step
+  std::optional<GenerationEnd> end;  // nothing follows
+  Error error;                       // with kError
 };
 
 class Choice {
@@ -54,8 +57,11 @@ class Choice {
   bool logprobs_;
   Detokenizer detokenizer_;
   std::int32_t reused_tokens_ = 0;
-  struct Pending { TokenReport report; std::size_t offset_bytes; };
-  std::vector<Pending> pending_;        // reports of tokens not yet shown
+  struct Pending {
+    TokenReport report;
+    std::size_t offset_bytes;
+  };
+  std::vector<Pending> pending_;  // reports of tokens not yet shown
   std::size_t generated_bytes_ = 0, generated_characters_ = 0, shown_bytes_ = 0;
 };
 

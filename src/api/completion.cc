@@ -16,7 +16,7 @@ constexpr std::size_t kBytesPerTokenMax = 256;
 struct Session {
   CompletionRequest request;
   AnswerHead head;
-  std::vector<std::string> echoes;         // by prompt; empty unless asked for
+  std::vector<std::string> echoes;  // by prompt; empty unless asked for
   std::unique_ptr<GenerationRun> run;
 };
 
@@ -33,7 +33,9 @@ std::optional<ApiError> PromptTokens(const Backend& backend, PromptInput& input)
   const auto context_tokens = static_cast<std::size_t>(backend.model().context_tokens_max);
   if (input.text.size() > context_tokens * kBytesPerTokenMax) {
     return FromError({ErrorCode::kContextFull, "The prompt has " + std::to_string(input.text.size()) +
-                      " bytes, too many for a context of " + std::to_string(context_tokens) + " tokens."}, "prompt");
+                                                   " bytes, too many for a context of " +
+                                                   std::to_string(context_tokens) + " tokens."},
+                     "prompt");
   }
   if (input.tokens.empty()) {
     auto tokens = vocabulary.Tokenize(input.text, true, true);
@@ -45,7 +47,8 @@ std::optional<ApiError> PromptTokens(const Backend& backend, PromptInput& input)
   for (const TokenId token : input.tokens) {
     if (token >= vocabulary.size()) {
       return InvalidRequest("Token " + std::to_string(token) + " is not in the vocabulary of " +
-                            std::to_string(vocabulary.size()) + " tokens.", "prompt");
+                                std::to_string(vocabulary.size()) + " tokens.",
+                            "prompt");
     }
   }
   return std::nullopt;
@@ -65,8 +68,10 @@ std::optional<ApiError> Prepare(const Backend& backend, Session& session) {
     if (auto error = PromptTokens(backend, input)) return error;
     std::string& echo = session.echoes.emplace_back();
     if (!request.echo) continue;
-    if (given_as_text) echo = input.text;
-    else for (const TokenId token : input.tokens) echo += backend.vocabulary().Piece(token, true);
+    if (given_as_text)
+      echo = input.text;
+    else
+      for (const TokenId token : input.tokens) echo += backend.vocabulary().Piece(token, true);
   }
   session.head = {MakeId("cmpl-"), backend.model().id, std::time(nullptr), request.include_usage};
   return std::nullopt;
@@ -106,13 +111,16 @@ Reply Collect(Session& session, const ClientLink& link) {
   const auto choices = static_cast<std::size_t>(session.request.choices);
   std::vector<CompletionAnswer> answers(session.request.prompts.size() * choices);
   for (std::size_t i = 0; i < answers.size(); ++i) answers[i].text = session.echoes[i / choices];
-  const auto outcome = session.run->Run(link, [&](std::size_t index, ChoiceStep& step) {
-    CompletionAnswer& answer = answers[index];
-    answer.text += step.text;
-    std::move(step.tokens.begin(), step.tokens.end(), std::back_inserter(answer.tokens));
-    if (step.end) answer.finish_reason = FinishReason(*step.end);
-    return true;
-  }, [] { return true; });
+  const auto outcome = session.run->Run(
+      link,
+      [&](std::size_t index, ChoiceStep& step) {
+        CompletionAnswer& answer = answers[index];
+        answer.text += step.text;
+        std::move(step.tokens.begin(), step.tokens.end(), std::back_inserter(answer.tokens));
+        if (step.end) answer.finish_reason = FinishReason(*step.end);
+        return true;
+      },
+      [] { return true; });
   if (outcome == GenerationRun::Outcome::kFailed) return ErrorReply(FromError(session.run->error()));
   if (outcome == GenerationRun::Outcome::kGone) return ErrorReply(FromStatus(503, "The server is stopping."));
   Reply reply;
@@ -128,11 +136,14 @@ void Stream(Session& session, const ClientLink& link, EventSink& sink) {
       if (!sink.Write(CompletionEvent(session.head, i, session.echoes[i / choices], nullptr, ""))) return;
     }
   }
-  const auto outcome = session.run->Run(link, [&](std::size_t index, ChoiceStep& step) {
-    if (step.text.empty() && step.tokens.empty() && !step.end) return true;
-    return sink.Write(CompletionEvent(session.head, index, step.text, logprobs ? &step.tokens : nullptr,
-                                      step.end ? FinishReason(*step.end) : ""));
-  }, [&] { return sink.Write(kKeepAliveEvent); });
+  const auto outcome = session.run->Run(
+      link,
+      [&](std::size_t index, ChoiceStep& step) {
+        if (step.text.empty() && step.tokens.empty() && !step.end) return true;
+        return sink.Write(CompletionEvent(session.head, index, step.text, logprobs ? &step.tokens : nullptr,
+                                          step.end ? FinishReason(*step.end) : ""));
+      },
+      [&] { return sink.Write(kKeepAliveEvent); });
   if (outcome == GenerationRun::Outcome::kFailed) sink.Write(ErrorEvent(FromError(session.run->error())));
   if (outcome != GenerationRun::Outcome::kDone) return;
   if (session.request.include_usage) sink.Write(UsageEvent(session.head, false, session.run->usage()));
@@ -146,16 +157,22 @@ bool IsServedModel(const ModelCard& card, std::string_view name) {
 }
 
 ApiError ModelNotFound(std::string_view name) {
-  return {404, "The model '" + std::string(name) + "' is not served here; GET /v1/models lists what is.",
-          "invalid_request_error", "model", "model_not_found", 0};
+  return {404,
+          "The model '" + std::string(name) + "' is not served here; GET /v1/models lists what is.",
+          "invalid_request_error",
+          "model",
+          "model_not_found",
+          0};
 }
 
 std::optional<ApiError> CheckSampling(const Backend& backend, bool seed_given, SamplingParams& sampling) {
   if (!seed_given) sampling.seed = RandomSeed();
   for (const LogitBias& bias : sampling.logit_bias) {
     if (bias.token >= backend.vocabulary().size()) {
-      return InvalidRequest("'logit_bias' names token " + std::to_string(bias.token) + ", which is not in the "
-                            "vocabulary.", "logit_bias");
+      return InvalidRequest("'logit_bias' names token " + std::to_string(bias.token) +
+                                ", which is not in the "
+                                "vocabulary.",
+                            "logit_bias");
     }
   }
   const Status status = Validate(sampling);

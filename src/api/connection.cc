@@ -2,11 +2,11 @@
 #include "api/connection.h"
 
 #include <arpa/inet.h>
-#include <cerrno>
 #include <netdb.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <cerrno>
 
 #include <algorithm>
 
@@ -16,7 +16,7 @@ namespace {
 #ifdef MSG_NOSIGNAL
 constexpr int kSendFlags = MSG_NOSIGNAL;
 #else
-constexpr int kSendFlags = 0;   // cpp-httplib ignores SIGPIPE
+constexpr int kSendFlags = 0;  // cpp-httplib ignores SIGPIPE
 #endif
 
 constexpr std::size_t kBufferBytes = 16U << 10;
@@ -37,8 +37,8 @@ bool Poll(socket_t sock, short events, std::chrono::milliseconds timeout) {
 
 void AddressText(const sockaddr_storage& address, socklen_t length, std::string& ip, int& port) {
   char text[NI_MAXHOST];
-  if (getnameinfo(reinterpret_cast<const sockaddr*>(&address), length, text, sizeof text, nullptr, 0,
-                  NI_NUMERICHOST) != 0) {
+  if (getnameinfo(reinterpret_cast<const sockaddr*>(&address), length, text, sizeof text, nullptr, 0, NI_NUMERICHOST) !=
+      0) {
     return;
   }
   ip = text;
@@ -102,7 +102,8 @@ ssize_t Connection::read(char* ptr, size_t size) {
       return -1;
     }
     ssize_t n = 0;
-    do n = ::recv(sock_, buffer_.data(), buffer_.size(), 0); while (n < 0 && errno == EINTR);
+    do n = ::recv(sock_, buffer_.data(), buffer_.size(), 0);
+    while (n < 0 && errno == EINTR);
     if (n <= 0) {
       error_ = n == 0 ? httplib::Error::ConnectionClosed : httplib::Error::Read;
       return n;

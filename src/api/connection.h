@@ -13,9 +13,9 @@
 namespace shoal {
 
 struct ConnectionLimits {
-  std::chrono::milliseconds read_timeout{10'000};    // for all headers of a request; then for its body, see below
-  std::chrono::milliseconds write_timeout{10'000};   // for a client to take anything at all
-  std::chrono::milliseconds idle_timeout{15'000};    // between requests
+  std::chrono::milliseconds read_timeout{10'000};   // for all headers of a request; then for its body, see below
+  std::chrono::milliseconds write_timeout{10'000};  // for a client to take anything at all
+  std::chrono::milliseconds idle_timeout{15'000};   // between requests
   std::size_t header_bytes_max = 64U << 10;
 };
 
@@ -69,11 +69,11 @@ class Connection final : public httplib::Stream {
   const ConnectionLimits limits_;
   const Clock::time_point opened_ = Clock::now();
   Clock::time_point phase_start_ = Clock::now();
-  std::size_t phase_bytes_ = 0;     // read from the socket since phase_start_
+  std::size_t phase_bytes_ = 0;  // read from the socket since phase_start_
   bool in_body_ = false;
   bool timed_out_ = false;
   std::vector<char> buffer_;
-  std::size_t begin_ = 0, end_ = 0; // what of buffer_ was read and not yet consumed
+  std::size_t begin_ = 0, end_ = 0;  // what of buffer_ was read and not yet consumed
 };
 
 // Address and port of either end; empty and 0 when unknown.

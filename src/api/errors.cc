@@ -21,29 +21,29 @@ ApiError FromError(const Error& error, std::string param) {
   switch (error.code) {
     case ErrorCode::kInvalidArgument:
     case ErrorCode::kUnsupported:
-    case ErrorCode::kCorrupt:
-      return InvalidRequest(error.message, std::move(param));
-    case ErrorCode::kContextFull:
-      return InvalidRequest(error.message, std::move(param), "context_length_exceeded");
-    case ErrorCode::kNotFound:
-      return {404, error.message, kInvalidType, std::move(param), "not_found", 0};
+    case ErrorCode::kCorrupt: return InvalidRequest(error.message, std::move(param));
+    case ErrorCode::kContextFull: return InvalidRequest(error.message, std::move(param), "context_length_exceeded");
+    case ErrorCode::kNotFound: return {404, error.message, kInvalidType, std::move(param), "not_found", 0};
     case ErrorCode::kOverloaded:
       return {429, error.message, "rate_limit_error", "", "rate_limit_exceeded", kRetryAfterS};
     case ErrorCode::kUnavailable:
     case ErrorCode::kCancelled:
     case ErrorCode::kStale:
     case ErrorCode::kKvFull:
-    case ErrorCode::kOutOfMemory:
-      return {503, error.message, kServerType, "", "unavailable", kRetryAfterS};
+    case ErrorCode::kOutOfMemory: return {503, error.message, kServerType, "", "unavailable", kRetryAfterS};
     case ErrorCode::kIo:
-    case ErrorCode::kInternal:
-      break;
+    case ErrorCode::kInternal: break;
   }
   return {500, error.message, kServerType, "", "internal_error", 0};
 }
 
 ApiError FromStatus(int status, std::string message) {
-  struct Row { int status; const char* type; const char* code; const char* message; };
+  struct Row {
+    int status;
+    const char* type;
+    const char* code;
+    const char* message;
+  };
   static constexpr Row kRows[] = {
       {400, kInvalidType, "bad_request", "The request is not valid HTTP."},
       {401, kInvalidType, "invalid_api_key", "A valid API key is needed: send Authorization: Bearer <key>."},

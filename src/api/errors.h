@@ -11,12 +11,12 @@
 namespace shoal {
 
 struct ApiError {
-  int status = 500;          // HTTP
-  std::string message;       // for a person
-  std::string type;          // OpenAI's family, e.g. "invalid_request_error"
-  std::string param;         // the field at fault, e.g. "messages[2].content"; empty: none (null in JSON)
-  std::string code;          // for programs, e.g. "context_length_exceeded"; empty: none (null in JSON)
-  int retry_after_s = 0;     // > 0: a Retry-After header
+  int status = 500;       // HTTP
+  std::string message;    // for a person
+  std::string type;       // OpenAI's family, e.g. "invalid_request_error"
+  std::string param;      // the field at fault, e.g. "messages[2].content"; empty: none (null in JSON)
+  std::string code;       // for programs, e.g. "context_length_exceeded"; empty: none (null in JSON)
+  int retry_after_s = 0;  // > 0: a Retry-After header
 };
 
 // 400: the request cannot be served as it stands, because of `param`.

@@ -9,8 +9,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-constexpr milliseconds kPollInterval{100};         // one choice left to wait for
-constexpr milliseconds kPollIntervalShared{10};    // several: none may be kept waiting behind another for long
+constexpr milliseconds kPollInterval{100};       // one choice left to wait for
+constexpr milliseconds kPollIntervalShared{10};  // several: none may be kept waiting behind another for long
 
 double SecondsSince(steady_clock::time_point start) {
   return std::chrono::duration<double>(steady_clock::now() - start).count();
@@ -34,7 +34,8 @@ std::variant<std::unique_ptr<GenerationRun>, ApiError> GenerationRun::Start(ApiC
   const std::size_t count = prompts.size() * static_cast<std::size_t>(choices);
   if (count > static_cast<std::size_t>(context.admission.generations_max())) {
     return InvalidRequest("The request asks for " + std::to_string(count) + " generations; this server runs at most " +
-                          std::to_string(context.admission.generations_max()) + " at once.", "n");
+                              std::to_string(context.admission.generations_max()) + " at once.",
+                          "n");
   }
   auto permit = context.admission.TryEnter(static_cast<int>(count));
   if (!permit) return FromError({ErrorCode::kOverloaded, "Too many requests are being answered. Try again shortly."});
@@ -110,7 +111,7 @@ GenerationRun::Outcome GenerationRun::Run(const ClientLink& link,
                                           const std::function<bool()>& idle) {
   auto last_progress = steady_clock::now();
   const auto gone = [&] {
-    choices_.clear();   // frees the slots
+    choices_.clear();  // frees the slots
     context_.metrics.disconnects.Add();
     return Outcome::kGone;
   };
@@ -142,7 +143,8 @@ GenerationRun::Outcome GenerationRun::Run(const ClientLink& link,
 RunUsage GenerationRun::usage() const {
   RunUsage usage = usage_;
   // The choices of one prompt count its tokens once, so its first choice speaks for them.
-  for (std::size_t i = 0; i < choices_.size(); i += choices_per_prompt_) usage.cached_tokens += choices_[i].reused_tokens();
+  for (std::size_t i = 0; i < choices_.size(); i += choices_per_prompt_)
+    usage.cached_tokens += choices_[i].reused_tokens();
   return usage;
 }
 

@@ -27,7 +27,7 @@ struct ApiContext {
 
 // The client's side of a request.
 struct ClientLink {
-  std::function<bool()> gone;   // it left, or the server stops: true for good once true
+  std::function<bool()> gone;  // it left, or the server stops: true for good once true
 };
 
 // Where a streamed answer goes. One thread.
@@ -43,19 +43,21 @@ struct Reply {
   int status = 200;
   std::string body;
   int retry_after_s = 0;
-  std::function<void(EventSink&)> stream;   // text/event-stream, when set
+  std::function<void(EventSink&)> stream;  // text/event-stream, when set
 };
 
 Reply ErrorReply(const ApiError& error);
 
 struct RunPrompt {
   std::vector<TokenId> tokens;
-  SamplingParams sampling;        // choice i of a prompt draws with seed + i
-  std::int32_t tokens_max = 0;    // as GenerateOptions
+  SamplingParams sampling;      // choice i of a prompt draws with seed + i
+  std::int32_t tokens_max = 0;  // as GenerateOptions
   std::vector<std::string> stops;
 };
 
-struct RunUsage { std::int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0; };
+struct RunUsage {
+  std::int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0;
+};
 
 class GenerationRun {
  public:
@@ -92,7 +94,7 @@ class GenerationRun {
   Admission::Permit permit_;
   std::vector<Choice> choices_;
   std::size_t choices_per_prompt_ = 1;
-  std::size_t turn_ = 0;                 // the choice to ask first
+  std::size_t turn_ = 0;  // the choice to ask first
   std::deque<std::pair<std::size_t, ChoiceStep>> ready_;
   RunUsage usage_;
   Error error_;

@@ -12,7 +12,7 @@
 namespace shoal {
 namespace {
 
-constexpr std::size_t kRefusersMax = 16;             // threads beyond connections_max, which only say 503
+constexpr std::size_t kRefusersMax = 16;  // threads beyond connections_max, which only say 503
 constexpr std::chrono::seconds kThreadIdle{10};
 constexpr std::chrono::milliseconds kLingerMax{2'000};
 constexpr std::chrono::milliseconds kRefuseLingerMax{200};
@@ -30,7 +30,7 @@ bool ConnectionThreads::enqueue(std::function<void()> job) {
       const auto self = threads_.emplace(threads_.end());
       try {
         *self = std::thread([this, self] { Work(self); });
-      } catch (const std::system_error&) {   // the system gives no more threads: refuse this one connection
+      } catch (const std::system_error&) {  // the system gives no more threads: refuse this one connection
         threads_.erase(self);
         return false;
       }
@@ -56,7 +56,7 @@ void ConnectionThreads::Work(std::list<std::thread>::iterator self) {
     lock.lock();
   }
   finished_.splice(finished_.end(), threads_, self);
-  wake_.notify_all();   // shutdown() waits for the last
+  wake_.notify_all();  // shutdown() waits for the last
 }
 
 void ConnectionThreads::shutdown() {
@@ -95,7 +95,8 @@ bool HttpServer::SetIdle(socket_t sock, bool idle) {
 void HttpServer::StopKeepingAlive() {
   const std::lock_guard lock(mutex_);
   stopping_ = true;
-  for (const auto& [sock, idle] : open_) if (idle) ::shutdown(sock, SHUT_RDWR);
+  for (const auto& [sock, idle] : open_)
+    if (idle) ::shutdown(sock, SHUT_RDWR);
 }
 
 void HttpServer::CloseAll() {
@@ -111,13 +112,13 @@ bool HttpServer::process_and_close_socket(socket_t sock) {
   }
   try {
     Serve(sock);
-  } catch (const std::exception& e) {   // from a handler's stream; its status line is already out
+  } catch (const std::exception& e) {  // from a handler's stream; its status line is already out
     Log(LogLevel::kError, "api", std::string("a connection failed: ") + e.what());
   }
   bool lingering = true;
   {
     const std::lock_guard lock(mutex_);
-    open_.erase(sock);   // before the descriptor may be reused
+    open_.erase(sock);  // before the descriptor may be reused
     connections_gauge_.Set(static_cast<double>(open_.size()));
     lingering = !closing_;
   }
@@ -132,7 +133,7 @@ void HttpServer::Serve(socket_t sock) {
   int remote_port = 0, local_port = 0;
   PeerAddress(sock, remote, remote_port);
   LocalAddress(sock, local, local_port);
-  auto wait = limits_.read_timeout;   // a new connection owes its first request
+  auto wait = limits_.read_timeout;  // a new connection owes its first request
   while (connection.AwaitRequest(wait)) {
     if (!SetIdle(sock, false)) return;
     connection.BeginHeaders();
@@ -145,10 +146,12 @@ void HttpServer::Serve(socket_t sock) {
 
 void HttpServer::Refuse(socket_t sock) {
   const std::string body = ErrorBody(FromStatus(503, "The server has all the connections it can serve."));
-  const std::string answer = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
-                             "Retry-After: 1\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+  const std::string answer =
+      "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
+      "Retry-After: 1\r\nContent-Length: " +
+      std::to_string(body.size()) + "\r\n\r\n" + body;
   Connection connection(sock, limits_);
-  connection.write(answer.data(), answer.size());   // fits an empty send buffer: does not block
+  connection.write(answer.data(), answer.size());  // fits an empty send buffer: does not block
   LingerAndClose(sock, kRefuseLingerMax);
 }
 

@@ -62,7 +62,7 @@ class HttpServer final : public httplib::Server {
   const std::size_t connections_max_;
   Gauge& connections_gauge_;
   std::mutex mutex_;
-  std::unordered_map<socket_t, bool> open_;   // socket -> idle
+  std::unordered_map<socket_t, bool> open_;  // socket -> idle
   bool stopping_ = false, closing_ = false;
 };
 

@@ -18,15 +18,18 @@ std::optional<ApiError> CheckLimits(std::string_view text) {
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
     if (in_string) {
-      if (c == '\\') ++i;
-      else if (c == '"') in_string = false;
+      if (c == '\\')
+        ++i;
+      else if (c == '"')
+        in_string = false;
       continue;
     }
     if (c == '"') in_string = true;
     if (c == '{' || c == '[') {
       if (depth == kJsonDepthMax) {
         return InvalidRequest("The JSON is nested deeper than " + std::to_string(kJsonDepthMax) + " levels, at byte " +
-                              std::to_string(i) + ".", "", "invalid_json");
+                                  std::to_string(i) + ".",
+                              "", "invalid_json");
       }
       is_object[depth] = c == '{';
       members[depth++] = 1;

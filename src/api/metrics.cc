@@ -7,7 +7,8 @@ ApiMetrics::ApiMetrics(MetricsRegistry& registry)
     : prompt_tokens(registry.GetCounter("shoal_prompt_tokens_total", "Prompt tokens of accepted requests.")),
       cached_tokens(registry.GetCounter("shoal_prompt_cached_tokens_total", "Prompt tokens that came from the cache.")),
       completion_tokens(registry.GetCounter("shoal_completion_tokens_total", "Tokens generated for clients.")),
-      disconnects(registry.GetCounter("shoal_client_disconnects_total", "Clients that left before their answer ended.")),
+      disconnects(
+          registry.GetCounter("shoal_client_disconnects_total", "Clients that left before their answer ended.")),
       requests_in_flight(registry.GetGauge("shoal_requests_in_flight", "Completions being answered now.")),
       connections(registry.GetGauge("shoal_http_connections", "Open HTTP connections.")),
       first_token_seconds(registry.GetHistogram("shoal_time_to_first_token_seconds",
@@ -18,8 +19,10 @@ ApiMetrics::ApiMetrics(MetricsRegistry& registry)
       registry_(registry) {}
 
 void ApiMetrics::CountRequest(const std::string& route, int status) {
-  registry_.GetCounter("shoal_http_requests_total", "HTTP requests by route and status.",
-                       "route=\"" + route + "\",status=\"" + std::to_string(status) + "\"").Add();
+  registry_
+      .GetCounter("shoal_http_requests_total", "HTTP requests by route and status.",
+                  "route=\"" + route + "\",status=\"" + std::to_string(status) + "\"")
+      .Add();
 }
 
 }  // namespace shoal

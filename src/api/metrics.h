@@ -22,8 +22,8 @@ class ApiMetrics {
   Counter& prompt_tokens;
   Counter& cached_tokens;
   Counter& completion_tokens;
-  Counter& disconnects;             // clients that left before the answer's end
-  Gauge& requests_in_flight;        // chat and text completions being answered
+  Counter& disconnects;       // clients that left before the answer's end
+  Gauge& requests_in_flight;  // chat and text completions being answered
   Gauge& connections;
   Histogram& first_token_seconds;
   Histogram& request_seconds;

@@ -103,8 +103,8 @@ void ReadCommon(FieldReader& fields, RequestCommon& out) {
 void ReadResponseFormat(FieldReader& fields, bool& json_object, std::string& json_schema) {
   const Json* format = fields.Object("response_format");
   if (format == nullptr) return;
-  const std::string type = format->contains("type") && (*format)["type"].is_string()
-                               ? (*format)["type"].get<std::string>() : "";
+  const std::string type =
+      format->contains("type") && (*format)["type"].is_string() ? (*format)["type"].get<std::string>() : "";
   if (type == "text") return;
   if (type == "json_object") {
     json_object = true;
@@ -144,7 +144,8 @@ bool ReadTokenArray(const Json& array, std::vector<TokenId>& tokens) {
 }
 
 void ReadPrompts(FieldReader& fields, std::vector<PromptInput>& prompts) {
-  static constexpr const char* kShape = "must be a string, an array of strings, an array of token ids, or an array of those.";
+  static constexpr const char* kShape =
+      "must be a string, an array of strings, an array of token ids, or an array of those.";
   const Json* value = fields.Find("prompt");
   if (value == nullptr) return fields.Fail("prompt", "is missing.");
   if (value->is_string()) {
@@ -161,8 +162,10 @@ void ReadPrompts(FieldReader& fields, std::vector<PromptInput>& prompts) {
   }
   for (const Json& prompt : *value) {
     PromptInput& input = prompts.emplace_back();
-    if (prompt.is_string()) input.text = prompt.get<std::string>();
-    else if (!prompt.is_array() || !ReadTokenArray(prompt, input.tokens)) return fields.Fail("prompt", kShape);
+    if (prompt.is_string())
+      input.text = prompt.get<std::string>();
+    else if (!prompt.is_array() || !ReadTokenArray(prompt, input.tokens))
+      return fields.Fail("prompt", kShape);
   }
 }
 
@@ -223,7 +226,8 @@ bool IsFunctionName(const Json& name) {
   if (!name.is_string()) return false;
   const auto& text = name.get_ref<const std::string&>();
   return !text.empty() && text.size() <= kNameBytesMax && std::all_of(text.begin(), text.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
+           c == '.';
   });
 }
 
@@ -240,8 +244,9 @@ void CheckTools(FieldReader& fields, const Json& tools) {
   if (tools.size() > kToolsMax) return fields.Fail("tools", "has more than " + std::to_string(kToolsMax) + " entries.");
   for (std::size_t i = 0; i < tools.size(); ++i) {
     if (FunctionName(tools[i]) == nullptr) {
-      return fields.Fail(Indexed("tools", i), "must be {\"type\": \"function\", \"function\": {\"name\": ...}} with a "
-                                              "name of 1 to 64 letters, digits, '_', '-' or '.'.");
+      return fields.Fail(Indexed("tools", i),
+                         "must be {\"type\": \"function\", \"function\": {\"name\": ...}} with a "
+                         "name of 1 to 64 letters, digits, '_', '-' or '.'.");
     }
     const Json& function = tools[i]["function"];
     const auto parameters = function.find("parameters");
@@ -255,8 +260,9 @@ void CheckTools(FieldReader& fields, const Json& tools) {
 void ChooseNamedTool(FieldReader& fields, const Json& choice, Json& tools, ChatRequest& chat) {
   const Json* name = FunctionName(choice);
   if (name == nullptr) {
-    return fields.Fail("tool_choice", "must be 'none', 'auto', 'required' or {\"type\": \"function\", \"function\": "
-                                      "{\"name\": ...}}.");
+    return fields.Fail("tool_choice",
+                       "must be 'none', 'auto', 'required' or {\"type\": \"function\", \"function\": "
+                       "{\"name\": ...}}.");
   }
   Json chosen = Json::array();
   for (Json& tool : tools) {
@@ -274,11 +280,16 @@ void ReadTools(FieldReader& fields, ChatRequest& chat) {
   if (const Json* given = fields.Array("tools")) tools = *given;
   CheckTools(fields, tools);
   if (const Json* choice = fields.Find("tool_choice")) {
-    if (*choice == "none") chat.tool_choice = ToolChoice::kNone;
-    else if (*choice == "auto") chat.tool_choice = ToolChoice::kAuto;
-    else if (tools.empty()) return fields.Fail("tool_choice", "is allowed only with 'tools'.");
-    else if (*choice == "required") chat.tool_choice = ToolChoice::kRequired;
-    else ChooseNamedTool(fields, *choice, tools, chat);
+    if (*choice == "none")
+      chat.tool_choice = ToolChoice::kNone;
+    else if (*choice == "auto")
+      chat.tool_choice = ToolChoice::kAuto;
+    else if (tools.empty())
+      return fields.Fail("tool_choice", "is allowed only with 'tools'.");
+    else if (*choice == "required")
+      chat.tool_choice = ToolChoice::kRequired;
+    else
+      ChooseNamedTool(fields, *choice, tools, chat);
   }
   fields.Bool("parallel_tool_calls", chat.parallel_tool_calls);
   if (!tools.empty()) chat.tools_json = DumpText(tools);
@@ -328,9 +339,7 @@ std::optional<ApiError> ParseCompletionRequest(std::string_view body, Completion
   fields.Bool("echo", out.echo);
   std::int32_t logprobs = -1;
   if (fields.Integer("logprobs", 0, kLogprobsMax, logprobs)) out.sampling.logprobs = logprobs;
-  if (out.echo && logprobs >= 0) {
-    fields.Fail("echo", "cannot be combined with 'logprobs': prompts are not scored.");
-  }
+  if (out.echo && logprobs >= 0) { fields.Fail("echo", "cannot be combined with 'logprobs': prompts are not scored."); }
   std::int32_t best_of = 0;
   if (fields.Integer("best_of", 1, kChoicesMax, best_of) && best_of != out.choices) {
     fields.Fail("best_of", "other than 'n' is not supported.");

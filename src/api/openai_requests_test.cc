@@ -75,7 +75,8 @@ TEST(OpenAiRequests, SamplingFieldsArriveAsGiven) {
 }
 
 TEST(OpenAiRequests, AbsentAndNullFieldsAreDefaults) {
-  const auto r = Chat(R"("temperature":null,"stop":null,"seed":null,"max_tokens":null,"tools":null,"stream_options":null,
+  const auto r =
+      Chat(R"("temperature":null,"stop":null,"seed":null,"max_tokens":null,"tools":null,"stream_options":null,
                         "response_format":null,"logit_bias":null,"n":null)");
   EXPECT_EQ(r.sampling, SamplingParams{});
   EXPECT_FALSE(r.seed_given);
@@ -90,24 +91,44 @@ TEST(OpenAiRequests, AbsentAndNullFieldsAreDefaults) {
 
 TEST(OpenAiRequests, WrongFieldsAreNamed) {
   for (const auto& [fields, param] : std::initializer_list<std::pair<const char*, const char*>>{
-           {R"("temperature":2.1)", "temperature"}, {R"("temperature":"1")", "temperature"}, {R"("top_p":-0.1)", "top_p"},
-           {R"("n":0)", "n"}, {R"("n":17)", "n"}, {R"("n":1.5)", "n"}, {R"("n":18446744073709551615)", "n"},
-           {R"("max_tokens":0)", "max_tokens"}, {R"("max_tokens":99999999999)", "max_tokens"},
-           {R"("seed":1.5)", "seed"}, {R"("stop":[1])", "stop"}, {R"("stop":["a",""])", "stop"}, {R"("stop":7)", "stop"},
-           {R"("stream":"yes")", "stream"}, {R"("stream_options":{"include_usage":true})", "stream_options"},
+           {R"("temperature":2.1)", "temperature"},
+           {R"("temperature":"1")", "temperature"},
+           {R"("top_p":-0.1)", "top_p"},
+           {R"("n":0)", "n"},
+           {R"("n":17)", "n"},
+           {R"("n":1.5)", "n"},
+           {R"("n":18446744073709551615)", "n"},
+           {R"("max_tokens":0)", "max_tokens"},
+           {R"("max_tokens":99999999999)", "max_tokens"},
+           {R"("seed":1.5)", "seed"},
+           {R"("stop":[1])", "stop"},
+           {R"("stop":["a",""])", "stop"},
+           {R"("stop":7)", "stop"},
+           {R"("stream":"yes")", "stream"},
+           {R"("stream_options":{"include_usage":true})", "stream_options"},
            {R"("stream":true,"stream_options":{"include_usage":1})", "stream_options.include_usage"},
-           {R"("top_logprobs":3)", "top_logprobs"}, {R"("logprobs":true,"top_logprobs":21)", "top_logprobs"},
-           {R"("logprobs":2)", "logprobs"}, {R"("logit_bias":{"x":1})", "logit_bias"},
-           {R"("logit_bias":{"1":101})", "logit_bias"}, {R"("logit_bias":{"-1":1})", "logit_bias"},
-           {R"("logit_bias":[])", "logit_bias"}, {R"("repetition_penalty":0)", "repetition_penalty"},
-           {R"("response_format":{"type":"xml"})", "response_format.type"}, {R"("response_format":{})", "response_format.type"},
+           {R"("top_logprobs":3)", "top_logprobs"},
+           {R"("logprobs":true,"top_logprobs":21)", "top_logprobs"},
+           {R"("logprobs":2)", "logprobs"},
+           {R"("logit_bias":{"x":1})", "logit_bias"},
+           {R"("logit_bias":{"1":101})", "logit_bias"},
+           {R"("logit_bias":{"-1":1})", "logit_bias"},
+           {R"("logit_bias":[])", "logit_bias"},
+           {R"("repetition_penalty":0)", "repetition_penalty"},
+           {R"("response_format":{"type":"xml"})", "response_format.type"},
+           {R"("response_format":{})", "response_format.type"},
            {R"("response_format":{"type":"json_schema"})", "response_format.json_schema"},
-           {R"("response_format":{"type":"json_schema","json_schema":{"name":"x"}})", "response_format.json_schema.schema"},
-           {R"("tools":[{"type":"function"}])", "tools[0]"}, {R"("tools":{})", "tools"}, {R"("tools":[7])", "tools[0]"},
+           {R"("response_format":{"type":"json_schema","json_schema":{"name":"x"}})",
+            "response_format.json_schema.schema"},
+           {R"("tools":[{"type":"function"}])", "tools[0]"},
+           {R"("tools":{})", "tools"},
+           {R"("tools":[7])", "tools[0]"},
            {R"("tools":[{"type":"function","function":{"name":"a b"}}])", "tools[0]"},
            {R"("tools":[{"type":"function","function":{"name":"f","parameters":3}}])", "tools[0].function.parameters"},
-           {R"("tool_choice":"required")", "tool_choice"}, {R"("functions":[])", "functions"},
-           {R"("tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":{"type":"function","function":{"name":"g"}})",
+           {R"("tool_choice":"required")", "tool_choice"},
+           {R"("functions":[])", "functions"},
+           {R"("tools":[{"type":"function","function":{"name":"f"}}],)"
+            R"("tool_choice":{"type":"function","function":{"name":"g"}})",
             "tool_choice"},
            {R"("tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":5)", "tool_choice"},
            {R"("chat_template_kwargs":{"enable_thinking":"x"})", "chat_template_kwargs.enable_thinking"}}) {
@@ -120,8 +141,12 @@ TEST(OpenAiRequests, WrongFieldsAreNamed) {
 
 TEST(OpenAiRequests, WrongMessagesAreNamed) {
   for (const auto& [messages, param] : std::initializer_list<std::pair<const char*, const char*>>{
-           {"null", "messages"}, {"[]", "messages"}, {"{}", "messages"}, {"[3]", "messages[0]"},
-           {R"([{"content":"x"}])", "messages[0].role"}, {R"([{"role":"king","content":"x"}])", "messages[0].role"},
+           {"null", "messages"},
+           {"[]", "messages"},
+           {"{}", "messages"},
+           {"[3]", "messages[0]"},
+           {R"([{"content":"x"}])", "messages[0].role"},
+           {R"([{"role":"king","content":"x"}])", "messages[0].role"},
            {R"([{"role":"user","content":"x"},{"role":"user"}])", "messages[1].content"},
            {R"([{"role":"user","content":3}])", "messages[0].content"},
            {R"([{"role":"user","content":[{"type":"image_url"}]}])", "messages[0].content[0].type"},
@@ -136,7 +161,8 @@ TEST(OpenAiRequests, DeveloperIsSystemAndTheOrderOfKeysStays) {
   ChatCompletionRequest r;
   ASSERT_FALSE(ParseChatCompletionRequest(
       R"({"messages":[{"role":"developer","content":"z"},{"role":"assistant","content":null,
-          "tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]}]})", r));
+          "tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]}]})",
+      r));
   EXPECT_EQ(r.chat.messages_json,
             R"([{"role":"system","content":"z"},{"role":"assistant","content":null,)"
             R"("tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]}])");
@@ -148,7 +174,8 @@ TEST(OpenAiRequests, DeveloperIsSystemAndTheOrderOfKeysStays) {
 }
 
 TEST(OpenAiRequests, ToolChoice) {
-  const std::string tools = R"("tools":[{"type":"function","function":{"name":"f"}},{"type":"function","function":{"name":"g"}}])";
+  const std::string tools =
+      R"("tools":[{"type":"function","function":{"name":"f"}},{"type":"function","function":{"name":"g"}}])";
   EXPECT_EQ(Chat(tools).chat.tool_choice, ToolChoice::kAuto);
   EXPECT_EQ(Chat(tools + R"(,"tool_choice":"none")").chat.tool_choice, ToolChoice::kNone);
   EXPECT_EQ(Chat(tools + R"(,"tool_choice":"required")").chat.tool_choice, ToolChoice::kRequired);
@@ -171,7 +198,8 @@ TEST(OpenAiRequests, PromptShapes) {
   EXPECT_EQ(Text(R"({"prompt":[1,2]})").prompts[0].tokens, (std::vector<TokenId>{1, 2}));
   EXPECT_EQ(Text(R"({"prompt":[[1],[2,3]]})").prompts[1].tokens, (std::vector<TokenId>{2, 3}));
   EXPECT_EQ(Text(R"({"prompt":"a","logprobs":3})").sampling.logprobs, 3);
-  for (const char* prompt : {"null", "7", "[]", "[-1]", "[1.5]", "[1,\"a\"]", "[[]]", "[[1],[-2]]", "[4294967296]", "{}"}) {
+  for (const char* prompt :
+       {"null", "7", "[]", "[-1]", "[1.5]", "[1,\"a\"]", "[[]]", "[[1],[-2]]", "[4294967296]", "{}"}) {
     EXPECT_EQ(BadText(std::string("{\"prompt\":") + prompt + "}"), "prompt") << prompt;
   }
   EXPECT_EQ(BadText(R"({"prompt":"a","echo":true,"logprobs":1})"), "echo");

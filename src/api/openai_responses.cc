@@ -61,7 +61,9 @@ Json CompletionLogprobs(const std::vector<TokenReport>& tokens) {
     tops.push_back(std::move(top));
     offsets.push_back(token.offset_characters);
   }
-  return {{"tokens", std::move(names)}, {"token_logprobs", std::move(logprobs)}, {"top_logprobs", std::move(tops)},
+  return {{"tokens", std::move(names)},
+          {"token_logprobs", std::move(logprobs)},
+          {"top_logprobs", std::move(tops)},
           {"text_offset", std::move(offsets)}};
 }
 
@@ -73,7 +75,10 @@ Json UsageObject(const RunUsage& usage) {
 }
 
 Json Head(const AnswerHead& head, const char* object) {
-  return {{"id", head.id}, {"object", object}, {"created", head.created_s}, {"model", head.model},
+  return {{"id", head.id},
+          {"object", object},
+          {"created", head.created_s},
+          {"model", head.model},
           {"system_fingerprint", "shoal"}};
 }
 
@@ -92,9 +97,8 @@ Json MessageObject(const ChatMessage& message) {
   if (message.tool_calls.empty()) return out;
   Json calls = Json::array();
   for (const ToolCall& call : message.tool_calls) {
-    calls.push_back({{"id", call.id},
-                     {"type", "function"},
-                     {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
+    calls.push_back(
+        {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
   }
   out["tool_calls"] = std::move(calls);
   return out;
@@ -123,7 +127,10 @@ Json DeltaObject(const ChatDelta& delta) {
 }
 
 Json CardObject(const ModelCard& card) {
-  return {{"id", card.id}, {"object", "model"}, {"created", card.created_s}, {"owned_by", "shoal"},
+  return {{"id", card.id},
+          {"object", "model"},
+          {"created", card.created_s},
+          {"owned_by", "shoal"},
           {"context_length", card.context_tokens_max}};
 }
 

@@ -18,7 +18,7 @@ namespace shoal {
 
 // What every object and chunk of one answer repeats.
 struct AnswerHead {
-  std::string id;             // "chatcmpl-..." or "cmpl-..."
+  std::string id;  // "chatcmpl-..." or "cmpl-..."
   std::string model;
   std::int64_t created_s = 0;
   bool usage_in_chunks = false;  // stream_options.include_usage: every chunk has a usage field, null but in the last

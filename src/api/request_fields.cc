@@ -56,8 +56,9 @@ bool FieldReader::Integer(const char* name, std::int64_t min, std::int64_t max, 
   const Json* value = Find(name);
   if (value == nullptr) return false;
   // A number over 2^63 is unsigned here, and never below `max`.
-  const bool fits = value->is_number_integer() &&
-                    (!value->is_number_unsigned() || value->get<std::uint64_t>() <= static_cast<std::uint64_t>(INT64_MAX));
+  const bool fits =
+      value->is_number_integer() &&
+      (!value->is_number_unsigned() || value->get<std::uint64_t>() <= static_cast<std::uint64_t>(INT64_MAX));
   const std::int64_t number = fits ? value->get<std::int64_t>() : 0;
   if (!fits || number < min || number > max) {
     return Fail(name, "must be a whole number from " + std::to_string(min) + " to " + std::to_string(max) + "."), false;

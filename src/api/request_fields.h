@@ -22,9 +22,9 @@ class FieldReader {
   // Each leaves `out` alone when the field is absent, and returns whether it was set.
   bool Bool(const char* name, bool& out);
   bool String(const char* name, std::string& out);
-  bool Number(const char* name, double min, double max, float& out);           // finite
+  bool Number(const char* name, double min, double max, float& out);  // finite
   bool Integer(const char* name, std::int64_t min, std::int64_t max, std::int32_t& out);
-  bool Seed(const char* name, std::uint64_t& out);                             // any 64-bit integer
+  bool Seed(const char* name, std::uint64_t& out);  // any 64-bit integer
   const Json* Object(const char* name);
   const Json* Array(const char* name);
 

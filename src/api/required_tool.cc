@@ -11,7 +11,8 @@ std::string DumpText(const Json& value) { return value.dump(-1, ' ', false, Json
 
 Json CallSchema(const Json& function, Json& root_definitions) {
   Json parameters = {{"type", "object"}};
-  if (const auto given = function.find("parameters"); given != function.end() && given->is_object() && !given->empty()) {
+  if (const auto given = function.find("parameters");
+      given != function.end() && given->is_object() && !given->empty()) {
     parameters = *given;
   }
   // References are read from the root of the schema.
@@ -50,7 +51,8 @@ std::string WithInstruction(const std::string& messages_json, const std::string&
 
 class RequiredToolPrompt final : public ChatPrompt {
  public:
-  explicit RequiredToolPrompt(std::shared_ptr<const ChatPrompt> inner) : inner_(std::move(inner)), id_(MakeId("call_")) {
+  explicit RequiredToolPrompt(std::shared_ptr<const ChatPrompt> inner)
+      : inner_(std::move(inner)), id_(MakeId("call_")) {
     prompt = inner_->prompt;
     tokens = inner_->tokens;
     stops = inner_->stops;
@@ -60,8 +62,8 @@ class RequiredToolPrompt final : public ChatPrompt {
   Result<ChatMessage> Parse(const std::string& text, bool partial) const override {
     if (partial) return ChatMessage{};
     Json call;
-    const bool parsed = !ParseJson(text, call) && call.is_object() && call.contains("name") && call["name"].is_string() &&
-                        call.contains("arguments") && call["arguments"].is_object();
+    const bool parsed = !ParseJson(text, call) && call.is_object() && call.contains("name") &&
+                        call["name"].is_string() && call.contains("arguments") && call["arguments"].is_object();
     if (!parsed) return Error{ErrorCode::kInternal, "the answer is not a whole tool call"};
     ChatMessage message;
     message.tool_calls.push_back({id_, call["name"].get<std::string>(), DumpText(call["arguments"])});
@@ -78,7 +80,10 @@ class RequiredToolPrompt final : public ChatPrompt {
 Result<std::shared_ptr<const ChatPrompt>> RenderRequiredTool(const ChatTemplate& chat_template,
                                                              const ChatRequest& request) {
   ChatRequest plain = request;
-  plain.json_schema = DumpText(OneCallSchema(Json::parse(request.tools_json)));
+  SHOAL_ASSIGN_OR_RETURN(plain.grammar,
+                         GrammarFromJsonSchema(DumpText(OneCallSchema(Json::parse(request.tools_json)))));
+  plain.json_schema.clear();
+  plain.json_object = false;
   plain.messages_json = WithInstruction(request.messages_json, request.tools_json);
   plain.tools_json.clear();
   plain.tool_choice = ToolChoice::kNone;

@@ -41,10 +41,10 @@ inline std::shared_ptr<const Vocabulary> TestVocabulary() {
 }
 
 struct Script {
-  std::string text;                           // what every generation says
+  std::string text;  // what every generation says
   GenerationEnd end = GenerationEnd::kStop;
-  Error error;                                // with kError
-  bool forever = false;                       // says `text` again and again
+  Error error;           // with kError
+  bool forever = false;  // says `text` again and again
   std::chrono::milliseconds token_delay{0};
   std::int32_t reused = 0;
 };
@@ -83,9 +83,9 @@ class ScriptedBackend final : public Backend {
   std::int32_t context_tokens = 2048;
   std::atomic<bool> healthy_flag{true};
   std::atomic<int> alive{0}, refreshes{0};
-  std::string template_source;                // empty: the model's own; set before the first request
+  std::string template_source;  // empty: the model's own; set before the first request
   mutable std::mutex mutex;
-  int refuse_after = -1;                      // >= 0: so many more generations start, then one is refused
+  int refuse_after = -1;  // >= 0: so many more generations start, then one is refused
   Error refusal{ErrorCode::kOverloaded, "The queue is full."};
   std::vector<GenerateOptions> requests;
   MetricsRegistry registry;
@@ -94,7 +94,8 @@ class ScriptedBackend final : public Backend {
   class Handle final : public GenerationHandle {
    public:
     Handle(ScriptedBackend& owner, GenerateOptions options)
-        : owner_(owner), options_(std::move(options)),
+        : owner_(owner),
+          options_(std::move(options)),
           tokens_(*TestVocabulary()->Tokenize(owner.script_.text, false, true)) {
       ++owner_.alive;
     }

@@ -19,18 +19,21 @@ namespace {
 constexpr const char* kJsonType = "application/json";
 constexpr std::string_view kModelPrefix = "/v1/models/";
 
-struct Route { std::string_view name; const char* methods; bool needs_key; };
+struct Route {
+  std::string_view name;
+  const char* methods;
+  bool needs_key;
+};
 
 // The route of a path; its name labels the metrics. None: 404.
 std::optional<Route> FindRoute(std::string_view path) {
   static constexpr Route kRoutes[] = {
-      {"/health", "GET, HEAD, OPTIONS", false},
-      {"/metrics", "GET, HEAD, OPTIONS", true},
-      {"/v1/models", "GET, HEAD, OPTIONS", true},
-      {"/v1/chat/completions", "POST, OPTIONS", true},
+      {"/health", "GET, HEAD, OPTIONS", false},   {"/metrics", "GET, HEAD, OPTIONS", true},
+      {"/v1/models", "GET, HEAD, OPTIONS", true}, {"/v1/chat/completions", "POST, OPTIONS", true},
       {"/v1/completions", "POST, OPTIONS", true},
   };
-  for (const Route& route : kRoutes) if (route.name == path) return route;
+  for (const Route& route : kRoutes)
+    if (route.name == path) return route;
   if (path.size() > kModelPrefix.size() && path.substr(0, kModelPrefix.size()) == kModelPrefix) {
     return Route{"/v1/models/{id}", "GET, HEAD, OPTIONS", true};
   }
@@ -91,7 +94,9 @@ ConnectionLimits LimitsOf(const ServerOptions& options) {
 }
 
 ServerImpl::ServerImpl(std::shared_ptr<Backend> backend, const ServerOptions& options)
-    : backend_(std::move(backend)), options_(options), metrics_(backend_->metrics()),
+    : backend_(std::move(backend)),
+      options_(options),
+      metrics_(backend_->metrics()),
       admission_(options.requests_max, metrics_.requests_in_flight),
       context_{*backend_, admission_, metrics_, std::chrono::milliseconds(options.stream_comment_ms)},
       http_(std::make_unique<HttpServer>(LimitsOf(options), options.connections_max, metrics_.connections)) {
@@ -110,22 +115,22 @@ void ServerImpl::InstallHandlers() {
     if (options_.cors_origin != "*") headers.emplace("Vary", "Origin");
     http_->set_default_headers(std::move(headers));
   }
-  http_->set_pre_routing_handler([this](const auto& request, auto& response) { return BeforeRouting(request, response); });
+  http_->set_pre_routing_handler(
+      [this](const auto& request, auto& response) { return BeforeRouting(request, response); });
   const auto post = [this](Answer answer) {
     return [this, answer](const httplib::Request& request, httplib::Response& response,
                           const httplib::ContentReader& read) { Post(answer, request, response, read); };
   };
   http_->Post("/v1/chat/completions", post(&AnswerChat));
   http_->Post("/v1/completions", post(&AnswerCompletion));
-  http_->set_error_handler([this](const httplib::Request&, httplib::Response& response) { return FillError(response); });
+  http_->set_error_handler(
+      [this](const httplib::Request&, httplib::Response& response) { return FillError(response); });
   http_->set_exception_handler([this](const auto&, auto& response, std::exception_ptr e) {
     try {
       std::rethrow_exception(e);
     } catch (const std::exception& what) {
       Log(LogLevel::kError, "api", std::string("a request failed: ") + what.what());
-    } catch (...) {
-      Log(LogLevel::kError, "api", "a request failed");
-    }
+    } catch (...) { Log(LogLevel::kError, "api", "a request failed"); }
     Send(FromStatus(500), response);
   });
   http_->set_logger([this](const httplib::Request& request, const httplib::Response& response) {
@@ -141,7 +146,8 @@ Status ServerImpl::Start() {
                                         : http_->bind_to_port(options_.host, options_.port);
   if (!bound) {
     return Error{ErrorCode::kUnavailable, "Cannot listen on " + options_.host + " port " +
-                 std::to_string(options_.port) + ": the port is in use, or the host is not an address of this machine."};
+                                              std::to_string(options_.port) +
+                                              ": the port is in use, or the host is not an address of this machine."};
   }
   if (options_.port != 0) port_ = options_.port;
   listener_ = std::thread([this] { http_->listen_after_bind(); });
@@ -167,7 +173,10 @@ void ServerImpl::Stop(int drain_ms) {
 ServerImpl::Handled ServerImpl::BeforeRouting(const httplib::Request& request, httplib::Response& response) {
   Connection::Current()->BeginBody();
   response.set_header("x-request-id", MakeId("req_"));
-  const auto refuse = [&](const ApiError& error) { Send(error, response); return Handled::Handled; };
+  const auto refuse = [&](const ApiError& error) {
+    Send(error, response);
+    return Handled::Handled;
+  };
   const auto route = FindRoute(request.path);
   if (route && request.method == "OPTIONS") return Preflight(request, *route, response), Handled::Handled;
   // Without a key even what exists is not told.
@@ -217,8 +226,10 @@ void ServerImpl::Get(const httplib::Request& request, httplib::Response& respons
   } else {
     const std::string id = request.path.substr(kModelPrefix.size());
     const ModelCard card = backend_->model();
-    if (IsServedModel(card, id)) response.set_content(ModelObject(card), kJsonType);
-    else Send(ModelNotFound(id), response);
+    if (IsServedModel(card, id))
+      response.set_content(ModelObject(card), kJsonType);
+    else
+      Send(ModelNotFound(id), response);
   }
 }
 
@@ -230,7 +241,7 @@ void ServerImpl::Post(Answer answer, const httplib::Request& request, httplib::R
     body.append(data, size);
     return true;
   });
-  if (!complete) {   // FillError says what is wrong, by the status
+  if (!complete) {  // FillError says what is wrong, by the status
     if (response.status < 400) response.status = 400;
     return;
   }
@@ -260,7 +271,7 @@ void ServerImpl::Send(Reply reply, const httplib::Request& request, httplib::Res
     bool ok_ = true;
   };
   response.set_header("Cache-Control", "no-cache");
-  response.set_header("X-Accel-Buffering", "no");   // nginx would hold events back
+  response.set_header("X-Accel-Buffering", "no");  // nginx would hold events back
   // The whole stream is written in one call, so that a stopping server lets it end.
   const auto provider = [stream = std::move(reply.stream)](std::size_t, httplib::DataSink& out) {
     HttplibSink sink(out);
@@ -268,7 +279,7 @@ void ServerImpl::Send(Reply reply, const httplib::Request& request, httplib::Res
     if (sink.ok()) out.done();
     return sink.ok();
   };
-  if (request.version == "HTTP/1.0") {   // knows no chunks: the stream ends with the connection
+  if (request.version == "HTTP/1.0") {  // knows no chunks: the stream ends with the connection
     Connection::Current()->close_after_response = true;
     response.set_content_provider("text/event-stream", provider);
   } else {
@@ -280,8 +291,10 @@ void ServerImpl::Send(Reply reply, const httplib::Request& request, httplib::Res
 ServerImpl::Handled ServerImpl::FillError(httplib::Response& response) {
   if (!response.body.empty()) return Handled::Unhandled;
   const Connection* connection = Connection::Current();
-  if (connection->timed_out()) response.status = 408;
-  else if (!connection->in_body() && response.status == 400 && connection->header_bytes() > 8192) response.status = 431;
+  if (connection->timed_out())
+    response.status = 408;
+  else if (!connection->in_body() && response.status == 400 && connection->header_bytes() > 8192)
+    response.status = 431;
   Send(FromStatus(response.status), response);
   return Handled::Handled;
 }

@@ -11,14 +11,14 @@ namespace shoal {
 
 struct ServerOptions {
   std::string host = "127.0.0.1";
-  int port = 8080;                            // 0: any free port
-  std::string api_key;                        // empty: no key asked
-  std::string cors_origin = "*";              // Access-Control-Allow-Origin; empty: none
+  int port = 8080;                // 0: any free port
+  std::string api_key;            // empty: no key asked
+  std::string cors_origin = "*";  // Access-Control-Allow-Origin; empty: none
   std::size_t body_bytes_max = 8U << 20;
-  int connections_max = 256;                  // HTTP threads; one more connection gets 503
-  int requests_max = 128;                     // generations at once, waiting or running; one more gets 429
-  int read_timeout_s = 10;                    // a client that sends slower loses its connection
-  int stream_comment_ms = 15'000;             // a stream without events for so long gets an SSE comment
+  int connections_max = 256;       // HTTP threads; one more connection gets 503
+  int requests_max = 128;          // generations at once, waiting or running; one more gets 429
+  int read_timeout_s = 10;         // a client that sends slower loses its connection
+  int stream_comment_ms = 15'000;  // a stream without events for so long gets an SSE comment
 };
 
 class Server {
@@ -28,7 +28,8 @@ class Server {
   // Binds and starts serving in the background. Errors: kUnavailable (address in use, no such host).
   virtual Status Start() = 0;
   virtual int port() const = 0;
-  // No new requests; running ones get `drain_ms` to end, then their connections close. Blocks until all threads are gone.
+  // No new requests; running ones get `drain_ms` to end, then their connections close. Blocks until all threads are
+  // gone.
   virtual void Stop(int drain_ms) = 0;
 };
 

@@ -103,7 +103,7 @@ TEST_F(AbuseTest, ClientThatLeavesAStreamFreesItsSlot) {
 TEST_F(AbuseTest, ClientThatLeavesWhileWaitingFreesItsSlot) {
   for (const std::string& body : {kLongText, kLongStream}) {
     Script silent = kForever;
-    silent.token_delay = milliseconds(60'000);   // as in a long queue
+    silent.token_delay = milliseconds(60'000);  // as in a long queue
     Serve(silent);
     RawClient client(port());
     client.Send(PostText("/v1/completions", body));
@@ -130,7 +130,7 @@ TEST_F(AbuseTest, OneGenerationTooManyIsRefusedAndThenServed) {
   ASSERT_TRUE(Eventually([&] { return backend_->alive == 0; }));
   EXPECT_EQ(client.Post("/v1/completions", R"({"prompt":"x","max_tokens":1})", "application/json")->status, 200);
   const auto never = client.Post("/v1/completions", R"({"prompt":"x","n":3})", "application/json");
-  EXPECT_EQ(never->status, 400);   // waiting would not help
+  EXPECT_EQ(never->status, 400);  // waiting would not help
 }
 
 TEST_F(AbuseTest, HugeBodyIsRefusedBeforeItIsRead) {
@@ -157,8 +157,9 @@ TEST_F(AbuseTest, SlowHeadersAndSlowBodiesEndAtTheirDeadline) {
   ServerOptions options;
   options.read_timeout_s = 1;
   Serve({.text = "x"}, options);
-  for (const std::string& start : {std::string("POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-Slow: "),
-                                   std::string("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n")}) {
+  for (const std::string& start :
+       {std::string("POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-Slow: "),
+        std::string("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n")}) {
     const auto begin = steady_clock::now();
     RawClient client(port());
     client.Send(start);
@@ -194,7 +195,12 @@ TEST_F(AbuseTest, SlowClientsCannotTakeAllConnections) {
   refused.Send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_NE(refused.Read().find(" 503 "), std::string::npos);
   // Their time ends, and others are served again.
-  EXPECT_TRUE(Eventually([&] { const auto r = Client().Get("/health"); return r && r->status == 200; }, 4));
+  EXPECT_TRUE(Eventually(
+      [&] {
+        const auto r = Client().Get("/health");
+        return r && r->status == 200;
+      },
+      4));
 }
 
 TEST_F(AbuseTest, ManyAtOnceNeverWaitBehindOneAnother) {
@@ -232,7 +238,8 @@ TEST_F(AbuseTest, BadHttpGetsShapedErrors) {
   EXPECT_EQ(ask("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), "404");
   EXPECT_EQ(ask("DELETE /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), "405");
   EXPECT_EQ(ask("GET /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), "405");
-  EXPECT_EQ(ask("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"), "400");
+  EXPECT_EQ(ask("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            "400");
   EXPECT_EQ(ask(PostText("/v1/completions", "{nope")), "400");
   EXPECT_EQ(ask(PostText("/v1/completions", std::string(500'000, '['))), "400");
   EXPECT_EQ(ask(PostText("/v1/completions", "--b--", "Content-Type: multipart/form-data; boundary=b\r\n")), "415");
@@ -243,7 +250,8 @@ TEST_F(AbuseTest, KeepAliveAndPipelining) {
   Serve({.text = "x"});
   RawClient client(port());
   const std::string body = R"({"prompt":"x"})";
-  client.Send(PostText("/v1/completions", body) + PostText("/v1/completions", body) + "GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+  client.Send(PostText("/v1/completions", body) + PostText("/v1/completions", body) +
+              "GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
   const std::string all = client.Read("\"ok\"}");
   std::size_t answers = 0;
   for (auto at = all.find("HTTP/1.1 200"); at != all.npos; at = all.find("HTTP/1.1 200", at + 1)) ++answers;
@@ -274,8 +282,8 @@ TEST_F(AbuseTest, TheKeyGuardsAllButHealth) {
     EXPECT_EQ(refused->status, 401) << path;
     EXPECT_EQ(Json::parse(refused->body)["error"]["code"], "invalid_api_key");
   }
-  for (const char* value : {"Bearer", "Bearer x", "Bearer s3cre", "Bearer s3crett", "Bearer s3creT", "s3cret", "Basic s3cret",
-                            "Bearer s3crets3cret"}) {
+  for (const char* value : {"Bearer", "Bearer x", "Bearer s3cre", "Bearer s3crett", "Bearer s3creT", "s3cret",
+                            "Basic s3cret", "Bearer s3crets3cret"}) {
     const auto refused = client.Get("/v1/models", httplib::Headers{{"Authorization", value}});
     ASSERT_TRUE(refused) << value;
     EXPECT_EQ(refused->status, 401) << value;
@@ -289,13 +297,15 @@ TEST_F(AbuseTest, BrowsersMayAsk) {
   options.cors_origin = "https://app.example";
   Serve({.text = "x"}, options);
   auto client = Client();
-  const auto preflight = client.Options("/v1/chat/completions", httplib::Headers{{"Origin", "https://app.example"},
-      {"Access-Control-Request-Method", "POST"}, {"Access-Control-Request-Headers", "authorization,x-stainless-os"}});
+  const auto preflight = client.Options(
+      "/v1/chat/completions", httplib::Headers{{"Origin", "https://app.example"},
+                                               {"Access-Control-Request-Method", "POST"},
+                                               {"Access-Control-Request-Headers", "authorization,x-stainless-os"}});
   EXPECT_EQ(preflight->status, 204);
   EXPECT_EQ(preflight->get_header_value("Access-Control-Allow-Origin"), "https://app.example");
   EXPECT_EQ(preflight->get_header_value("Access-Control-Allow-Headers"), "authorization,x-stainless-os");
   EXPECT_NE(preflight->get_header_value("Access-Control-Allow-Methods").find("POST"), std::string::npos);
-  const auto refused = client.Get("/v1/models");   // errors must be readable by the page too
+  const auto refused = client.Get("/v1/models");  // errors must be readable by the page too
   EXPECT_EQ(refused->status, 401);
   EXPECT_EQ(refused->get_header_value("Access-Control-Allow-Origin"), "https://app.example");
   EXPECT_EQ(refused->get_header_value_count("Access-Control-Allow-Origin"), 1U);

@@ -23,7 +23,8 @@ constexpr const char* kToolTemplate = R"({%- if tools %}
 {%- if message.content %}{{- '\n' + message.content }}{%- endif %}
 {%- if message.tool_calls %}{%- for tool_call in message.tool_calls %}
 {%- if tool_call.function is defined %}{%- set tool_call = tool_call.function %}{%- endif %}
-{{- '\n<tool_call>\n{"name": "' }}{{- tool_call.name }}{{- '", "arguments": ' }}{{- tool_call.arguments | tojson }}{{- '}\n</tool_call>' }}
+{{- '\n<tool_call>\n{"name": "' }}{{- tool_call.name }}{{- '", "arguments": ' }}
+{{- tool_call.arguments | tojson }}{{- '}\n</tool_call>' }}
 {%- endfor %}{%- endif %}
 {{- '<|im_end|>\n' }}
 {%- endfor %}
@@ -69,9 +70,12 @@ class ServerTest : public testing::Test {
       const std::string event = rest.substr(0, end);
       rest.erase(0, end + 2);
       EXPECT_FALSE(ended) << event;
-      if (event[0] == ':') ++comments_;
-      else if (event == "data: [DONE]") ended = true;
-      else events.push_back(Json::parse(event.substr(6)));
+      if (event[0] == ':')
+        ++comments_;
+      else if (event == "data: [DONE]")
+        ended = true;
+      else
+        events.push_back(Json::parse(event.substr(6)));
     }
     EXPECT_EQ(rest, "");
     EXPECT_EQ(ended, done);
@@ -103,7 +107,8 @@ TEST_F(ServerTest, ChatAnswerHasOpenAisShape) {
   const Json& usage = answer["usage"];
   EXPECT_EQ(usage["prompt_tokens"], requests[0].prompt.size());
   EXPECT_EQ(usage["completion_tokens"], TestVocabulary()->Tokenize("Hello there", false, true)->size());
-  EXPECT_EQ(usage["total_tokens"].get<int>(), usage["prompt_tokens"].get<int>() + usage["completion_tokens"].get<int>());
+  EXPECT_EQ(usage["total_tokens"].get<int>(),
+            usage["prompt_tokens"].get<int>() + usage["completion_tokens"].get<int>());
   EXPECT_EQ(usage["prompt_tokens_details"]["cached_tokens"], 3);
   EXPECT_EQ(backend_->alive, 0);
 }
@@ -187,13 +192,15 @@ TEST_F(ServerTest, CompletionPromptsOfAllShapesAndEcho) {
   EXPECT_EQ(two["choices"][1]["text"], "Am I? yes");
   EXPECT_EQ(two["choices"][2]["text"], "Are you? yes");
   const auto tokens = *TestVocabulary()->Tokenize("Am I?", true, true);
-  EXPECT_EQ(Post("/v1/completions", Json({{"prompt", tokens}, {"echo", true}}).dump())["choices"][0]["text"], "Am I? yes");
+  EXPECT_EQ(Post("/v1/completions", Json({{"prompt", tokens}, {"echo", true}}).dump())["choices"][0]["text"],
+            "Am I? yes");
   EXPECT_EQ(backend_->Requests().back().prompt, tokens);
   const Json none = Post("/v1/completions", R"({"prompt":"Am I?","echo":true,"max_tokens":0})");
   EXPECT_EQ(none["choices"][0]["text"], "Am I?");
   EXPECT_EQ(none["usage"]["completion_tokens"], 0);
   EXPECT_EQ(Post("/v1/completions", R"({"prompt":[999999]})", 400)["error"]["param"], "prompt");
-  EXPECT_EQ(Post("/v1/completions", R"({"prompt":"x","logit_bias":{"999999":1}})", 400)["error"]["param"], "logit_bias");
+  EXPECT_EQ(Post("/v1/completions", R"({"prompt":"x","logit_bias":{"999999":1}})", 400)["error"]["param"],
+            "logit_bias");
 }
 
 TEST_F(ServerTest, LogprobsInBothShapes) {
@@ -207,7 +214,7 @@ TEST_F(ServerTest, LogprobsInBothShapes) {
     EXPECT_FLOAT_EQ(token["logprob"].get<float>(), -0.5F);
     for (const Json& byte : token["bytes"]) bytes += static_cast<char>(byte.get<int>());
   }
-  EXPECT_EQ(bytes, "caf\xC3\xA9 \xF0\x9F\x90\x9F.");   // also where a token is half a character
+  EXPECT_EQ(bytes, "caf\xC3\xA9 \xF0\x9F\x90\x9F.");  // also where a token is half a character
   EXPECT_EQ(chat["choices"][0]["message"]["content"], bytes);
 
   std::size_t streamed = 0;
@@ -222,7 +229,7 @@ TEST_F(ServerTest, LogprobsInBothShapes) {
   EXPECT_EQ(text["tokens"].size(), content.size());
   EXPECT_EQ(text["token_logprobs"].size(), content.size());
   EXPECT_EQ(text["top_logprobs"][0].size(), 2U);
-  EXPECT_EQ(text["text_offset"].back(), 6);   // characters: c a f é space fish
+  EXPECT_EQ(text["text_offset"].back(), 6);  // characters: c a f é space fish
 }
 
 TEST_F(ServerTest, EarlyFailureIsAStatusLateFailureAnEvent) {
@@ -243,7 +250,7 @@ TEST_F(ServerTest, BackendRefusalsHaveTheirStatus) {
     backend_->refusal = {code, "no"};
     backend_->refuse_after = after;
   };
-  refuse(ErrorCode::kOverloaded, 2);   // the third of three: the two that started must go
+  refuse(ErrorCode::kOverloaded, 2);  // the third of three: the two that started must go
   const auto busy = client_->Post("/v1/completions", R"({"prompt":"x","n":3,"stream":true})", kJson);
   ASSERT_TRUE(busy);
   EXPECT_EQ(busy->status, 429);
@@ -282,11 +289,12 @@ TEST_F(ServerTest, HealthAndMetrics) {
   client_->Get("/nowhere");
   const std::string text = client_->Get("/metrics")->body;
   EXPECT_EQ(backend_->refreshes, 1);
-  for (const char* line : {"shoal_http_requests_total{route=\"/v1/chat/completions\",status=\"200\"} 1\n",
-                           "shoal_http_requests_total{route=\"/health\",status=\"503\"} 1\n",
-                           "shoal_http_requests_total{route=\"other\",status=\"404\"} 1\n", "shoal_requests_in_flight 0\n",
-                           "shoal_time_to_first_token_seconds_count 1\n", "shoal_request_seconds_count 1\n",
-                           "shoal_completion_tokens_total 2\n", "shoal_prompt_cached_tokens_total 2\n"}) {
+  for (const char* line :
+       {"shoal_http_requests_total{route=\"/v1/chat/completions\",status=\"200\"} 1\n",
+        "shoal_http_requests_total{route=\"/health\",status=\"503\"} 1\n",
+        "shoal_http_requests_total{route=\"other\",status=\"404\"} 1\n", "shoal_requests_in_flight 0\n",
+        "shoal_time_to_first_token_seconds_count 1\n", "shoal_request_seconds_count 1\n",
+        "shoal_completion_tokens_total 2\n", "shoal_prompt_cached_tokens_total 2\n"}) {
     EXPECT_NE(text.find(line), text.npos) << line << " is not in\n" << text;
   }
 }
@@ -326,7 +334,8 @@ TEST_F(ServerTest, ToolCallsAreParsedAndStreamed) {
 
 TEST_F(ServerTest, RequiredToolIsCalledThoughTheTemplateKnowsNone) {
   Serve({.text = R"({"name": "weather", "arguments": {"city": "Oslo"}})"});
-  const std::string body = R"({"messages":[{"role":"user","content":"hi"}],"tool_choice":"required","tools":[{"type":"function",
+  const std::string body =
+      R"({"messages":[{"role":"user","content":"hi"}],"tool_choice":"required","tools":[{"type":"function",
       "function":{"name":"weather","parameters":{"type":"object","properties":{"city":{"$ref":"#/$defs/city"}},
       "required":["city"],"$defs":{"city":{"type":"string"}}}}},{"type":"function","function":{"name":"time"}}])";
   const Json answer = Post("/v1/chat/completions", body + "}");

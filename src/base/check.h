@@ -7,8 +7,8 @@ namespace shoal {
 
 }  // namespace shoal
 
-#define SHOAL_CHECK(condition)                                             \
-  do {                                                                     \
-    if (!(condition)) [[unlikely]]                                         \
-      ::shoal::CheckFailed(__FILE__, __LINE__, #condition);                \
+#define SHOAL_CHECK(condition)                              \
+  do {                                                      \
+    if (!(condition)) [[unlikely]]                          \
+      ::shoal::CheckFailed(__FILE__, __LINE__, #condition); \
   } while (false)

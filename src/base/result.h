@@ -15,19 +15,19 @@ namespace shoal {
 
 // A code exists only where some caller reacts to it.
 enum class ErrorCode {
-  kInvalidArgument,   // the caller's request cannot be served as it stands
-  kNotFound,          // a file, tensor, model or sequence is absent
-  kCorrupt,           // bytes that break their format
-  kUnsupported,       // valid, but not something this build or architecture does
-  kOutOfMemory,       // would exceed a stated memory limit
-  kKvFull,            // no room left in a KV cache
-  kContextFull,       // a prompt does not fit the context window
-  kOverloaded,        // a bounded queue is full; try again later
-  kCancelled,         // the caller asked to stop
-  kStale,             // from an older epoch
-  kUnavailable,       // a peer, stage or file cannot be reached now
-  kIo,                // the operating system refused a read or write
-  kInternal,          // a library failed in a way we do not understand
+  kInvalidArgument,  // the caller's request cannot be served as it stands
+  kNotFound,         // a file, tensor, model or sequence is absent
+  kCorrupt,          // bytes that break their format
+  kUnsupported,      // valid, but not something this build or architecture does
+  kOutOfMemory,      // would exceed a stated memory limit
+  kKvFull,           // no room left in a KV cache
+  kContextFull,      // a prompt does not fit the context window
+  kOverloaded,       // a bounded queue is full; try again later
+  kCancelled,        // the caller asked to stop
+  kStale,            // from an older epoch
+  kUnavailable,      // a peer, stage or file cannot be reached now
+  kIo,               // the operating system refused a read or write
+  kInternal,         // a library failed in a way we do not understand
 };
 
 std::string_view ErrorCodeName(ErrorCode code);
@@ -47,9 +47,18 @@ class [[nodiscard]] Result {
   explicit operator bool() const { return ok(); }
 
   // Precondition: ok(). From a temporary the value itself comes out, so that `for (x : *F())` does not dangle.
-  T& value() & { SHOAL_CHECK(ok()); return std::get<0>(state_); }
-  const T& value() const& { SHOAL_CHECK(ok()); return std::get<0>(state_); }
-  T value() && { SHOAL_CHECK(ok()); return std::get<0>(std::move(state_)); }
+  T& value() & {
+    SHOAL_CHECK(ok());
+    return std::get<0>(state_);
+  }
+  const T& value() const& {
+    SHOAL_CHECK(ok());
+    return std::get<0>(state_);
+  }
+  T value() && {
+    SHOAL_CHECK(ok());
+    return std::get<0>(std::move(state_));
+  }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
   T operator*() && { return std::move(*this).value(); }
@@ -57,8 +66,14 @@ class [[nodiscard]] Result {
   const T* operator->() const { return &value(); }
 
   // Precondition: !ok().
-  const Error& error() const& { SHOAL_CHECK(!ok()); return std::get<1>(state_); }
-  Error&& error() && { SHOAL_CHECK(!ok()); return std::get<1>(std::move(state_)); }
+  const Error& error() const& {
+    SHOAL_CHECK(!ok());
+    return std::get<1>(state_);
+  }
+  Error&& error() && {
+    SHOAL_CHECK(!ok());
+    return std::get<1>(std::move(state_));
+  }
 
  private:
   std::variant<T, Error> state_;
@@ -72,8 +87,14 @@ class [[nodiscard]] Result<void> {
 
   [[nodiscard]] bool ok() const { return !error_.has_value(); }
   explicit operator bool() const { return ok(); }
-  const Error& error() const& { SHOAL_CHECK(!ok()); return *error_; }
-  Error&& error() && { SHOAL_CHECK(!ok()); return *std::move(error_); }
+  const Error& error() const& {
+    SHOAL_CHECK(!ok());
+    return *error_;
+  }
+  Error&& error() && {
+    SHOAL_CHECK(!ok());
+    return *std::move(error_);
+  }
 
  private:
   std::optional<Error> error_;
@@ -87,10 +108,10 @@ using Status = Result<void>;
 #define SHOAL_CONCAT(a, b) SHOAL_CONCAT_INNER(a, b)
 
 // Returns the error of a Status or Result from the enclosing function, if it has one.
-#define SHOAL_RETURN_IF_ERROR(expression)                             \
-  do {                                                                \
-    auto shoal_status = (expression);                                 \
-    if (!shoal_status.ok()) return std::move(shoal_status).error();   \
+#define SHOAL_RETURN_IF_ERROR(expression)                           \
+  do {                                                              \
+    auto shoal_status = (expression);                               \
+    if (!shoal_status.ok()) return std::move(shoal_status).error(); \
   } while (false)
 
 // SHOAL_ASSIGN_OR_RETURN(auto x, F()): x is F()'s value, or F()'s error is returned.

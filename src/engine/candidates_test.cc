@@ -109,7 +109,8 @@ TEST(Candidates, APrefixThatMustGrowIsStillInOrder) {
 TEST(Candidates, ForbiddenTokensNeverSurvive) {
   std::vector<float> logits(100, kForbidden);
   Candidates got;
-  for (const SamplingParams& params : {Params(1, 0, 1, 1, 0), Params(1, 5, 0.5F, 0.5F, 0.5F), Params(1, 0, 0.5F, 1, 0)}) {
+  for (const SamplingParams& params :
+       {Params(1, 0, 1, 1, 0), Params(1, 5, 0.5F, 0.5F, 0.5F), Params(1, 0, 0.5F, 1, 0)}) {
     FilterCandidates(logits, params, got);
     EXPECT_TRUE(got.tokens.empty());
   }

@@ -19,12 +19,12 @@ Result<std::unique_ptr<EmbeddingTable>> EmbeddingTable::Open(std::shared_ptr<con
   if (tensor == nullptr || tensor->dims.size() < 2 || info.n_vocab < 1 ||
       tensor->dims[0] != static_cast<std::uint64_t>(info.n_embd) ||
       tensor->dims[1] != static_cast<std::uint64_t>(info.n_vocab)) {
-    return Error{ErrorCode::kCorrupt, model->path + ": token_embd.weight is absent or has another shape than the model"};
+    return Error{ErrorCode::kCorrupt,
+                 model->path + ": token_embd.weight is absent or has another shape than the model"};
   }
   std::unique_ptr<EmbeddingTable> table(new EmbeddingTable);
   const auto type = static_cast<ggml_type>(tensor->type);
-  if (tensor->type >= GGML_TYPE_COUNT ||
-      (type != GGML_TYPE_F32 && ggml_get_type_traits(type)->to_float == nullptr)) {
+  if (tensor->type >= GGML_TYPE_COUNT || (type != GGML_TYPE_F32 && ggml_get_type_traits(type)->to_float == nullptr)) {
     return Error{ErrorCode::kUnsupported, model->path + ": token embeddings of an unknown type"};
   }
   table->type_ = tensor->type;
@@ -67,8 +67,8 @@ Status EmbeddingTable::ReadRow(TokenId token) {
 Status EmbeddingTable::Look(std::span<const TokenId> tokens, std::vector<float>& hidden) {
   for (const TokenId token : tokens) {
     if (token < 0 || token >= n_vocab_) {
-      return Error{ErrorCode::kInvalidArgument, "token " + std::to_string(token) + " is outside the vocabulary of " +
-                                                    std::to_string(n_vocab_)};
+      return Error{ErrorCode::kInvalidArgument,
+                   "token " + std::to_string(token) + " is outside the vocabulary of " + std::to_string(n_vocab_)};
     }
   }
   const auto n_embd = static_cast<std::size_t>(n_embd_);

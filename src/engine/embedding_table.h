@@ -34,11 +34,11 @@ class EmbeddingTable {
   std::shared_ptr<const ModelFile> model_;
   float scale_ = 1.0F;
   int fd_ = -1;
-  std::uint32_t type_ = 0;           // ggml_type
-  std::uint64_t offset_ = 0;         // of row 0 in the file
+  std::uint32_t type_ = 0;    // ggml_type
+  std::uint64_t offset_ = 0;  // of row 0 in the file
   std::uint64_t row_bytes_ = 0;
   std::int64_t n_embd_ = 0, n_vocab_ = 0;
-  std::vector<std::uint8_t> row_;    // one encoded row
+  std::vector<std::uint8_t> row_;  // one encoded row
 };
 
 }  // namespace shoal

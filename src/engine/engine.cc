@@ -23,8 +23,8 @@ constexpr std::int64_t kContextPad = 256;
 
 Status CheckRange(const char* name, std::int64_t value, std::int64_t max) {
   if (value >= 1 && value <= max) return {};
-  return Error{ErrorCode::kInvalidArgument, std::string(name) + " is " + std::to_string(value) + ", expected 1 to " +
-                                                std::to_string(max)};
+  return Error{ErrorCode::kInvalidArgument,
+               std::string(name) + " is " + std::to_string(value) + ", expected 1 to " + std::to_string(max)};
 }
 
 Status CheckOptions(const EngineOptions& options) {
@@ -68,8 +68,8 @@ Status CheckMemory(const EngineMemory& memory, std::uint64_t transient, const En
                "layers " + std::to_string(options.layers.first) + " to " + std::to_string(options.layers.last - 1) +
                    " need " + FormatBytes(needed) + " of memory (weights " + FormatBytes(memory.weight_bytes) +
                    ", KV cache " + FormatBytes(memory.kv_bytes) + ", compute " + FormatBytes(memory.compute_bytes) +
-                   ", while loading " + FormatBytes(transient) + " more), " + FormatBytes(limit) + " are " + whose + ": " + FormatBytes(needed - limit) +
-                   " are missing"};
+                   ", while loading " + FormatBytes(transient) + " more), " + FormatBytes(limit) + " are " + whose +
+                   ": " + FormatBytes(needed - limit) + " are missing"};
 }
 
 // A dry run keeps libllama's list of cells, which for an absurd context is more than the machine has. So what is known

@@ -20,19 +20,19 @@ namespace shoal {
 
 struct EngineOptions {
   LayerRange layers;
-  std::int32_t kv_tokens_max = 4096;       // KV cells shared by all sequences (per sequence when kv_shared is false)
+  std::int32_t kv_tokens_max = 4096;  // KV cells shared by all sequences (per sequence when kv_shared is false)
   std::int32_t sequences_max = 8;
-  std::int32_t batch_rows_max = 64;        // rows of one Forward
-  std::int32_t output_rows_max = 8;        // logits rows of one Forward (last stage)
+  std::int32_t batch_rows_max = 64;  // rows of one Forward
+  std::int32_t output_rows_max = 8;  // logits rows of one Forward (last stage)
   KvType kv_type = KvType::kF16;
   bool flash_attention = true;
-  bool kv_shared = true;                   // one pool of cells; false: each sequence has its own, and a sequence's
-                                           // results never depend on the others'
+  bool kv_shared = true;  // one pool of cells; false: each sequence has its own, and a sequence's
+                          // results never depend on the others'
   std::int32_t threads = 1;
-  std::vector<int> cpus;                   // affinity of the compute threads; empty: the OS decides. As many CPUs as
-                                           // threads: one each. The thread that calls Forward is one of the compute
-                                           // threads and is pinned by its first call
-  std::uint64_t memory_bytes_max = 0;      // weights + KV + compute; 0: what the machine has available
+  std::vector<int> cpus;               // affinity of the compute threads; empty: the OS decides. As many CPUs as
+                                       // threads: one each. The thread that calls Forward is one of the compute
+                                       // threads and is pinned by its first call
+  std::uint64_t memory_bytes_max = 0;  // weights + KV + compute; 0: what the machine has available
   // Called during load with [0, 1]; returning false cancels it (kCancelled).
   std::function<bool(float)> on_progress;
 };

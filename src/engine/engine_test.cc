@@ -79,7 +79,8 @@ class EngineTest : public testing::Test {
   // `n` tokens that depend on `seed`.
   static std::vector<TokenId> Tokens(std::size_t n, int seed) {
     std::vector<TokenId> tokens;
-    for (std::size_t i = 0; i < n; ++i) tokens.push_back(static_cast<TokenId>((i * 7919 + seed * 104729 + 500) % 30000));
+    for (std::size_t i = 0; i < n; ++i)
+      tokens.push_back(static_cast<TokenId>((i * 7919 + seed * 104729 + 500) % 30000));
     return tokens;
   }
 
@@ -307,8 +308,8 @@ TEST_F(EngineTest, SlidingWindowsForgetNothing) {
   };
   const auto engine = Open();
   ASSERT_NE(engine, nullptr);
-  run_all(*engine, 0, 512, 10);    // cells 0 to 511
-  run_all(*engine, 1, 1024, 1000); // cells 512 to 1535
+  run_all(*engine, 0, 512, 10);     // cells 0 to 511
+  run_all(*engine, 1, 1024, 1000);  // cells 512 to 1535
   ASSERT_TRUE(engine->Rewind(0, 0).ok());
   run_all(*engine, 2, 960, 5000);  // fills the hole and must go around sequence 1
   ASSERT_TRUE(engine->Rewind(1, 128).ok());
@@ -344,9 +345,7 @@ TEST_F(EngineTest, AbortEndsAForward) {
     done = true;
     other.join();
     cancelled = !out.ok();
-    if (cancelled) {
-      EXPECT_EQ(out.error().code, ErrorCode::kCancelled);
-    }
+    if (cancelled) { EXPECT_EQ(out.error().code, ErrorCode::kCancelled); }
     ASSERT_TRUE(engine->Rewind(0, 0).ok());
   }
   EXPECT_TRUE(cancelled);

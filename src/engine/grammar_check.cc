@@ -1,5 +1,5 @@
-// A recursive-descent reader that keeps of each rule only what the checks need: which elements its alternatives are made
-// of, whether they may be empty, and how large they become once libllama has written repetitions out.
+// A recursive-descent reader that keeps of each rule only what the checks need: which elements its alternatives are
+// made of, whether they may be empty, and how large they become once libllama has written repetitions out.
 #include "engine/grammar_check.h"
 
 #include <algorithm>
@@ -16,7 +16,7 @@ constexpr int kTerminal = -1;
 // One item of a sequence, with its repetition.
 struct Item {
   int rule = kTerminal;
-  std::int64_t elements = 1;   // libllama's elements of one copy
+  std::int64_t elements = 1;  // libllama's elements of one copy
   bool may_repeat_zero = false;
   std::int64_t copies_max = 1;
 };
@@ -67,8 +67,8 @@ class Reader {
   char Peek(std::size_t ahead = 0) const { return pos_ + ahead < text_.size() ? text_[pos_ + ahead] : '\0'; }
 
   Error Fail(const std::string& why) const {
-    const auto line = std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(std::min(pos_, text_.size())),
-                                 '\n') + 1;
+    const auto line =
+        std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(std::min(pos_, text_.size())), '\n') + 1;
     return Wrong("line " + std::to_string(line) + ": " + why);
   }
 
@@ -204,7 +204,14 @@ class Reader {
       case 'x': digits = 2; break;
       case 'u': digits = 4; break;
       case 'U': digits = 8; break;
-      case 't': case 'r': case 'n': case '\\': case '"': case '[': case ']': case '-': return {};
+      case 't':
+      case 'r':
+      case 'n':
+      case '\\':
+      case '"':
+      case '[':
+      case ']':
+      case '-': return {};
       default: return Fail(std::string("unknown escape '\\") + kind + "'");
     }
     for (int i = 0; i < digits; ++i, ++pos_) {
@@ -248,9 +255,7 @@ class Reader {
         ++pos_;
         SkipSpace(true);
         open = !IsDigit(Peek());
-        if (!open) {
-          SHOAL_ASSIGN_OR_RETURN(most, ReadNumber());
-        }
+        if (!open) { SHOAL_ASSIGN_OR_RETURN(most, ReadNumber()); }
         SkipSpace(true);
       }
       if (Peek() != '}') return Fail("'}' is missing");

@@ -48,7 +48,8 @@ TEST(GrammarCheck, RefusesLeftRecursionEvenBehindEmptyRules) {
   EXPECT_NE(Refusal("root ::= root \"a\" | \"b\"").find("left recursion"), std::string::npos);
   EXPECT_NE(Refusal("root ::= a\na ::= b\nb ::= a \"x\" | \"y\"").find("left recursion"), std::string::npos);
   // libllama does not see that `a` may be empty, and would expand this without end.
-  EXPECT_NE(Refusal("root ::= a root \"y\" | \"x\"\na ::= b\nb ::= \"\" | \"q\"").find("left recursion"), std::string::npos);
+  EXPECT_NE(Refusal("root ::= a root \"y\" | \"x\"\na ::= b\nb ::= \"\" | \"q\"").find("left recursion"),
+            std::string::npos);
   EXPECT_NE(Refusal("root ::= (\"p\"?)* root \"y\" | \"x\"").find("left recursion"), std::string::npos);
 }
 
@@ -65,7 +66,8 @@ TEST(GrammarCheck, RefusesWhatWouldGrowWithoutBound) {
   std::string doubling;  // 2^40 ways to begin
   for (int i = 0; i < 40; ++i) {
     const std::string next = "r" + std::to_string(i + 1);
-    doubling += (i == 0 ? std::string("root") : "r" + std::to_string(i)) + " ::= " + next + " \"a\" | " + next + " \"b\"\n";
+    doubling +=
+        (i == 0 ? std::string("root") : "r" + std::to_string(i)) + " ::= " + next + " \"a\" | " + next + " \"b\"\n";
   }
   EXPECT_NE(Refusal(doubling + "r40 ::= \"x\"\n").find("ways"), std::string::npos);
 

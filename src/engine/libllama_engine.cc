@@ -11,7 +11,8 @@
 namespace shoal {
 namespace {
 
-// How long idle worker threads spin before they sleep, of 100: about 2 ms, enough for the gap between two micro-batches.
+// How long idle worker threads spin before they sleep, of 100: about 2 ms, enough for the gap between two
+// micro-batches.
 constexpr std::uint32_t kPollLevel = 1;
 
 Error Refused(const std::string& why) { return {ErrorCode::kInvalidArgument, why}; }
@@ -46,8 +47,7 @@ Result<std::unique_ptr<Engine>> LibllamaEngine::Make(const Shard& shard, const E
   SHOAL_ASSIGN_OR_RETURN(engine->context_, MakeLlamaContext(engine->model_.get(), params));
   SHOAL_RETURN_IF_ERROR(engine->CreateThreads());
   if (engine->is_first_ && !engine->takes_tokens_) {
-    SHOAL_ASSIGN_OR_RETURN(engine->embeddings_,
-                           EmbeddingTable::Open(engine->file_, engine->input_.token_scale));
+    SHOAL_ASSIGN_OR_RETURN(engine->embeddings_, EmbeddingTable::Open(engine->file_, engine->input_.token_scale));
   }
   engine->memory_ = MeasureMemory(shard, engine->context_.get(), options);
   engine->twins_ = options.kv_shared && llama_model_n_swa(engine->model_.get()) > 0 &&
@@ -189,8 +189,11 @@ Status LibllamaEngine::Decode(const llama_batch& batch) {
   }
   switch (code) {
     case 0: return {};
-    case 1: return Error{ErrorCode::kKvFull, "no room for " + std::to_string(batch.n_tokens) + " more tokens in the KV "
-                                             "cache of " + std::to_string(llama_n_ctx(context_.get()))};
+    case 1:
+      return Error{ErrorCode::kKvFull, "no room for " + std::to_string(batch.n_tokens) +
+                                           " more tokens in the KV "
+                                           "cache of " +
+                                           std::to_string(llama_n_ctx(context_.get()))};
     case 2: return Error{ErrorCode::kCancelled, "the computation was aborted"};
     default: return Error{ErrorCode::kInternal, errors.TextOr("libllama failed with code " + std::to_string(code))};
   }

@@ -61,7 +61,7 @@ class LibllamaEngine final : public Engine {
   const std::int32_t n_embd_, n_vocab_;
   const SplitRules rules_;
   const InputRule input_;
-  const bool takes_tokens_;      // a whole model outside the split table: tokens go in, in place of embeddings
+  const bool takes_tokens_;        // a whole model outside the split table: tokens go in, in place of embeddings
   const std::string output_name_;  // of the tensor that leaves this stage
 
   ThreadpoolPtr pool_;  // outlives the context
@@ -72,8 +72,8 @@ class LibllamaEngine final : public Engine {
   bool twins_ = false;
   std::string broken_;  // why no Forward can run any more; empty: it can
 
-  std::thread::id placed_;       // the thread that was last pinned
-  std::vector<int> own_cpus_;    // where the calling thread of Forward runs
+  std::thread::id placed_;     // the thread that was last pinned
+  std::vector<int> own_cpus_;  // where the calling thread of Forward runs
 
   // The batch, filled anew by each Forward; [batch_rows_max] each.
   std::vector<float> scaled_;

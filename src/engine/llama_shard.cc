@@ -22,8 +22,8 @@ const std::vector<std::pair<std::string, ggml_tensor*>>& llama_internal_get_tens
 namespace shoal {
 namespace {
 
-constexpr std::uint32_t kContextPad = 256;             // libllama rounds its cells up to this
-constexpr std::uint64_t kGraphNodeBytes = 3 * 512;     // tensor structs of the graphs that a context keeps
+constexpr std::uint32_t kContextPad = 256;          // libllama rounds its cells up to this
+constexpr std::uint64_t kGraphNodeBytes = 3 * 512;  // tensor structs of the graphs that a context keeps
 constexpr std::uint64_t kGraphNodesMin = 1024, kGraphNodesPerTensor = 8;
 // A cell's entry, and the tree nodes that list it as used by a sequence and its twin.
 constexpr std::uint64_t kCellListBytes = 200;
@@ -73,8 +73,8 @@ bool OnProgress(float done, void* user) {
 
 Error LoadError(const std::string& what, const LlamaErrors& errors) {
   const std::string text = errors.TextOr("no reason given");
-  const bool memory = text.find("unable to allocate") != std::string::npos ||
-                      text.find("failed to allocate") != std::string::npos;
+  const bool memory =
+      text.find("unable to allocate") != std::string::npos || text.find("failed to allocate") != std::string::npos;
   return {memory ? ErrorCode::kOutOfMemory : ErrorCode::kUnsupported, what + ": " + text};
 }
 
@@ -110,9 +110,7 @@ Result<LlamaModelPtr> LoadLlamaModel(const Shard& shard, const EngineOptions& op
     model.reset(llama_model_load_from_file_ptr(file->file(), params));
   } catch (const std::bad_alloc&) {
     return Error{ErrorCode::kOutOfMemory, what + ": out of memory"};
-  } catch (const std::exception& e) {
-    return Error{ErrorCode::kUnsupported, what + ": " + e.what()};
-  }
+  } catch (const std::exception& e) { return Error{ErrorCode::kUnsupported, what + ": " + e.what()}; }
   if (progress.cancelled) return Error{ErrorCode::kCancelled, "loading was cancelled"};
   SHOAL_RETURN_IF_ERROR(file->status());
   if (model == nullptr) return LoadError(what, errors);
@@ -182,11 +180,9 @@ EngineMemory MeasureMemory(const Shard& shard, const llama_context* context, con
   const auto n_vocab =
       static_cast<std::uint64_t>(llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(context))));
   const auto rows = static_cast<std::uint64_t>(options.batch_rows_max);
-  const auto output_rows =
-      static_cast<std::uint64_t>(std::max(shard.is_last ? options.output_rows_max : options.batch_rows_max,
-                                          options.sequences_max));
-  const std::uint64_t nodes =
-      std::max<std::uint64_t>(kGraphNodesMin, shard.segments.size() * kGraphNodesPerTensor);
+  const auto output_rows = static_cast<std::uint64_t>(
+      std::max(shard.is_last ? options.output_rows_max : options.batch_rows_max, options.sequences_max));
+  const std::uint64_t nodes = std::max<std::uint64_t>(kGraphNodesMin, shard.segments.size() * kGraphNodesPerTensor);
   memory.compute_bytes += output_rows * n_vocab * sizeof(float);
   memory.compute_bytes += nodes * kGraphNodeBytes;
   memory.compute_bytes += CellListBytes(options, llama_model_n_swa(llama_get_model(context)) > 0);

@@ -17,7 +17,7 @@ namespace shoal {
 
 // One piece of the virtual file. source_offset < 0: zero bytes (padding and dummy tensors).
 struct ShardSegment {
-  std::uint64_t offset = 0;         // in the virtual file; segments are consecutive and ascending
+  std::uint64_t offset = 0;  // in the virtual file; segments are consecutive and ascending
   std::uint64_t bytes = 0;
   std::int64_t source_offset = -1;  // in the model file
 };

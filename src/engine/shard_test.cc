@@ -18,7 +18,9 @@ namespace {
 constexpr std::uint32_t kF32 = 0;
 constexpr std::uint64_t kEmbd = 64, kVocab = 50000;  // token_embd is large enough to be given as sparse zeros
 
-std::uint8_t DataByte(std::uint64_t offset) { return static_cast<std::uint8_t>((offset * 31 + offset / 251) % 255 + 1); }
+std::uint8_t DataByte(std::uint64_t offset) {
+  return static_cast<std::uint8_t>((offset * 31 + offset / 251) % 255 + 1);
+}
 
 // A model file with 4 layers whose data bytes tell their offset.
 class ShardTest : public testing::Test {
@@ -69,7 +71,8 @@ class ShardTest : public testing::Test {
     EXPECT_TRUE(file.ok());
     std::vector<std::uint8_t> bytes(shard.bytes + 16, 0xEE);
     std::size_t done = 0;
-    while (const std::size_t n = std::fread(bytes.data() + done, 1, std::min(piece, bytes.size() - done), (*file)->file())) {
+    while (const std::size_t n =
+               std::fread(bytes.data() + done, 1, std::min(piece, bytes.size() - done), (*file)->file())) {
       done += n;
     }
     EXPECT_EQ(done, shard.bytes);
@@ -85,9 +88,7 @@ class ShardTest : public testing::Test {
     ASSERT_NE(tensor, nullptr) << name;
     const GgufTensor* from = source.empty() ? nullptr : model_->gguf.FindTensor(source);
     ASSERT_EQ(from == nullptr, source.empty());
-    if (from != nullptr) {
-      ASSERT_EQ(from->bytes, tensor->bytes);
-    }
+    if (from != nullptr) { ASSERT_EQ(from->bytes, tensor->bytes); }
     for (std::uint64_t i = 0; i < tensor->bytes; ++i) {
       const std::uint8_t expected = from == nullptr ? 0 : DataByte(from->offset + i);
       ASSERT_EQ(bytes[gguf.data_offset + tensor->offset + i], expected) << name << " byte " << i;

@@ -23,7 +23,7 @@ namespace shoal {
 namespace {
 
 constexpr float kForbidden = -std::numeric_limits<float>::infinity();
-constexpr float kLogitMax = 1e30F;           // keeps sums of extreme biases and penalties finite
+constexpr float kLogitMax = 1e30F;  // keeps sums of extreme biases and penalties finite
 constexpr std::string_view kPrefillMark = "# shoal-prefill:";
 constexpr std::size_t kPrefillTokensMax = 4096;
 constexpr std::int32_t kProbeTokens = 2048;  // of one step when looking for any token that a grammar still allows
@@ -72,10 +72,10 @@ class Grammar {
     try {
       LlamaGuard guard;
       const llama_vocab* vocab = vocabulary.llama_vocabulary();
-      grammar->sampler_.reset(params.grammar_lazy
-          ? llama_sampler_init_grammar_lazy_patterns(vocab, params.grammar.c_str(), "root", patterns.data(),
-                                                     patterns.size(), tokens.data(), tokens.size())
-          : llama_sampler_init_grammar(vocab, params.grammar.c_str(), "root"));
+      grammar->sampler_.reset(params.grammar_lazy ? llama_sampler_init_grammar_lazy_patterns(
+                                                        vocab, params.grammar.c_str(), "root", patterns.data(),
+                                                        patterns.size(), tokens.data(), tokens.size())
+                                                  : llama_sampler_init_grammar(vocab, params.grammar.c_str(), "root"));
     } catch (const std::exception& e) {  // std::regex of a trigger, numbers out of range
       return Error{ErrorCode::kInvalidArgument, std::string("grammar: ") + e.what()};
     }
@@ -284,7 +284,8 @@ Result<SampledToken> TokenSampler::Sample(std::span<const float> logits, Positio
   State& s = *state_;
   SHOAL_CHECK(logits.size() == static_cast<std::size_t>(s.vocabulary->size()));
   if (AnyNanOrInfinity(logits)) {
-    return Error{ErrorCode::kInternal, "the model's logits at position " + std::to_string(position) + " are not finite"};
+    return Error{ErrorCode::kInternal,
+                 "the model's logits at position " + std::to_string(position) + " are not finite"};
   }
   std::span<const float> work = logits;
   if (s.adjusts()) {
@@ -308,9 +309,7 @@ Result<SampledToken> TokenSampler::Sample(std::span<const float> logits, Positio
       if (!accepted.ok()) return Error{ErrorCode::kInternal, accepted.error().message};
       ends = s.grammar->Complete();
     }
-  } catch (const std::exception& e) {
-    return Error{ErrorCode::kInternal, std::string("sampling: ") + e.what()};
-  }
+  } catch (const std::exception& e) { return Error{ErrorCode::kInternal, std::string("sampling: ") + e.what()}; }
   SampledToken sampled;
   if (s.params.logprobs >= 0) sampled = WithLogprobs(logits, token, s.params.logprobs);
   sampled.token = token;

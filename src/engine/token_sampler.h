@@ -19,8 +19,8 @@ namespace shoal {
 class TokenSampler {
  public:
   // `history`: prompt and emitted tokens; the last `emitted` were sampled (fed to the grammar too).
-  // Errors: kInvalidArgument (a grammar that does not parse or could not be followed in bounded time, a field or a token
-  // out of range, emitted tokens that the grammar does not accept). Blocks while it compiles the grammar.
+  // Errors: kInvalidArgument (a grammar that does not parse or could not be followed in bounded time, a field or a
+  // token out of range, emitted tokens that the grammar does not accept). Blocks while it compiles the grammar.
   static Result<std::unique_ptr<TokenSampler>> Make(std::shared_ptr<const Vocabulary> vocabulary,
                                                     const SamplingParams& params, std::span<const TokenId> history,
                                                     std::uint32_t emitted);
@@ -38,9 +38,9 @@ class TokenSampler {
   std::unique_ptr<State> state_;
 };
 
-// `grammar` for an answer whose first tokens, `tokens`, already stand at the end of the prompt ("<|im_start|>assistant"):
-// the grammar takes them before the first sampled token. They travel as a comment on the first line of the GBNF, so the
-// grammar stays valid for other readers.
+// `grammar` for an answer whose first tokens, `tokens`, already stand at the end of the prompt
+// ("<|im_start|>assistant"): the grammar takes them before the first sampled token. They travel as a comment on the
+// first line of the GBNF, so the grammar stays valid for other readers.
 std::string WithGrammarPrefill(const std::string& grammar, std::span<const TokenId> tokens);
 
 }  // namespace shoal

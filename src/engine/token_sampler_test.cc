@@ -243,7 +243,8 @@ TEST(TokenSampler, ALazyGrammarBindsFromItsTrigger) {
   // Not triggered: the model's own choice stands.
   std::vector<TokenId> unbound(history.begin(), history.begin() + free_tokens);
   const auto logits = Logits(free_tokens);
-  EXPECT_EQ(Make(params, unbound, free_tokens)->Sample(logits, free_tokens)->token, static_cast<TokenId>(ArgMax(logits)));
+  EXPECT_EQ(Make(params, unbound, free_tokens)->Sample(logits, free_tokens)->token,
+            static_cast<TokenId>(ArgMax(logits)));
 
   params.grammar = "root ::= <|im_start|> \"go\"";
   params.grammar_triggers = {{SmolLm2()->Tokenize("<|im_start|>", false, true)->front(), ""}};

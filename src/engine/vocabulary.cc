@@ -51,9 +51,7 @@ Result<std::shared_ptr<const Vocabulary>> Vocabulary::Open(std::shared_ptr<const
     params.vocab_only = true;
     params.n_gpu_layers = 0;
     state->model.reset(llama_model_load_from_file(model->path.c_str(), params));
-  } catch (const std::exception& e) {
-    return fail(ErrorCode::kCorrupt, e.what());
-  }
+  } catch (const std::exception& e) { return fail(ErrorCode::kCorrupt, e.what()); }
   if (state->model == nullptr) return fail(ErrorCode::kCorrupt, "libllama cannot read it");
   state->vocab = llama_model_get_vocab(state->model.get());
   if (llama_vocab_type(state->vocab) == LLAMA_VOCAB_TYPE_NONE) {
@@ -90,7 +88,8 @@ Result<std::vector<TokenId>> Vocabulary::Tokenize(std::string_view text, bool ad
       n = llama_tokenize(state_->vocab, text.data(), length, tokens.data(), static_cast<std::int32_t>(tokens.size()),
                          add_special, parse_special);
     }
-    if (n < 0) return Error{ErrorCode::kInvalidArgument, "tokenize: " + errors.TextOr("more tokens than can be counted")};
+    if (n < 0)
+      return Error{ErrorCode::kInvalidArgument, "tokenize: " + errors.TextOr("more tokens than can be counted")};
     tokens.resize(static_cast<std::size_t>(n));
   } catch (const std::exception& e) {
     return Error{ErrorCode::kInvalidArgument, std::string("the text cannot be tokenized: ") + e.what()};
@@ -101,8 +100,8 @@ Result<std::vector<TokenId>> Vocabulary::Tokenize(std::string_view text, bool ad
 std::string Vocabulary::Piece(TokenId token, bool special) const {
   if (token < 0 || token >= state_->size) return "";
   std::string piece(64, '\0');
-  std::int32_t n = llama_token_to_piece(state_->vocab, token, piece.data(), static_cast<std::int32_t>(piece.size()), 0,
-                                        special);
+  std::int32_t n =
+      llama_token_to_piece(state_->vocab, token, piece.data(), static_cast<std::int32_t>(piece.size()), 0, special);
   if (n < 0) {
     piece.resize(static_cast<std::size_t>(-n));
     n = llama_token_to_piece(state_->vocab, token, piece.data(), static_cast<std::int32_t>(piece.size()), 0, special);

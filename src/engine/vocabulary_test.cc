@@ -36,9 +36,14 @@ class VocabularyTest : public testing::TestWithParam<std::pair<const char*, cons
 };
 
 TEST_P(VocabularyTest, TextSurvivesTheRoundTrip) {
-  const std::string texts[] = {
-      "Hello, world!", "  two  spaces\n\n\ttab ", "naïve café Straße", "日本語のテキスト、中文，한국어",
-      "👩‍👩‍👧‍👦 family 🏳️‍🌈 and 🇩🇪", "א ב ג و", "int main() { return 0x1F; }\r\n", "12345678901234567890"};
+  const std::string texts[] = {"Hello, world!",
+                               "  two  spaces\n\n\ttab ",
+                               "naïve café Straße",
+                               "日本語のテキスト、中文，한국어",
+                               "👩‍👩‍👧‍👦 family 🏳️‍🌈 and 🇩🇪",
+                               "א ב ג و",
+                               "int main() { return 0x1F; }\r\n",
+                               "12345678901234567890"};
   for (const std::string& text : texts) {
     const auto tokens = vocabulary_->Tokenize(text, false, false);
     ASSERT_TRUE(tokens.ok());
@@ -49,8 +54,8 @@ TEST_P(VocabularyTest, TextSurvivesTheRoundTrip) {
 }
 
 TEST_P(VocabularyTest, AnyBytesAreAccepted) {
-  const std::string texts[] = {std::string("\xFF\xFE\x80 abc \xC3", 9), std::string("a\0b", 3), "\xF0\x9F\x98", "\xED\xA0\x80",
-                               std::string(256, '\x80')};
+  const std::string texts[] = {std::string("\xFF\xFE\x80 abc \xC3", 9), std::string("a\0b", 3), "\xF0\x9F\x98",
+                               "\xED\xA0\x80", std::string(256, '\x80')};
   for (const std::string& text : texts) {
     const auto tokens = vocabulary_->Tokenize(text, false, false);
     ASSERT_TRUE(tokens.ok());

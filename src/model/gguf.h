@@ -19,16 +19,27 @@ namespace shoal {
 
 // Values of the format.
 enum class GgufType : std::uint32_t {
-  kUint8 = 0, kInt8 = 1, kUint16 = 2, kInt16 = 3, kUint32 = 4, kInt32 = 5, kFloat32 = 6, kBool = 7,
-  kString = 8, kArray = 9, kUint64 = 10, kInt64 = 11, kFloat64 = 12,
+  kUint8 = 0,
+  kInt8 = 1,
+  kUint16 = 2,
+  kInt16 = 3,
+  kUint32 = 4,
+  kInt32 = 5,
+  kFloat32 = 6,
+  kBool = 7,
+  kString = 8,
+  kArray = 9,
+  kUint64 = 10,
+  kInt64 = 11,
+  kFloat64 = 12,
 };
 
 // An array, kept as its little-endian bytes (strings: as strings).
 struct GgufArray {
-  GgufType type = GgufType::kUint8;        // never kArray
+  GgufType type = GgufType::kUint8;  // never kArray
   std::uint64_t count = 0;
-  std::vector<std::uint8_t> bytes;         // count * size of type; empty for strings
-  std::vector<std::string> strings;        // for kString
+  std::vector<std::uint8_t> bytes;   // count * size of type; empty for strings
+  std::vector<std::string> strings;  // for kString
   bool operator==(const GgufArray&) const = default;
 };
 
@@ -59,8 +70,8 @@ std::size_t GgufTypeBytes(GgufType type);
 
 // A tensor's element type: ggml's number, with the facts needed to know its size.
 struct TensorTypeInfo {
-  std::string_view name;        // "Q4_K"
-  std::uint32_t block_elements; // elements of one block
+  std::string_view name;         // "Q4_K"
+  std::uint32_t block_elements;  // elements of one block
   std::uint32_t block_bytes;
 };
 // Empty for numbers that this version does not know.
@@ -78,9 +89,9 @@ struct GgufTensor {
 struct Gguf {
   // In file order. Keys are unique.
   std::vector<std::pair<std::string, GgufValue>> metadata;
-  std::vector<GgufTensor> tensors;   // names are unique
+  std::vector<GgufTensor> tensors;  // names are unique
   std::uint64_t alignment = 32;
-  std::uint64_t data_offset = 0;     // where the data section starts in the file
+  std::uint64_t data_offset = 0;  // where the data section starts in the file
   std::uint64_t file_bytes = 0;
 
   const GgufValue* Find(std::string_view key) const;

@@ -21,9 +21,9 @@ std::string_view KvTypeName(KvType type);
 
 struct ModelInfo {
   std::string path;
-  std::string name;           // general.name, or the file's name
-  std::string architecture;   // general.architecture
-  std::string quantization;   // the type that holds most of the bytes, e.g. "Q4_1"
+  std::string name;          // general.name, or the file's name
+  std::string architecture;  // general.architecture
+  std::string quantization;  // the type that holds most of the bytes, e.g. "Q4_1"
   std::int32_t n_layer = 0;
   std::int32_t n_embd = 0;
   std::int32_t n_vocab = 0;
@@ -32,12 +32,12 @@ struct ModelInfo {
   std::int32_t n_expert = 0;
   std::uint64_t parameters = 0;
   std::uint64_t file_bytes = 0;
-  std::vector<std::uint64_t> layer_bytes;    // [n_layer]: weights of blk.<i>.*
-  std::vector<std::uint32_t> kv_elements;    // [n_layer]: elements of K and V per token (0 for recurrent layers)
-  std::uint64_t embedding_bytes = 0;         // token_embd
-  std::uint64_t output_bytes = 0;            // output head: output.* and output_norm.*, token_embd once more when tied
-  bool tied_output = false;                  // no output.weight: token_embd serves both
-  bool recurrent = false;                    // has recurrent layers: cannot be rewound to any position
+  std::vector<std::uint64_t> layer_bytes;  // [n_layer]: weights of blk.<i>.*
+  std::vector<std::uint32_t> kv_elements;  // [n_layer]: elements of K and V per token (0 for recurrent layers)
+  std::uint64_t embedding_bytes = 0;       // token_embd
+  std::uint64_t output_bytes = 0;          // output head: output.* and output_norm.*, token_embd once more when tied
+  bool tied_output = false;                // no output.weight: token_embd serves both
+  bool recurrent = false;                  // has recurrent layers: cannot be rewound to any position
 
   // Bytes of K and V for one token over `layers`.
   std::uint64_t KvBytesPerToken(LayerRange layers, KvType type) const;

@@ -60,8 +60,8 @@ class Handle final : public GenerationHandle {
 Status CheckTokens(const GenerateOptions& options, std::int32_t n_vocab) {
   const auto check = [&](TokenId token) -> Status {
     if (token >= 0 && token < n_vocab) return {};
-    return Error{ErrorCode::kInvalidArgument, "token " + std::to_string(token) + " is not in the model's vocabulary of " +
-                                                  std::to_string(n_vocab)};
+    return Error{ErrorCode::kInvalidArgument,
+                 "token " + std::to_string(token) + " is not in the model's vocabulary of " + std::to_string(n_vocab)};
   };
   for (const TokenId token : options.prompt) SHOAL_RETURN_IF_ERROR(check(token));
   for (const LogitBias& bias : options.sampling.logit_bias) SHOAL_RETURN_IF_ERROR(check(bias.token));
@@ -74,8 +74,7 @@ Result<std::int32_t> TokensToEmit(const GenerateOptions& options, std::int32_t c
   if (prompt == 0) return Error{ErrorCode::kInvalidArgument, "the prompt is empty"};
   if (prompt >= context_tokens) {
     return Error{ErrorCode::kContextFull, "the prompt has " + std::to_string(prompt) + " tokens; the context holds " +
-                                              std::to_string(context_tokens) +
-                                              ", and one must be left for the answer"};
+                                              std::to_string(context_tokens) + ", and one must be left for the answer"};
   }
   const auto room = static_cast<std::int32_t>(context_tokens - prompt);
   return options.tokens_max > 0 ? std::min(options.tokens_max, room) : room;
@@ -108,9 +107,8 @@ Result<std::unique_ptr<GenerationHandle>> StartGeneration(std::shared_ptr<const 
   auto accepted = std::make_shared<std::promise<Status>>();
   std::future<Status> status = accepted->get_future();
   target->loop.Post([&pipeline = target->pipeline, channel, accepted, request = std::move(request)]() mutable {
-    accepted->set_value(pipeline.Submit(std::move(request), [&pipeline, channel](const ScheduleEvent& event) {
-      Deliver(pipeline, *channel, event);
-    }));
+    accepted->set_value(pipeline.Submit(
+        std::move(request), [&pipeline, channel](const ScheduleEvent& event) { Deliver(pipeline, *channel, event); }));
   });
   accepted.reset();
   try {

@@ -99,24 +99,31 @@ class LocalNode final : public Node, public std::enable_shared_from_this<LocalNo
 
 void LocalNode::RefreshMetrics() {
   const ScheduleStats stats = Stats();
-  const auto set = [this](const char* name, const char* help, double value) { metrics_.GetGauge(name, help).Set(value); };
+  const auto set = [this](const char* name, const char* help, double value) {
+    metrics_.GetGauge(name, help).Set(value);
+  };
   set("shoal_requests_waiting", "Generations that wait for a slot.", stats.waiting);
   set("shoal_requests_running", "Generations that hold a slot.", stats.running);
   set("shoal_slots_free", "Slots without a generation.", stats.slots_free);
   set("shoal_micro_batches_in_flight", "Micro-batches between head and last stage.", stats.in_flight);
   set("shoal_kv_tokens_used", "KV cells that hold a token.", static_cast<double>(stats.kv_tokens_used));
   set("shoal_kv_tokens_max", "KV cells in all.", placement_->context_tokens());
-  set("shoal_prompt_tokens_computed", "Prompt tokens prefilled since start.", static_cast<double>(stats.tokens_prefilled));
-  set("shoal_prompt_tokens_reused", "Prompt tokens found in the cache since start.", static_cast<double>(stats.tokens_reused));
+  set("shoal_prompt_tokens_computed", "Prompt tokens prefilled since start.",
+      static_cast<double>(stats.tokens_prefilled));
+  set("shoal_prompt_tokens_reused", "Prompt tokens found in the cache since start.",
+      static_cast<double>(stats.tokens_reused));
   set("shoal_tokens_decoded", "Tokens emitted since start.", static_cast<double>(stats.tokens_decoded));
-  set("shoal_preemptions", "Generations set back for want of KV cells since start.", static_cast<double>(stats.preemptions));
+  set("shoal_preemptions", "Generations set back for want of KV cells since start.",
+      static_cast<double>(stats.preemptions));
   const std::vector<StageReport> reports = Report();
   for (std::size_t i = 0; i < reports.size(); ++i) {
     const std::string stage = "stage=\"" + std::to_string(i) + "\"";
     const StageWorkerStats& s = reports[i].stats;
     const auto seconds = [&](const char* activity, std::uint64_t us) {
-      metrics_.GetGauge("shoal_stage_seconds", "Time a stage spent computing, waiting or on the wire since start.",
-                        stage + ",activity=\"" + activity + "\"").Set(static_cast<double>(us) / 1e6);
+      metrics_
+          .GetGauge("shoal_stage_seconds", "Time a stage spent computing, waiting or on the wire since start.",
+                    stage + ",activity=\"" + activity + "\"")
+          .Set(static_cast<double>(us) / 1e6);
     };
     seconds("compute", s.compute_us);
     seconds("wait", s.wait_us);

@@ -14,7 +14,7 @@ namespace shoal {
 
 struct NodeOptions {
   std::string model_path;
-  std::string chat_template;    // Jinja source instead of the model's own; empty: the model's
+  std::string chat_template;  // Jinja source instead of the model's own; empty: the model's
   PlacementOptions placement;
 };
 

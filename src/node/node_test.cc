@@ -85,11 +85,14 @@ Outcome Complete(Node& node, GenerateOptions options) {
   return ReadAll(**handle);
 }
 
-const std::vector<std::string> kPrompts{
-    "The capital of France is", "Once upon a time there was a small fish that",
-    "A list of three colours: red,", "Water boils at",
-    "The first president of the United States was", "def add(a, b):\n    return",
-    "In the year 1969, two men", "The opposite of hot is"};
+const std::vector<std::string> kPrompts{"The capital of France is",
+                                        "Once upon a time there was a small fish that",
+                                        "A list of three colours: red,",
+                                        "Water boils at",
+                                        "The first president of the United States was",
+                                        "def add(a, b):\n    return",
+                                        "In the year 1969, two men",
+                                        "The opposite of hot is"};
 
 TEST(NodeSameText, GreedyAndSeededAreTheSameForAnyNumberOfStages) {
   std::vector<std::vector<TokenId>> greedy, seeded;
@@ -107,7 +110,8 @@ TEST(NodeSameText, GreedyAndSeededAreTheSameForAnyNumberOfStages) {
 
 TEST(NodeSameText, AnotherSeedGivesAnotherText) {
   const auto node = Open(Options("2"));
-  EXPECT_NE(Complete(*node, Ask(*node, kPrompts[1], 32, 1.0F, 1)).tokens, Complete(*node, Ask(*node, kPrompts[1], 32, 1.0F, 2)).tokens);
+  EXPECT_NE(Complete(*node, Ask(*node, kPrompts[1], 32, 1.0F, 1)).tokens,
+            Complete(*node, Ask(*node, kPrompts[1], 32, 1.0F, 2)).tokens);
 }
 
 // With --reproducible the promise is exact: one sequence a micro-batch, KV cells of its own.
@@ -126,8 +130,9 @@ TEST(NodeSameText, ReproducibleAnswersDoNotDependOnWhoElseAsks) {
   for (std::size_t i = 0; i < handles.size(); ++i) EXPECT_EQ(ReadAll(*handles[i]).tokens, alone[i]) << kPrompts[i];
 }
 
-// Without it batch shapes differ, and with them the kernels' rounding. What is promised (docs/cli.md): log-probabilities
-// within kShapeTolerance of those of the same request alone, so text parts only where two tokens are that close.
+// Without it batch shapes differ, and with them the kernels' rounding. What is promised (docs/cli.md):
+// log-probabilities within kShapeTolerance of those of the same request alone, so text parts only where two tokens are
+// that close.
 constexpr float kShapeTolerance = 0.25F;
 
 TEST(NodeSameText, EightAtOnceStayWithinTheStatedToleranceOfOneAtATime) {
@@ -148,10 +153,12 @@ TEST(NodeSameText, EightAtOnceStayWithinTheStatedToleranceOfOneAtATime) {
     for (std::size_t k = 0; k < together.sampled.size(); ++k, ++compared) {
       const SampledToken& one = alone[i].sampled[k];
       const SampledToken& eight = together.sampled[k];
-      ASSERT_NEAR(one.alternatives[0].logprob, eight.alternatives[0].logprob, kShapeTolerance) << kPrompts[i] << " " << k;
+      ASSERT_NEAR(one.alternatives[0].logprob, eight.alternatives[0].logprob, kShapeTolerance)
+          << kPrompts[i] << " " << k;
       if (one.token == eight.token) continue;
       // They part here: the two must have been nearly equal, and what follows is another text.
-      EXPECT_LT(one.alternatives[0].logprob - one.alternatives[1].logprob, 2 * kShapeTolerance) << kPrompts[i] << " " << k;
+      EXPECT_LT(one.alternatives[0].logprob - one.alternatives[1].logprob, 2 * kShapeTolerance)
+          << kPrompts[i] << " " << k;
       break;
     }
   }
@@ -168,7 +175,8 @@ TEST(NodeReuse, AFollowUpPrefillsOnlyWhatIsNew) {
   GenerateOptions second = first;
   second.prompt.insert(second.prompt.end(), one.tokens.begin(), one.tokens.end());
   const std::uint64_t before = node->Stats().tokens_prefilled;
-  for (const TokenId token : *node->vocabulary().Tokenize(" More of it, please.", false, false)) second.prompt.push_back(token);
+  for (const TokenId token : *node->vocabulary().Tokenize(" More of it, please.", false, false))
+    second.prompt.push_back(token);
   const Outcome two = Complete(*node, second);
   EXPECT_GE(two.reused, prompt_size);
   EXPECT_EQ(node->Stats().tokens_prefilled - before, second.prompt.size() - static_cast<std::size_t>(two.reused));

@@ -33,9 +33,7 @@ std::int32_t UsableCores() {
 Result<std::vector<LayerRange>> ChooseStages(const ModelFile& model, const std::string& text) {
   SHOAL_ASSIGN_OR_RETURN(std::vector<LayerRange> ranges, ParseStages(text, model.info.n_layer));
   const bool is_count = text.find_first_of("-,") == std::string::npos;
-  if (is_count && ranges.size() > 1) {
-    return BalancedStages(model, static_cast<std::int32_t>(ranges.size()));
-  }
+  if (is_count && ranges.size() > 1) { return BalancedStages(model, static_cast<std::int32_t>(ranges.size())); }
   SHOAL_RETURN_IF_ERROR(CheckStages(model, ranges));
   return ranges;
 }
@@ -52,9 +50,9 @@ Status CheckOptions(const PlacementOptions& options, const ModelFile& model, std
   SHOAL_RETURN_IF_ERROR(in_range("the micro-batch", options.micro_batch_tokens, 1, 4096));
   SHOAL_RETURN_IF_ERROR(in_range("the number of threads", options.threads, 0, 512));
   if (options.context_tokens > model.info.n_ctx_train && model.info.n_ctx_train > 0) {
-    return Error{ErrorCode::kInvalidArgument,
-                 "a context of " + std::to_string(options.context_tokens) + " tokens is more than the " +
-                     std::to_string(model.info.n_ctx_train) + " that " + model.info.name + " was trained for"};
+    return Error{ErrorCode::kInvalidArgument, "a context of " + std::to_string(options.context_tokens) +
+                                                  " tokens is more than the " + std::to_string(model.info.n_ctx_train) +
+                                                  " that " + model.info.name + " was trained for"};
   }
   if (!options.cpus.empty() && options.cpus.size() != stages) {
     return Error{ErrorCode::kInvalidArgument, "cores are given for " + std::to_string(options.cpus.size()) +
@@ -74,8 +72,8 @@ EngineOptions StageEngineOptions(const PlacementOptions& options, LayerRange lay
   engine.kv_type = options.kv_type;
   engine.flash_attention = options.flash_attention;
   engine.kv_shared = !options.reproducible;
-  engine.threads = options.threads > 0 ? options.threads
-                                       : std::max(1, UsableCores() / static_cast<std::int32_t>(stages));
+  engine.threads =
+      options.threads > 0 ? options.threads : std::max(1, UsableCores() / static_cast<std::int32_t>(stages));
   if (!options.cpus.empty()) engine.cpus = options.cpus[index];
   if (options.on_progress) {
     engine.on_progress = [&options, index](float fraction) { return options.on_progress(index, fraction); };
@@ -130,8 +128,8 @@ Result<std::unique_ptr<Placement>> Placement::Open(Loop& loop, std::shared_ptr<c
   placement->context_tokens_ =
       options.context_tokens > 0
           ? options.context_tokens
-          : std::min(kContextTokensDefaultMax, model->info.n_ctx_train > 0 ? model->info.n_ctx_train
-                                                                            : kContextTokensDefaultMax);
+          : std::min(kContextTokensDefaultMax,
+                     model->info.n_ctx_train > 0 ? model->info.n_ctx_train : kContextTokensDefaultMax);
 
   std::vector<EngineOptions> engines;
   for (std::size_t i = 0; i < n; ++i) {
@@ -151,9 +149,8 @@ Result<std::unique_ptr<Placement>> Placement::Open(Loop& loop, std::shared_ptr<c
     MemoryLink next;
     if (i + 1 < n) next = MakeMemoryLink(kStageLinkFramesMax);
     const StageWorkerOptions worker{static_cast<StageIndex>(i), kFirstEpoch, options.wire_type};
-    placement->workers_.push_back(std::make_unique<StageWorker>(std::move(stages[i]), worker,
-                                                                std::move(input.receiver), std::move(next.sender),
-                                                                std::move(result_senders[i])));
+    placement->workers_.push_back(std::make_unique<StageWorker>(std::move(stages[i]), worker, std::move(input.receiver),
+                                                                std::move(next.sender), std::move(result_senders[i])));
     input = std::move(next);
   }
   placement->pipeline_ = std::make_unique<Pipeline>(

@@ -18,18 +18,18 @@
 namespace shoal {
 
 struct PlacementOptions {
-  std::string stages = "1";                 // "3", or ranges "0-9,10-19,20-29"
-  std::int32_t context_tokens = 0;          // KV cells; 0: what the model was trained for, at most 4096
-  std::int32_t slots = 8;                   // generations that run at once
-  std::int32_t queue_max = 64;              // more wait
+  std::string stages = "1";         // "3", or ranges "0-9,10-19,20-29"
+  std::int32_t context_tokens = 0;  // KV cells; 0: what the model was trained for, at most 4096
+  std::int32_t slots = 8;           // generations that run at once
+  std::int32_t queue_max = 64;      // more wait
   std::int32_t micro_batch_tokens = 64;
-  std::int32_t threads = 0;                 // of each stage; 0: the machine's cores shared out
-  std::vector<std::vector<int>> cpus;       // of each stage; empty: the OS decides
+  std::int32_t threads = 0;            // of each stage; 0: the machine's cores shared out
+  std::vector<std::vector<int>> cpus;  // of each stage; empty: the OS decides
   WireType wire_type = WireType::kF16;
   KvType kv_type = KvType::kF16;
   bool flash_attention = true;
-  bool reproducible = false;                // a generation's tokens never depend on what else runs (slower)
-  std::uint64_t memory_bytes_max = 0;       // all stages together; 0: what the machine has
+  bool reproducible = false;           // a generation's tokens never depend on what else runs (slower)
+  std::uint64_t memory_bytes_max = 0;  // all stages together; 0: what the machine has
   std::function<bool(std::size_t stage, float fraction)> on_progress;  // false cancels
 };
 
@@ -52,9 +52,9 @@ class Placement {
   // Ends running generations with kUnavailable and joins all threads. Not on the loop.
   void Stop();
 
-  Pipeline& pipeline() { return *pipeline_; }             // use on the loop only
+  Pipeline& pipeline() { return *pipeline_; }  // use on the loop only
   std::int32_t context_tokens() const { return context_tokens_; }
-  std::vector<StageReport> Report() const;                // any thread
+  std::vector<StageReport> Report() const;  // any thread
 
  private:
   Placement() = default;

@@ -18,13 +18,13 @@ namespace shoal {
 struct StageWorkerOptions {
   StageIndex index = 0;
   Epoch epoch = 0;
-  WireType wire_type = WireType::kF16;   // of the hidden states it sends
+  WireType wire_type = WireType::kF16;  // of the hidden states it sends
 };
 
 struct StageWorkerStats {
   std::uint64_t batches = 0, rows = 0;
   std::uint64_t compute_us = 0, wait_us = 0, wire_us = 0;
-  std::uint64_t frames_refused = 0;      // stale epoch or malformed
+  std::uint64_t frames_refused = 0;  // stale epoch or malformed
   std::uint64_t bytes_out = 0;
 };
 

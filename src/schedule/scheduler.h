@@ -23,14 +23,14 @@ namespace shoal {
 struct ScheduleOptions {
   std::int32_t stages = 1;
   std::int32_t slots_max = 8;
-  std::int32_t batch_rows_max = 64;           // rows of one micro-batch
-  std::int32_t batch_sequences_max = 8;       // sequences with rows in one micro-batch; 1 for recurrent models
-  std::int32_t output_rows_max = 8;           // rows with output in one micro-batch
-  std::int32_t kv_tokens_max = 4096;          // cells shared by all slots
-  bool kv_shared = true;                      // false: each slot has kv_tokens_max cells of its own
-  std::int32_t in_flight_max = 2;             // micro-batches; stages + 1 keeps all stages busy
-  std::int32_t queue_max = 64;                // requests that wait for a slot
-  bool rewindable = true;                     // false: a slot is reused only if its tokens are a whole prefix
+  std::int32_t batch_rows_max = 64;      // rows of one micro-batch
+  std::int32_t batch_sequences_max = 8;  // sequences with rows in one micro-batch; 1 for recurrent models
+  std::int32_t output_rows_max = 8;      // rows with output in one micro-batch
+  std::int32_t kv_tokens_max = 4096;     // cells shared by all slots
+  bool kv_shared = true;                 // false: each slot has kv_tokens_max cells of its own
+  std::int32_t in_flight_max = 2;        // micro-batches; stages + 1 keeps all stages busy
+  std::int32_t queue_max = 64;           // requests that wait for a slot
+  bool rewindable = true;                // false: a slot is reused only if its tokens are a whole prefix
   // Every micro-batch holds rows of one sequence, and prefill chunks start at multiples of batch_rows_max: with
   // kv_shared = false a request's tokens then never depend on what else runs.
   bool reproducible = false;
@@ -38,9 +38,9 @@ struct ScheduleOptions {
 
 struct GenerationRequest {
   GenerationId id = 0;
-  std::vector<TokenId> tokens;       // prompt, and what was emitted before (resume)
-  std::uint32_t emitted = 0;         // the last `emitted` of `tokens` were sampled
-  std::int32_t tokens_max = 0;       // how many more to emit, >= 1
+  std::vector<TokenId> tokens;  // prompt, and what was emitted before (resume)
+  std::uint32_t emitted = 0;    // the last `emitted` of `tokens` were sampled
+  std::int32_t tokens_max = 0;  // how many more to emit, >= 1
   SamplingParams sampling;
 };
 
@@ -48,8 +48,8 @@ struct GenerationRequest {
 struct MicroBatch {
   BatchId id = 0;
   std::vector<ControlOp> ops;
-  std::vector<BatchRow> rows;     // may be empty: only operations, which do not count as in flight
-  std::vector<TokenId> tokens;    // [rows]
+  std::vector<BatchRow> rows;   // may be empty: only operations, which do not count as in flight
+  std::vector<TokenId> tokens;  // [rows]
 };
 
 enum class FinishReason { kStop, kLength, kCancelled, kError };
@@ -57,10 +57,10 @@ enum class FinishReason { kStop, kLength, kCancelled, kError };
 // One emitted token, or the end of a generation, in the order they happened.
 struct ScheduleEvent {
   GenerationId generation = 0;
-  std::optional<SampledToken> token;         // set: a token (its position below)
+  std::optional<SampledToken> token;  // set: a token (its position below)
   Position position = 0;
-  std::optional<FinishReason> finish;        // set: the generation is over (may come with its last token)
-  Error error;                               // with kError
+  std::optional<FinishReason> finish;  // set: the generation is over (may come with its last token)
+  Error error;                         // with kError
 };
 
 struct ScheduleStats {

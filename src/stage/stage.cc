@@ -28,14 +28,12 @@ struct Slot {
 struct Stage::State {
   std::unique_ptr<Engine> engine;
   std::shared_ptr<const Vocabulary> vocabulary;
-  std::vector<Slot> slots;          // [sequences_max], used on the last stage
-  std::vector<Position> expected;   // [sequences_max], scratch of CheckRows: next position, or -1
-  std::vector<EngineRow> rows;      // scratch of Forward
+  std::vector<Slot> slots;         // [sequences_max], used on the last stage
+  std::vector<Position> expected;  // [sequences_max], scratch of CheckRows: next position, or -1
+  std::vector<EngineRow> rows;     // scratch of Forward
   std::vector<float> input, output;
 
-  bool Known(SequenceId sequence) const {
-    return sequence >= 0 && sequence < engine->options().sequences_max;
-  }
+  bool Known(SequenceId sequence) const { return sequence >= 0 && sequence < engine->options().sequences_max; }
 
   Status CheckOp(const ControlOp& op) const;
   void Do(const OpenSequence& op);

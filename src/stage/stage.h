@@ -18,8 +18,8 @@ namespace shoal {
 
 // What became of one micro-batch here.
 struct StageOutput {
-  std::vector<float> hidden;         // f32 [T, n_embd]; empty on the last stage
-  std::vector<RowResult> results;    // last stage: one per row with `output`, in row order
+  std::vector<float> hidden;       // f32 [T, n_embd]; empty on the last stage
+  std::vector<RowResult> results;  // last stage: one per row with `output`, in row order
   // Generations that failed by themselves (a grammar that does not parse or cannot continue).
   std::vector<FailureMessage> failures;
 };

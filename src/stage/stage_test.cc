@@ -4,7 +4,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-
 #include "engine/test_models.h"
 
 namespace shoal {
@@ -105,9 +104,9 @@ TEST_F(FakeStage, RefusesWhatDoesNotFit) {
   Make(true, false);
   EXPECT_EQ(Refusal(Tokens({})), ErrorCode::kInvalidArgument);
   EXPECT_EQ(Refusal(Tokens(std::vector<BatchRow>(9, {0, 0}))), ErrorCode::kInvalidArgument);
-  EXPECT_EQ(Refusal(Tokens({{0, 1}})), ErrorCode::kInvalidArgument);            // a gap
-  EXPECT_EQ(Refusal(Tokens({{0, 0}, {0, 0}})), ErrorCode::kInvalidArgument);    // twice
-  EXPECT_EQ(Refusal(Tokens({{4, 0}})), ErrorCode::kInvalidArgument);            // no such sequence
+  EXPECT_EQ(Refusal(Tokens({{0, 1}})), ErrorCode::kInvalidArgument);          // a gap
+  EXPECT_EQ(Refusal(Tokens({{0, 0}, {0, 0}})), ErrorCode::kInvalidArgument);  // twice
+  EXPECT_EQ(Refusal(Tokens({{4, 0}})), ErrorCode::kInvalidArgument);          // no such sequence
   EXPECT_EQ(Refusal(Tokens({{-1, 0}})), ErrorCode::kInvalidArgument);
   BatchMessage batch = Tokens({{0, 0}});
   batch.tokens[0] = 77;
@@ -155,9 +154,9 @@ TEST_F(FakeStage, AppliesOperationsInOrderOrNotAtAll) {
   ASSERT_TRUE(stage_->Forward(Tokens({{0, 0}, {0, 1}, {0, 2}})).ok());
   ASSERT_TRUE(stage_->Apply({{CopySequence{0, 1, 3}, RewindSequence{1, 2}, CopySequence{1, 2, 1}}}).ok());
   EXPECT_EQ(engine_->lengths_, (std::vector<Position>{3, 2, 1, 0}));
-  for (const ControlOp& bad : {ControlOp{RewindSequence{4, 0}}, ControlOp{RewindSequence{0, -1}},
-                               ControlOp{CopySequence{0, 0, 1}}, ControlOp{CopySequence{0, 9, 1}},
-                               ControlOp{CloseSequence{-1, 1}}, ControlOp{OpenSequence{4, 1, {}, {}, 0}}}) {
+  for (const ControlOp& bad :
+       {ControlOp{RewindSequence{4, 0}}, ControlOp{RewindSequence{0, -1}}, ControlOp{CopySequence{0, 0, 1}},
+        ControlOp{CopySequence{0, 9, 1}}, ControlOp{CloseSequence{-1, 1}}, ControlOp{OpenSequence{4, 1, {}, {}, 0}}}) {
     const Status status = stage_->Apply({{RewindSequence{0, 0}, bad}});
     ASSERT_FALSE(status.ok());
     EXPECT_EQ(status.error().code, ErrorCode::kInvalidArgument);
@@ -291,8 +290,8 @@ TEST_F(RealStages, OneGenerationFailsAlone) {
   for (const SequenceId sequence : {0, 1}) {
     for (std::size_t k = 0; k < prompt->size(); ++k) {
       batch.tokens.push_back((*prompt)[k]);
-      batch.rows.push_back({sequence, static_cast<Position>(k), k + 1 == prompt->size(),
-                            static_cast<GenerationId>(sequence + 1)});
+      batch.rows.push_back(
+          {sequence, static_cast<Position>(k), k + 1 == prompt->size(), static_cast<GenerationId>(sequence + 1)});
     }
   }
   const auto out = Forward(batch);

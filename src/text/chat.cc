@@ -1,5 +1,5 @@
-// The only user of llama-common's chat code. Its exceptions end here; its log is off, because it would print what people
-// wrote and what models answered.
+// The only user of llama-common's chat code. Its exceptions end here; its log is off, because it would print what
+// people wrote and what models answered.
 #include "text/chat.h"
 
 // llama-common. In angle brackets: its chat.h is not the one of this folder.
@@ -49,9 +49,7 @@ Result<common_json> ParseJson(const std::string& text, const char* what) {
   }
   try {
     return common_json::parse(text);
-  } catch (const std::exception& e) {
-    return Invalid(std::string(what) + ": " + e.what());
-  }
+  } catch (const std::exception& e) { return Invalid(std::string(what) + ": " + e.what()); }
 }
 
 common_chat_tool_choice ToCommon(ToolChoice choice) {
@@ -101,14 +99,15 @@ Result<common_chat_templates_inputs> ToInputs(const ChatRequest& request) {
   return inputs;
 }
 
-// The prompt's tokens with BOS once: llama-common has taken it off the text where the tokenizer adds it. An EOS that the
-// tokenizer would add has no place before an answer.
+// The prompt's tokens with BOS once: llama-common has taken it off the text where the tokenizer adds it. An EOS that
+// the tokenizer would add has no place before an answer.
 Result<std::vector<TokenId>> TokenizePrompt(const Vocabulary& vocabulary, const std::string& prompt) {
   SHOAL_ASSIGN_OR_RETURN(std::vector<TokenId> tokens, vocabulary.Tokenize(prompt, true, true));
   const TokenId eos = vocabulary.eos();
   if (eos >= 0 && !tokens.empty() && tokens.back() == eos) {
     const std::string end = vocabulary.Piece(eos, true);
-    const bool in_text = prompt.size() >= end.size() && prompt.compare(prompt.size() - end.size(), end.size(), end) == 0;
+    const bool in_text =
+        prompt.size() >= end.size() && prompt.compare(prompt.size() - end.size(), end.size(), end) == 0;
     if (!in_text) tokens.pop_back();
   }
   return tokens;
@@ -173,7 +172,8 @@ class TemplatePrompt : public ChatPrompt {
         message.tool_calls.push_back({std::move(call.id), std::move(call.name), std::move(call.arguments)});
       }
     } catch (const std::exception& e) {
-      return Error{ErrorCode::kInternal, std::string("the answer does not follow the chat template's format: ") + e.what()};
+      return Error{ErrorCode::kInternal,
+                   std::string("the answer does not follow the chat template's format: ") + e.what()};
     }
     return message;
   }
@@ -261,9 +261,7 @@ Result<std::shared_ptr<const ChatTemplate>> ChatTemplate::Open(std::shared_ptr<c
   state->vocabulary = std::move(vocabulary);
   try {
     state->templates = common_chat_templates_init(state->vocabulary->llama(), override_source);
-  } catch (const std::exception& e) {
-    return Error{ErrorCode::kCorrupt, std::string("chat template: ") + e.what()};
-  }
+  } catch (const std::exception& e) { return Error{ErrorCode::kCorrupt, std::string("chat template: ") + e.what()}; }
   if (!common_chat_templates_was_explicit(state->templates.get())) {
     Log(LogLevel::kWarning, "text", "the model has no chat template: using ChatML; answers may be poor");
   }
@@ -280,9 +278,7 @@ Result<std::shared_ptr<const ChatPrompt>> ChatTemplate::Render(const ChatRequest
     const bool with_tools = !inputs.tools.empty() && request.tool_choice != ToolChoice::kNone;
     common_chat_params params = common_chat_templates_apply(state_->templates.get(), inputs);
     prompt = std::make_shared<TemplatePrompt>(state_->vocabulary, request, with_tools, std::move(params));
-  } catch (const std::exception& e) {
-    return Invalid(std::string("chat template: ") + e.what());
-  }
+  } catch (const std::exception& e) { return Invalid(std::string("chat template: ") + e.what()); }
   // Without a template of its own the model's vocabulary need not have ChatML's end as an ending token.
   if (!from_model() && !vocabulary.IsEndOfGeneration(SingleToken(vocabulary, std::string(kChatMlEnd)))) {
     prompt->stops.emplace_back(kChatMlEnd);
@@ -297,9 +293,7 @@ Result<std::string> GrammarFromJsonSchema(const std::string& schema_json) {
   if (!schema.is_object()) return Invalid("json_schema: must be an object");
   try {
     return json_schema_to_grammar(schema, /*force_gbnf=*/true);
-  } catch (const std::exception& e) {
-    return Invalid(std::string("json_schema: ") + e.what());
-  }
+  } catch (const std::exception& e) { return Invalid(std::string("json_schema: ") + e.what()); }
 }
 
 }  // namespace shoal

@@ -18,18 +18,20 @@ namespace shoal {
 enum class ToolChoice { kAuto, kNone, kRequired };
 
 struct ChatRequest {
-  std::string messages_json;                // OpenAI's "messages" array
-  std::string tools_json;                   // OpenAI's "tools" array, or empty
+  std::string messages_json;  // OpenAI's "messages" array
+  std::string tools_json;     // OpenAI's "tools" array, or empty
   ToolChoice tool_choice = ToolChoice::kAuto;
-  bool parallel_tool_calls = false;         // false: at most one call is reported
-  std::string json_schema;                  // the schema the answer must follow, or empty
-  bool json_object = false;                 // any JSON object
-  std::string grammar;                      // GBNF given by the client, or empty
+  bool parallel_tool_calls = false;  // false: at most one call is reported
+  std::string json_schema;           // the schema the answer must follow, or empty
+  bool json_object = false;          // any JSON object
+  std::string grammar;               // GBNF given by the client, or empty
   bool enable_thinking = true;
   std::map<std::string, std::string> template_arguments;  // chat_template_kwargs, values as JSON text
 };
 
-struct ToolCall { std::string id, name, arguments; };  // arguments: JSON text
+struct ToolCall {
+  std::string id, name, arguments;
+};  // arguments: JSON text
 struct ChatMessage {
   std::string content, reasoning;
   std::vector<ToolCall> tool_calls;
@@ -38,7 +40,10 @@ struct ChatMessage {
 // What one more piece of text adds to the message.
 struct ChatDelta {
   std::string content, reasoning;
-  struct ToolCallDelta { std::size_t index = 0; std::string id, name, arguments; };
+  struct ToolCallDelta {
+    std::size_t index = 0;
+    std::string id, name, arguments;
+  };
   std::vector<ToolCallDelta> tool_calls;
   bool empty() const { return content.empty() && reasoning.empty() && tool_calls.empty(); }
 };
@@ -47,9 +52,9 @@ struct ChatDelta {
 class ChatPrompt {
  public:
   virtual ~ChatPrompt() = default;
-  std::string prompt;                       // to tokenize with parse_special; BOS is in it or added by the tokenizer once
-  std::vector<TokenId> tokens;              // the same, tokenized
-  std::vector<std::string> stops;           // extra stop strings of the template
+  std::string prompt;              // to tokenize with parse_special; BOS is in it or added by the tokenizer once
+  std::vector<TokenId> tokens;     // the same, tokenized
+  std::vector<std::string> stops;  // extra stop strings of the template
   // Sets grammar, lazy triggers and preserved tokens as the template and the schema want.
   virtual void ConstrainSampling(SamplingParams& params) const = 0;
   // The message in `text`, the whole generated text so far. `partial`: more may come.

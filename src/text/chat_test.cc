@@ -21,19 +21,22 @@ constexpr const char* kToolTemplate = R"({%- if tools %}
 {%- if messages[0]['role'] == 'system' %}{{- messages[0]['content'] + '\n\n' }}{%- endif %}
 {{- 'Call functions when they help. They are:\n<tools>' }}
 {%- for tool in tools %}{{- '\n' }}{{- tool | tojson }}{%- endfor %}
-{{- '\n</tools>\nFor each call write a JSON object in tags:\n<tool_call>\n{"name": <name>, "arguments": <object>}\n</tool_call><|im_end|>\n' }}
+{{- '\n</tools>\nFor each call write a JSON object in tags:\n' }}
+{{- '<tool_call>\n{"name": <name>, "arguments": <object>}\n</tool_call><|im_end|>\n' }}
 {%- elif messages[0]['role'] == 'system' %}
 {{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}
 {%- endif %}
 {%- for message in messages %}
-{%- if message.role == 'user' or (message.role == 'system' and not loop.first) or (message.role == 'assistant' and not message.tool_calls) %}
+{%- if message.role == 'user' or (message.role == 'system' and not loop.first)
+    or (message.role == 'assistant' and not message.tool_calls) %}
 {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}
 {%- elif message.role == 'assistant' %}
 {{- '<|im_start|>assistant' }}
 {%- if message.content %}{{- '\n' + message.content }}{%- endif %}
 {%- for tool_call in message.tool_calls %}
 {%- if tool_call.function is defined %}{%- set tool_call = tool_call.function %}{%- endif %}
-{{- '\n<tool_call>\n{"name": "' }}{{- tool_call.name }}{{- '", "arguments": ' }}{{- tool_call.arguments | tojson }}{{- '}\n</tool_call>' }}
+{{- '\n<tool_call>\n{"name": "' }}{{- tool_call.name }}{{- '", "arguments": ' }}
+{{- tool_call.arguments | tojson }}{{- '}\n</tool_call>' }}
 {%- endfor %}
 {{- '<|im_end|>\n' }}
 {%- elif message.role == 'tool' %}
@@ -47,7 +50,8 @@ constexpr const char* kToolTemplate = R"({%- if tools %}
 constexpr const char* kThinkTemplate = R"({%- for message in messages %}
 {%- if message.role == 'assistant' %}
 {{- '<|im_start|>assistant\n' }}
-{%- if message.reasoning_content is string and message.reasoning_content %}{{- '<think>\n' + message.reasoning_content + '\n</think>\n\n' }}{%- endif %}
+{%- if message.reasoning_content is string and message.reasoning_content %}
+{{- '<think>\n' + message.reasoning_content + '\n</think>\n\n' }}{%- endif %}
 {{- message.content + '<|im_end|>\n' }}
 {%- else %}
 {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}
@@ -146,9 +150,10 @@ TEST(ChatTemplate, SmolLm2RendersChatMlWithItsSystemPrompt) {
   ChatRequest turns;
   turns.messages_json = R"([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "One"},
     {"role": "assistant", "content": "Two"}, {"role": "user", "content": [{"type": "text", "text": "Three"}]}])";
-  EXPECT_EQ(Render(*chat, turns)->prompt,
-            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nOne<|im_end|>\n<|im_start|>assistant\nTwo<|im_end|>\n"
-            "<|im_start|>user\nThree<|im_end|>\n<|im_start|>assistant\n");
+  EXPECT_EQ(
+      Render(*chat, turns)->prompt,
+      "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nOne<|im_end|>\n<|im_start|>assistant\nTwo<|im_end|>\n"
+      "<|im_start|>user\nThree<|im_end|>\n<|im_start|>assistant\n");
 }
 
 TEST(ChatTemplate, AModelWithoutTemplateGetsChatMlAndItsStop) {
@@ -166,9 +171,10 @@ TEST(ChatTemplate, AModelWithoutTemplateGetsChatMlAndItsStop) {
 TEST(ChatTemplate, BosThatTheTemplateWritesIsNotDoubled) {
   const auto vocabulary = Gemma3Vocabulary();
   const auto chat = ChatTemplate::Open(vocabulary,
-      "{{ bos_token }}{% for message in messages %}{{ '<start_of_turn>' + (message.role if message.role != 'assistant' else "
-      "'model') + '\\n' + message.content | trim + '<end_of_turn>\\n' }}{% endfor %}"
-      "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}");
+                                       "{{ bos_token }}{% for message in messages %}{{ '<start_of_turn>' + "
+                                       "(message.role if message.role != 'assistant' else "
+                                       "'model') + '\\n' + message.content | trim + '<end_of_turn>\\n' }}{% endfor %}"
+                                       "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}");
   ASSERT_TRUE(chat.ok()) << chat.error().message;
   const auto prompt = Render(**chat, User("Hi!"));
   EXPECT_EQ(std::count(prompt->tokens.begin(), prompt->tokens.end(), vocabulary->bos()), 1);
@@ -185,8 +191,9 @@ TEST(ChatTemplate, BrokenTemplatesAndMessagesAreErrors) {
 
   const auto chat = Template();
   std::string deep(100000, '[');
-  for (const std::string& messages : {std::string("not json"), std::string("[]"), std::string("{}"), std::string(R"([{"content": "x"}])"),
-                                      std::string(R"([{"role": 5, "content": "x"}])"), std::string(R"([{"role": "user", "content": 7}])"), deep}) {
+  for (const std::string& messages :
+       {std::string("not json"), std::string("[]"), std::string("{}"), std::string(R"([{"content": "x"}])"),
+        std::string(R"([{"role": 5, "content": "x"}])"), std::string(R"([{"role": "user", "content": 7}])"), deep}) {
     ChatRequest request;
     request.messages_json = messages;
     const auto prompt = chat->Render(request);
@@ -212,7 +219,8 @@ TEST(ChatPrompt, ToolCallsAreParsedWholeAndStreamed) {
   EXPECT_NE(prompt->prompt.find("get_weather"), std::string::npos);
   EXPECT_FALSE(prompt->plain());
   const std::string text =
-      "Let me look.\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris 日本\", \"days\": 2}}\n</tool_call>\n"
+      "Let me look.\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris 日本\", \"days\": "
+      "2}}\n</tool_call>\n"
       "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\", \"days\": 3}}\n</tool_call>";
   const auto whole = prompt->Parse(text, false);
   ASSERT_TRUE(whole.ok()) << whole.error().message;

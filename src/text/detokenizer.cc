@@ -1,4 +1,5 @@
-// UTF-8 as in RFC 3629; what is broken becomes U+FFFD once per maximal broken part, as the Unicode Standard (3.9) advises.
+// UTF-8 as in RFC 3629; what is broken becomes U+FFFD once per maximal broken part, as the Unicode Standard (3.9)
+// advises.
 #include "text/detokenizer.h"
 
 #include <algorithm>
@@ -115,8 +116,8 @@ Detokenizer::Detokenizer(std::shared_ptr<const Vocabulary> vocabulary, std::vect
       finder_(std::move(stops)) {}
 
 StopFinder::Step Detokenizer::Add(TokenId token) {
-  const bool show = special_ || std::find(preserved_tokens_.begin(), preserved_tokens_.end(), token) !=
-                                    preserved_tokens_.end();
+  const bool show =
+      special_ || std::find(preserved_tokens_.begin(), preserved_tokens_.end(), token) != preserved_tokens_.end();
   return finder_.Add(joiner_.Add(vocabulary_->Piece(token, show)));
 }
 

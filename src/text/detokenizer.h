@@ -35,7 +35,7 @@ class StopFinder {
     std::string stop;      // which
   };
   Step Add(std::string_view text);
-  std::string Finish();    // what was held back, when the stream ends without a stop
+  std::string Finish();  // what was held back, when the stream ends without a stop
 
  private:
   std::vector<std::string> stops_;

@@ -37,13 +37,15 @@ TEST(Utf8Joiner, BrokenBytesBecomeReplacements) {
   };
   const std::pair<std::string, std::string> cases[] = {
       {"\x80", r(1)},
-      {"a\xFF" "b", "a" + r(1) + "b"},
-      {"\xC0\xAF", r(2)},              // overlong
-      {"\xE0\x80\x80", r(3)},          // overlong
-      {"\xED\xA0\x80", r(3)},          // surrogate
-      {"\xF4\x90\x80\x80", r(4)},      // above U+10FFFF
-      {"\xF0\x9F\x91x", r(1) + "x"},   // one replacement for the longest good beginning
-      {"\xE6\x97", r(1)},              // ends too early
+      {"a\xFF"
+       "b",
+       "a" + r(1) + "b"},
+      {"\xC0\xAF", r(2)},             // overlong
+      {"\xE0\x80\x80", r(3)},         // overlong
+      {"\xED\xA0\x80", r(3)},         // surrogate
+      {"\xF4\x90\x80\x80", r(4)},     // above U+10FFFF
+      {"\xF0\x9F\x91x", r(1) + "x"},  // one replacement for the longest good beginning
+      {"\xE6\x97", r(1)},             // ends too early
       {"\xE6\xE6\x97\xA5", r(1) + "日"},
   };
   for (const auto& [bytes, text] : cases) {
@@ -81,11 +83,15 @@ Found FindSplitAt(const std::vector<std::string>& stops, const std::string& text
 }
 
 TEST(StopFinder, TheSameStopForEverySplit) {
-  const struct { std::vector<std::string> stops; std::string text; Found want; } cases[] = {
+  const struct {
+    std::vector<std::string> stops;
+    std::string text;
+    Found want;
+  } cases[] = {
       {{"\n\nUser:"}, "Hello\n\nUse\n\nUser: hi", {"Hello\n\nUse", "\n\nUser:", true}},
       {{"aab"}, "aaab", {"a", "aab", true}},
-      {{"abcd", "bc"}, "xabcdx", {"xa", "bc", true}},       // the first to end
-      {{"bc", "abc"}, "xabcx", {"x", "abc", true}},         // both end there: the longer
+      {{"abcd", "bc"}, "xabcdx", {"xa", "bc", true}},  // the first to end
+      {{"bc", "abc"}, "xabcx", {"x", "abc", true}},    // both end there: the longer
       {{"", "END"}, "no stop here EN", {"no stop here EN", "", false}},
       {{"日本"}, "今日は日本", {"今日は", "日本", true}},
       {{}, "anything", {"anything", "", false}},

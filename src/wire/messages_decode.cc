@@ -1,6 +1,7 @@
 // Frames to messages: every count is held against its limit and against the bytes that are there before any allocation,
 // and every byte must be used. A decoder here reads on after a failure (the reader then gives nothing) and is judged at
 // its end.
+#include <cmath>
 #include <type_traits>
 
 #include "base/check.h"
@@ -50,6 +51,17 @@ std::vector<StageTiming> GetTimings(ByteReader& in, std::uint32_t count) {
   return timings;
 }
 
+// Undoes the sender's scaling of f16 rows. False when an exponent is out of range.
+bool ScaleRows(std::span<const std::uint8_t> exponents, BatchMessage& batch) {
+  for (std::size_t i = 0; i < exponents.size(); ++i) {
+    if (exponents[i] > kF16RowExponentMax) return false;
+    if (exponents[i] == 0) continue;
+    const float factor = std::ldexp(1.0F, exponents[i]);
+    for (std::size_t k = 0; k < batch.n_embd; ++k) batch.hidden[i * batch.n_embd + k] *= factor;
+  }
+  return true;
+}
+
 Result<BatchFrame> DecodeBatch(ByteReader& in) {
   BatchFrame frame;
   BatchMessage& batch = frame.batch;
@@ -62,8 +74,10 @@ Result<BatchFrame> DecodeBatch(ByteReader& in) {
   if (in.failed() || rows < 1 || rows > kRowsMax) return Corrupt("the head of a batch is out of range");
   const std::size_t value_bytes = batch.n_embd == 0 ? sizeof(TokenId) : WireTypeBytes(batch.wire_type);
   const std::uint64_t values = static_cast<std::uint64_t>(rows) * (batch.n_embd == 0 ? 1 : batch.n_embd);
-  if (in.remaining() != rows * kRowBytes + values * value_bytes)
+  const std::size_t exponents = batch.n_embd > 0 && batch.wire_type == WireType::kF16 ? rows : 0;
+  if (in.remaining() != rows * kRowBytes + exponents + values * value_bytes) {
     return Corrupt("a batch's length is not that of its rows");
+  }
 
   batch.rows.resize(rows);
   for (BatchRow& row : batch.rows) {
@@ -76,8 +90,10 @@ Result<BatchFrame> DecodeBatch(ByteReader& in) {
   if (batch.n_embd == 0) {
     batch.tokens = GetTokens(in, rows);
   } else if (!in.failed()) {
+    const std::span<const std::uint8_t> row_exponents = in.Take(exponents);
     batch.hidden.resize(static_cast<std::size_t>(values));
     DecodeTensor(in.Take(values * value_bytes), batch.wire_type, batch.hidden);
+    if (!ScaleRows(row_exponents, batch)) return Corrupt("a row's exponent is out of range");
   }
   if (!in.AtEnd()) return Corrupt("a batch has a negative token or position");
   return frame;

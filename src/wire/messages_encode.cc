@@ -1,5 +1,6 @@
 // Messages to frames. Knows the layout, not who reads it.
 #include <algorithm>
+#include <cmath>
 #include <type_traits>
 
 #include "base/check.h"
@@ -120,13 +121,39 @@ std::size_t OpBytes(const ControlOp& op) {
   return bytes;
 }
 
+bool HasRowExponents(const BatchMessage& batch) { return batch.n_embd > 0 && batch.wire_type == WireType::kF16; }
+
+std::size_t HiddenBytes(const BatchMessage& batch) {
+  return (HasRowExponents(batch) ? batch.rows.size() : 0) + WireTypeBytes(batch.wire_type) * batch.hidden.size();
+}
+
+// f16: an exponent for each row, then the rows times 2^-exponent.
+void PutHidden(const BatchMessage& batch, Bytes& frame) {
+  if (!HasRowExponents(batch)) return EncodeTensor(batch.hidden, batch.wire_type, frame);
+  const std::span<const float> hidden(batch.hidden);
+  const std::size_t first = frame.size();
+  for (std::size_t i = 0; i < batch.rows.size(); ++i) {
+    frame.push_back(F16RowExponent(hidden.subspan(i * batch.n_embd, batch.n_embd)));
+  }
+  std::vector<float> scaled;
+  for (std::size_t i = 0; i < batch.rows.size(); ++i) {
+    std::span<const float> row = hidden.subspan(i * batch.n_embd, batch.n_embd);
+    if (const int exponent = frame[first + i]; exponent > 0) {
+      const float factor = std::ldexp(1.0F, -exponent);
+      scaled.assign(row.begin(), row.end());
+      for (float& value : scaled) value *= factor;
+      row = scaled;
+    }
+    EncodeTensor(row, batch.wire_type, frame);
+  }
+}
+
 }  // namespace
 
 std::vector<std::uint8_t> EncodeBatch(const BatchMessage& batch, std::span<const StageTiming> timings, Epoch epoch) {
   CheckBatch(batch, timings.size());
-  Bytes frame =
-      StartFrame(kBatchHeadBytes + kTimingBytes * timings.size() + kRowBytes * batch.rows.size() +
-                 sizeof(TokenId) * batch.tokens.size() + WireTypeBytes(batch.wire_type) * batch.hidden.size());
+  Bytes frame = StartFrame(kBatchHeadBytes + kTimingBytes * timings.size() + kRowBytes * batch.rows.size() +
+                           sizeof(TokenId) * batch.tokens.size() + HiddenBytes(batch));
   ByteWriter out(frame);
   out.Put(batch.batch);
   out.Put(static_cast<std::uint32_t>(batch.rows.size()));
@@ -141,7 +168,7 @@ std::vector<std::uint8_t> EncodeBatch(const BatchMessage& batch, std::span<const
     out.Put(row.generation);
   }
   out.PutArray(std::span<const TokenId>(batch.tokens));
-  EncodeTensor(batch.hidden, batch.wire_type, frame);
+  PutHidden(batch, frame);
   SealFrame(FrameType::kBatch, epoch, frame);
   return frame;
 }

@@ -59,7 +59,7 @@ TEST(BatchFrame, RoundTrip) {
 
 TEST(BatchFrame, IsCompact) {
   const BatchMessage batch = HiddenBatch(64, 576, WireType::kF16);
-  EXPECT_EQ(EncodeBatch(batch, Timings(3), 1).size(), kFrameHeaderBytes + 24 + 3 * 12 + 64 * 16 + 64 * 576 * 2);
+  EXPECT_EQ(EncodeBatch(batch, Timings(3), 1).size(), kFrameHeaderBytes + 24 + 3 * 12 + 64 * 16 + 64 + 64 * 576 * 2);
 }
 
 TEST(BatchFrame, HiddenF32IsBitExactNanIncluded) {
@@ -300,6 +300,20 @@ TEST(DecodeFrame, AnotherVersionIsUnsupported) {
   Bytes frame = EncodeControl({}, 1);
   frame[4] = 2;
   EXPECT_EQ(DecodeFrame(frame).error().code, ErrorCode::kUnsupported);
+}
+
+// Gemma 3 has such rows: one value beyond f16's range must cost the others nothing.
+TEST(MessagesTest, RowsBeyondTheRangeOfF16KeepTheirPrecision) {
+  BatchMessage batch;
+  batch.n_embd = 3;
+  batch.wire_type = WireType::kF16;
+  batch.rows = {BatchRow{0, 0, false, 1}, BatchRow{0, 1, false, 1}, BatchRow{0, 2, false, 1}};
+  batch.hidden = {98407.0F, -1.5F, 0.25F, 1.0F, 2.0F, 65504.0F, 3.0e38F, -3.0e38F, 1.0F};
+  auto decoded = DecodeFrame(EncodeBatch(batch, {}, 1));
+  ASSERT_TRUE(decoded.ok()) << decoded.error().message;
+  const std::vector<float>& got = std::get<BatchFrame>(decoded->message).batch.hidden;
+  ASSERT_EQ(got.size(), batch.hidden.size());
+  for (std::size_t i = 0; i < 8; ++i) { EXPECT_NEAR(got[i], batch.hidden[i], std::abs(batch.hidden[i]) / 2048) << i; }
 }
 
 }  // namespace

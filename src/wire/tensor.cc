@@ -1,6 +1,7 @@
 // Chooses the conversion for a wire type; half.cc does the arithmetic.
 #include "wire/tensor.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <string>
@@ -56,6 +57,19 @@ void DecodeTensor(std::span<const std::uint8_t> bytes, WireType type, std::span<
       return;
     case WireType::kBf16: F32FromBf16(bytes.data(), values.data(), values.size()); return;
   }
+}
+
+std::uint8_t F16RowExponent(std::span<const float> row) {
+  constexpr int kSafeExponent = 14;  // values of this binary exponent are below 2^15
+  // Compared as integers: of finite floats without their sign the larger has the larger bits, and the loop vectorizes.
+  constexpr std::uint32_t kInfinity = 0x7F800000;
+  std::uint32_t largest = 0;
+  for (const float value : row) {
+    const std::uint32_t bits = std::bit_cast<std::uint32_t>(value) & 0x7FFFFFFFU;
+    largest = std::max(largest, bits < kInfinity ? bits : 0U);
+  }
+  const int exponent = static_cast<int>(largest >> 23) - 127;
+  return static_cast<std::uint8_t>(std::max(0, exponent - kSafeExponent));
 }
 
 }  // namespace shoal

@@ -24,4 +24,9 @@ void EncodeTensor(std::span<const float> values, WireType type, std::vector<std:
 // Every bit pattern decodes; f32 bit-exact. Precondition (CHECK): bytes.size() == values.size() * WireTypeBytes(type).
 void DecodeTensor(std::span<const std::uint8_t> bytes, WireType type, std::span<float> values);
 
+// The power of two that brings a row within f16's range: every finite value times 2^-exponent is below 2^15. 0 for rows
+// that need none. Models have rows with a few huge values (Gemma 3: 98,407 in its first); clamping them costs accuracy.
+std::uint8_t F16RowExponent(std::span<const float> row);
+inline constexpr std::uint8_t kF16RowExponentMax = 113;  // of the largest finite f32
+
 }  // namespace shoal

@@ -1,4 +1,4 @@
-"""Starts the real binary on the real SmolLM2 in three stages, once a session, and gives tests its address and metrics."""
+"""Starts the real binary on the real SmolLM2 in three stages, once a session; tests get its address and metrics."""
 import http.client
 import os
 import pathlib
@@ -79,7 +79,8 @@ class ServerProcess:
         raise AssertionError("no VmRSS")
 
     def client(self, **options):
-        return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key=KEY, max_retries=0, timeout=120, **options)
+        url = f"http://127.0.0.1:{self.port}/v1"
+        return openai.OpenAI(base_url=url, api_key=KEY, max_retries=0, timeout=120, **options)
 
     def wait_idle(self, timeout_s=10):
         """Until no generation runs or waits. Fails when some stay."""

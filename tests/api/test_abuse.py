@@ -43,10 +43,14 @@ def test_strange_prompts_are_prompts(server, text):
     assert status == 200 and json.loads(body)["usage"]["prompt_tokens"] >= 1
 
 
-@pytest.mark.parametrize("fields", [{"response_format": {"type": "json_schema", "json_schema": {"schema": {"$ref": "#/no/where"}}}},
+NOWHERE = {"schema": {"$ref": "#/no/where"}}
+
+
+@pytest.mark.parametrize("fields", [{"response_format": {"type": "json_schema", "json_schema": NOWHERE}},
                                     {"grammar": "root ::= ("}, {"logit_bias": {"99999999": 1}}])
 def test_what_cannot_be_followed(server, fields):
-    status, error = post(server, json.dumps({"messages": [{"role": "user", "content": "x"}], "max_tokens": 1, **fields}).encode())
+    body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1, **fields}
+    status, error = post(server, json.dumps(body).encode())
     assert status == 400 and error["message"]
 
 

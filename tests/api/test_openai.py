@@ -83,7 +83,8 @@ def test_seeds_decide_the_text(client):
 
 
 def test_n_choices(client):
-    answer = client.completions.create(model="default", prompt="Once upon a time", max_tokens=16, temperature=1.5, seed=11, n=3)
+    answer = client.completions.create(model="default", prompt="Once upon a time", max_tokens=16, temperature=1.5,
+                                       seed=11, n=3)
     assert [c.index for c in answer.choices] == [0, 1, 2]
     assert len({c.text for c in answer.choices}) > 1
     texts = ["", "", ""]
@@ -155,7 +156,8 @@ def test_json_schema(client):
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
 def test_tools(client, choice):
     messages = [{"role": "user", "content": "What is the weather in Oslo?"}]
-    options = dict(messages=messages, tools=[TOOL], tool_choice=choice, parallel_tool_calls=False, max_tokens=150, **GREEDY)
+    options = dict(messages=messages, tools=[TOOL], tool_choice=choice, parallel_tool_calls=False, max_tokens=150,
+                   **GREEDY)
     answer = client.chat.completions.create(**options)
     assert answer.choices[0].finish_reason == "tool_calls"
     call = answer.choices[0].message.tool_calls[0]
@@ -183,7 +185,8 @@ def test_a_prompt_over_the_context(client, server):
     assert error.value.code == "context_length_exceeded"
 
 
-@pytest.mark.parametrize("field,value", [("temperature", 3), ("n", 0), ("n", 99), ("stop", ["x"] * 17), ("logprobs", "yes"),
+@pytest.mark.parametrize("field,value", [("temperature", 3), ("n", 0), ("n", 99), ("stop", ["x"] * 17),
+                                         ("logprobs", "yes"),
                                          ("response_format", {"type": "xml"}), ("tools", [1])])
 def test_wrong_fields_are_named(client, field, value):
     with pytest.raises(openai.BadRequestError) as error:

@@ -1,4 +1,5 @@
 """`shoal run` on real models: the same text for any cut, what JSON promises, signals, pipes."""
+import json
 import os
 import pty
 import signal
@@ -53,14 +54,14 @@ def test_chat_template_and_stop(answer, smollm2):
     raw = answer(smollm2, "--raw", "-p", prompt, *greedy)
     assert chat["tokens"] == raw["tokens"] and chat["prompt_tokens"] == raw["prompt_tokens"]
     assert "Paris" in chat["text"] and chat["finish"] in ("stop", "length")
-    stopped = answer(smollm2, "-p", "Count: one two three", "--raw", "-n", "60", "--temperature", "0", "--stop", " five")
+    stopped = answer(smollm2, "-p", "Count: one two three", "--raw", "-n", "60", "--temperature", "0",
+                     "--stop", " five")
     assert " five" not in stopped["text"]
 
 
 def test_json_schema(answer, smollm2):
-    import json
-
-    schema = '{"type":"object","properties":{"city":{"type":"string","maxLength":12},"big":{"type":"boolean"}},"required":["city","big"]}'
+    schema = json.dumps({"type": "object", "required": ["city", "big"],
+                         "properties": {"city": {"type": "string", "maxLength": 12}, "big": {"type": "boolean"}}})
     got = answer(smollm2, "-p", "Name a city.", "--json-schema", schema, "-n", "64", "--seed", "3", "--stages", "3")
     value = json.loads(got["text"])
     assert set(value) == {"city", "big"} and isinstance(value["big"], bool)
@@ -75,7 +76,8 @@ def test_logprobs(answer, smollm2):
 
 
 def test_prompt_from_stdin_and_plain_output(shoal, smollm2):
-    done = shoal("run", smollm2, "--raw", "-n", "8", "--temperature", "0", "--stages", "3", input="The capital of France is")
+    done = shoal("run", smollm2, "--raw", "-n", "8", "--temperature", "0", "--stages", "3",
+                 input="The capital of France is")
     assert done.returncode == 0 and "Paris" in done.stdout
     assert "stage" in done.stderr and "compute" in done.stderr
     quiet = shoal("run", smollm2, "--raw", "-q", "-n", "8", "--temperature", "0", input="The capital of France is")

@@ -1,5 +1,6 @@
 // See golden.h.
 #include "golden.h"
+#include "wire/messages.h"
 
 #include <algorithm>
 #include <cmath>
@@ -135,19 +136,26 @@ EngineOptions StageOptions(const RunSettings& settings, LayerRange layers) {
 
 namespace {
 
+// Hidden states as the next stage gets them: in a frame, and out of it again.
+Result<std::vector<float>> OverTheWire(std::vector<float> hidden, std::size_t rows, WireType type) {
+  BatchMessage batch;
+  batch.rows.resize(rows);
+  batch.n_embd = static_cast<std::uint32_t>(hidden.size() / rows);
+  batch.wire_type = type;
+  batch.hidden = std::move(hidden);
+  SHOAL_ASSIGN_OR_RETURN(DecodedFrame frame, DecodeFrame(EncodeBatch(batch, {}, 1)));
+  return std::move(std::get<BatchFrame>(frame.message).batch.hidden);
+}
+
 Status RunBatch(std::vector<std::unique_ptr<Engine>>& engines, const RunSettings& settings, std::size_t from,
                 std::size_t to, Outcome& run) {
   std::vector<EngineRow> rows;
-  for (std::size_t i = from; i < to; ++i) {
-    rows.push_back({0, static_cast<Position>(i), IsOutput(settings, i, to)});
-  }
+  for (std::size_t i = from; i < to; ++i) { rows.push_back({0, static_cast<Position>(i), IsOutput(settings, i, to)}); }
   std::vector<float> hidden, out;
   SHOAL_RETURN_IF_ERROR(engines.front()->Embed({run.tokens.data() + from, to - from}, hidden));
   for (const auto& engine : engines) {
     if (settings.wire && engine != engines.front()) {
-      std::vector<std::uint8_t> bytes;
-      EncodeTensor(hidden, *settings.wire, bytes);
-      DecodeTensor(bytes, *settings.wire, hidden);
+      SHOAL_ASSIGN_OR_RETURN(hidden, OverTheWire(std::move(hidden), rows.size(), *settings.wire));
     }
     SHOAL_RETURN_IF_ERROR(engine->Forward(rows, hidden, out));
     hidden.swap(out);

@@ -28,25 +28,24 @@ Result<const TestModel*> GetTestModel(const std::string& name);
 // How a run is set up. Both sides use the same numbers.
 struct RunSettings {
   std::int32_t kv_tokens = 512;
-  std::int32_t chunk = 64;          // rows of one prefill micro-batch
+  std::int32_t chunk = 64;  // rows of one prefill micro-batch
   std::int32_t sequences = 1;
   bool flash_attention = true;
   bool kv_shared = true;
   KvType kv_type = KvType::kF16;
-  bool all_rows = false;            // logits of every row, not only of each micro-batch's last
-  std::optional<WireType> wire;     // hidden states between stages pass through this encoding
+  bool all_rows = false;         // logits of every row, not only of each micro-batch's last
+  std::optional<WireType> wire;  // hidden states between stages pass through this encoding
 };
 
 // What one run computes: `prompt` in micro-batches, then `decode` single tokens, each the most likely one of the
 // reference, so that all runs see the same tokens.
 struct Outcome {
-  std::vector<TokenId> tokens;                // prompt and decoded
-  std::vector<std::vector<float>> logits;     // one row per output, in order
+  std::vector<TokenId> tokens;             // prompt and decoded
+  std::vector<std::vector<float>> logits;  // one row per output, in order
 };
 
 // The whole model on libllama, without shoal's engine.
-Result<Outcome> RunUnsplit(const TestModel& model, const RunSettings& settings, std::size_t prompt,
-                           std::size_t decode);
+Result<Outcome> RunUnsplit(const TestModel& model, const RunSettings& settings, std::size_t prompt, std::size_t decode);
 // The same tokens through the stages.
 Result<Outcome> RunStages(const TestModel& model, const RunSettings& settings, const std::vector<LayerRange>& stages,
                           const std::vector<TokenId>& tokens, std::size_t prompt);
