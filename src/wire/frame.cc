@@ -28,9 +28,8 @@ Error Corrupt(const char* what) { return {ErrorCode::kCorrupt, std::string("brok
 
 }  // namespace
 
-Result<FrameHeader> ParseFrame(std::span<const std::uint8_t> bytes) {
+Result<FrameHeader> ParseFrameHeader(std::span<const std::uint8_t> bytes) {
   if (bytes.size() < kFrameHeaderBytes) return Corrupt("shorter than its header");
-  if (bytes.size() > kFrameBytesMax) return Corrupt("longer than the limit");
   if (Load<std::uint32_t>(bytes, kMagicAt) != kFrameMagic) return Corrupt("not a shoal frame");
   const auto version = Load<std::uint8_t>(bytes, kVersionAt);
   if (version != kFrameVersion) {
@@ -39,7 +38,7 @@ Result<FrameHeader> ParseFrame(std::span<const std::uint8_t> bytes) {
                                               ": run the same version of shoal on all nodes"};
   }
   const auto type = Load<std::uint8_t>(bytes, kTypeAt);
-  if (type < static_cast<std::uint8_t>(FrameType::kBatch) || type > static_cast<std::uint8_t>(FrameType::kFailure)) {
+  if (type < static_cast<std::uint8_t>(FrameType::kBatch) || type > static_cast<std::uint8_t>(kFrameTypeLast)) {
     return Corrupt("unknown type");
   }
   if (Load<std::uint16_t>(bytes, kFlagsAt) != 0) return Corrupt("unknown flags");
@@ -48,6 +47,13 @@ Result<FrameHeader> ParseFrame(std::span<const std::uint8_t> bytes) {
   header.payload_bytes = Load<std::uint32_t>(bytes, kPayloadBytesAt);
   header.payload_crc = Load<std::uint32_t>(bytes, kPayloadCrcAt);
   header.epoch = Load<Epoch>(bytes, kEpochAt);
+  if (header.payload_bytes > kFrameBytesMax - kFrameHeaderBytes) return Corrupt("longer than the limit");
+  return header;
+}
+
+Result<FrameHeader> ParseFrame(std::span<const std::uint8_t> bytes) {
+  if (bytes.size() > kFrameBytesMax) return Corrupt("longer than the limit");
+  SHOAL_ASSIGN_OR_RETURN(const FrameHeader header, ParseFrameHeader(bytes));
   if (header.payload_bytes != bytes.size() - kFrameHeaderBytes) return Corrupt("wrong length");
   if (header.payload_crc != Crc32c(FramePayload(bytes))) return Corrupt("wrong checksum");
   return header;

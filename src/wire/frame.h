@@ -23,11 +23,17 @@ inline constexpr std::size_t kFrameHeaderBytes = 24;
 inline constexpr std::size_t kFrameBytesMax = 64U << 20;
 
 enum class FrameType : std::uint8_t {
-  kBatch = 1,    // one micro-batch's hidden states (or tokens, to stage 0) down the pipeline
-  kControl = 2,  // sequence operations down the pipeline: open, rewind, copy, close
-  kResult = 3,   // one micro-batch's sampled tokens from the last stage
-  kFailure = 4,  // a stage could not run a micro-batch
+  kBatch = 1,      // one micro-batch's hidden states (or tokens, to stage 0) down the pipeline
+  kControl = 2,    // sequence operations down the pipeline: open, rewind, copy, close
+  kResult = 3,     // one micro-batch's sampled tokens from the last stage
+  kFailure = 4,    // a stage could not run a micro-batch
+  kEnd = 5,        // nothing follows on this stream; without it a stream that ends was cut
+  kCluster = 6,    // a message of cluster/ between two nodes
+  kPipeHello = 7,  // first on an activation stream: for which stage of which placement
+  kGenerate = 8,   // entry node to head: a generation to start; a Control with its Open follows
+  kGenerated = 9,  // head to entry node: a generation was accepted, or is over
 };
+inline constexpr FrameType kFrameTypeLast = FrameType::kGenerated;
 
 struct FrameHeader {
   FrameType type = FrameType::kBatch;
@@ -36,6 +42,9 @@ struct FrameHeader {
   Epoch epoch = 0;
 };
 
+// Of the first kFrameHeaderBytes of a frame, all of it but the checksum: enough to know how much follows. Errors: as
+// ParseFrame.
+Result<FrameHeader> ParseFrameHeader(std::span<const std::uint8_t> bytes);
 // The header of a whole frame, after checking magic, version, type, flags, length (exactly bytes.size()) and CRC.
 // Errors: kCorrupt, kUnsupported (another version).
 Result<FrameHeader> ParseFrame(std::span<const std::uint8_t> bytes);

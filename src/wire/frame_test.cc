@@ -65,7 +65,7 @@ TEST(Frame, EveryFieldIsChecked) {
   ExpectRefused(with(4, 2), ErrorCode::kUnsupported, "version 2");
   ExpectRefused(with(4, 0), ErrorCode::kUnsupported, "version 0");
   ExpectRefused(with(5, 0), ErrorCode::kCorrupt, "type");
-  ExpectRefused(with(5, 5), ErrorCode::kCorrupt, "type");
+  ExpectRefused(with(5, static_cast<std::uint8_t>(kFrameTypeLast) + 1), ErrorCode::kCorrupt, "type");
   ExpectRefused(with(6, 1), ErrorCode::kCorrupt, "flags");
   ExpectRefused(with(7, 128), ErrorCode::kCorrupt, "flags");
   ExpectRefused(with(8, 2), ErrorCode::kCorrupt, "length");

@@ -239,8 +239,8 @@ Result<DecodedFrame> DecodeFrame(std::span<const std::uint8_t> bytes) {
     case FrameType::kControl: return WithHeader(header, DecodeControl(in));
     case FrameType::kResult: return WithHeader(header, DecodeResult(in));
     case FrameType::kFailure: return WithHeader(header, DecodeFailure(in));
+    default: return Corrupt("a frame that is not the pipeline's");
   }
-  return Corrupt("unknown type");
 }
 
 }  // namespace shoal
