@@ -60,7 +60,7 @@ Result<PipeHelloFrame> DecodePipeHello(std::span<const std::uint8_t> frame) {
 
 Bytes EncodeGenerate(const GenerateMessage& message, Epoch epoch) {
   SHOAL_CHECK(message.tokens_max >= 1);
-  const auto name = std::string_view(message.model).substr(0, kModelNameBytesMax);
+  const auto name = std::string_view(message.model).substr(0, kGenerateModelBytesMax);
   Bytes frame = StartFrame(8 + name.size());
   ByteWriter out(frame);
   out.Put(message.tokens_max);
@@ -75,7 +75,7 @@ Result<GenerateMessage> DecodeGenerate(std::span<const std::uint8_t> frame) {
   ByteReader in(FramePayload(frame));
   GenerateMessage message;
   message.tokens_max = in.Get<std::int32_t>();
-  message.model = in.GetText(in.GetCount(kModelNameBytesMax, 1));
+  message.model = in.GetText(in.GetCount(kGenerateModelBytesMax, 1));
   if (!in.AtEnd() || message.tokens_max < 1) return Corrupt("a Generate is out of range");
   return message;
 }

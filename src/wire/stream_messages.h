@@ -17,7 +17,7 @@
 
 namespace shoal {
 
-inline constexpr std::uint32_t kModelNameBytesMax = 256;
+inline constexpr std::uint32_t kGenerateModelBytesMax = 256;
 
 enum class PipeKind : std::uint8_t { kInput = 1, kResults = 2 };
 
@@ -42,7 +42,7 @@ struct GeneratedMessage {
   bool operator==(const GeneratedMessage&) const = default;
 };
 
-// Precondition (CHECK): fields within their limits; a model name is cut at kModelNameBytesMax.
+// Precondition (CHECK): fields within their limits; a model name is cut at kGenerateModelBytesMax.
 std::vector<std::uint8_t> EncodePipeHello(const PipeHello& hello, Epoch epoch);
 std::vector<std::uint8_t> EncodeGenerate(const GenerateMessage& message, Epoch epoch);
 std::vector<std::uint8_t> EncodeGenerated(const GeneratedMessage& message, Epoch epoch);

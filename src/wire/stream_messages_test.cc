@@ -27,7 +27,7 @@ TEST(StreamMessages, ComeBackAsTheyWere) {
 TEST(StreamMessages, ALongModelNameIsCut) {
   const Result<GenerateMessage> back = DecodeGenerate(EncodeGenerate({std::string(1000, 'm'), 1}, 1));
   ASSERT_TRUE(back.ok());
-  EXPECT_EQ(back->model.size(), kModelNameBytesMax);
+  EXPECT_EQ(back->model.size(), kGenerateModelBytesMax);
 }
 
 TEST(StreamMessages, AnotherTypeIsRefused) {
