@@ -1,7 +1,14 @@
-// The small integers that name things. Plain integers on purpose: they are array indexes and wire fields.
+// What names things: small integers (plain on purpose: they are array indexes and wire fields), and the id of a node.
 #pragma once
 
+#include <algorithm>
+#include <array>
+#include <compare>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <functional>
+#include <string>
 
 namespace shoal {
 
@@ -21,4 +28,37 @@ struct LayerRange {
   bool operator==(const LayerRange&) const = default;
 };
 
+// A node of a cluster: its Ed25519 public key. The text form for people is a libp2p peer id (identity/keys.h). All zero
+// is no node.
+struct NodeId {
+  std::array<std::uint8_t, 32> bytes{};
+
+  bool IsZero() const {
+    return std::all_of(bytes.begin(), bytes.end(), [](std::uint8_t byte) { return byte == 0; });
+  }
+  auto operator<=>(const NodeId&) const = default;
+};
+
+// The first 4 bytes as 8 hex digits: for log lines, where the whole id would be noise. Not unique.
+inline std::string ShortHex(const NodeId& id) {
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::string text;
+  for (std::size_t i = 0; i < 4; ++i) {
+    text += kDigits[id.bytes[i] >> 4];
+    text += kDigits[id.bytes[i] & 15];
+  }
+  return text;
+}
+
 }  // namespace shoal
+
+// Public keys are as good as random: eight of their bytes are a hash. Not proof against keys made to collide, so tables
+// of ids that strangers can fill have to be bounded.
+template <>
+struct std::hash<shoal::NodeId> {
+  std::size_t operator()(const shoal::NodeId& id) const noexcept {
+    std::uint64_t word = 0;
+    std::memcpy(&word, id.bytes.data(), sizeof word);
+    return static_cast<std::size_t>(word);
+  }
+};

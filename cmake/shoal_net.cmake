@@ -1,0 +1,49 @@
+# The library shoal_net: net/ built by cargo, a static library with a C header. Needs cargo and rustc 1.88 or newer.
+set(SHOAL_CARGO "" CACHE FILEPATH "cargo; empty: found in the path")
+set(SHOAL_NET_FEATURES "mdns" CACHE STRING "Cargo features of net/, by commas")
+set(SHOAL_RUST_VERSION_MIN 1.88)
+
+if(SHOAL_CARGO)
+  set(shoal_cargo ${SHOAL_CARGO})
+else()
+  find_program(shoal_cargo_found NAMES cargo HINTS $ENV{CARGO_HOME}/bin $ENV{HOME}/.cargo/bin)
+  set(shoal_cargo ${shoal_cargo_found})
+endif()
+if(shoal_cargo)
+  execute_process(COMMAND ${shoal_cargo} --version OUTPUT_VARIABLE shoal_cargo_version ERROR_QUIET)
+endif()
+string(REGEX MATCH "[0-9]+\\.[0-9]+" shoal_cargo_version "${shoal_cargo_version}")
+if(NOT shoal_cargo OR shoal_cargo_version VERSION_LESS SHOAL_RUST_VERSION_MIN)
+  message(FATAL_ERROR "shoal's network needs cargo ${SHOAL_RUST_VERSION_MIN} or newer (found: ${shoal_cargo} "
+                      "${shoal_cargo_version}). Debian 12: apt-get install rustc-web cargo-web; Termux: pkg install "
+                      "rust; elsewhere rustup; or give -DSHOAL_CARGO=/path/to/cargo")
+endif()
+
+set(shoal_net_target_dir ${PROJECT_BINARY_DIR}/cargo)
+set(shoal_net_archive ${shoal_net_target_dir}/release/libshoal_net.a)
+file(GLOB shoal_net_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/net/src/*.rs)
+add_custom_command(
+  OUTPUT ${shoal_net_archive}
+  COMMAND ${shoal_cargo} build --release --locked --quiet --manifest-path ${PROJECT_SOURCE_DIR}/net/Cargo.toml
+          --target-dir ${shoal_net_target_dir} --no-default-features --features "${SHOAL_NET_FEATURES}"
+  DEPENDS ${shoal_net_sources} ${PROJECT_SOURCE_DIR}/net/Cargo.toml ${PROJECT_SOURCE_DIR}/net/Cargo.lock
+  COMMENT "Building net/ with cargo" VERBATIM)
+add_custom_target(shoal_net_build DEPENDS ${shoal_net_archive})
+
+add_library(shoal_net STATIC IMPORTED GLOBAL)
+set_target_properties(shoal_net PROPERTIES IMPORTED_LOCATION ${shoal_net_archive}
+                                           INTERFACE_INCLUDE_DIRECTORIES ${PROJECT_SOURCE_DIR}/net/include)
+target_link_libraries(shoal_net INTERFACE Threads::Threads ${CMAKE_DL_LIBS} m)
+if(APPLE)
+  target_link_libraries(shoal_net INTERFACE "-framework CoreFoundation" "-framework SystemConfiguration"
+                                            "-framework Security")
+endif()
+add_dependencies(shoal_net shoal_net_build)
+
+# The crate's own tests, with the dependencies that are built already.
+if(SHOAL_TESTS)
+  add_test(NAME net.cargo
+           COMMAND ${shoal_cargo} test --release --locked --quiet --manifest-path ${PROJECT_SOURCE_DIR}/net/Cargo.toml
+                   --target-dir ${shoal_net_target_dir} --no-default-features --features "${SHOAL_NET_FEATURES}")
+  set_tests_properties(net.cargo PROPERTIES LABELS unit TIMEOUT 600)
+endif()

@@ -1,0 +1,525 @@
+//! One libp2p node: a thread with one tokio runtime and one swarm, told what to do by commands, telling by events.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc as sync_mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use libp2p::core::upgrade::Version;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::swarm::{DialError, ListenError, NetworkBehaviour, SwarmEvent};
+use libp2p::{connection_limits, identify, noise, ping, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, Transport, TransportError};
+use libp2p_stream as p2p_stream;
+use tokio::sync::{broadcast, mpsc};
+use zeroize::Zeroizing;
+
+use crate::counted::{Counted, Counters};
+use crate::crypto::{self, Key};
+use crate::events::{Event, Kind, Queue};
+use crate::gate::{Closed, Gate, GateUpgrade, Join, JoinUpgrade};
+use crate::limits::PendingPerIp;
+use crate::pump::Pumps;
+
+const COMMANDS_MAX: usize = 256;
+const HOUSEKEEPING: Duration = Duration::from_millis(250);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
+/// Of one connection in its last moments: how often stopping looks whether all is sent.
+const DRAIN_POLL: Duration = Duration::from_millis(2);
+
+pub struct Config {
+    pub seed: Zeroizing<Key>,
+    pub cluster: Key,
+    pub certificate: Vec<u8>,
+    pub agent: String,
+    pub instance: u64,
+    pub mdns: bool,
+    pub idle: Duration, // zero: never
+    pub pending_max: u32,
+    pub pending_per_ip_max: u32,
+    pub handshake: Duration,
+    pub peers_max: u32,
+}
+
+/// Why a stream could not be opened.
+pub enum OpenError {
+    NotConnected,
+    Unsupported(String),
+    Io(String),
+}
+
+pub enum Command {
+    Listen(Multiaddr),
+    Dial(Multiaddr),
+    Disconnect(PeerId),
+    DropUnwelcome,
+    Open { peer: Key, protocol: StreamProtocol, reply: sync_mpsc::SyncSender<Result<(OwnedFd, u64), OpenError>> },
+    Serve(p2p_stream::IncomingStreams, String),
+    Stop(Duration),
+}
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    limits: connection_limits::Behaviour,
+    per_ip: PendingPerIp,
+    stream: p2p_stream::Behaviour,
+    ping: ping::Behaviour,
+    identify: identify::Behaviour,
+    #[cfg(feature = "mdns")]
+    mdns: Toggle<libp2p::mdns::tokio::Behaviour>,
+    #[cfg(not(feature = "mdns"))]
+    mdns: Toggle<libp2p::swarm::dummy::Behaviour>,
+}
+
+/// What any thread may read while the node runs.
+#[derive(Default)]
+pub struct Gauges {
+    pub connections: AtomicU32,
+    pub pending: AtomicU32,
+    pub cpu_ns: AtomicU64,
+}
+
+pub struct Node {
+    pub gate: Arc<Gate>,
+    pub queue: Arc<Queue>,
+    pub counters: Arc<Counters>,
+    pub gauges: Arc<Gauges>,
+    pub streams: Arc<AtomicU32>,
+    control: Mutex<p2p_stream::Control>,
+    commands: mpsc::Sender<Command>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Node {
+    pub fn start(config: Config) -> Result<Self, String> {
+        let queue = Arc::new(Queue::new().map_err(|e| e.to_string())?);
+        let own = crypto::public_of(&config.seed);
+        let gate = Gate::new(own, config.cluster, config.instance, config.certificate.clone(), queue.clone());
+        let gate = Arc::new(gate);
+        let counters = Arc::new(Counters::default());
+        let gauges = Arc::new(Gauges::default());
+        let running = Arc::new(AtomicU32::new(0));
+        let pumps = Pumps { queue: queue.clone(), running: running.clone(), gone: broadcast::channel(256).0 };
+
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+        let entered = runtime.enter();
+        let (swarm, control) = build(&config, &gate, &counters)?;
+        drop(entered);
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let task = Task {
+            swarm,
+            control: control.clone(),
+            gate: gate.clone(),
+            queue: queue.clone(),
+            gauges: gauges.clone(),
+            pumps,
+            next_id: 1,
+        };
+        let fatal = queue.clone();
+        let thread = std::thread::Builder::new()
+            .name("shoal-net".into())
+            .spawn(move || {
+                let run = std::panic::AssertUnwindSafe(|| runtime.block_on(task.run(receiver)));
+                if std::panic::catch_unwind(run).is_err() {
+                    fatal.push(Event { text: "the network task died".into(), ..Event::new(Kind::Fatal) });
+                }
+                runtime.shutdown_timeout(Duration::from_millis(100));
+            })
+            .map_err(|e| e.to_string())?;
+        let (control, streams) = (Mutex::new(control), running);
+        Ok(Node { gate, queue, counters, gauges, streams, control, commands, thread: Some(thread) })
+    }
+
+    /// `Err(true)`: too many wait; `Err(false)`: the node has stopped.
+    pub fn command(&self, command: Command) -> Result<(), bool> {
+        self.commands.try_send(command).map_err(|e| matches!(e, mpsc::error::TrySendError::Full(_)))
+    }
+
+    /// False when the protocol is served already.
+    pub fn serve(&self, protocol: StreamProtocol) -> Result<bool, bool> {
+        let name = protocol.to_string();
+        let accepted = self.control.lock().unwrap_or_else(PoisonError::into_inner).accept(protocol);
+        let Ok(incoming) = accepted else { return Ok(false) };
+        self.command(Command::Serve(incoming, name)).map(|()| true)
+    }
+
+    pub fn stop(mut self, deadline: Duration) {
+        // A full channel means a task that has long stopped reading: then dropping our end is all there is.
+        let _ = self.commands.try_send(Command::Stop(deadline));
+        let (dead, _) = mpsc::channel(1);
+        self.commands = dead;
+        if let Some(thread) = self.thread.take() {
+            let until = Instant::now() + deadline + Duration::from_millis(250);
+            while !thread.is_finished() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if thread.is_finished() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn tcp_transport() -> tcp::tokio::Transport {
+    tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+}
+
+fn build(config: &Config, gate: &Arc<Gate>, counters: &Arc<Counters>) -> Result<(Swarm<Behaviour>, p2p_stream::Control), String> {
+    let keypair = crypto::keypair_of(&config.seed);
+    let public = keypair.public();
+    let peer = public.to_peer_id();
+    let noise = noise::Config::new(&keypair).map_err(|e| e.to_string())?;
+    let counters = counters.clone();
+    let transport = tcp_transport()
+        .map(move |socket, _| Counted { socket, counters })
+        .upgrade(Version::V1Lazy)
+        .authenticate(GateUpgrade { noise, gate: gate.clone() })
+        .multiplex(yamux::Config::default())
+        .inbound_timeout(config.handshake)
+        .outbound_timeout(DIAL_TIMEOUT)
+        .boxed();
+
+    let limits = connection_limits::ConnectionLimits::default()
+        .with_max_pending_incoming(Some(config.pending_max))
+        .with_max_established_per_peer(Some(4))
+        .with_max_established(Some(config.peers_max.saturating_mul(2)));
+    let stream = p2p_stream::Behaviour::new();
+    let control = stream.new_control();
+    let identify = identify::Config::new("/shoal/1".into(), public).with_agent_version(config.agent.clone());
+    let behaviour = Behaviour {
+        limits: connection_limits::Behaviour::new(limits),
+        per_ip: PendingPerIp::new(config.pending_per_ip_max, gate.clone()),
+        stream,
+        ping: ping::Behaviour::default(),
+        identify: identify::Behaviour::new(identify),
+        // Where multicast or netlink is forbidden there is no mDNS; other ways of finding each other remain.
+        #[cfg(feature = "mdns")]
+        mdns: Toggle::from(
+            config.mdns.then(|| libp2p::mdns::tokio::Behaviour::new(Default::default(), peer).ok()).flatten(),
+        ),
+        #[cfg(not(feature = "mdns"))]
+        mdns: Toggle::from(None),
+    };
+    let idle = if config.idle.is_zero() { NEVER } else { config.idle };
+    let swarm_config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(idle);
+    Ok((Swarm::new(transport, behaviour, peer, swarm_config), control))
+}
+
+struct Task {
+    swarm: Swarm<Behaviour>,
+    control: p2p_stream::Control,
+    gate: Arc<Gate>,
+    queue: Arc<Queue>,
+    gauges: Arc<Gauges>,
+    pumps: Pumps,
+    next_id: u64,
+}
+
+/// Streams that peers opened, on their way to the task.
+type Inbound = (PeerId, libp2p::Stream, String);
+
+impl Task {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let (inbound_sender, mut inbound) = mpsc::channel::<Inbound>(64);
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        loop {
+            let room = self.queue.has_room();
+            tokio::select! {
+                command = commands.recv() => match command {
+                    None => return,
+                    Some(Command::Stop(deadline)) => return self.stop(deadline).await,
+                    Some(command) => self.obey(command, &inbound_sender),
+                },
+                _ = housekeeping.tick() => self.keep_house(),
+                () = self.queue.popped(), if !room => {}
+                Some(stream) = inbound.recv(), if room => self.hand_over(stream),
+                event = self.swarm.select_next_some(), if room => self.tell(event),
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command, inbound: &mpsc::Sender<Inbound>) {
+        match command {
+            Command::Listen(address) => {
+                if let Err(e) = self.swarm.listen_on(address.clone()) {
+                    self.push(Event { address: address.to_string(), text: e.to_string(), ..Event::new(Kind::ListenFailed) });
+                }
+            }
+            Command::Dial(address) => match self.swarm.dial(DialOpts::from(address.clone())) {
+                Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
+                Err(e) => self.dial_failed(&address, &e.to_string(), None),
+            },
+            Command::Disconnect(peer) => {
+                if let Some(key) = crypto::public_of_peer(&peer) {
+                    let _ = self.pumps.gone.send(key);
+                }
+                let _ = self.swarm.disconnect_peer_id(peer);
+            }
+            Command::DropUnwelcome => self.drop_unwelcome(),
+            Command::Serve(mut incoming, name) => {
+                let inbound = inbound.clone();
+                tokio::spawn(async move {
+                    while let Some((peer, stream)) = incoming.next().await {
+                        if inbound.send((peer, stream, name.clone())).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            Command::Open { peer, protocol, reply } => self.open(peer, protocol, reply),
+            Command::Stop(_) => unreachable!("handled by run"),
+        }
+    }
+
+    fn open(&mut self, peer: Key, protocol: StreamProtocol, reply: sync_mpsc::SyncSender<Result<(OwnedFd, u64), OpenError>>) {
+        let id = self.take_id();
+        let Some(peer_id) = crypto::peer_id(&peer).filter(|p| self.swarm.is_connected(p)) else {
+            let _ = reply.try_send(Err(OpenError::NotConnected));
+            return;
+        };
+        let (mut control, pumps) = (self.control.clone(), self.pumps.clone());
+        tokio::spawn(async move {
+            let opened = match control.open_stream(peer_id, protocol).await {
+                Ok(stream) => pumps.start(stream, id, peer).map(|fd| (fd, id)).map_err(|e| OpenError::Io(e.to_string())),
+                Err(p2p_stream::OpenStreamError::UnsupportedProtocol(p)) => Err(OpenError::Unsupported(p.to_string())),
+                Err(e) => Err(OpenError::Io(e.to_string())),
+            };
+            // Nobody waits any more: the descriptor closes, and with it the stream.
+            let _ = reply.try_send(opened);
+        });
+    }
+
+    fn hand_over(&mut self, (peer, stream, protocol): Inbound) {
+        let Some(peer) = crypto::public_of_peer(&peer) else { return };
+        let id = self.take_id();
+        match self.pumps.start(stream, id, peer) {
+            Ok(fd) => self.push(Event { fd: Some(fd), id, peer, text: protocol, ..Event::new(Kind::Inbound) }),
+            // Out of descriptors: the peer sees a stream that ends at once.
+            Err(e) => self.push(Event { id, peer, lost: true, text: e.to_string(), ..Event::new(Kind::StreamEnd) }),
+        }
+    }
+
+    fn take_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    fn push(&self, event: Event) {
+        self.queue.push(event);
+    }
+
+    fn keep_house(&mut self) {
+        for id in self.gate.invites.expire(Instant::now()) {
+            self.push(Event { id: id as u64, text: "its time is over".into(), ..Event::new(Kind::InviteClosed) });
+        }
+        self.drop_unwelcome();
+        let swarm = &self.swarm;
+        self.gate.forget_all_but(|key| crypto::peer_id(key).is_some_and(|peer| swarm.is_connected(&peer)));
+        let pending = self.swarm.behaviour().per_ip.pending() as u32;
+        self.gauges.pending.store(pending, Ordering::Relaxed);
+        self.gauges.connections.store(self.swarm.network_info().num_peers() as u32, Ordering::Relaxed);
+        self.gauges.cpu_ns.store(thread_cpu_ns(), Ordering::Relaxed);
+    }
+
+    /// Those whose certificate ended or was revoked while they were connected.
+    fn drop_unwelcome(&mut self) {
+        let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            if !crypto::public_of_peer(&peer).is_some_and(|key| self.gate.is_welcome(&key)) {
+                let _ = self.swarm.disconnect_peer_id(peer);
+            }
+        }
+    }
+
+    fn tell(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::NewListenAddr { address, .. } => {
+                self.push(Event { address: address.to_string(), ..Event::new(Kind::Listening) });
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.push(Event { address: address.to_string(), ..Event::new(Kind::NotListening) });
+            }
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                for address in addresses {
+                    self.push(Event { address: address.to_string(), ..Event::new(Kind::NotListening) });
+                }
+                if let Err(e) = reason {
+                    self.push(Event { text: e.to_string(), ..Event::new(Kind::ListenFailed) });
+                }
+            }
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
+                let Some(peer) = crypto::public_of_peer(&peer_id) else { return };
+                if !self.gate.is_welcome(&peer) {
+                    let _ = self.swarm.disconnect_peer_id(peer_id);
+                } else if num_established.get() == 1 {
+                    let address = endpoint.get_remote_address().to_string();
+                    let (dialer, data) = (endpoint.is_dialer(), self.gate.certificate_of(&peer));
+                    self.push(Event { peer, address, dialer, data, ..Event::new(Kind::Connected) });
+                }
+            }
+            SwarmEvent::ConnectionClosed { peer_id, cause, num_established: 0, .. } => {
+                let Some(peer) = crypto::public_of_peer(&peer_id) else { return };
+                let _ = self.pumps.gone.send(peer);
+                let text = cause.map(|e| e.to_string()).unwrap_or_default();
+                self.push(Event { peer, text, ..Event::new(Kind::Disconnected) });
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => self.outgoing_failed(peer_id, &error),
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                let found = match &error {
+                    ListenError::Transport(TransportError::Other(e)) => closed_in(e),
+                    _ => None,
+                };
+                self.incoming_failed(&send_back_addr, found);
+            }
+            #[cfg(feature = "mdns")]
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(event)) => {
+                let (kind, list) = match event {
+                    libp2p::mdns::Event::Discovered(list) => (Kind::Discovered, list),
+                    libp2p::mdns::Event::Expired(list) => (Kind::Expired, list),
+                };
+                for (peer, address) in list {
+                    if let Some(peer) = crypto::public_of_peer(&peer) {
+                        self.push(Event { peer, address: address.to_string(), ..Event::new(kind) });
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn dial_failed(&self, address: &Multiaddr, text: &str, peer: Option<PeerId>) {
+        let peer = peer.and_then(|p| crypto::public_of_peer(&p)).unwrap_or_default();
+        self.push(Event { peer, address: address.to_string(), text: text.into(), ..Event::new(Kind::DialFailed) });
+    }
+
+    fn outgoing_failed(&self, peer: Option<PeerId>, error: &DialError) {
+        let DialError::Transport(attempts) = error else {
+            let address = match error {
+                DialError::WrongPeerId { address, .. } | DialError::LocalPeerId { address } => address.clone(),
+                _ => Multiaddr::empty(),
+            };
+            return self.dial_failed(&address, &error.to_string(), peer);
+        };
+        for (address, error) in attempts {
+            let found = match error {
+                TransportError::Other(e) => closed_in(e),
+                TransportError::MultiaddrNotSupported(_) => None,
+            };
+            match found {
+                Some(Closed::Refused { reason, by_peer, peer }) => self.push(Event {
+                    peer: *peer,
+                    address: address.to_string(),
+                    reason: *reason as u8,
+                    by_peer: *by_peer,
+                    dialer: true,
+                    ..Event::new(Kind::Refused)
+                }),
+                Some(Closed::Clone { later }) => {
+                    let address = address.to_string();
+                    self.push(Event { address, later: *later, dialer: true, ..Event::new(Kind::Clone) });
+                }
+                _ => self.dial_failed(address, &error.to_string(), peer),
+            }
+        }
+    }
+
+    fn incoming_failed(&self, from: &Multiaddr, found: Option<&Closed>) {
+        let address = from.to_string();
+        match found {
+            Some(Closed::Refused { reason, by_peer, peer }) => {
+                self.gate.count_refused_inbound();
+                let (peer, reason, by_peer) = (*peer, *reason as u8, *by_peer);
+                self.push(Event { peer, address, reason, by_peer, ..Event::new(Kind::Refused) });
+            }
+            Some(Closed::Clone { later }) => {
+                self.push(Event { address, later: *later, ..Event::new(Kind::Clone) });
+            }
+            // A scan, a hang-up, a joiner that is done: nothing to tell.
+            _ => {}
+        }
+    }
+
+    /// Streams first send what C++ has written, then connections close.
+    async fn stop(mut self, deadline: Duration) {
+        let drain = async {
+            for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
+                if self.pumps.running.load(Ordering::Acquire) == 0 {
+                    let _ = self.swarm.disconnect_peer_id(peer);
+                }
+            }
+            while self.pumps.running.load(Ordering::Acquire) > 0 {
+                tokio::select! { _ = self.swarm.select_next_some() => {}, () = tokio::time::sleep(DRAIN_POLL) => {} }
+            }
+            for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
+                let _ = self.swarm.disconnect_peer_id(peer);
+            }
+            while self.swarm.network_info().num_peers() > 0 {
+                self.swarm.select_next_some().await;
+            }
+        };
+        let _ = tokio::time::timeout(deadline, drain).await;
+    }
+}
+
+fn thread_cpu_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid pointer.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// What the gate said, somewhere inside the errors that the transport wrapped around it.
+fn closed_in(error: &io::Error) -> Option<&Closed> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(closed) = error.downcast_ref::<Closed>() {
+            return Some(closed);
+        }
+        // The source of an io::Error is its content's source: the content itself would be skipped.
+        next = match error.downcast_ref::<io::Error>() {
+            Some(wrapper) => wrapper.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+pub enum JoinError {
+    Timeout,
+    Unreachable(String),
+    Refused(crate::gate_messages::Reason, bool),
+}
+
+/// Dials, joins, hangs up. Blocks.
+pub fn join(seed: &Zeroizing<Key>, join: Join, address: &Multiaddr, timeout: Duration) -> Result<crate::gate::Granted, JoinError> {
+    let unreachable = |e: &dyn std::fmt::Display| JoinError::Unreachable(e.to_string());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| unreachable(&e))?;
+    let noise = noise::Config::new(&crypto::keypair_of(seed)).map_err(|e| unreachable(&e))?;
+    let join = Arc::new(join);
+    let _entered = runtime.enter();
+    let mut transport = tcp_transport()
+        .upgrade(Version::V1Lazy)
+        .authenticate(JoinUpgrade { noise, join: join.clone() })
+        .multiplex(yamux::Config::default())
+        .boxed();
+    let options = libp2p::core::transport::DialOpts {
+        role: libp2p::core::Endpoint::Dialer,
+        port_use: libp2p::core::transport::PortUse::New,
+    };
+    let dialing = transport.dial(address.clone(), options).map_err(|e| unreachable(&e))?;
+    let ended = runtime.block_on(async { tokio::time::timeout(timeout, dialing).await });
+    let Err(error) = ended.map_err(|_| JoinError::Timeout)? else {
+        return Err(JoinError::Unreachable("the peer let us in without an invite".into()));
+    };
+    match (join.take(), closed_in(&error)) {
+        (Some(granted), _) => Ok(granted),
+        (None, Some(Closed::Refused { reason, by_peer, .. })) => Err(JoinError::Refused(*reason, *by_peer)),
+        _ => Err(unreachable(&error)),
+    }
+}

@@ -1,0 +1,157 @@
+// Blocking reads and writes of whole frames; shutdown() is what wakes a thread that sits in one.
+#include "transport/stream_link.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <mutex>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "wire/frame.h"
+
+namespace shoal {
+namespace {
+
+#ifdef MSG_NOSIGNAL
+constexpr int kNoSignal = MSG_NOSIGNAL;
+#else
+constexpr int kNoSignal = 0;  // SO_NOSIGPIPE is set instead
+#endif
+
+// Closes when sender and receiver are both gone.
+class Socket {
+ public:
+  explicit Socket(int fd) : fd_(fd) {
+#ifdef SO_NOSIGPIPE
+    const int on = 1;
+    setsockopt(fd_, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
+  }
+  ~Socket() { close(fd_); }
+  Socket(const Socket&) = delete;
+  Socket& operator=(const Socket&) = delete;
+
+  bool Write(std::span<const std::uint8_t> bytes) const {
+    while (!bytes.empty()) {
+      const ssize_t sent = send(fd_, bytes.data(), bytes.size(), kNoSignal);
+      if (sent < 0 && errno == EINTR) continue;
+      if (sent <= 0) return false;
+      bytes = bytes.subspan(static_cast<std::size_t>(sent));
+    }
+    return true;
+  }
+
+  // Never blocks.
+  void WriteIfRoom(std::span<const std::uint8_t> bytes) const {
+    static_cast<void>(send(fd_, bytes.data(), bytes.size(), kNoSignal | MSG_DONTWAIT));
+  }
+
+  bool Read(std::span<std::uint8_t> bytes) const {
+    while (!bytes.empty()) {
+      const ssize_t got = recv(fd_, bytes.data(), bytes.size(), 0);
+      if (got < 0 && errno == EINTR) continue;
+      if (got <= 0) return false;
+      bytes = bytes.subspan(static_cast<std::size_t>(got));
+    }
+    return true;
+  }
+
+  void Shutdown(int how) const { shutdown(fd_, how); }
+
+ private:
+  const int fd_;
+};
+
+class StreamSender final : public FrameSender {
+ public:
+  explicit StreamSender(std::shared_ptr<Socket> socket) : socket_(std::move(socket)) {}
+  ~StreamSender() override { Close(); }
+  StreamSender(const StreamSender&) = delete;
+  StreamSender& operator=(const StreamSender&) = delete;
+
+  Status Send(FrameBytes frame) override {
+    const std::lock_guard lock(writing_);
+    if (!closed_ && socket_->Write(frame)) return {};
+    closed_ = true;
+    return Error{ErrorCode::kUnavailable, "the stream to the other node has ended"};
+  }
+
+  void Close() override {
+    if (closed_.exchange(true)) return;
+    // A writer that is stuck in the middle of a frame is cut off; otherwise the peer hears that this is the end.
+    if (std::unique_lock lock(writing_, std::try_to_lock); lock.owns_lock()) {
+      FrameBytes end(kFrameHeaderBytes);
+      SealFrame(FrameType::kEnd, 0, end);
+      socket_->WriteIfRoom(end);  // a peer that does not read learns it by the cut
+    }
+    socket_->Shutdown(SHUT_WR);
+  }
+
+ private:
+  const std::shared_ptr<Socket> socket_;
+  std::mutex writing_;
+  std::atomic<bool> closed_{false};
+};
+
+class StreamReceiver final : public FrameReceiver {
+ public:
+  StreamReceiver(std::shared_ptr<Socket> socket, std::size_t frame_bytes_max)
+      : socket_(std::move(socket)), frame_bytes_max_(frame_bytes_max) {}
+  ~StreamReceiver() override { Close(); }
+  StreamReceiver(const StreamReceiver&) = delete;
+  StreamReceiver& operator=(const StreamReceiver&) = delete;
+
+  std::optional<FrameBytes> Receive() override {
+    if (ended_) return std::nullopt;
+    std::optional<FrameBytes> frame = ReadFrame();
+    if (!frame) ended_ = true;
+    return frame;
+  }
+
+  void Close() override { socket_->Shutdown(SHUT_RD); }
+  bool ended_cleanly() const { return clean_; }
+
+ private:
+  std::optional<FrameBytes> ReadFrame() {
+    FrameBytes frame(kFrameHeaderBytes);
+    if (!socket_->Read(frame)) return std::nullopt;
+    const Result<FrameHeader> header = ParseFrameHeader(frame);
+    if (!header.ok() || header->payload_bytes > frame_bytes_max_ - kFrameHeaderBytes) {
+      Log(LogLevel::kWarning, "transport",
+          "a stream is given up: " + (header.ok() ? "a frame over the limit" : header.error().message));
+      return std::nullopt;
+    }
+    if (header->type == FrameType::kEnd) {
+      clean_ = true;
+      return std::nullopt;
+    }
+    frame.resize(kFrameHeaderBytes + header->payload_bytes);
+    if (!socket_->Read(std::span(frame).subspan(kFrameHeaderBytes))) return std::nullopt;
+    return frame;
+  }
+
+  const std::shared_ptr<Socket> socket_;
+  const std::size_t frame_bytes_max_;
+  bool ended_ = false;
+  std::atomic<bool> clean_{false};
+};
+
+}  // namespace
+
+StreamLink MakeStreamLink(int fd, std::size_t frame_bytes_max) {
+  SHOAL_CHECK(fd >= 0 && frame_bytes_max >= kFrameHeaderBytes && frame_bytes_max <= kFrameBytesMax);
+  const auto socket = std::make_shared<Socket>(fd);
+  return {std::make_unique<StreamSender>(socket), std::make_unique<StreamReceiver>(socket, frame_bytes_max)};
+}
+
+bool EndedCleanly(const FrameReceiver& receiver) {
+  const auto* stream = dynamic_cast<const StreamReceiver*>(&receiver);
+  SHOAL_CHECK(stream != nullptr);
+  return stream->ended_cleanly();
+}
+
+}  // namespace shoal
