@@ -1,0 +1,101 @@
+"""Fixtures of the cluster tests: a LAN of network namespaces, the test model, a limit on every test's time.
+
+Where network namespaces cannot be made, the tests that need one are skipped and say why; set SHOAL_NEED_LAN=1 to fail
+instead. Who is not root but may make user namespaces gets one for the whole run.
+"""
+import os
+import shutil
+import signal
+import sys
+import tempfile
+
+import pytest
+
+import lan as lans
+import nodes
+
+LIMIT_S = 120
+INSIDE = "SHOAL_INSIDE_USER_NAMESPACE"
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", f"limit(seconds): how long a test may take; {LIMIT_S} s when not given")
+    if lans.why_not() is None or INSIDE in os.environ or not lans.user_namespace_works():
+        return
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture:
+        capture.stop_global_capturing()
+    os.environ[INSIDE] = "1"
+    os.execvp("unshare", ["unshare", "-Urn", sys.executable, "-m", "pytest", *sys.argv[1:]])
+
+
+def pytest_terminal_summary(terminalreporter):
+    reason = lans.why_not()
+    if reason:
+        terminalreporter.section("cluster tests were SKIPPED", bold=True, red=True)
+        terminalreporter.line(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    mark = item.get_closest_marker("limit")
+    seconds = mark.args[0] if mark else LIMIT_S
+
+    def too_long(_signal, _frame):
+        raise TimeoutError(f"the test took more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(seconds)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="session")
+def namespaces():
+    reason = lans.why_not()
+    if reason is None:
+        return
+    if os.environ.get("SHOAL_NEED_LAN"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def make_lan(namespaces):
+    """make_lan(**options of Lan): closed when the test ends."""
+    made = []
+
+    def make(**options):
+        made.append(lans.Lan(**options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.__exit__()
+
+
+@pytest.fixture
+def lan(make_lan):
+    """IPv4 and IPv6, 1 ms each way."""
+    return make_lan(delay_us=1000)
+
+
+@pytest.fixture
+def here():
+    """A host that is this machine as it is, without a namespace."""
+    folder = tempfile.mkdtemp(prefix="shoal-here-")
+    host = nodes.Here(folder)
+    yield host
+    host.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    path = nodes.model_path("SHOAL_TEST_SMOLLM2", "smollm2")
+    if not os.path.exists(path):
+        pytest.fail(f"{path} is absent: `./dev model smollm2` fetches it")
+    return path

@@ -1,0 +1,219 @@
+"""Real nodes: `shoal up` on a host of a LAN, or on this machine as it is, with a SHOAL_HOME of its own.
+
+What the program prints is kept in files. Every wait is bounded; only processes that were started here are ended.
+"""
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import openai
+
+from lan import ROOT
+
+BINARY = os.environ.get("SHOAL_BINARY", str(ROOT / "build/release/shoal"))
+KEY = "test-key"
+READY_S = 20
+API_PORT = 8080
+
+
+def model_path(variable, name):
+    cache = os.environ.get("SHOAL_CACHE_DIR", os.path.expanduser("~/.cache/shoal"))
+    return os.environ.get(variable, os.path.join(cache, "models", name + ".gguf"))
+
+
+def has_cluster_commands():
+    """Whether the program that is tested has `shoal up` at all."""
+    shown = subprocess.run([BINARY, "--help"], capture_output=True, text=True, timeout=20).stdout
+    return re.search(r"^\s+up\b", shown, re.MULTILINE) is not None
+
+
+def wait_for(what, check, timeout_s):
+    """The first true result of check(), asked again and again; fails with `what` and the last result or error."""
+    deadline = time.monotonic() + timeout_s
+    last = None
+    while True:
+        try:
+            last = check()
+            if last:
+                return last
+        except (OSError, AssertionError, ValueError) as error:
+            last = error
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}; last: {last}"
+        time.sleep(0.05)
+
+
+class Here:
+    """This machine as a host: its own network, no namespace. Same uses as lan.Host."""
+
+    name = "here"
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        self._closing = []
+
+    def command(self, *words):
+        return [str(word) for word in words]
+
+    def door(self, port):
+        return port
+
+    def free_port(self):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return probe.getsockname()[1]
+
+    def at_end(self, call):
+        self._closing.append(call)
+
+    def close(self):
+        for call in reversed(self._closing):
+            call()
+
+
+class Node:
+    """One `shoal up`. Ended, at the latest, when the LAN or the machine-as-host that it was started on is closed."""
+
+    def __init__(self, host, *words, home=None, name=None, models=(), api_port=API_PORT, folder=None, at_end=None):
+        self.host, self.name, self.api_port = host, name or host.name, api_port
+        self.home = pathlib.Path(home or (folder or host.lan.folder) / self.name)
+        (self.home / "models").mkdir(parents=True, exist_ok=True)
+        for model in models:
+            link = self.home / "models" / pathlib.Path(model).name
+            if not link.exists():
+                link.symlink_to(model)
+        self.process, self._log = None, self.home / "up.log"
+        (at_end or host.lan.at_end)(self.kill)
+        self.start(*words)
+
+    def _environment(self):
+        return {**os.environ, "SHOAL_HOME": str(self.home)}
+
+    def start(self, *words):
+        """Starts it, again too; blocks until it is ready. Sets `ready_s`, how long that took."""
+        self._words = words
+        started = time.monotonic()
+        with open(self._log, "w") as log:
+            self.process = subprocess.Popen(
+                self.host.command(BINARY, "up", "--name", self.name, "--host", "127.0.0.1", "--port", self.api_port,
+                                  "--api-key", KEY, *words),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment())
+        wait_for(f"{self.name} is ready", self._is_ready, READY_S)
+        self.ready_s = time.monotonic() - started
+
+    def _is_ready(self):
+        if self.process.poll() is not None:  # no AssertionError: there is nothing to wait for
+            raise RuntimeError(f"{self.name} ended with {self.process.returncode}:\n{self.output()}")
+        return "ready" in self.output()
+
+    def output(self):
+        return self._log.read_text(errors="replace")
+
+    def cli(self, *words, check=True, timeout=60):
+        """Runs another command of the program in this node's SHOAL_HOME."""
+        done = subprocess.run(self.host.command(BINARY, *words), capture_output=True, text=True, timeout=timeout,
+                              env=self._environment(), stdin=subprocess.DEVNULL)
+        assert not check or done.returncode == 0, f"{self.name}: {words}: {done.stdout}{done.stderr}"
+        return done
+
+    def status(self):
+        return json.loads(self.cli("status", "--json").stdout)
+
+    def node_id(self):
+        return self.status()["self"]
+
+    def invite(self):
+        return json.loads(self.cli("invite", "--json").stdout)
+
+    def states(self):
+        """State by name of every node it knows."""
+        return {node["name"]: node["state"] for node in self.status()["nodes"]}
+
+    def placement(self, model):
+        """The live placement of `model`; None when there is none."""
+        live = [p for p in self.status()["placements"] if p["model"] == model and p["state"] == "live"]
+        assert len(live) < 2, f"two live placements of one model: {live}"
+        return live[0] if live else None
+
+    def rss_anon_bytes(self):
+        for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("no RssAnon")
+
+    def client(self):
+        return openai.OpenAI(base_url=f"http://127.0.0.1:{self.host.door(self.api_port)}/v1", api_key=KEY,
+                             max_retries=0, timeout=60)
+
+    def complete(self, model, prompt, tokens):
+        """The greedy continuation of `prompt` by the completions API of this node."""
+        with self.client() as client:
+            answer = client.completions.create(model=model, prompt=prompt, max_tokens=tokens, temperature=0)
+        return answer.choices[0].text
+
+    def stop(self):
+        """Asks it to end; returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(15)
+
+    def pause(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def kill(self):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def all_alive(nodes):
+    """Whether every node sees every node alive."""
+    want = {node.name: "alive" for node in nodes}
+    return all({n: s for n, s in node.states().items() if s != "left"} == want for node in nodes)
+
+
+def join_on(host, inviter, *words, **options):
+    """A new node on `host` that joins the cluster of `inviter` by an invite, without any address."""
+    return Node(host, "--join", inviter.invite()["code"], *words, **options)
+
+
+def cluster_on(hosts, *words, **options):
+    """A node on each host, all in the cluster of the first; returns when every node sees every node."""
+    first = Node(hosts[0], *words, **options)
+    nodes = [first, *(join_on(host, first, *words, **options) for host in hosts[1:])]
+    wait_for("all nodes see each other", lambda: all_alive(nodes), 10)
+    return nodes
+
+
+@contextlib.contextmanager
+def asking(call, *arguments):
+    """Runs call(*arguments) over and over in a thread for the length of the block; yields the list of its results.
+
+    A failed call ends the asking and the block's end raises it."""
+    results, errors, done = [], [], threading.Event()
+
+    def ask():
+        while not done.is_set():
+            try:
+                results.append(call(*arguments))
+            except Exception as error:  # whatever it is, the test shows it
+                errors.append(error)
+                return
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield results
+    finally:
+        done.set()
+        thread.join()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,191 @@
+"""Nodes that find each other, answer together, and lose each other: the real program on hosts 1 ms apart.
+
+What a member of a cluster may rely on; docs/ says it in words. Skipped when the program has no `up`.
+"""
+import socket
+import struct
+import time
+
+import pytest
+
+import nodes
+
+PROMPT, TOKENS, LAYERS = "The capital of France is", 24, 30
+
+pytestmark = pytest.mark.skipif(not nodes.has_cluster_commands(), reason="this program has no `shoal up`")
+
+
+def see_each_other(members):
+    """Whether every member has all of them alive and a measured link between each two."""
+    if not nodes.all_alive(members):
+        return False
+    ids = {member.node_id() for member in members}
+    pairs = {(a, b) for a in ids for b in ids if a != b}
+    return all(pairs <= {(link["from"], link["to"]) for link in member.status()["links"] if link["rtt_us"] > 0}
+               for member in members)
+
+
+def restart_all(members, *words):
+    """Ends all nodes and starts them again at the same time, as after a power cut."""
+    assert [member.stop() for member in members] == [0] * len(members)
+    for member in members:
+        member.start(*words)
+
+
+def unsplit(model):
+    """The greedy answer of the model in one piece."""
+    done = nodes.subprocess.run([nodes.BINARY, "run", model, "--raw", "--temperature", "0", "-n", str(TOKENS), "-p",
+                                 PROMPT, "--quiet"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.rstrip("\n")
+
+
+def place(node, stages=3, name="smollm2"):
+    node.cli("place", name, "--stages", stages, timeout=60)
+    return nodes.wait_for("the placement is live", lambda: node.placement(name), 30)
+
+
+def layers(placement):
+    return sum(stage["last"] - stage["first"] + 1 for stage in placement["stages"])
+
+
+@pytest.mark.parametrize("families", [{"ipv6": False}, {"ipv4": False}, {}], ids=["ipv4", "ipv6", "both"])
+def test_three_hosts_find_each_other(make_lan, families):
+    lan = make_lan(delay_us=1000, **families)
+    members = nodes.cluster_on(lan.add_hosts(3))
+    restart_all(members)
+    nodes.wait_for("three nodes and their links", lambda: see_each_other(members), 5)
+    for link in members[0].status()["links"]:
+        assert link["rtt_us"] >= 2000, "the wire alone takes 2 ms"
+
+
+def test_multicast_is_dropped(lan):
+    members = nodes.cluster_on(lan.add_hosts(3))
+    lan.link("*", "*", drop_multicast=True)
+    restart_all(members)
+    nodes.wait_for("found without multicast", lambda: see_each_other(members), 5)
+    lan.link("*", "*", drop_broadcast=True)
+    restart_all(members)
+    nodes.wait_for("found by remembered addresses", lambda: see_each_other(members), 8)
+
+
+def test_a_device_changes_its_address(lan):
+    hosts = lan.add_hosts(3)
+    members = nodes.cluster_on(hosts)
+    before = members[2].node_id()
+    hosts[2].move(ipv4="10.77.0.93", ipv6="fd77::93")
+    nodes.wait_for("all are seen after the move", lambda: see_each_other(members), 20)
+    assert members[2].node_id() == before
+    assert len(members[0].status()["nodes"]) == 3, "it is no second node"
+
+
+def test_three_nodes_of_one_machine(here):
+    first = nodes.Node(here, name="a", folder=here.folder, at_end=here.at_end, api_port=here.free_port())
+    others = [nodes.join_on(here, first, name=name, folder=here.folder, at_end=here.at_end, api_port=here.free_port())
+              for name in ("b", "c")]
+    nodes.wait_for("three nodes on loopback", lambda: see_each_other([first, *others]), 5)
+
+
+@pytest.mark.limit(180)
+def test_one_model_over_three_hosts(lan, smollm2):
+    want = unsplit(smollm2)
+    members = nodes.cluster_on(lan.add_hosts(3), models=[smollm2])
+    idle = [member.rss_anon_bytes() for member in members]
+    placement = place(members[1])
+    assert layers(placement) == LAYERS and len(placement["stages"]) == 3
+    assert [member.complete("smollm2", PROMPT, TOKENS) for member in members] == [want] * 3
+    size = nodes.os.path.getsize(smollm2)
+    shares = {stage["name"]: (stage["last"] - stage["first"] + 1) / LAYERS for stage in placement["stages"]}
+    for member, before in zip(members, idle, strict=True):
+        grown = member.rss_anon_bytes() - before
+        # Its layers, the embedding that first and last stage have, KV cache and compute buffers.
+        assert grown < size * (shares[member.name] + 0.35) + (64 << 20), f"{member.name} grew by {grown} bytes"
+
+
+@pytest.mark.limit(180)
+def test_hosts_come_and_go_while_answers_run(lan, smollm2):
+    want = unsplit(smollm2)
+    members = nodes.cluster_on(lan.add_hosts(3), models=[smollm2])
+    place(members[0])
+    with nodes.asking(members[0].complete, "smollm2", PROMPT, TOKENS) as answers:
+        fourth = nodes.join_on(lan.add_host(), members[0], models=[smollm2])
+        nodes.wait_for("the fourth is seen", lambda: nodes.all_alive([*members, fourth]), 10)
+        members[2].cli("leave", timeout=60)
+        nodes.wait_for("it has left", lambda: members[0].states().get(members[2].name) != "alive", 20)
+        stayed = nodes.wait_for("its layers moved", lambda: members[0].placement("smollm2"), 20)
+        assert members[2].name not in {stage["name"] for stage in stayed["stages"]} and layers(stayed) == LAYERS
+        count = len(answers)
+        nodes.wait_for("answers go on", lambda: len(answers) > count + 1, 20)
+    assert set(answers) == {want}
+
+
+def test_a_frozen_node_is_missed_and_comes_back(lan):
+    members = nodes.cluster_on(lan.add_hosts(3))
+    members[2].pause()
+    nodes.wait_for("its silence is noticed",
+                   lambda: all(m.states()[members[2].name] in ("suspect", "dead") for m in members[:2]), 20)
+    members[2].resume()
+    nodes.wait_for("it is back and accuses nobody", lambda: nodes.all_alive(members), 20)
+
+
+def test_parted_and_together_again(lan):
+    hosts = lan.add_hosts(3)
+    members = nodes.cluster_on(hosts)
+    lan.cut(hosts[:1], hosts[1:])
+    nodes.wait_for("both parts notice", lambda: members[0].states()[members[1].name] == "dead"
+                   and members[1].states()[members[0].name] == "dead", 40)
+    assert members[1].states()[members[2].name] == "alive"
+    lan.cut(hosts[:1], hosts[1:], cut=False)
+    nodes.wait_for("one cluster again", lambda: see_each_other(members), 20)
+
+
+def net_port(node):
+    """The TCP port of its network, from its own list of multiaddresses."""
+    own = next(one for one in node.status()["nodes"] if one["self"])
+    return next(int(a.split("/tcp/")[1].split("/")[0]) for a in own["addresses"] if node.host.ipv4 in a)
+
+
+def test_a_revoked_node_is_out_for_good(lan):
+    members = nodes.cluster_on(lan.add_hosts(3))
+    members[0].cli("revoke", members[2].node_id())
+    nodes.wait_for("nobody has it as alive",
+                   lambda: all(m.states().get(members[2].name) != "alive" for m in members[:2]), 20)
+    members[2].process.kill()
+    members[2].process.wait()
+    members[2].start()
+    time.sleep(3)
+    assert all(m.states().get(members[2].name) != "alive" for m in members[:2])
+
+
+def test_strangers_get_nothing_and_slow_nothing(lan):
+    hosts = lan.add_hosts(3)
+    members = nodes.cluster_on(hosts[:2])
+    port = net_port(members[0])
+    stranger = nodes.Node(hosts[2])  # a cluster of its own, told where the others are
+    stranger.stop()
+    stranger.start("--peer", f"{hosts[0].ipv4}:{port}")
+    time.sleep(3)
+    assert set(stranger.states()) == {stranger.name} and stranger.name not in members[0].states()
+
+    flood, got = [], 0
+    for i in range(1000):
+        with nodes.contextlib.suppress(OSError):
+            one = hosts[2].connect(port, hosts[0].ipv4, timeout_s=0.2)
+            one.sendall(struct.pack(">H", 65535) + bytes(i % 97))
+            flood.append(one)
+        if i % 100 == 0:
+            assert nodes.all_alive(members), "the members still hear each other"
+    for one in flood:
+        one.settimeout(0.01)
+        with nodes.contextlib.suppress(OSError, socket.timeout):
+            got = max(got, len(one.recv(4096)))
+        one.close()
+    assert got < 1024, "a stranger reads no more than a handshake"
+    assert nodes.all_alive(members)
+
+
+def test_an_idle_node_is_small(lan):
+    node = nodes.Node(lan.add_host())
+    print(f"ready after {node.ready_s * 1000:.0f} ms, {node.rss_anon_bytes() >> 10} KiB")
+    assert node.ready_s < 3 and node.rss_anon_bytes() < 40 << 20
+    assert node.stop() == 0
