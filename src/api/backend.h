@@ -1,12 +1,14 @@
 // What the HTTP API needs from the node: models to offer, and generations to start, read and cancel.
 //
-// node/ implements it over a pipeline; tests implement it over a script. All methods: any thread.
+// A Service knows which models there are; a Backend is one of them. node/ implements both over pipelines; tests
+// implement them over a script. All methods: any thread.
 #pragma once
 
 #include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/ids.h"
@@ -47,6 +49,12 @@ struct ModelCard {
   std::int32_t context_tokens_max = 0;
 };
 
+// Whether a client that names `name` means the model served as `card`: its id with or without ".gguf", "default",
+// or nothing.
+bool IsServedModel(const ModelCard& card, std::string_view name);
+
+// One model that can be generated from. What a request found stays usable until the request lets go of it, even when
+// the model is unloaded meanwhile: Generate then says kUnavailable.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -57,6 +65,16 @@ class Backend {
   virtual std::shared_ptr<const ChatTemplate> chat_template() const = 0;
   // Errors: kContextFull, kOverloaded, kInvalidArgument, kUnavailable.
   virtual Result<std::unique_ptr<GenerationHandle>> Generate(GenerateOptions options) = 0;
+};
+
+class Service {
+ public:
+  virtual ~Service() = default;
+  // The models that Find gives, in the order to show them.
+  virtual std::vector<ModelCard> models() = 0;
+  // The model that `model` means, by IsServedModel; where several would do ("default", or nothing), the first one.
+  // Null: no such model.
+  virtual std::shared_ptr<Backend> Find(const std::string& model) = 0;
   virtual bool healthy() const = 0;
   virtual MetricsRegistry& metrics() = 0;
   // Brings gauges up to date before they are read.

@@ -17,6 +17,7 @@ constexpr std::size_t kBytesPerTokenMax = 512;
 
 struct Session {
   ChatCompletionRequest request;
+  std::shared_ptr<Backend> backend;
   AnswerHead head;
   std::shared_ptr<const ChatPrompt> prompt;
   std::unique_ptr<GenerationRun> run;
@@ -25,7 +26,6 @@ struct Session {
 std::optional<ApiError> Prepare(const Backend& backend, Session& session) {
   ChatCompletionRequest& request = session.request;
   const ModelCard card = backend.model();
-  if (!IsServedModel(card, request.model)) return ModelNotFound(request.model);
   const auto chat_template = backend.chat_template();
   if (chat_template == nullptr) {
     return InvalidRequest("This model has no chat template: use /v1/completions.", "model");
@@ -49,6 +49,8 @@ std::optional<ApiError> Prepare(const Backend& backend, Session& session) {
   request.sampling = std::move(sampling);
   if (auto error = CheckSampling(backend, request.seed_given, request.sampling)) return error;
   session.head = {MakeId("chatcmpl-"), card.id, std::time(nullptr), request.include_usage};
+  session.head.token_ids = request.token_ids;
+  session.head.prompt_tokens = session.prompt->tokens.size();
   return std::nullopt;
 }
 
@@ -56,7 +58,7 @@ std::variant<std::unique_ptr<GenerationRun>, ApiError> StartRun(ApiContext& cont
   RunPrompt prompt{session.prompt->tokens, session.request.sampling, session.request.tokens_max.value_or(0),
                    session.request.stops};
   prompt.stops.insert(prompt.stops.end(), session.prompt->stops.begin(), session.prompt->stops.end());
-  return GenerationRun::Start(context, {prompt}, session.request.choices);
+  return GenerationRun::Start(context, session.backend, {prompt}, session.request.choices);
 }
 
 std::vector<ChatChoice> MakeChoices(const Session& session) {
@@ -72,6 +74,8 @@ Reply Collect(Session& session, const ClientLink& link) {
       link,
       [&](std::size_t index, ChoiceStep& step) {
         choices[index].Add(step);
+        std::vector<TokenId>& ids = answers[index].token_ids;
+        ids.insert(ids.end(), step.token_ids.begin(), step.token_ids.end());
         std::move(step.tokens.begin(), step.tokens.end(), std::back_inserter(answers[index].tokens));
         return true;
       },
@@ -97,12 +101,13 @@ void Stream(Session& session, const ClientLink& link, EventSink& sink) {
       link,
       [&](std::size_t index, ChoiceStep& step) {
         const ChatDelta delta = choices[index].Add(step);
-        if (!delta.empty() || !step.tokens.empty()) {
-          if (!sink.Write(ChatDeltaEvent(session.head, index, delta, logprobs ? &step.tokens : nullptr, "")))
-            return false;
+        const bool ids = session.head.token_ids && !step.token_ids.empty();
+        if (!delta.empty() || !step.tokens.empty() || ids) {
+          const auto* tokens = logprobs ? &step.tokens : nullptr;
+          if (!sink.Write(ChatDeltaEvent(session.head, index, delta, tokens, step.token_ids, ""))) return false;
         }
         if (!step.end) return true;
-        return sink.Write(ChatDeltaEvent(session.head, index, {}, nullptr, choices[index].finish_reason()));
+        return sink.Write(ChatDeltaEvent(session.head, index, {}, nullptr, {}, choices[index].finish_reason()));
       },
       [&] { return sink.Write(kKeepAliveEvent); });
   if (outcome == GenerationRun::Outcome::kFailed) sink.Write(ErrorEvent(FromError(session.run->error())));
@@ -116,7 +121,8 @@ void Stream(Session& session, const ClientLink& link, EventSink& sink) {
 Reply AnswerChat(ApiContext& context, std::string_view body, const ClientLink& link) {
   auto session = std::make_shared<Session>();
   if (auto error = ParseChatCompletionRequest(body, session->request)) return ErrorReply(*error);
-  if (auto error = Prepare(context.backend, *session)) return ErrorReply(*error);
+  if (auto error = FindBackend(context.service, session->request.model, session->backend)) return ErrorReply(*error);
+  if (auto error = Prepare(*session->backend, *session)) return ErrorReply(*error);
   auto run = StartRun(context, *session);
   if (const auto* error = std::get_if<ApiError>(&run)) return ErrorReply(*error);
   session->run = std::get<0>(std::move(run));

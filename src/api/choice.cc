@@ -31,7 +31,7 @@ std::optional<ChoiceStep> Choice::Next(std::chrono::milliseconds timeout) {
   ChoiceStep step;
   if (event->token) {
     const TokenId token = event->token->token;
-    step.generated = 1;
+    step.token_ids.push_back(token);
     if (!vocabulary_->IsEndOfGeneration(token)) {
       const bool shown = std::find(preserved_.begin(), preserved_.end(), token) != preserved_.end();
       if (logprobs_) Report(*event->token, vocabulary_->Piece(token, true));

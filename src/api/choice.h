@@ -29,7 +29,7 @@ struct TokenReport {
 struct ChoiceStep {
   std::string text;                  // whole UTF-8 characters, never part of a stop string
   std::vector<TokenReport> tokens;   // those whose text begins in what has been shown so far
-  std::int32_t generated = 0;        // tokens sampled in this step
+  std::vector<TokenId> token_ids;    // sampled in this step, shown as text or not
   std::optional<GenerationEnd> end;  // nothing follows
   Error error;                       // with kError
 };

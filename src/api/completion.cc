@@ -15,18 +15,11 @@ constexpr std::size_t kBytesPerTokenMax = 256;
 
 struct Session {
   CompletionRequest request;
+  std::shared_ptr<Backend> backend;
   AnswerHead head;
   std::vector<std::string> echoes;  // by prompt; empty unless asked for
   std::unique_ptr<GenerationRun> run;
 };
-
-std::string_view WithoutSuffix(std::string_view name) {
-  constexpr std::string_view kSuffix = ".gguf";
-  if (name.size() > kSuffix.size() && name.substr(name.size() - kSuffix.size()) == kSuffix) {
-    name.remove_suffix(kSuffix.size());
-  }
-  return name;
-}
 
 std::optional<ApiError> PromptTokens(const Backend& backend, PromptInput& input) {
   const Vocabulary& vocabulary = backend.vocabulary();
@@ -56,7 +49,6 @@ std::optional<ApiError> PromptTokens(const Backend& backend, PromptInput& input)
 
 std::optional<ApiError> Prepare(const Backend& backend, Session& session) {
   CompletionRequest& request = session.request;
-  if (!IsServedModel(backend.model(), request.model)) return ModelNotFound(request.model);
   if (request.json_object || !request.json_schema.empty()) {
     auto grammar = GrammarFromJsonSchema(request.json_schema);
     if (!grammar.ok()) return FromError(grammar.error(), "response_format");
@@ -74,15 +66,18 @@ std::optional<ApiError> Prepare(const Backend& backend, Session& session) {
       for (const TokenId token : input.tokens) echo += backend.vocabulary().Piece(token, true);
   }
   session.head = {MakeId("cmpl-"), backend.model().id, std::time(nullptr), request.include_usage};
+  session.head.token_ids = request.token_ids;
+  for (const PromptInput& input : request.prompts) session.head.prompt_tokens += input.tokens.size();
   return std::nullopt;
 }
 
-std::variant<std::unique_ptr<GenerationRun>, ApiError> StartRun(ApiContext& context, const CompletionRequest& request) {
+std::variant<std::unique_ptr<GenerationRun>, ApiError> StartRun(ApiContext& context, const Session& session) {
+  const CompletionRequest& request = session.request;
   std::vector<RunPrompt> prompts;
   for (const PromptInput& input : request.prompts) {
     prompts.push_back({input.tokens, request.sampling, request.tokens_max.value_or(0), request.stops});
   }
-  return GenerationRun::Start(context, prompts, request.choices);
+  return GenerationRun::Start(context, session.backend, prompts, request.choices);
 }
 
 // max_tokens 0: the prompt may be echoed and counted, nothing is generated.
@@ -93,8 +88,8 @@ Reply AnswerWithoutTokens(const Session& session) {
   for (std::size_t p = 0; p < session.request.prompts.size(); ++p) {
     usage.prompt_tokens += static_cast<std::int64_t>(session.request.prompts[p].tokens.size());
     for (std::int32_t i = 0; i < session.request.choices; ++i) {
-      events += CompletionEvent(session.head, answers.size(), session.echoes[p], nullptr, "length");
-      answers.push_back({session.echoes[p], {}, "length"});
+      events += CompletionEvent(session.head, answers.size(), session.echoes[p], nullptr, {}, "length");
+      answers.push_back({session.echoes[p], {}, {}, "length"});
     }
   }
   Reply reply;
@@ -117,6 +112,7 @@ Reply Collect(Session& session, const ClientLink& link) {
         CompletionAnswer& answer = answers[index];
         answer.text += step.text;
         std::move(step.tokens.begin(), step.tokens.end(), std::back_inserter(answer.tokens));
+        answer.token_ids.insert(answer.token_ids.end(), step.token_ids.begin(), step.token_ids.end());
         if (step.end) answer.finish_reason = FinishReason(*step.end);
         return true;
       },
@@ -133,15 +129,16 @@ void Stream(Session& session, const ClientLink& link, EventSink& sink) {
   const bool logprobs = session.request.sampling.logprobs >= 0;
   if (session.request.echo) {
     for (std::size_t i = 0; i < session.request.prompts.size() * choices; ++i) {
-      if (!sink.Write(CompletionEvent(session.head, i, session.echoes[i / choices], nullptr, ""))) return;
+      if (!sink.Write(CompletionEvent(session.head, i, session.echoes[i / choices], nullptr, {}, ""))) return;
     }
   }
   const auto outcome = session.run->Run(
       link,
       [&](std::size_t index, ChoiceStep& step) {
-        if (step.text.empty() && step.tokens.empty() && !step.end) return true;
+        const bool ids = session.head.token_ids && !step.token_ids.empty();
+        if (step.text.empty() && step.tokens.empty() && !ids && !step.end) return true;
         return sink.Write(CompletionEvent(session.head, index, step.text, logprobs ? &step.tokens : nullptr,
-                                          step.end ? FinishReason(*step.end) : ""));
+                                          step.token_ids, step.end ? FinishReason(*step.end) : ""));
       },
       [&] { return sink.Write(kKeepAliveEvent); });
   if (outcome == GenerationRun::Outcome::kFailed) sink.Write(ErrorEvent(FromError(session.run->error())));
@@ -152,10 +149,6 @@ void Stream(Session& session, const ClientLink& link, EventSink& sink) {
 
 }  // namespace
 
-bool IsServedModel(const ModelCard& card, std::string_view name) {
-  return name.empty() || name == "default" || WithoutSuffix(name) == WithoutSuffix(card.id);
-}
-
 ApiError ModelNotFound(std::string_view name) {
   return {404,
           "The model '" + std::string(name) + "' is not served here; GET /v1/models lists what is.",
@@ -163,6 +156,13 @@ ApiError ModelNotFound(std::string_view name) {
           "model",
           "model_not_found",
           0};
+}
+
+std::optional<ApiError> FindBackend(Service& service, const std::string& name, std::shared_ptr<Backend>& out) {
+  out = service.Find(name);
+  if (out != nullptr) return std::nullopt;
+  if (!service.models().empty()) return ModelNotFound(name);
+  return FromStatus(503, "No model is placed here yet: `shoal place MODEL` places one.");
 }
 
 std::optional<ApiError> CheckSampling(const Backend& backend, bool seed_given, SamplingParams& sampling) {
@@ -185,9 +185,10 @@ std::string FinishReason(GenerationEnd end) { return end == GenerationEnd::kLeng
 Reply AnswerCompletion(ApiContext& context, std::string_view body, const ClientLink& link) {
   auto session = std::make_shared<Session>();
   if (auto error = ParseCompletionRequest(body, session->request)) return ErrorReply(*error);
-  if (auto error = Prepare(context.backend, *session)) return ErrorReply(*error);
+  if (auto error = FindBackend(context.service, session->request.model, session->backend)) return ErrorReply(*error);
+  if (auto error = Prepare(*session->backend, *session)) return ErrorReply(*error);
   if (session->request.tokens_max == 0) return AnswerWithoutTokens(*session);
-  auto run = StartRun(context, session->request);
+  auto run = StartRun(context, *session);
   if (const auto* error = std::get_if<ApiError>(&run)) return ErrorReply(*error);
   session->run = std::get<0>(std::move(run));
   if (!session->request.stream) return Collect(*session, link);

@@ -10,11 +10,10 @@ namespace shoal {
 // Blocks until the answer is complete (or, streamed, until the stream may start). A connection's thread.
 Reply AnswerCompletion(ApiContext& context, std::string_view body, const ClientLink& link);
 
-// Whether a client that names `name` means the model served as `card`: its id with or without ".gguf", "default",
-// or nothing.
-bool IsServedModel(const ModelCard& card, std::string_view name);
 // 404 model_not_found.
 ApiError ModelNotFound(std::string_view name);
+// The model that a request names. Errors: 404; 503 when there is no model at all.
+std::optional<ApiError> FindBackend(Service& service, const std::string& name, std::shared_ptr<Backend>& out);
 
 // Token ids of the vocabulary only, the seed chosen, the whole set in range. Errors: 400.
 std::optional<ApiError> CheckSampling(const Backend& backend, bool seed_given, SamplingParams& sampling);

@@ -20,8 +20,8 @@ double SecondsSince(steady_clock::time_point start) {
 
 Reply ErrorReply(const ApiError& error) { return {error.status, ErrorBody(error), error.retry_after_s, nullptr}; }
 
-GenerationRun::GenerationRun(ApiContext& context, Admission::Permit permit)
-    : context_(context), permit_(std::move(permit)) {}
+GenerationRun::GenerationRun(ApiContext& context, std::shared_ptr<Backend> backend, Admission::Permit permit)
+    : context_(context), backend_(std::move(backend)), permit_(std::move(permit)) {}
 
 GenerationRun::~GenerationRun() {
   context_.metrics.request_seconds.Observe(SecondsSince(start_));
@@ -29,6 +29,7 @@ GenerationRun::~GenerationRun() {
 }
 
 std::variant<std::unique_ptr<GenerationRun>, ApiError> GenerationRun::Start(ApiContext& context,
+                                                                            const std::shared_ptr<Backend>& backend,
                                                                             const std::vector<RunPrompt>& prompts,
                                                                             std::int32_t choices) {
   const std::size_t count = prompts.size() * static_cast<std::size_t>(choices);
@@ -39,15 +40,15 @@ std::variant<std::unique_ptr<GenerationRun>, ApiError> GenerationRun::Start(ApiC
   }
   auto permit = context.admission.TryEnter(static_cast<int>(count));
   if (!permit) return FromError({ErrorCode::kOverloaded, "Too many requests are being answered. Try again shortly."});
-  std::unique_ptr<GenerationRun> run(new GenerationRun(context, *std::move(permit)));
+  std::unique_ptr<GenerationRun> run(new GenerationRun(context, backend, *std::move(permit)));
   run->choices_per_prompt_ = static_cast<std::size_t>(choices);
   for (const RunPrompt& prompt : prompts) {
     for (std::int32_t i = 0; i < choices; ++i) {
       GenerateOptions options{prompt.tokens, prompt.sampling, prompt.tokens_max};
       options.sampling.seed += static_cast<std::uint64_t>(i);
-      auto handle = context.backend.Generate(std::move(options));
+      auto handle = backend->Generate(std::move(options));
       if (!handle.ok()) return FromError(handle.error());
-      run->choices_.emplace_back(*std::move(handle), context.backend.shared_vocabulary(), prompt.stops,
+      run->choices_.emplace_back(*std::move(handle), backend->shared_vocabulary(), prompt.stops,
                                  prompt.sampling.preserved_tokens, prompt.sampling.logprobs >= 0);
     }
     run->usage_.prompt_tokens += static_cast<std::int64_t>(prompt.tokens.size());
@@ -71,12 +72,12 @@ std::optional<std::pair<std::size_t, ChoiceStep>> GenerationRun::Poll() {
       auto step = choices_[index].Next(wait);
       if (step || wait.count() > 0) turn_ = index + 1;
       if (step) {
-        if (step->generated > 0 && !first_token_seen_) {
+        if (!step->token_ids.empty() && !first_token_seen_) {
           first_token_seen_ = true;
           context_.metrics.first_token_seconds.Observe(SecondsSince(start_));
         }
-        usage_.completion_tokens += step->generated;
-        context_.metrics.completion_tokens.Add(static_cast<std::uint64_t>(step->generated));
+        usage_.completion_tokens += static_cast<std::int64_t>(step->token_ids.size());
+        context_.metrics.completion_tokens.Add(step->token_ids.size());
         return std::pair(index, *std::move(step));
       }
       if (wait.count() > 0) return std::nullopt;

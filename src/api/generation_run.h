@@ -19,7 +19,7 @@ namespace shoal {
 
 // What the handlers share; lives as long as the server.
 struct ApiContext {
-  Backend& backend;
+  Service& service;
   Admission& admission;
   ApiMetrics& metrics;
   std::chrono::milliseconds keep_alive_interval{15'000};  // of comments in a silent stream
@@ -61,9 +61,11 @@ struct RunUsage {
 
 class GenerationRun {
  public:
-  // Starts prompts.size() * choices generations; choice index = prompt index * choices + i.
-  // Errors: 429 (no place), 400 (context, too many at once), 503. Either all start or none stays.
+  // On `backend`, which is held until the run is destroyed, starts prompts.size() * choices generations; choice index =
+  // prompt index * choices + i. Errors: 429 (no place), 400 (context, too many at once), 503. Either all start or none
+  // stays.
   static std::variant<std::unique_ptr<GenerationRun>, ApiError> Start(ApiContext& context,
+                                                                      const std::shared_ptr<Backend>& backend,
                                                                       const std::vector<RunPrompt>& prompts,
                                                                       std::int32_t choices);
   ~GenerationRun();
@@ -85,12 +87,13 @@ class GenerationRun {
   RunUsage usage() const;
 
  private:
-  GenerationRun(ApiContext& context, Admission::Permit permit);
+  GenerationRun(ApiContext& context, std::shared_ptr<Backend> backend, Admission::Permit permit);
   // The next step of any choice, waiting up to 100 ms.
   std::optional<std::pair<std::size_t, ChoiceStep>> Poll();
   bool AllDone() const;
 
   ApiContext& context_;
+  const std::shared_ptr<Backend> backend_;
   Admission::Permit permit_;
   std::vector<Choice> choices_;
   std::size_t choices_per_prompt_ = 1;

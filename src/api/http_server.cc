@@ -3,6 +3,7 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <string_view>
 #include <system_error>
 
@@ -79,30 +80,42 @@ HttpServer::HttpServer(const ConnectionLimits& limits, int connections_max, Gaug
 bool HttpServer::Register(socket_t sock) {
   const std::lock_guard lock(mutex_);
   if (closing_ || stopping_ || open_.size() >= connections_max_) return false;
-  open_[sock] = false;
-  connections_gauge_.Set(static_cast<double>(open_.size()));
+  open_[sock] = State::kReading;
+  connections_gauge_.Add(1);
   return true;
 }
 
-bool HttpServer::SetIdle(socket_t sock, bool idle) {
+bool HttpServer::SetState(socket_t sock, State state) {
   const std::lock_guard lock(mutex_);
+  const bool idle = state == State::kIdle;
   if (closing_ || (stopping_ && idle)) return false;
-  open_[sock] = idle;
+  open_[sock] = state;
   // When places run short, connections are not kept for requests that may never come.
   return !idle || open_.size() <= connections_max_ * 3 / 4;
+}
+
+void HttpServer::BeginAnswer() {
+  const std::lock_guard lock(mutex_);
+  open_[Connection::Current()->socket()] = State::kAnswering;
+}
+
+std::size_t HttpServer::answering() {
+  const std::lock_guard lock(mutex_);
+  return static_cast<std::size_t>(std::count_if(
+      open_.begin(), open_.end(), [](const auto& connection) { return connection.second == State::kAnswering; }));
 }
 
 void HttpServer::StopKeepingAlive() {
   const std::lock_guard lock(mutex_);
   stopping_ = true;
-  for (const auto& [sock, idle] : open_)
-    if (idle) ::shutdown(sock, SHUT_RDWR);
+  for (const auto& [sock, state] : open_)
+    if (state == State::kIdle) ::shutdown(sock, SHUT_RDWR);
 }
 
 void HttpServer::CloseAll() {
   const std::lock_guard lock(mutex_);
   stopping_ = closing_ = true;
-  for (const auto& [sock, idle] : open_) ::shutdown(sock, SHUT_RDWR);
+  for (const auto& [sock, state] : open_) ::shutdown(sock, SHUT_RDWR);
 }
 
 bool HttpServer::process_and_close_socket(socket_t sock) {
@@ -119,7 +132,7 @@ bool HttpServer::process_and_close_socket(socket_t sock) {
   {
     const std::lock_guard lock(mutex_);
     open_.erase(sock);  // before the descriptor may be reused
-    connections_gauge_.Set(static_cast<double>(open_.size()));
+    connections_gauge_.Add(-1);
     lingering = !closing_;
   }
   LingerAndClose(sock, lingering ? kLingerMax : std::chrono::milliseconds(0));
@@ -135,11 +148,11 @@ void HttpServer::Serve(socket_t sock) {
   LocalAddress(sock, local, local_port);
   auto wait = limits_.read_timeout;  // a new connection owes its first request
   while (connection.AwaitRequest(wait)) {
-    if (!SetIdle(sock, false)) return;
+    if (!SetState(sock, State::kReading)) return;
     connection.BeginHeaders();
     bool closed = false;
     if (!process_request(connection, remote, remote_port, local, local_port, false, closed, nullptr)) return;
-    if (closed || connection.close_after_response || !SetIdle(sock, true)) return;
+    if (closed || connection.close_after_response || !SetState(sock, State::kIdle)) return;
     wait = limits_.idle_timeout;
   }
 }

@@ -44,6 +44,11 @@ class HttpServer final : public httplib::Server {
  public:
   HttpServer(const ConnectionLimits& limits, int connections_max, Gauge& connections);
 
+  // From now until its answer is written, the calling thread's request counts as being answered.
+  void BeginAnswer();
+  // Requests that are being answered. Any thread.
+  std::size_t answering();
+
   // New requests on open connections are the last there; idle connections close now. Any thread.
   void StopKeepingAlive();
   // Every connection's socket is shut down: reads and writes on it fail from now. Any thread.
@@ -55,14 +60,15 @@ class HttpServer final : public httplib::Server {
   void Refuse(socket_t sock);
   // False when the limit is reached.
   bool Register(socket_t sock);
-  // Marks a registered connection idle or busy. False when it shall not be used on.
-  bool SetIdle(socket_t sock, bool idle);
+  enum class State { kIdle, kReading, kAnswering };
+  // Marks a registered connection idle or reading. False when it shall not be used on.
+  bool SetState(socket_t sock, State state);
 
   const ConnectionLimits limits_;
   const std::size_t connections_max_;
   Gauge& connections_gauge_;
   std::mutex mutex_;
-  std::unordered_map<socket_t, bool> open_;  // socket -> idle
+  std::unordered_map<socket_t, State> open_;
   bool stopping_ = false, closing_ = false;
 };
 

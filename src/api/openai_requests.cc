@@ -91,6 +91,7 @@ void ReadCommon(FieldReader& fields, RequestCommon& out) {
   out.seed_given = fields.Seed("seed", out.sampling.seed);
   fields.Integer("n", 1, kChoicesMax, out.choices);
   fields.Bool("stream", out.stream);
+  fields.Bool("return_token_ids", out.token_ids);
   if (const Json* options = fields.Object("stream_options")) {
     if (!out.stream) return fields.Fail("stream_options", "is allowed only with 'stream': true.");
     FieldReader inner(*options, "stream_options.");

@@ -34,6 +34,7 @@ struct RequestCommon {
   std::vector<std::string> stops;          // each of 1 .. kStopBytesMax bytes
   bool stream = false;
   bool include_usage = false;
+  bool token_ids = false;  // return_token_ids
 };
 
 struct PromptInput {

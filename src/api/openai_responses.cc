@@ -75,11 +75,18 @@ Json UsageObject(const RunUsage& usage) {
 }
 
 Json Head(const AnswerHead& head, const char* object) {
-  return {{"id", head.id},
-          {"object", object},
-          {"created", head.created_s},
-          {"model", head.model},
-          {"system_fingerprint", "shoal"}};
+  Json out = {{"id", head.id},
+              {"object", object},
+              {"created", head.created_s},
+              {"model", head.model},
+              {"system_fingerprint", "shoal"}};
+  if (head.token_ids) out["prompt_tokens"] = head.prompt_tokens;
+  return out;
+}
+
+Json WithTokenIds(const AnswerHead& head, Json choice, const std::vector<TokenId>& token_ids) {
+  if (head.token_ids) choice["token_ids"] = token_ids;
+  return choice;
 }
 
 Json Chunk(const AnswerHead& head, const char* object, Json choice) {
@@ -151,10 +158,12 @@ std::string ChatObject(const AnswerHead& head, const std::vector<ChatAnswer>& ch
   Json out = Head(head, "chat.completion");
   Json list = Json::array();
   for (std::size_t i = 0; i < choices.size(); ++i) {
-    list.push_back({{"index", i},
-                    {"message", MessageObject(choices[i].message)},
-                    {"logprobs", logprobs ? ChatLogprobs(choices[i].tokens) : Json(nullptr)},
-                    {"finish_reason", choices[i].finish_reason}});
+    list.push_back(WithTokenIds(head,
+                                {{"index", i},
+                                 {"message", MessageObject(choices[i].message)},
+                                 {"logprobs", logprobs ? ChatLogprobs(choices[i].tokens) : Json(nullptr)},
+                                 {"finish_reason", choices[i].finish_reason}},
+                                choices[i].token_ids));
   }
   out["choices"] = std::move(list);
   out["usage"] = UsageObject(usage);
@@ -166,10 +175,12 @@ std::string CompletionObject(const AnswerHead& head, const std::vector<Completio
   Json out = Head(head, "text_completion");
   Json list = Json::array();
   for (std::size_t i = 0; i < choices.size(); ++i) {
-    list.push_back({{"text", choices[i].text},
-                    {"index", i},
-                    {"logprobs", logprobs ? CompletionLogprobs(choices[i].tokens) : Json(nullptr)},
-                    {"finish_reason", choices[i].finish_reason}});
+    list.push_back(WithTokenIds(head,
+                                {{"text", choices[i].text},
+                                 {"index", i},
+                                 {"logprobs", logprobs ? CompletionLogprobs(choices[i].tokens) : Json(nullptr)},
+                                 {"finish_reason", choices[i].finish_reason}},
+                                choices[i].token_ids));
   }
   out["choices"] = std::move(list);
   out["usage"] = UsageObject(usage);
@@ -185,21 +196,27 @@ std::string ChatRoleEvent(const AnswerHead& head, std::size_t index) {
 }
 
 std::string ChatDeltaEvent(const AnswerHead& head, std::size_t index, const ChatDelta& delta,
-                           const std::vector<TokenReport>* tokens, const std::string& finish_reason) {
+                           const std::vector<TokenReport>* tokens, const std::vector<TokenId>& token_ids,
+                           const std::string& finish_reason) {
   return Event(Chunk(head, "chat.completion.chunk",
-                     {{"index", index},
-                      {"delta", DeltaObject(delta)},
-                      {"logprobs", tokens != nullptr ? ChatLogprobs(*tokens) : Json(nullptr)},
-                      {"finish_reason", NullIfEmpty(finish_reason)}}));
+                     WithTokenIds(head,
+                                  {{"index", index},
+                                   {"delta", DeltaObject(delta)},
+                                   {"logprobs", tokens != nullptr ? ChatLogprobs(*tokens) : Json(nullptr)},
+                                   {"finish_reason", NullIfEmpty(finish_reason)}},
+                                  token_ids)));
 }
 
 std::string CompletionEvent(const AnswerHead& head, std::size_t index, const std::string& text,
-                            const std::vector<TokenReport>* tokens, const std::string& finish_reason) {
+                            const std::vector<TokenReport>* tokens, const std::vector<TokenId>& token_ids,
+                            const std::string& finish_reason) {
   return Event(Chunk(head, "text_completion",
-                     {{"text", text},
-                      {"index", index},
-                      {"logprobs", tokens != nullptr ? CompletionLogprobs(*tokens) : Json(nullptr)},
-                      {"finish_reason", NullIfEmpty(finish_reason)}}));
+                     WithTokenIds(head,
+                                  {{"text", text},
+                                   {"index", index},
+                                   {"logprobs", tokens != nullptr ? CompletionLogprobs(*tokens) : Json(nullptr)},
+                                   {"finish_reason", NullIfEmpty(finish_reason)}},
+                                  token_ids)));
 }
 
 std::string UsageEvent(const AnswerHead& head, bool chat, const RunUsage& usage) {
@@ -213,8 +230,10 @@ std::string ErrorEvent(const ApiError& error) { return "data: " + ErrorBody(erro
 
 std::string ModelObject(const ModelCard& card) { return Dump(CardObject(card)); }
 
-std::string ModelListObject(const ModelCard& card) {
-  return Dump({{"object", "list"}, {"data", Json::array({CardObject(card)})}});
+std::string ModelListObject(const std::vector<ModelCard>& cards) {
+  Json data = Json::array();
+  for (const ModelCard& card : cards) data.push_back(CardObject(card));
+  return Dump({{"object", "list"}, {"data", std::move(data)}});
 }
 
 }  // namespace shoal

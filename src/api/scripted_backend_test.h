@@ -1,5 +1,5 @@
-// A Backend that plays a script over the real SmolLM2 vocabulary, for the tests of api/. It counts the generations that
-// are alive, so that a test sees a cancelled one go.
+// A Backend, and the Service of it alone, that plays a script over the real SmolLM2 vocabulary, for the tests of api/.
+// It counts the generations that are alive, so that a test sees a cancelled one go.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -49,11 +49,12 @@ struct Script {
   std::int32_t reused = 0;
 };
 
-class ScriptedBackend final : public Backend {
+class ScriptedBackend final : public Backend, public Service, public std::enable_shared_from_this<ScriptedBackend> {
  public:
-  explicit ScriptedBackend(Script script) : script_(std::move(script)) {}
+  explicit ScriptedBackend(Script script, std::string name = "smollm2")
+      : script_(std::move(script)), name_(std::move(name)) {}
 
-  ModelCard model() const override { return {"smollm2", 1'700'000'000, context_tokens}; }
+  ModelCard model() const override { return {name_, 1'700'000'000, context_tokens}; }
   const Vocabulary& vocabulary() const override { return *TestVocabulary(); }
   std::shared_ptr<const Vocabulary> shared_vocabulary() const override { return TestVocabulary(); }
   std::shared_ptr<const ChatTemplate> chat_template() const override {
@@ -70,6 +71,10 @@ class ScriptedBackend final : public Backend {
     if (refuse_after >= 0 && refuse_after-- == 0) return refusal;
     requests.push_back(options);
     return std::unique_ptr<GenerationHandle>(new Handle(*this, std::move(options)));
+  }
+  std::vector<ModelCard> models() override { return {model()}; }
+  std::shared_ptr<Backend> Find(const std::string& name) override {
+    return IsServedModel(model(), name) ? shared_from_this() : nullptr;
   }
   bool healthy() const override { return healthy_flag; }
   MetricsRegistry& metrics() override { return registry; }
@@ -141,6 +146,7 @@ class ScriptedBackend final : public Backend {
   };
 
   const Script script_;
+  const std::string name_;
   mutable std::shared_ptr<const ChatTemplate> opened_template_;
 };
 

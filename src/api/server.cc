@@ -2,15 +2,21 @@
 #include "api/server.h"
 
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <functional>
 #include <optional>
 #include <thread>
 
 #include "api/chat.h"
 #include "api/completion.h"
+#include "api/control_server.h"
 #include "api/http_server.h"
 #include "api/openai_responses.h"
+#include "api/unix_socket.h"
+#include "base/check.h"
 #include "base/log.h"
 
 namespace shoal {
@@ -23,10 +29,11 @@ struct Route {
   std::string_view name;
   const char* methods;
   bool needs_key;
+  bool control = false;
 };
 
-// The route of a path; its name labels the metrics. None: 404.
-std::optional<Route> FindRoute(std::string_view path) {
+// The route of a path; its name labels the metrics. None: 404. `control`: /control/ is served too.
+std::optional<Route> FindRoute(std::string_view path, bool control) {
   static constexpr Route kRoutes[] = {
       {"/health", "GET, HEAD, OPTIONS", false},   {"/metrics", "GET, HEAD, OPTIONS", true},
       {"/v1/models", "GET, HEAD, OPTIONS", true}, {"/v1/chat/completions", "POST, OPTIONS", true},
@@ -34,6 +41,8 @@ std::optional<Route> FindRoute(std::string_view path) {
   };
   for (const Route& route : kRoutes)
     if (route.name == path) return route;
+  for (const ControlRoute& route : kControlRoutes)
+    if (control && route.path == path) return Route{route.path, route.posted ? "POST" : "GET, HEAD", true, true};
   if (path.size() > kModelPrefix.size() && path.substr(0, kModelPrefix.size()) == kModelPrefix) {
     return Route{"/v1/models/{id}", "GET, HEAD, OPTIONS", true};
   }
@@ -56,27 +65,31 @@ bool SameKey(std::string_view given, std::string_view key) {
 
 class ServerImpl final : public Server {
  public:
-  ServerImpl(std::shared_ptr<Backend> backend, const ServerOptions& options);
+  ServerImpl(std::shared_ptr<Service> service, const ServerOptions& options, std::shared_ptr<ControlService> control);
   ~ServerImpl() override { Stop(0); }
   Status Start() override;
   int port() const override { return port_; }
   void Stop(int drain_ms) override;
 
  private:
-  using Answer = Reply (*)(ApiContext&, std::string_view, const ClientLink&);
+  using Answer = std::function<Reply(std::string_view body, const ClientLink&)>;
   using Handled = httplib::Server::HandlerResponse;
 
   void InstallHandlers();
+  void InstallPosts();
+  bool Bind();
+  std::optional<Route> RouteOf(std::string_view path) const { return FindRoute(path, control_ != nullptr); }
   Handled BeforeRouting(const httplib::Request& request, httplib::Response& response);
   void Preflight(const httplib::Request& request, const Route& route, httplib::Response& response) const;
   void Get(const httplib::Request& request, httplib::Response& response);
-  void Post(Answer answer, const httplib::Request& request, httplib::Response& response,
+  void Post(const Answer& answer, const httplib::Request& request, httplib::Response& response,
             const httplib::ContentReader& read);
   Handled FillError(httplib::Response& response);
   void Send(const ApiError& error, httplib::Response& response) const;
   void Send(Reply reply, const httplib::Request& request, httplib::Response& response) const;
 
-  const std::shared_ptr<Backend> backend_;
+  const std::shared_ptr<Service> service_;
+  const std::shared_ptr<ControlService> control_;
   const ServerOptions options_;
   ApiMetrics metrics_;
   Admission admission_;
@@ -93,14 +106,17 @@ ConnectionLimits LimitsOf(const ServerOptions& options) {
   return limits;
 }
 
-ServerImpl::ServerImpl(std::shared_ptr<Backend> backend, const ServerOptions& options)
-    : backend_(std::move(backend)),
+ServerImpl::ServerImpl(std::shared_ptr<Service> service, const ServerOptions& options,
+                       std::shared_ptr<ControlService> control)
+    : service_(std::move(service)),
+      control_(std::move(control)),
       options_(options),
-      metrics_(backend_->metrics()),
+      metrics_(service_->metrics()),
       admission_(options.requests_max, metrics_.requests_in_flight),
-      context_{*backend_, admission_, metrics_, std::chrono::milliseconds(options.stream_comment_ms)},
+      context_{*service_, admission_, metrics_, std::chrono::milliseconds(options.stream_comment_ms)},
       http_(std::make_unique<HttpServer>(LimitsOf(options), options.connections_max, metrics_.connections)) {
   InstallHandlers();
+  InstallPosts();
 }
 
 void ServerImpl::InstallHandlers() {
@@ -117,12 +133,6 @@ void ServerImpl::InstallHandlers() {
   }
   http_->set_pre_routing_handler(
       [this](const auto& request, auto& response) { return BeforeRouting(request, response); });
-  const auto post = [this](Answer answer) {
-    return [this, answer](const httplib::Request& request, httplib::Response& response,
-                          const httplib::ContentReader& read) { Post(answer, request, response, read); };
-  };
-  http_->Post("/v1/chat/completions", post(&AnswerChat));
-  http_->Post("/v1/completions", post(&AnswerCompletion));
   http_->set_error_handler(
       [this](const httplib::Request&, httplib::Response& response) { return FillError(response); });
   http_->set_exception_handler([this](const auto&, auto& response, std::exception_ptr e) {
@@ -136,20 +146,53 @@ void ServerImpl::InstallHandlers() {
   http_->set_logger([this](const httplib::Request& request, const httplib::Response& response) {
     // cpp-httplib says Connection: close with every error; what follows a bad request line is not a request.
     if (response.status >= 400) Connection::Current()->close_after_response = true;
-    const auto route = FindRoute(request.path);
+    const auto route = RouteOf(request.path);
     metrics_.CountRequest(std::string(route ? route->name : "other"), response.status);
   });
 }
 
+void ServerImpl::InstallPosts() {
+  const auto post = [this](const std::string& path, Answer answer) {
+    http_->Post(path, [this, answer = std::move(answer)](const httplib::Request& request, httplib::Response& response,
+                                                         const httplib::ContentReader& read) {
+      Post(answer, request, response, read);
+    });
+  };
+  post("/v1/chat/completions", [this](auto body, const auto& link) { return AnswerChat(context_, body, link); });
+  post("/v1/completions", [this](auto body, const auto& link) { return AnswerCompletion(context_, body, link); });
+  if (control_ == nullptr) return;
+  for (const ControlRoute& route : kControlRoutes) {
+    if (!route.posted) continue;
+    post(std::string(route.path),
+         [this, path = route.path](auto body, const auto&) { return AnswerControl(*control_, path, body); });
+  }
+}
+
+bool ServerImpl::Bind() {
+  if (options_.unix_socket.empty()) {
+    port_ = options_.port;
+    if (port_ != 0) return http_->bind_to_port(options_.host, port_);
+    return (port_ = http_->bind_to_any_port(options_.host)) > 0;
+  }
+  http_->set_address_family(AF_UNIX);
+  // The file has its mode from the start. Files that other threads make in this instant are only more private.
+  const mode_t mask = ::umask(0177);
+  const bool bound = http_->bind_to_port(options_.unix_socket, 1);  // the port is passed over, but 0 has a meaning
+  ::umask(mask);
+  return bound;
+}
+
 Status ServerImpl::Start() {
-  const bool bound = options_.port == 0 ? (port_ = http_->bind_to_any_port(options_.host)) > 0
-                                        : http_->bind_to_port(options_.host, options_.port);
-  if (!bound) {
+  if (!options_.unix_socket.empty()) SHOAL_RETURN_IF_ERROR(FreeSocketPath(options_.unix_socket));
+  if (!Bind()) {
+    if (!options_.unix_socket.empty()) {
+      return Error{ErrorCode::kUnavailable, "Cannot listen on '" + options_.unix_socket +
+                                                "': its folder is absent or does not let this user write."};
+    }
     return Error{ErrorCode::kUnavailable, "Cannot listen on " + options_.host + " port " +
                                               std::to_string(options_.port) +
                                               ": the port is in use, or the host is not an address of this machine."};
   }
-  if (options_.port != 0) port_ = options_.port;
   listener_ = std::thread([this] { http_->listen_after_bind(); });
   http_->wait_until_ready();
   return {};
@@ -159,9 +202,10 @@ void ServerImpl::Stop(int drain_ms) {
   draining_ = true;
   http_->StopKeepingAlive();
   if (!listener_.joinable()) return;
+  if (!options_.unix_socket.empty()) ::unlink(options_.unix_socket.c_str());
   http_->stop();
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(drain_ms);
-  while (metrics_.requests_in_flight.value() > 0 && std::chrono::steady_clock::now() < deadline) {
+  while (http_->answering() > 0 && std::chrono::steady_clock::now() < deadline) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   aborting_ = true;
@@ -177,7 +221,7 @@ ServerImpl::Handled ServerImpl::BeforeRouting(const httplib::Request& request, h
     Send(error, response);
     return Handled::Handled;
   };
-  const auto route = FindRoute(request.path);
+  const auto route = RouteOf(request.path);
   if (route && request.method == "OPTIONS") return Preflight(request, *route, response), Handled::Handled;
   // Without a key even what exists is not told.
   if (!options_.api_key.empty() && (!route || route->needs_key)) {
@@ -215,25 +259,26 @@ void ServerImpl::Preflight(const httplib::Request& request, const Route& route, 
 
 void ServerImpl::Get(const httplib::Request& request, httplib::Response& response) {
   if (request.path == "/health") {
-    const bool healthy = backend_->healthy() && !draining_;
+    const bool healthy = service_->healthy() && !draining_;
     response.status = healthy ? 200 : 503;
     response.set_content(healthy ? R"({"status":"ok"})" : R"({"status":"unavailable"})", kJsonType);
   } else if (request.path == "/metrics") {
-    backend_->RefreshMetrics();
-    response.set_content(backend_->metrics().PrometheusText(), "text/plain; version=0.0.4; charset=utf-8");
+    service_->RefreshMetrics();
+    response.set_content(service_->metrics().PrometheusText(), "text/plain; version=0.0.4; charset=utf-8");
   } else if (request.path == "/v1/models") {
-    response.set_content(ModelListObject(backend_->model()), kJsonType);
+    response.set_content(ModelListObject(service_->models()), kJsonType);
+  } else if (RouteOf(request.path)->control) {
+    Send(AnswerControl(*control_, request.path, ""), request, response);
   } else {
     const std::string id = request.path.substr(kModelPrefix.size());
-    const ModelCard card = backend_->model();
-    if (IsServedModel(card, id))
-      response.set_content(ModelObject(card), kJsonType);
+    if (const std::shared_ptr<Backend> backend = service_->Find(id))
+      response.set_content(ModelObject(backend->model()), kJsonType);
     else
       Send(ModelNotFound(id), response);
   }
 }
 
-void ServerImpl::Post(Answer answer, const httplib::Request& request, httplib::Response& response,
+void ServerImpl::Post(const Answer& answer, const httplib::Request& request, httplib::Response& response,
                       const httplib::ContentReader& read) {
   std::string body;
   // cpp-httplib counts the bytes, compressed or not, and stops with 413 at body_bytes_max.
@@ -245,8 +290,9 @@ void ServerImpl::Post(Answer answer, const httplib::Request& request, httplib::R
     if (response.status < 400) response.status = 400;
     return;
   }
+  http_->BeginAnswer();
   const ClientLink link{[this, &gone = request.is_connection_closed] { return aborting_.load() || gone(); }};
-  Send(answer(context_, body, link), request, response);
+  Send(answer(body, link), request, response);
 }
 
 void ServerImpl::Send(const ApiError& error, httplib::Response& response) const {
@@ -301,8 +347,10 @@ ServerImpl::Handled ServerImpl::FillError(httplib::Response& response) {
 
 }  // namespace
 
-std::unique_ptr<Server> Server::Make(std::shared_ptr<Backend> backend, const ServerOptions& options) {
-  return std::make_unique<ServerImpl>(std::move(backend), options);
+std::unique_ptr<Server> Server::Make(std::shared_ptr<Service> service, const ServerOptions& options,
+                                     std::shared_ptr<ControlService> control) {
+  SHOAL_CHECK(control == nullptr || !options.unix_socket.empty());
+  return std::make_unique<ServerImpl>(std::move(service), options, std::move(control));
 }
 
 }  // namespace shoal

@@ -1,10 +1,12 @@
-// The HTTP server: OpenAI's API over a Backend. Parses and formats on its own threads; all model work is the backend's.
+// The HTTP server: OpenAI's API over a Service, and on a Unix socket also what api/control_server.h offers. Parses and
+// formats on its own threads; all model work is the service's.
 #pragma once
 
 #include <memory>
 #include <string>
 
 #include "api/backend.h"
+#include "api/control_service.h"
 #include "base/result.h"
 
 namespace shoal {
@@ -12,6 +14,7 @@ namespace shoal {
 struct ServerOptions {
   std::string host = "127.0.0.1";
   int port = 8080;                // 0: any free port
+  std::string unix_socket;        // a path that is served instead of host and port, for its owner only (mode 0600)
   std::string api_key;            // empty: no key asked
   std::string cors_origin = "*";  // Access-Control-Allow-Origin; empty: none
   std::size_t body_bytes_max = 8U << 20;
@@ -23,13 +26,16 @@ struct ServerOptions {
 
 class Server {
  public:
-  static std::unique_ptr<Server> Make(std::shared_ptr<Backend> backend, const ServerOptions& options);
+  // `control`, when given, is served at /control/: on a Unix socket only (CHECK).
+  static std::unique_ptr<Server> Make(std::shared_ptr<Service> service, const ServerOptions& options,
+                                      std::shared_ptr<ControlService> control = nullptr);
   virtual ~Server() = default;
-  // Binds and starts serving in the background. Errors: kUnavailable (address in use, no such host).
+  // Binds and starts serving in the background.
+  // Errors: kUnavailable (address in use, no such host); of unix_socket also as FreeSocketPath.
   virtual Status Start() = 0;
-  virtual int port() const = 0;
+  virtual int port() const = 0;  // 0: a Unix socket
   // No new requests; running ones get `drain_ms` to end, then their connections close. Blocks until all threads are
-  // gone.
+  // gone. Removes the socket's file.
   virtual void Stop(int drain_ms) = 0;
 };
 

@@ -280,6 +280,102 @@ TEST_F(ServerTest, ModelsAndTheirNames) {
   EXPECT_EQ(refused["error"]["param"], "model");
 }
 
+// Several models, which may come and go.
+class ManyModels final : public Service {
+ public:
+  std::vector<ModelCard> models() override {
+    std::vector<ModelCard> cards;
+    for (const auto& backend : backends) cards.push_back(backend->model());
+    return cards;
+  }
+  std::shared_ptr<Backend> Find(const std::string& model) override {
+    for (const auto& backend : backends)
+      if (IsServedModel(backend->model(), model)) return backend;
+    return nullptr;
+  }
+  bool healthy() const override { return true; }
+  MetricsRegistry& metrics() override { return registry; }
+  void RefreshMetrics() override {}
+
+  std::vector<std::shared_ptr<ScriptedBackend>> backends;
+  MetricsRegistry registry;
+};
+
+TEST_F(ServerTest, SeveralModelsOneOrNone) {
+  const auto service = std::make_shared<ManyModels>();
+  ServerOptions options;
+  options.port = 0;
+  server_ = Server::Make(service, options);
+  ASSERT_TRUE(server_->Start().ok());
+  client_ = std::make_unique<httplib::Client>("127.0.0.1", server_->port());
+  const auto get = [&](const std::string& path) { return Json::parse(client_->Get(path)->body); };
+  const auto text = [&](const std::string& model) {
+    return Post("/v1/completions", Json({{"prompt", "x"}, {"model", model}}).dump())["choices"][0]["text"];
+  };
+  EXPECT_TRUE(get("/v1/models")["data"].empty());
+  for (const char* path : {"/v1/completions", "/v1/chat/completions"}) {
+    const Json none = Post(path, R"({"prompt":"x","messages":[{"role":"user","content":"hi"}],"model":"b"})", 503);
+    EXPECT_NE(none["error"]["message"].get<std::string>().find("shoal place MODEL"), std::string::npos);
+    EXPECT_EQ(none["error"]["type"], "server_error");
+  }
+  service->backends = {std::make_shared<ScriptedBackend>(Script{.text = "from a"}, "a"),
+                       std::make_shared<ScriptedBackend>(Script{.text = "from b"}, "b")};
+  EXPECT_EQ(get("/v1/models")["data"].size(), 2U);
+  EXPECT_EQ(get("/v1/models/b.gguf")["id"], "b");
+  EXPECT_EQ(text("b"), "from b");
+  EXPECT_EQ(text("a.gguf"), "from a");
+  EXPECT_EQ(text("default"), "from a");
+  EXPECT_EQ(Post("/v1/completions", R"({"prompt":"x","model":"c"})", 404)["error"]["code"], "model_not_found");
+}
+
+TEST_F(ServerTest, ARequestHoldsItsModelUntilItEnds) {
+  const auto service = std::make_shared<ManyModels>();
+  service->backends = {
+      std::make_shared<ScriptedBackend>(Script{.text = "a b c d", .token_delay = std::chrono::milliseconds(100)}, "a")};
+  const std::weak_ptr<ScriptedBackend> model = service->backends[0];
+  ServerOptions options;
+  options.port = 0;
+  server_ = Server::Make(service, options);
+  ASSERT_TRUE(server_->Start().ok());
+  client_ = std::make_unique<httplib::Client>("127.0.0.1", server_->port());
+  std::string text;
+  std::thread request([&] { text = Post("/v1/completions", R"({"prompt":"x"})")["choices"][0]["text"]; });
+  ASSERT_TRUE(Eventually([&] {
+    const auto held = model.lock();
+    return held != nullptr && held->alive == 1;
+  }));
+  service->backends.clear();
+  EXPECT_FALSE(model.expired());
+  request.join();
+  EXPECT_EQ(text, "a b c d");
+  EXPECT_TRUE(Eventually([&] { return model.expired(); }));
+}
+
+TEST_F(ServerTest, TokenIdsWhenAskedFor) {
+  Serve({.text = "One two three"});
+  const std::vector<TokenId> said = *TestVocabulary()->Tokenize("One two three", false, true);
+  const std::string messages = R"("messages":[{"role":"user","content":"hi"}])";
+  for (const auto& [path, fields] : {std::pair<std::string, std::string>{"/v1/completions", R"("prompt":"Hello you")"},
+                                     {"/v1/chat/completions", messages}}) {
+    const Json whole = Post(path, "{" + fields + R"(,"return_token_ids":true,"n":2})");
+    const auto prompt_tokens = backend_->Requests().back().prompt.size();
+    EXPECT_EQ(whole["prompt_tokens"], prompt_tokens);
+    ASSERT_EQ(whole["choices"].size(), 2U);
+    for (const Json& choice : whole["choices"]) EXPECT_EQ(choice["token_ids"].get<std::vector<TokenId>>(), said);
+    std::vector<TokenId> streamed;
+    for (const Json& event : Events(path, "{" + fields + R"(,"return_token_ids":true,"stream":true})")) {
+      EXPECT_EQ(event["prompt_tokens"], prompt_tokens);
+      if (!event["choices"][0].contains("token_ids")) continue;
+      for (const Json& id : event["choices"][0]["token_ids"]) streamed.push_back(id.get<TokenId>());
+    }
+    EXPECT_EQ(streamed, said);
+    const Json plain = Post(path, "{" + fields + "}");
+    EXPECT_FALSE(plain.contains("prompt_tokens"));
+    EXPECT_FALSE(plain["choices"][0].contains("token_ids"));
+    EXPECT_EQ(Post(path, "{" + fields + R"(,"return_token_ids":1})", 400)["error"]["param"], "return_token_ids");
+  }
+}
+
 TEST_F(ServerTest, HealthAndMetrics) {
   Serve({.text = "x y", .reused = 2});
   EXPECT_EQ(client_->Get("/health")->status, 200);

@@ -65,6 +65,10 @@ class LocalNode final : public Node, public std::enable_shared_from_this<LocalNo
     return StartGeneration(target, next_id_.fetch_add(1), std::move(options));
   }
 
+  std::vector<ModelCard> models() override { return {model()}; }
+  std::shared_ptr<Backend> Find(const std::string& name) override {
+    return IsServedModel(model(), name) ? shared_from_this() : nullptr;
+  }
   bool healthy() const override { return !stopping_; }
   MetricsRegistry& metrics() override { return metrics_; }
   void RefreshMetrics() override;

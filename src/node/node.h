@@ -18,7 +18,7 @@ struct NodeOptions {
   PlacementOptions placement;
 };
 
-class Node : public Backend {
+class Node : public Backend, public Service {
  public:
   // Errors: as OpenModelFile, Vocabulary::Open and Placement::Open. Blocks while loading.
   static Result<std::shared_ptr<Node>> Open(const NodeOptions& options);

@@ -1,0 +1,286 @@
+// One function a struct and direction.
+#include "api/control_json.h"
+
+#include <algorithm>
+#include <array>
+
+#include "api/request_fields.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::array kErrorCodes{ErrorCode::kInvalidArgument, ErrorCode::kNotFound,    ErrorCode::kCorrupt,
+                                 ErrorCode::kUnsupported,     ErrorCode::kOutOfMemory, ErrorCode::kKvFull,
+                                 ErrorCode::kContextFull,     ErrorCode::kOverloaded,  ErrorCode::kCancelled,
+                                 ErrorCode::kStale,           ErrorCode::kUnavailable, ErrorCode::kIo,
+                                 ErrorCode::kInternal};
+
+Json ToJson(const NodeStatus& node) {
+  Json models = Json::array();
+  for (const ModelStatus& m : node.models) {
+    models.push_back({{"name", m.name}, {"bytes", m.file_bytes}, {"layers", m.layers}});
+  }
+  return {{"id", node.id},
+          {"name", node.name},
+          {"state", node.state},
+          {"self", node.self},
+          {"owner", node.owner},
+          {"addresses", node.addresses},
+          {"api", node.api},
+          {"device",
+           {{"os", node.os},
+            {"arch", node.arch},
+            {"cores", node.cores},
+            {"memory_bytes", node.memory_bytes},
+            {"memory_free_bytes", node.memory_free_bytes}}},
+          {"models", std::move(models)}};
+}
+
+Error Invalid(const std::string& message) { return {ErrorCode::kInvalidArgument, message}; }
+
+// The body as an object whose fields are all among `known`. An empty body is an empty object.
+Result<Json> ParseRequest(std::string_view body, std::initializer_list<const char*> known) {
+  if (body.empty()) return Json::object();
+  if (body.size() > kControlBodyBytesMax) {
+    return Invalid("the request is longer than " + std::to_string(kControlBodyBytesMax) + " bytes");
+  }
+  Json object;
+  if (const auto error = ParseJson(body, object)) return Invalid(error->message);
+  if (!object.is_object()) return Invalid("the request must be a JSON object");
+  for (const auto& [key, value] : object.items()) {
+    const bool is_known =
+        std::any_of(known.begin(), known.end(), [&, &name = key](const char* k) { return name == k; });
+    if (!is_known) return Invalid("the request has an unknown field '" + key.substr(0, kControlNameBytesMax) + "'");
+  }
+  return object;
+}
+
+Status CheckText(const std::string& field, const std::string& text, std::size_t bytes_min) {
+  if (text.size() >= bytes_min && text.size() <= kControlNameBytesMax) return {};
+  return Invalid("'" + field + "' must have " + std::to_string(bytes_min) + " to " +
+                 std::to_string(kControlNameBytesMax) + " bytes");
+}
+
+Status ReadNodes(const Json& list, std::vector<std::string>& nodes) {
+  if (list.size() > kControlNodesMax) {
+    return Invalid("'nodes' has more than " + std::to_string(kControlNodesMax) + " entries");
+  }
+  for (const Json& node : list) {
+    if (!node.is_string()) return Invalid("'nodes' must be an array of names or ids");
+    nodes.push_back(node.get<std::string>());
+    SHOAL_RETURN_IF_ERROR(CheckText("nodes", nodes.back(), 1));
+  }
+  return {};
+}
+
+// ---- The client's side: a value of the wanted type, else the type's zero.
+
+std::string Text(const Json& object, const char* key) {
+  const auto it = object.find(key);
+  return it != object.end() && it->is_string() ? it->get<std::string>() : std::string();
+}
+
+template <typename Integer>
+Integer Number(const Json& object, const char* key) {
+  const auto it = object.find(key);
+  return it != object.end() && it->is_number_integer() ? it->get<Integer>() : Integer{0};
+}
+
+bool Flag(const Json& object, const char* key) {
+  const auto it = object.find(key);
+  return it != object.end() && it->is_boolean() && it->get<bool>();
+}
+
+// The objects of an array; what is no object is left out.
+std::vector<Json> Objects(const Json& object, const char* key) {
+  std::vector<Json> objects;
+  const auto it = object.find(key);
+  if (it == object.end() || !it->is_array()) return objects;
+  for (const Json& item : *it)
+    if (item.is_object()) objects.push_back(item);
+  return objects;
+}
+
+std::vector<std::string> Texts(const Json& object, const char* key) {
+  std::vector<std::string> texts;
+  const auto it = object.find(key);
+  if (it == object.end() || !it->is_array()) return texts;
+  for (const Json& item : *it)
+    if (item.is_string()) texts.push_back(item.get<std::string>());
+  return texts;
+}
+
+Result<Json> ParseAnswer(std::string_view body, std::initializer_list<const char*> needed) {
+  Json object;
+  const auto error = ParseJson(body, object);
+  bool complete = !error && object.is_object();
+  for (const char* key : needed) complete = complete && object.contains(key);
+  if (!complete) return Error{ErrorCode::kCorrupt, "the node answered something that this program does not understand"};
+  return object;
+}
+
+PlacementStatus PlacementFrom(const Json& json) {
+  PlacementStatus placement{
+      Text(json, "model"), Number<Epoch>(json, "epoch"), Text(json, "state"), Text(json, "error"), {}};
+  for (const Json& s : Objects(json, "stages")) {
+    const auto last = std::min(Number<std::int32_t>(s, "last"), kControlContextTokensMax);
+    placement.stages.push_back({Text(s, "node"), Text(s, "name"), {Number<std::int32_t>(s, "first"), last + 1}});
+  }
+  return placement;
+}
+
+NodeStatus NodeFrom(const Json& json) {
+  NodeStatus node;
+  node.id = Text(json, "id");
+  node.name = Text(json, "name");
+  node.state = Text(json, "state");
+  node.self = Flag(json, "self");
+  node.owner = Flag(json, "owner");
+  node.addresses = Texts(json, "addresses");
+  node.api = Text(json, "api");
+  if (const auto device = json.find("device"); device != json.end() && device->is_object()) {
+    node.os = Text(*device, "os");
+    node.arch = Text(*device, "arch");
+    node.cores = Number<std::int32_t>(*device, "cores");
+    node.memory_bytes = Number<std::uint64_t>(*device, "memory_bytes");
+    node.memory_free_bytes = Number<std::uint64_t>(*device, "memory_free_bytes");
+  }
+  for (const Json& m : Objects(json, "models")) {
+    node.models.push_back({Text(m, "name"), Number<std::uint64_t>(m, "bytes"), Number<std::int32_t>(m, "layers")});
+  }
+  return node;
+}
+
+// By the status alone, for answers that have no body of ours.
+ErrorCode CodeOfStatus(int status) {
+  if (status == 404) return ErrorCode::kNotFound;
+  if (status == 429) return ErrorCode::kOverloaded;
+  if (status == 503) return ErrorCode::kUnavailable;
+  return status < 500 ? ErrorCode::kInvalidArgument : ErrorCode::kInternal;
+}
+
+}  // namespace
+
+std::string DumpJson(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+Json ToJson(const PlacementStatus& placement) {
+  Json stages = Json::array();
+  for (const PlacedStage& s : placement.stages) {
+    stages.push_back({{"node", s.node}, {"name", s.name}, {"first", s.layers.first}, {"last", s.layers.last - 1}});
+  }
+  Json json{{"model", placement.model},
+            {"epoch", placement.epoch},
+            {"state", placement.state},
+            {"stages", std::move(stages)}};
+  if (!placement.error.empty()) json["error"] = placement.error;
+  return json;
+}
+
+Json ToJson(const ClusterStatus& status) {
+  Json nodes = Json::array(), links = Json::array(), placements = Json::array();
+  for (const NodeStatus& node : status.nodes) nodes.push_back(ToJson(node));
+  for (const LinkStatus& l : status.links) {
+    links.push_back({{"from", l.from}, {"to", l.to}, {"rtt_us", l.rtt_us}, {"bytes_per_s", l.bytes_per_s}});
+  }
+  for (const PlacementStatus& placement : status.placements) placements.push_back(ToJson(placement));
+  return {{"self", status.self},
+          {"cluster", status.cluster},
+          {"nodes", std::move(nodes)},
+          {"links", std::move(links)},
+          {"placements", std::move(placements)}};
+}
+
+Json ToJson(const InviteStatus& invite) {
+  return {{"code", invite.code},
+          {"expires_s", invite.expires_s},
+          {"addresses", invite.addresses},
+          {"url", invite.url},
+          {"qr", invite.qr}};
+}
+
+Json ToJson(const PlaceCommand& options) {
+  return {{"model", options.model}, {"stages", options.stages},
+          {"nodes", options.nodes}, {"context_tokens", options.context_tokens},
+          {"slots", options.slots}, {"wire", options.wire}};
+}
+
+std::string ControlErrorBody(const Error& error) {
+  return DumpJson({{"error", {{"code", ErrorCodeName(error.code)}, {"message", error.message}}}});
+}
+
+Result<PlaceCommand> ParsePlaceRequest(std::string_view body) {
+  SHOAL_ASSIGN_OR_RETURN(const Json object,
+                         ParseRequest(body, {"model", "stages", "nodes", "context_tokens", "slots", "wire"}));
+  PlaceCommand options;
+  FieldReader fields(object);
+  fields.String("model", options.model);
+  fields.String("stages", options.stages);
+  fields.Integer("context_tokens", 0, kControlContextTokensMax, options.context_tokens);
+  fields.Integer("slots", 1, kControlSlotsMax, options.slots);
+  fields.String("wire", options.wire);
+  const Json* nodes = fields.Array("nodes");
+  if (fields.error()) return Invalid(fields.error()->message);
+  if (nodes != nullptr) SHOAL_RETURN_IF_ERROR(ReadNodes(*nodes, options.nodes));
+  SHOAL_RETURN_IF_ERROR(CheckText("model", options.model, 1));
+  SHOAL_RETURN_IF_ERROR(CheckText("stages", options.stages, 0));
+  if (options.wire != "f32" && options.wire != "f16" && options.wire != "bf16") {
+    return Invalid("'wire' must be f32, f16 or bf16");
+  }
+  return options;
+}
+
+Result<std::string> ParseOneField(std::string_view body, const char* field) {
+  SHOAL_ASSIGN_OR_RETURN(const Json object, ParseRequest(body, {field}));
+  FieldReader fields(object);
+  std::string text;
+  fields.String(field, text);
+  if (fields.error()) return Invalid(fields.error()->message);
+  SHOAL_RETURN_IF_ERROR(CheckText(field, text, 1));
+  return text;
+}
+
+Status ParseEmptyRequest(std::string_view body) {
+  const Result<Json> object = ParseRequest(body, {});
+  return object.ok() ? Status() : Status(object.error());
+}
+
+Result<ClusterStatus> ParseClusterStatus(std::string_view body) {
+  SHOAL_ASSIGN_OR_RETURN(const Json json, ParseAnswer(body, {"self", "cluster", "nodes", "links", "placements"}));
+  ClusterStatus status;
+  status.self = Text(json, "self");
+  status.cluster = Text(json, "cluster");
+  for (const Json& node : Objects(json, "nodes")) status.nodes.push_back(NodeFrom(node));
+  for (const Json& link : Objects(json, "links")) {
+    status.links.push_back({Text(link, "from"), Text(link, "to"), Number<std::uint32_t>(link, "rtt_us"),
+                            Number<std::uint64_t>(link, "bytes_per_s")});
+  }
+  for (const Json& placement : Objects(json, "placements")) status.placements.push_back(PlacementFrom(placement));
+  return status;
+}
+
+Result<InviteStatus> ParseInviteStatus(std::string_view body) {
+  SHOAL_ASSIGN_OR_RETURN(const Json json, ParseAnswer(body, {"code", "url"}));
+  return InviteStatus{Text(json, "code"), Number<std::int64_t>(json, "expires_s"), Texts(json, "addresses"),
+                      Text(json, "url"), Text(json, "qr")};
+}
+
+Result<PlacementStatus> ParsePlacementStatus(std::string_view body) {
+  SHOAL_ASSIGN_OR_RETURN(const Json json, ParseAnswer(body, {"model", "epoch", "state", "stages"}));
+  return PlacementFrom(json);
+}
+
+Error ParseControlError(int status, std::string_view body) {
+  Error error{CodeOfStatus(status), "the node refused the request (HTTP status " + std::to_string(status) + ")"};
+  Json object;
+  if (ParseJson(body, object) || !object.is_object()) return error;
+  const auto inner = object.find("error");
+  if (inner == object.end() || !inner->is_object()) return error;
+  const std::string name = Text(*inner, "code");
+  const auto code =
+      std::find_if(kErrorCodes.begin(), kErrorCodes.end(), [&](ErrorCode c) { return ErrorCodeName(c) == name; });
+  if (code != kErrorCodes.end()) error.code = *code;
+  if (const std::string message = Text(*inner, "message"); !message.empty()) error.message = message;
+  return error;
+}
+
+}  // namespace shoal

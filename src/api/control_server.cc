@@ -1,0 +1,58 @@
+// Parse, call, format.
+#include "api/control_server.h"
+
+#include "api/control_json.h"
+#include "api/errors.h"
+
+namespace shoal {
+namespace {
+
+Reply Failure(const Error& error) { return {FromError(error).status, ControlErrorBody(error), 0, nullptr}; }
+
+Reply Success(const Json& json) { return {200, DumpJson(json), 0, nullptr}; }
+
+Reply Done(const Status& status) { return status.ok() ? Success(Json::object()) : Failure(status.error()); }
+
+Result<InviteStatus> Invite(ControlService& service, std::string_view body) {
+  SHOAL_RETURN_IF_ERROR(ParseEmptyRequest(body));
+  return service.Invite();
+}
+
+Result<PlacementStatus> Place(ControlService& service, std::string_view body) {
+  SHOAL_ASSIGN_OR_RETURN(const PlaceCommand options, ParsePlaceRequest(body));
+  return service.Place(options);
+}
+
+Status Unplace(ControlService& service, std::string_view body) {
+  SHOAL_ASSIGN_OR_RETURN(const std::string model, ParseOneField(body, "model"));
+  return service.Unplace(model);
+}
+
+Status Leave(ControlService& service, std::string_view body) {
+  SHOAL_RETURN_IF_ERROR(ParseEmptyRequest(body));
+  return service.Leave();
+}
+
+Status Revoke(ControlService& service, std::string_view body) {
+  SHOAL_ASSIGN_OR_RETURN(const std::string node, ParseOneField(body, "node"));
+  return service.Revoke(node);
+}
+
+template <typename T>
+Reply Answer(const Result<T>& result) {
+  return result.ok() ? Success(ToJson(*result)) : Failure(result.error());
+}
+
+}  // namespace
+
+Reply AnswerControl(ControlService& service, std::string_view path, std::string_view body) {
+  if (path == "/control/status") return Success(ToJson(service.cluster_status()));
+  if (path == "/control/invite") return Answer(Invite(service, body));
+  if (path == "/control/place") return Answer(Place(service, body));
+  if (path == "/control/unplace") return Done(Unplace(service, body));
+  if (path == "/control/leave") return Done(Leave(service, body));
+  if (path == "/control/revoke") return Done(Revoke(service, body));
+  return Failure({ErrorCode::kNotFound, "there is nothing at this address"});
+}
+
+}  // namespace shoal

@@ -1,0 +1,96 @@
+// What a person at this node's terminal may ask of it: who is here, who may come, what runs where. Knows no transport.
+//
+// node/ implements it over the cluster; api/control_server.h offers it on a Unix socket that only the owner of the
+// files can open. All methods: any thread; those that say so block.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+
+namespace shoal {
+
+struct ModelStatus {
+  std::string name;
+  std::uint64_t file_bytes = 0;
+  std::int32_t layers = 0;
+};
+
+struct NodeStatus {
+  std::string id;  // peer id
+  std::string name;
+  std::string state;  // "alive", "suspect", "dead", "left"
+  bool self = false, owner = false;
+  std::vector<std::string> addresses;  // multiaddrs
+  std::string api;                     // URL of its OpenAI API; empty: none
+  std::string os, arch;
+  std::int32_t cores = 0;
+  std::uint64_t memory_bytes = 0, memory_free_bytes = 0;
+  std::vector<ModelStatus> models;
+};
+
+// As measured by `from`; 0: not measured yet.
+struct LinkStatus {
+  std::string from, to;  // peer ids
+  std::uint32_t rtt_us = 0;
+  std::uint64_t bytes_per_s = 0;
+};
+
+struct PlacedStage {
+  std::string node, name;  // peer id; what the node calls itself
+  LayerRange layers;
+};
+
+struct PlacementStatus {
+  std::string model;
+  Epoch epoch = 0;
+  std::string state;  // "preparing", "live", "draining", "failed"
+  std::string error;  // why it failed
+  std::vector<PlacedStage> stages;
+};
+
+struct ClusterStatus {
+  std::string self, cluster;  // peer id; cluster id
+  std::vector<NodeStatus> nodes;
+  std::vector<LinkStatus> links;
+  std::vector<PlacementStatus> placements;
+};
+
+struct InviteStatus {
+  std::string code;            // "K7Q2-…"
+  std::int64_t expires_s = 0;  // from now
+  std::vector<std::string> addresses;
+  std::string url;  // "shoal:CODE@address,address"
+  std::string qr;   // the URL for a terminal, lines of half blocks
+};
+
+struct PlaceCommand {
+  std::string model;
+  std::string stages;              // "": as many as there are nodes; "3"; or ranges "0-9,10-29"
+  std::vector<std::string> nodes;  // names or ids, in stage order; empty: all that are alive
+  std::int32_t context_tokens = 0;
+  std::int32_t slots = 8;
+  std::string wire = "f16";
+};
+
+class ControlService {
+ public:
+  virtual ~ControlService() = default;
+  virtual ClusterStatus cluster_status() = 0;
+  // Errors: kUnsupported (this node has no signing key; says which node has).
+  virtual Result<InviteStatus> Invite() = 0;
+  // Blocks until the placement is live or has failed. Errors: kNotFound (no such model), kInvalidArgument,
+  // kOutOfMemory, kUnavailable.
+  virtual Result<PlacementStatus> Place(const PlaceCommand& options) = 0;
+  // Errors: kNotFound. Blocks until all stages have unloaded.
+  virtual Status Unplace(const std::string& model) = 0;
+  // Moves this node's layers to others, tells everyone, and ends; the process exits after it. Blocks.
+  virtual Status Leave() = 0;
+  // Throws a node out for good. `node`: a name or a peer id. Errors: kNotFound, kUnsupported (no signing key).
+  virtual Status Revoke(const std::string& node) = 0;
+};
+
+}  // namespace shoal
