@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "api/control_client.h"
 #include "base/result.h"
 #include "node/node.h"
 
@@ -35,6 +36,10 @@ struct ModelOptions {
 
 struct RunOptions {
   ModelOptions model;
+  bool local = false;          // in this process, whatever runs here
+  bool stages_given = false;   // --stages
+  bool placing_given = false;  // an option that says how to place
+  std::string local_only;      // an option that was given and only a local run has, say "--cpus"
   std::string prompt;
   bool prompt_given = false;
   std::string system;
@@ -57,6 +62,30 @@ struct ServeOptions {
   int requests_max = 128, connections_max = 256, queue_max = 64;
 };
 
+struct UpOptions {
+  std::string name, host = "127.0.0.1", api_key, join_code, memory;
+  std::vector<std::string> listen, peers, model_dirs;
+  int port = 8080, net_port = 48100;
+  std::int32_t threads = 0;
+  bool no_mdns = false, verbose = false, quiet = false;
+};
+
+struct JoinOptions {
+  std::string code, name;
+  std::vector<std::string> peers;
+};
+
+struct StatusOptions {
+  bool json = false, watch = false;
+};
+
+struct PlaceOptions {
+  std::string model, stages, nodes;  // nodes: "alpha,beta"
+  std::int32_t context = 0, slots = 8;
+  std::string wire = "f16";
+  bool json = false;
+};
+
 struct DescribeOptions {
   std::string model;
   bool json = false;
@@ -65,11 +94,25 @@ struct DescribeOptions {
 int RunRun(const RunOptions& options);
 int RunServe(const ServeOptions& options);
 int RunDescribe(const DescribeOptions& options);
+int RunUp(const UpOptions& options);
+int RunJoin(const JoinOptions& options);
+int RunStatus(const StatusOptions& options);
+int RunInvite(bool json);
+int RunLeave();
+int RunRevoke(const std::string& node);
+int RunPlace(const PlaceOptions& options);
+int RunUnplace(const std::string& model);
 // A completion script for bash, zsh or fish, made from the options that `app` really has.
 int RunCompletions(const CLI::App& app, const std::string& shell);
 
 // A path as given; else SHOAL_HOME/models/NAME[.gguf]. Errors: kNotFound, saying where it looked.
 Result<std::string> ResolveModel(const std::string& name);
+// For the node of this SHOAL_HOME, whose folder may be another: a file's absolute path, or the name as it is.
+std::string ModelForNode(const std::string& model);
+// The node that runs in SHOAL_HOME; calls end with kCancelled once Interrupted.
+ControlClient NodeHere();
+// SHOAL_HOME/control.sock.
+std::string ControlSocketPath();
 // $SHOAL_HOME, else ~/.shoal.
 std::string ShoalHome();
 

@@ -83,9 +83,107 @@ void AddServeOptions(CLI::App& command, ServeOptions& o) {
       ->check(CLI::Range(0, 65536));
 }
 
-void SetLog(const ModelOptions& options) {
-  SetLogLevel(options.verbose ? LogLevel::kInfo : options.quiet ? LogLevel::kError : LogLevel::kWarning);
+// Options of `run` that say how this process runs a model: a cluster's nodes decide that for themselves.
+constexpr const char* kLocalOnly[] = {
+    "--threads",       "--micro-batch",        "--kv",           "--cpus",           "--memory",
+    "--chat-template", "--no-flash-attention", "--reproducible", "--penalty-last-n", "--logprobs"};
+
+void NoteGiven(const CLI::App& command, RunOptions& o) {
+  const auto given = [&](const char* name) { return command.get_option(name)->count() > 0; };
+  o.stages_given = given("--stages");
+  o.placing_given = o.stages_given || given("--ctx") || given("--slots") || given("--wire");
+  for (const char* name : kLocalOnly)
+    if (given(name)) o.local_only = name;
 }
+
+[[maybe_unused]] void AddUpOptions(CLI::App& command, UpOptions& o) {
+  command.add_option("--name", o.name, "What people call this node (else the host's name)");
+  command.add_option("--listen", o.listen, "An IP address to listen on, may be repeated (else all)")->type_name("ADDR");
+  command.add_option("--peer", o.peers, "HOST:PORT or a multiaddr of a member, may be repeated");
+  command.add_option("--host", o.host, "Address of the OpenAI API")->capture_default_str();
+  command.add_option("--port", o.port, "Port of the OpenAI API (0: any)")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 65535));
+  command.add_option("--api-key", o.api_key, "Clients must send this key")->envname("SHOAL_API_KEY");
+  command.add_option("--models", o.model_dirs, "A folder with GGUF files, may be repeated")->type_name("DIR");
+  command.add_option("--join", o.join_code, "An invite's code or link, for a node that is no member yet");
+  command.add_option("--net-port", o.net_port, "Port among members (another one when taken)")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 65535));
+  command.add_option("--memory", o.memory, "At most this much memory for stages, like 2G");
+  command.add_option("--threads", o.threads, "Threads of a stage (0: all cores)")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1024));
+  command.add_flag("--no-mdns", o.no_mdns, "Do not look for members by multicast DNS");
+  command.add_flag("-q,--quiet", o.quiet, "Nothing on stderr but errors and the ready line");
+  command.add_flag("-v,--verbose", o.verbose, "Log what the node does");
+}
+
+void SetLevel(bool verbose, bool quiet) {
+  SetLogLevel(verbose ? LogLevel::kInfo : quiet ? LogLevel::kError : LogLevel::kWarning);
+}
+
+// The commands of a cluster; their options live as long as the program's.
+struct ClusterCommands {
+  UpOptions up;
+  JoinOptions join;
+  StatusOptions status;
+  PlaceOptions place;
+  bool invite_json = false;
+  std::string unplace_model, revoke_node;
+
+  void AddMembers(CLI::App& app, int& code);
+  void AddPlacements(CLI::App& app, int& code);
+};
+
+void ClusterCommands::AddMembers(CLI::App& app, int& code) {
+#ifdef SHOAL_HAS_CLUSTER
+  CLI::App* up_command = app.add_subcommand("up", "Run this device as a node of a cluster");
+  AddUpOptions(*up_command, up);
+  up_command->callback([this, &code] {
+    SetLevel(up.verbose, up.quiet);
+    code = RunUp(up);
+  });
+  CLI::App* join_command = app.add_subcommand("join", "Become a member of a cluster with an invite");
+  join_command->add_option("code", join.code, "The code or link of `shoal invite`")->required();
+  join_command->add_option("--peer", join.peers, "HOST:PORT or a multiaddr of a member, may be repeated");
+  join_command->add_option("--name", join.name, "What people call this node (else the host's name)");
+  join_command->callback([this, &code] { code = RunJoin(join); });
+#endif
+  CLI::App* status_command = app.add_subcommand("status", "Show nodes, links and placements");
+  status_command->add_flag("--json", status.json, "One JSON object on stdout");
+  status_command->add_flag("--watch", status.watch, "Again each second, until Ctrl-C");
+  status_command->callback([this, &code] { code = RunStatus(status); });
+  CLI::App* invite_command = app.add_subcommand("invite", "Print a code that brings one device into the cluster");
+  invite_command->add_flag("--json", invite_json, "One JSON object on stdout");
+  invite_command->callback([this, &code] { code = RunInvite(invite_json); });
+  app.add_subcommand("leave", "Take the node of this device out of its cluster")->callback([&code] {
+    code = RunLeave();
+  });
+  CLI::App* revoke_command = app.add_subcommand("revoke", "Throw a node out of the cluster for good");
+  revoke_command->add_option("node", revoke_node, "Its name or id")->required();
+  revoke_command->callback([this, &code] { code = RunRevoke(revoke_node); });
+}
+
+void ClusterCommands::AddPlacements(CLI::App& app, int& code) {
+  CLI::App* place_command = app.add_subcommand("place", "Load a model over nodes of the cluster");
+  place_command->add_option("model,--model", place.model, "A model that a node has, or the path of a GGUF file")
+      ->required();
+  place_command->add_option("--stages", place.stages, "A number of stages, or layer ranges: 0-9,10-29 (else by speed)");
+  place_command->add_option("--nodes", place.nodes, "Names or ids, in stage order: alpha,beta (else all)");
+  place_command->add_option("--ctx", place.context, "Tokens of context (0: the model's own, at most 4096)")
+      ->capture_default_str();
+  place_command->add_option("--slots", place.slots, "Generations that run at once")->capture_default_str();
+  place_command->add_option("--wire", place.wire, "Hidden states between stages: f32, f16 or bf16")
+      ->capture_default_str();
+  place_command->add_flag("--json", place.json, "One JSON object on stdout");
+  place_command->callback([this, &code] { code = RunPlace(place); });
+  CLI::App* unplace_command = app.add_subcommand("unplace", "Unload a model from the cluster");
+  unplace_command->add_option("model,--model", unplace_model, "Its name")->required();
+  unplace_command->callback([this, &code] { code = RunUnplace(unplace_model); });
+}
+
+void SetLog(const ModelOptions& options) { SetLevel(options.verbose, options.quiet); }
 
 int Main(int argc, char** argv) {
   CLI::App app{"shoal runs one language model over the devices you have."};
@@ -99,6 +197,7 @@ int Main(int argc, char** argv) {
   CLI::Option* prompt =
       run_command->add_option("-p,--prompt", run.prompt, "The prompt (else stdin, else a conversation)");
   run_command->add_option("--system", run.system, "A system message");
+  run_command->add_flag("--local", run.local, "In this process, though a node of a cluster runs here");
   run_command->add_flag("--raw", run.raw, "Continue the prompt as it is: no chat template");
   run_command->add_flag("--json", run.json, "One JSON object on stdout");
   run_command->add_option("-n,--max-tokens", run.tokens_max, "At most this many tokens (0: until the context is full)")
@@ -109,6 +208,7 @@ int Main(int argc, char** argv) {
   run_command->callback([&] {
     SetLog(run.model);
     run.prompt_given = prompt->count() > 0;
+    NoteGiven(*run_command, run);
     code = RunRun(run);
   });
 
@@ -120,6 +220,10 @@ int Main(int argc, char** argv) {
     SetLog(serve.model);
     code = RunServe(serve);
   });
+
+  ClusterCommands cluster;
+  cluster.AddMembers(app, code);
+  cluster.AddPlacements(app, code);
 
   DescribeOptions describe;
   CLI::App* model_command = app.add_subcommand("model", "Show what a GGUF file is and where it may be cut");

@@ -1,0 +1,112 @@
+// `shoal status`: who is here, how far apart, and what runs where.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <thread>
+
+#include "apps/cli/commands.h"
+#include "apps/cli/exit_code.h"
+#include "apps/cli/status_text.h"
+#include "apps/cli/terminal.h"
+#include "base/units.h"
+
+namespace shoal::cli {
+namespace {
+
+constexpr std::chrono::milliseconds kRedraw{1000};
+constexpr std::size_t kIdShown = 12;  // last characters of a peer id: its start is the same for all
+
+// Text of other nodes, without what would steer the terminal.
+std::string Shown(const std::string& text) {
+  std::string shown = text;
+  std::replace_if(
+      shown.begin(), shown.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; }, '?');
+  return shown;
+}
+
+std::string ShortId(const std::string& id) {
+  return id.size() > kIdShown ? ".." + id.substr(id.size() - kIdShown) : id;
+}
+
+std::string NameOf(const ClusterStatus& status, const std::string& id) {
+  const auto node = std::find_if(status.nodes.begin(), status.nodes.end(), [&](const auto& n) { return n.id == id; });
+  return Shown(node == status.nodes.end() || node->name.empty() ? ShortId(id) : node->name);
+}
+
+std::string RoundTrip(std::uint32_t rtt_us) {
+  if (rtt_us == 0) return "-";
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f ms", rtt_us / 1e3);
+  return text;
+}
+
+std::string Nodes(const ClusterStatus& status) {
+  std::vector<std::vector<std::string>> rows{
+      {"node", "id", "state", "device", "cores", "memory free", "models", "API"}};
+  for (const NodeStatus& n : status.nodes) {
+    std::string models;
+    for (const ModelStatus& m : n.models) models += (models.empty() ? "" : ", ") + m.name;
+    const std::string role = std::string(n.self ? " (here)" : "") + (n.owner ? " (owner)" : "");
+    rows.push_back({Shown(n.name) + role, Shown(ShortId(n.id)), Shown(n.state), Shown(n.os + "/" + n.arch),
+                    std::to_string(n.cores), FormatBytes(n.memory_free_bytes) + " of " + FormatBytes(n.memory_bytes),
+                    models.empty() ? "-" : Shown(models), n.api.empty() ? "-" : Shown(n.api)});
+  }
+  return FormatTable(rows);
+}
+
+std::string Links(const ClusterStatus& status) {
+  std::vector<std::vector<std::string>> rows{{"link", "", "round trip", "bandwidth"}};
+  for (const LinkStatus& l : status.links) {
+    rows.push_back({NameOf(status, l.from), "-> " + NameOf(status, l.to), RoundTrip(l.rtt_us),
+                    l.bytes_per_s == 0 ? "-" : FormatBytes(l.bytes_per_s) + "/s"});
+  }
+  return rows.size() > 1 ? "\n" + FormatTable(rows) : "";
+}
+
+std::string Placements(const ClusterStatus& status) {
+  if (status.placements.empty()) return "\nno model is placed: `shoal place MODEL` places one\n";
+  std::string text;
+  for (const PlacementStatus& p : status.placements) {
+    text += "\n" + Shown(p.model) + ": " + Shown(p.state) + (p.error.empty() ? "" : ", " + Shown(p.error)) + "\n";
+    text += PlacementText(p);
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string PlacementText(const PlacementStatus& placement) {
+  std::vector<std::vector<std::string>> rows{{"stage", "layers", "node"}};
+  for (const PlacedStage& s : placement.stages) {
+    rows.push_back({std::to_string(rows.size() - 1),
+                    std::to_string(s.layers.first) + "-" + std::to_string(s.layers.last - 1),
+                    Shown(s.name.empty() ? ShortId(s.node) : s.name)});
+  }
+  return rows.size() > 1 ? FormatTable(rows) : "";
+}
+
+std::string StatusText(const ClusterStatus& status) {
+  return "cluster " + Shown(status.cluster) + "\n\n" + Nodes(status) + Links(status) + Placements(status);
+}
+
+int RunStatus(const StatusOptions& options) {
+  WatchSignals();
+  const ControlClient client = NodeHere();
+  while (true) {
+    const Result<ClusterStatus> status = client.GetStatus();
+    if (!status.ok() && status.error().code == ErrorCode::kCancelled && options.watch) return kExitOk;
+    if (!status.ok()) return Fail(status.error());
+    const std::string text = options.json ? DumpJson(ToJson(*status)) + "\n" : StatusText(*status);
+    // Home and clear below, not the whole screen at once: no flicker.
+    if (options.watch && !options.json && StdoutIsTerminal()) std::fputs("\033[H\033[J", stdout);
+    std::fputs(text.c_str(), stdout);
+    if (std::fflush(stdout) != 0 || !options.watch) return kExitOk;
+    const auto next = std::chrono::steady_clock::now() + kRedraw;
+    while (!Interrupted() && std::chrono::steady_clock::now() < next) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+    if (Interrupted()) return kExitOk;
+  }
+}
+
+}  // namespace shoal::cli

@@ -1,0 +1,109 @@
+// `shoal up` and `shoal join`: a node of a cluster in the foreground, and how a device gets its certificate.
+#include <arpa/inet.h>
+#include <sys/stat.h>
+
+#include <chrono>
+#include <cstdio>
+#include <thread>
+
+#include "api/server.h"
+#include "apps/cli/commands.h"
+#include "apps/cli/exit_code.h"
+#include "apps/cli/terminal.h"
+#include "base/units.h"
+#include "node/cluster_node.h"
+
+namespace shoal::cli {
+namespace {
+
+constexpr int kDrainMs = 800;  // of either server; with the node's own end, within three seconds
+constexpr std::uint32_t kJoinTimeoutMs = 30'000;
+
+bool IsLoopback(const std::string& host) { return host == "localhost" || host == "::1" || host.rfind("127.", 0) == 0; }
+
+Result<ClusterNodeOptions> MakeOptions(const UpOptions& options) {
+  ClusterNodeOptions node;
+  node.home = ShoalHome();
+  node.name = options.name;
+  node.listen = options.listen;
+  node.peers = options.peers;
+  node.model_dirs = options.model_dirs;
+  node.net_port = static_cast<std::uint16_t>(options.net_port);
+  node.mdns = !options.no_mdns;
+  node.join_code = options.join_code;
+  node.threads = options.threads;
+  if (!options.memory.empty()) { SHOAL_ASSIGN_OR_RETURN(node.memory_bytes_max, ParseBytes(options.memory)); }
+  return node;
+}
+
+// An IPv6 address needs brackets before a port.
+std::string ApiUrl(const std::string& host, int port) {
+  in6_addr parsed{};
+  const bool is_v6 = ::inet_pton(AF_INET6, host.c_str(), &parsed) == 1;
+  return "http://" + (is_v6 ? "[" + host + "]" : host) + ":" + std::to_string(port) + "/v1";
+}
+
+// One line that scripts may wait for: "ready name=… id=… api=… cluster=…".
+void PrintReady(ClusterNode& node, const std::string& url, const UpOptions& options) {
+  const ClusterStatus status = node.cluster_status();
+  std::string name;
+  bool owner = false;
+  for (const NodeStatus& n : status.nodes) {
+    if (!n.self) continue;
+    name = n.name;
+    owner = n.owner;
+  }
+  std::fprintf(stderr, "ready name=%s id=%s api=%s cluster=%s\n", name.c_str(), status.self.c_str(), url.c_str(),
+               status.cluster.c_str());
+  if (options.quiet) return;
+  if (owner && status.nodes.size() == 1) { std::fputs("To bring in another device: shoal invite\n", stderr); }
+  if (options.api_key.empty() && !IsLoopback(options.host)) {
+    std::fputs("shoal: anyone who reaches this address can use the models; --api-key asks for a key\n", stderr);
+  }
+}
+
+int Serve(const std::shared_ptr<ClusterNode>& node, const UpOptions& options) {
+  ServerOptions api, control;
+  api.host = options.host;
+  api.port = options.port;
+  api.api_key = options.api_key;
+  control.unix_socket = ControlSocketPath();
+  control.cors_origin.clear();
+  const std::unique_ptr<Server> api_server = Server::Make(node, api);
+  const std::unique_ptr<Server> control_server = Server::Make(node, control, node);
+  if (const Status started = api_server->Start(); !started.ok()) return Fail(started.error());
+  const std::string url = ApiUrl(options.host, api_server->port());
+  node->SetApiUrl(url);
+  if (const Status started = control_server->Start(); !started.ok()) return Fail(started.error());
+  PrintReady(*node, url, options);
+  while (!Interrupted() && !node->Ended()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  control_server->Stop(kDrainMs);  // whoever asked to leave gets the answer
+  api_server->Stop(kDrainMs);
+  return kExitOk;
+}
+
+}  // namespace
+
+int RunUp(const UpOptions& options) {
+  WatchSignals();
+  const Result<ClusterNodeOptions> node_options = MakeOptions(options);
+  if (!node_options.ok()) return Fail(node_options.error());
+  const Result<std::shared_ptr<ClusterNode>> node = ClusterNode::Open(*node_options);
+  if (!node.ok()) return Fail(node.error());
+  const int code = Serve(*node, options);
+  (*node)->Stop();
+  return code;
+}
+
+int RunJoin(const JoinOptions& options) {
+  WatchSignals();
+  if (NodeHere().NodeRuns()) {
+    return Fail({ErrorCode::kUnavailable, "a node runs here: end it first, or use `shoal up --join CODE`"});
+  }
+  const Status joined = JoinCluster(ShoalHome(), options.name, options.code, options.peers, kJoinTimeoutMs);
+  if (!joined.ok()) return Fail(joined.error());
+  std::puts("joined; `shoal up` starts the node");
+  return kExitOk;
+}
+
+}  // namespace shoal::cli

@@ -1,0 +1,50 @@
+// A node of a cluster: finds the others, agrees with them on placements, runs its stages, and answers for every model
+// that is placed anywhere in the cluster.
+//
+// Wires identity, discovery, transport, cluster and pipeline; the decisions are theirs.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "api/backend.h"
+#include "api/control_service.h"
+#include "base/result.h"
+
+namespace shoal {
+
+struct ClusterNodeOptions {
+  std::string home;                     // SHOAL_HOME
+  std::string name;                     // what people call this node; empty: the host's name
+  std::vector<std::string> listen;      // IP addresses; empty: all of this machine
+  std::vector<std::string> peers;       // HOST:PORT or multiaddrs to try
+  std::vector<std::string> model_dirs;  // folders with GGUF files, besides home/models
+  std::uint16_t net_port = 48100;       // of libp2p and of the beacon; another one when taken
+  bool mdns = true;
+  std::string join_code;               // an invite to use when this node has no certificate; empty: none
+  std::uint64_t memory_bytes_max = 0;  // for stages; 0: what the machine has
+  std::int32_t threads = 0;            // of a stage; 0: all cores
+};
+
+class ClusterNode : public Service, public ControlService {
+ public:
+  // Creates a cluster of its own when home has none (and no join code is given). Returns once it listens.
+  // Errors: kUnavailable (another node runs in home; no address to listen on), kIo, kCorrupt, kInvalidArgument.
+  static Result<std::shared_ptr<ClusterNode>> Open(const ClusterNodeOptions& options);
+
+  // The URL of this node's API, told to the others.
+  virtual void SetApiUrl(const std::string& url) = 0;
+  // True once Leave has ended, or the node was thrown out: the process should exit.
+  virtual bool Ended() const = 0;
+  // Ends what runs and joins all threads; tells the others. At most some seconds.
+  virtual void Stop() = 0;
+};
+
+// Gets a certificate with an invite code and keeps it in home. Blocks, at most `timeout_ms`.
+// Errors: kInvalidArgument (no such code), kUnavailable (nobody answered), kCorrupt.
+Status JoinCluster(const std::string& home, const std::string& name, const std::string& code,
+                   const std::vector<std::string>& peers, std::uint32_t timeout_ms);
+
+}  // namespace shoal
