@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/test_models.h"
 #include "llama.h"
 #include "node/node.h"
 #include "runtime/rng.h"
@@ -243,14 +244,6 @@ class Report {
   Json checks_ = Json::array(), figures_ = Json::array();
 };
 
-std::string ModelPath(const char* variable, const char* file) {
-  if (const char* path = std::getenv(variable)) return path;
-  const char* cache = std::getenv("SHOAL_CACHE_DIR");
-  const char* home = std::getenv("HOME");
-  return (cache != nullptr ? std::string(cache) : std::string(home != nullptr ? home : "") + "/.cache/shoal") +
-         "/models/" + file;
-}
-
 void Speed(Report& report, int rounds, const std::string& smollm2, const std::string& gemma3) {
   const auto prefill = [&](const std::string& name, double bar, const std::string& model, const std::string& cut) {
     report.Ratio(
@@ -320,8 +313,8 @@ int Main(int argc, char** argv) {
   for (int i = 1; i + 1 < argc; ++i) {
     if (std::string(argv[i]) == "--rounds") rounds = std::max(1, std::atoi(argv[i + 1]));
   }
-  const std::string smollm2 = ModelPath("SHOAL_TEST_SMOLLM2", "smollm2.gguf");
-  const std::string gemma3 = ModelPath("SHOAL_TEST_GEMMA3", "gemma3.gguf");
+  const std::string smollm2 = TestModelPath("smollm2");
+  const std::string gemma3 = TestModelPath("gemma3");
   Report report;
   Memory(report, smollm2, gemma3);
   Speed(report, rounds, smollm2, gemma3);

@@ -6,7 +6,6 @@
 
 #include <atomic>
 #include <condition_variable>
-#include <cstdlib>
 #include <functional>
 #include <mutex>
 #include <string>
@@ -14,31 +13,9 @@
 #include <vector>
 
 #include "api/backend.h"
-#include "model/model_info.h"
+#include "engine/test_vocabularies.h"
 
 namespace shoal {
-
-inline std::string SmolLm2Path() {
-  if (const char* path = std::getenv("SHOAL_TEST_SMOLLM2")) return path;
-  const char* cache = std::getenv("SHOAL_CACHE_DIR");
-  const char* home = std::getenv("HOME");
-  return (cache != nullptr ? std::string(cache) : std::string(home != nullptr ? home : "") + "/.cache/shoal") +
-         "/models/smollm2.gguf";
-}
-
-inline std::shared_ptr<const Vocabulary> TestVocabulary() {
-  static const std::shared_ptr<const Vocabulary> vocabulary = [] {
-    auto file = OpenModelFile(SmolLm2Path());
-    if (!file.ok()) {
-      ADD_FAILURE() << file.error().message << " (the model comes from `./dev model smollm2`)";
-      std::abort();
-    }
-    auto opened = Vocabulary::Open(*file);
-    if (!opened.ok()) std::abort();
-    return *opened;
-  }();
-  return vocabulary;
-}
 
 struct Script {
   std::string text;  // what every generation says
@@ -55,12 +32,12 @@ class ScriptedBackend final : public Backend, public Service, public std::enable
       : script_(std::move(script)), name_(std::move(name)) {}
 
   ModelCard model() const override { return {name_, 1'700'000'000, context_tokens}; }
-  const Vocabulary& vocabulary() const override { return *TestVocabulary(); }
-  std::shared_ptr<const Vocabulary> shared_vocabulary() const override { return TestVocabulary(); }
+  const Vocabulary& vocabulary() const override { return *SmolLm2Vocabulary(); }
+  std::shared_ptr<const Vocabulary> shared_vocabulary() const override { return SmolLm2Vocabulary(); }
   std::shared_ptr<const ChatTemplate> chat_template() const override {
     const std::lock_guard lock(mutex);
     if (!opened_template_) {
-      auto opened = ChatTemplate::Open(TestVocabulary(), template_source);
+      auto opened = ChatTemplate::Open(SmolLm2Vocabulary(), template_source);
       if (!opened.ok()) return nullptr;
       opened_template_ = *std::move(opened);
     }
@@ -101,7 +78,7 @@ class ScriptedBackend final : public Backend, public Service, public std::enable
     Handle(ScriptedBackend& owner, GenerateOptions options)
         : owner_(owner),
           options_(std::move(options)),
-          tokens_(*TestVocabulary()->Tokenize(owner.script_.text, false, true)) {
+          tokens_(*SmolLm2Vocabulary()->Tokenize(owner.script_.text, false, true)) {
       ++owner_.alive;
     }
     ~Handle() override { --owner_.alive; }

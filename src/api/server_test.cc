@@ -106,7 +106,7 @@ TEST_F(ServerTest, ChatAnswerHasOpenAisShape) {
   EXPECT_EQ(requests[0].tokens_max, 50);
   const Json& usage = answer["usage"];
   EXPECT_EQ(usage["prompt_tokens"], requests[0].prompt.size());
-  EXPECT_EQ(usage["completion_tokens"], TestVocabulary()->Tokenize("Hello there", false, true)->size());
+  EXPECT_EQ(usage["completion_tokens"], SmolLm2Vocabulary()->Tokenize("Hello there", false, true)->size());
   EXPECT_EQ(usage["total_tokens"].get<int>(),
             usage["prompt_tokens"].get<int>() + usage["completion_tokens"].get<int>());
   EXPECT_EQ(usage["prompt_tokens_details"]["cached_tokens"], 3);
@@ -191,7 +191,7 @@ TEST_F(ServerTest, CompletionPromptsOfAllShapesAndEcho) {
   ASSERT_EQ(two["choices"].size(), 4U);
   EXPECT_EQ(two["choices"][1]["text"], "Am I? yes");
   EXPECT_EQ(two["choices"][2]["text"], "Are you? yes");
-  const auto tokens = *TestVocabulary()->Tokenize("Am I?", true, true);
+  const auto tokens = *SmolLm2Vocabulary()->Tokenize("Am I?", true, true);
   EXPECT_EQ(Post("/v1/completions", Json({{"prompt", tokens}, {"echo", true}}).dump())["choices"][0]["text"],
             "Am I? yes");
   EXPECT_EQ(backend_->Requests().back().prompt, tokens);

@@ -13,9 +13,9 @@
 #include <map>
 #include <thread>
 
+#include "base/test_models.h"
 #include "base/units.h"
 #include "engine/cpu_affinity.h"
-#include "engine/test_models.h"
 
 namespace shoal {
 namespace {

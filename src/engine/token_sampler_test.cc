@@ -5,40 +5,28 @@
 
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "engine/test_vocabularies.h"
 #include "runtime/rng.h"
 #include "sample/draw.h"
 
 namespace shoal {
 namespace {
 
-std::shared_ptr<const Vocabulary> SmolLm2() {
-  static const auto vocabulary = [] {
-    const char* path = std::getenv("SHOAL_TEST_SMOLLM2");
-    const char* cache = std::getenv("SHOAL_CACHE_DIR");
-    const std::string folder = cache != nullptr ? cache : std::string(std::getenv("HOME")) + "/.cache/shoal";
-    auto model = OpenModelFile(path != nullptr ? path : folder + "/models/smollm2.gguf");
-    EXPECT_TRUE(model.ok()) << model.error().message;
-    return Vocabulary::Open(*model).value();
-  }();
-  return vocabulary;
-}
-
 // The logits of a make-believe model: a function of the position alone.
 std::vector<float> Logits(Position position, std::size_t n = 0) {
   Rng rng(static_cast<std::uint64_t>(position) * 977 + 5);
-  std::vector<float> logits(n == 0 ? static_cast<std::size_t>(SmolLm2()->size()) : n);
+  std::vector<float> logits(n == 0 ? static_cast<std::size_t>(SmolLm2Vocabulary()->size()) : n);
   for (float& x : logits) x = static_cast<float>((rng.Uniform() + rng.Uniform() + rng.Uniform() - 1.5) * 10);
   return logits;
 }
 
 std::unique_ptr<TokenSampler> Make(const SamplingParams& params, std::span<const TokenId> history = {},
                                    std::uint32_t emitted = 0) {
-  auto sampler = TokenSampler::Make(SmolLm2(), params, history, emitted);
+  auto sampler = TokenSampler::Make(SmolLm2Vocabulary(), params, history, emitted);
   EXPECT_TRUE(sampler.ok()) << sampler.error().message;
   return std::move(sampler).value();
 }
@@ -57,7 +45,7 @@ void Generate(const SamplingParams& params, std::vector<TokenId>& history, std::
 
 std::string Text(std::span<const TokenId> tokens) {
   std::string text;
-  for (const TokenId token : tokens) text += SmolLm2()->Piece(token, false);
+  for (const TokenId token : tokens) text += SmolLm2Vocabulary()->Piece(token, false);
   return text;
 }
 
@@ -97,7 +85,7 @@ TEST(TokenSampler, ResumingGivesTheSameTokens) {
   grammar.grammar = kPersonGrammar;
   SamplingParams greedy_grammar = grammar;
   greedy_grammar.temperature = 0;
-  const std::vector<TokenId> prompt = *SmolLm2()->Tokenize("Once upon a time", false, false);
+  const std::vector<TokenId> prompt = *SmolLm2Vocabulary()->Tokenize("Once upon a time", false, false);
   for (const SamplingParams& params : {plain, penalties, whole_context, grammar, greedy_grammar}) {
     std::vector<TokenId> once = prompt;
     Generate(params, once, 0, 20);
@@ -116,7 +104,7 @@ TEST(TokenSampler, SeedAndPositionDecideTheDraw) {
   params.top_k = 0;
   params.top_p = 1;
   params.min_p = 0;
-  const std::vector<float> logits(static_cast<std::size_t>(SmolLm2()->size()), 0.0F);
+  const std::vector<float> logits(static_cast<std::size_t>(SmolLm2Vocabulary()->size()), 0.0F);
   std::set<TokenId> tokens;
   for (params.seed = 0; params.seed < 5; ++params.seed) {
     const auto a = Make(params), b = Make(params);
@@ -134,7 +122,7 @@ TEST(TokenSampler, PenaltiesAreThoseOfTheFormula) {
   params.repeat_penalty = 2;
   params.frequency_penalty = 0.5F;
   params.presence_penalty = 0.25F;
-  std::vector<float> logits(static_cast<std::size_t>(SmolLm2()->size()), -50.0F);
+  std::vector<float> logits(static_cast<std::size_t>(SmolLm2Vocabulary()->size()), -50.0F);
   // Token 100 stands in the prompt twice: 8 / 2 - 2 * 0.5 - 0.25 = 2.75.
   const std::vector<TokenId> prompt = {100, 7, 100};
   logits[100] = 8;
@@ -148,7 +136,7 @@ TEST(TokenSampler, PenaltiesAreThoseOfTheFormula) {
 
 TEST(TokenSampler, BiasForbidsAndForces) {
   SamplingParams params = Greedy();
-  std::vector<float> logits(static_cast<std::size_t>(SmolLm2()->size()), 0.0F);
+  std::vector<float> logits(static_cast<std::size_t>(SmolLm2Vocabulary()->size()), 0.0F);
   logits[300] = 5;
   logits[301] = 4;
   params.logit_bias = {{300, -std::numeric_limits<float>::infinity()}};
@@ -161,8 +149,8 @@ TEST(TokenSampler, BiasForbidsAndForces) {
 }
 
 TEST(TokenSampler, EndTokensEndUnlessIgnored) {
-  const TokenId eos = SmolLm2()->eos();
-  std::vector<float> logits(static_cast<std::size_t>(SmolLm2()->size()), 0.0F);
+  const TokenId eos = SmolLm2Vocabulary()->eos();
+  std::vector<float> logits(static_cast<std::size_t>(SmolLm2Vocabulary()->size()), 0.0F);
   logits[static_cast<std::size_t>(eos)] = 50;
   logits[500] = 10;
   SamplingParams params = Greedy();
@@ -181,7 +169,7 @@ TEST(TokenSampler, LogprobsAreThoseOfTheModelNotOfTheFilters) {
   params.top_k = 2;
   params.logprobs = 3;
   params.logit_bias = {{10, -5}};
-  std::vector<float> logits(static_cast<std::size_t>(SmolLm2()->size()), -30.0F);
+  std::vector<float> logits(static_cast<std::size_t>(SmolLm2Vocabulary()->size()), -30.0F);
   logits[10] = 3;
   logits[11] = 2;
   logits[12] = 1;
@@ -220,18 +208,18 @@ TEST(TokenSampler, ACompleteGrammarEndsAtOnce) {
     std::vector<TokenId> tokens;
     Generate(params, tokens, 0, 5);
     EXPECT_TRUE(Text(tokens) == "yes" || Text(tokens) == "no") << Text(tokens);
-    EXPECT_FALSE(SmolLm2()->IsEndOfGeneration(tokens.back()));
+    EXPECT_FALSE(SmolLm2Vocabulary()->IsEndOfGeneration(tokens.back()));
   }
 }
 
 TEST(TokenSampler, ALazyGrammarBindsFromItsTrigger) {
-  const auto word = *SmolLm2()->Tokenize("<call>", false, false);
+  const auto word = *SmolLm2Vocabulary()->Tokenize("<call>", false, false);
   ASSERT_GT(word.size(), 1U);
   SamplingParams params = Greedy();
   params.grammar = "root ::= \"<call>\" [0-9]{3} \"!\"";
   params.grammar_lazy = true;
   params.grammar_triggers = {{-1, "<call>"}};
-  std::vector<TokenId> history = *SmolLm2()->Tokenize("Anything may stand before. ", false, false);
+  std::vector<TokenId> history = *SmolLm2Vocabulary()->Tokenize("Anything may stand before. ", false, false);
   const auto free_tokens = static_cast<std::uint32_t>(history.size());
   history.insert(history.end(), word.begin(), word.end());
   const std::size_t before = history.size();
@@ -247,7 +235,7 @@ TEST(TokenSampler, ALazyGrammarBindsFromItsTrigger) {
             static_cast<TokenId>(ArgMax(logits)));
 
   params.grammar = "root ::= <|im_start|> \"go\"";
-  params.grammar_triggers = {{SmolLm2()->Tokenize("<|im_start|>", false, true)->front(), ""}};
+  params.grammar_triggers = {{SmolLm2Vocabulary()->Tokenize("<|im_start|>", false, true)->front(), ""}};
   std::vector<TokenId> by_token = {params.grammar_triggers[0].token};
   Generate(params, by_token, 1, 5);
   EXPECT_EQ(Text(by_token), "go");
@@ -255,7 +243,7 @@ TEST(TokenSampler, ALazyGrammarBindsFromItsTrigger) {
 
 TEST(TokenSampler, PrefillFeedsTheGrammarWhatThePromptHolds) {
   SamplingParams params = Greedy();
-  const auto prefill = *SmolLm2()->Tokenize("Answer: ", false, false);
+  const auto prefill = *SmolLm2Vocabulary()->Tokenize("Answer: ", false, false);
   params.grammar = WithGrammarPrefill("root ::= \"Answer: \" (\"yes\" | \"no\")", prefill);
   std::vector<TokenId> tokens;
   Generate(params, tokens, 0, 5);
@@ -263,7 +251,7 @@ TEST(TokenSampler, PrefillFeedsTheGrammarWhatThePromptHolds) {
 }
 
 void ExpectRefused(const SamplingParams& params, std::span<const TokenId> history = {}, std::uint32_t emitted = 0) {
-  const auto sampler = TokenSampler::Make(SmolLm2(), params, history, emitted);
+  const auto sampler = TokenSampler::Make(SmolLm2Vocabulary(), params, history, emitted);
   ASSERT_FALSE(sampler.ok());
   EXPECT_EQ(sampler.error().code, ErrorCode::kInvalidArgument) << sampler.error().message;
   EXPECT_FALSE(sampler.error().message.empty());
@@ -271,11 +259,11 @@ void ExpectRefused(const SamplingParams& params, std::span<const TokenId> histor
 
 TEST(TokenSampler, BadParametersAreRefused) {
   SamplingParams params;
-  const std::vector<TokenId> outside = {SmolLm2()->size()}, negative = {-1}, fine = {5};
+  const std::vector<TokenId> outside = {SmolLm2Vocabulary()->size()}, negative = {-1}, fine = {5};
   ExpectRefused(params, outside);
   ExpectRefused(params, negative);
   ExpectRefused(params, fine, 2);
-  params.logit_bias = {{SmolLm2()->size(), 1}};
+  params.logit_bias = {{SmolLm2Vocabulary()->size(), 1}};
   ExpectRefused(params);
   params.logit_bias = {{1, std::numeric_limits<float>::infinity()}};
   ExpectRefused(params);
@@ -299,7 +287,7 @@ TEST(TokenSampler, BadGrammarsAreRefused) {
 
   params = {};
   params.grammar = "root ::= \"yes\"";
-  const auto emitted = *SmolLm2()->Tokenize("no", false, false);
+  const auto emitted = *SmolLm2Vocabulary()->Tokenize("no", false, false);
   ExpectRefused(params, emitted, static_cast<std::uint32_t>(emitted.size()));
 }
 
@@ -315,7 +303,8 @@ TEST(TokenSampler, LogitsThatAreNotFiniteAreAnError) {
       EXPECT_EQ(sampled.error().code, ErrorCode::kInternal);
     }
   }
-  const std::vector<float> none(static_cast<std::size_t>(SmolLm2()->size()), -std::numeric_limits<float>::infinity());
+  const std::vector<float> none(static_cast<std::size_t>(SmolLm2Vocabulary()->size()),
+                                -std::numeric_limits<float>::infinity());
   for (const float temperature : {0.0F, 1.0F}) {
     SamplingParams params;
     params.temperature = temperature;

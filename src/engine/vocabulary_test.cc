@@ -3,30 +3,16 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <fstream>
+
+#include "engine/test_vocabularies.h"
 
 namespace shoal {
 namespace {
 
-std::string ModelPath(const char* env, const char* name) {
-  if (const char* path = std::getenv(env)) return path;
-  const char* cache = std::getenv("SHOAL_CACHE_DIR");
-  const char* home = std::getenv("HOME");
-  return (cache != nullptr ? std::string(cache) : std::string(home) + "/.cache/shoal") + "/models/" + name;
-}
-
-std::shared_ptr<const Vocabulary> Open(const std::string& path) {
-  auto model = OpenModelFile(path);
-  EXPECT_TRUE(model.ok()) << model.error().message;
-  auto vocabulary = Vocabulary::Open(*model);
-  EXPECT_TRUE(vocabulary.ok()) << vocabulary.error().message;
-  return *vocabulary;
-}
-
-class VocabularyTest : public testing::TestWithParam<std::pair<const char*, const char*>> {
+class VocabularyTest : public testing::TestWithParam<const char*> {
  protected:
-  std::shared_ptr<const Vocabulary> vocabulary_ = Open(ModelPath(GetParam().first, GetParam().second));
+  std::shared_ptr<const Vocabulary> vocabulary_ = OpenTestVocabulary(GetParam());
 
   std::string Join(const std::vector<TokenId>& tokens, bool special = false) {
     std::string text;
@@ -96,19 +82,17 @@ TEST_P(VocabularyTest, EndTokensAreControlTokensAndHiddenUnlessAskedFor) {
   EXPECT_EQ(vocabulary_->Piece(vocabulary_->eos(), false), "");
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, VocabularyTest,
-                         testing::Values(std::pair{"SHOAL_TEST_SMOLLM2", "smollm2.gguf"},
-                                         std::pair{"SHOAL_TEST_GEMMA3", "gemma3.gguf"}),
-                         [](const auto& model) { return std::string(model.param.second, 4); });
+INSTANTIATE_TEST_SUITE_P(Models, VocabularyTest, testing::Values("smollm2", "gemma3"),
+                         [](const auto& model) { return std::string(model.param); });
 
 TEST(Vocabulary, SpecialTokensAreParsedOnlyWhenAsked) {
-  const auto vocabulary = Open(ModelPath("SHOAL_TEST_SMOLLM2", "smollm2.gguf"));
+  const auto vocabulary = SmolLm2Vocabulary();
   EXPECT_EQ(vocabulary->Tokenize("<|im_end|>", false, true)->size(), 1U);
   EXPECT_GT(vocabulary->Tokenize("<|im_end|>", false, false)->size(), 1U);
 }
 
 TEST(Vocabulary, BosComesOnceWhereTheModelWantsIt) {
-  const auto vocabulary = Open(ModelPath("SHOAL_TEST_GEMMA3", "gemma3.gguf"));
+  const auto vocabulary = Gemma3Vocabulary();
   const auto tokens = *vocabulary->Tokenize("Hello", true, true);
   ASSERT_GE(tokens.size(), 2U);
   EXPECT_EQ(tokens[0], vocabulary->bos());

@@ -9,6 +9,8 @@
 #include <functional>
 #include <numeric>
 
+#include "base/test_models.h"
+
 namespace shoal {
 namespace {
 
@@ -274,19 +276,15 @@ TEST(KvTypes, ParseAndName) {
 }
 
 // Path of a real model, or empty if this machine has none.
-std::string RealModel(const char* variable, const char* file) {
-  if (const char* path = std::getenv(variable); path != nullptr) return path;
-  const char* cache = std::getenv("SHOAL_CACHE_DIR");
-  const char* home = std::getenv("HOME");
-  const std::string base = cache != nullptr ? cache : std::string(home != nullptr ? home : "") + "/.cache/shoal";
-  const std::string path = base + "/models/" + file;
+std::string RealModel(const std::string& name) {
+  const std::string path = TestModelPath(name);
   return std::filesystem::exists(path) ? path : "";
 }
 
 std::uint64_t Sum(const std::vector<std::uint64_t>& v) { return std::accumulate(v.begin(), v.end(), std::uint64_t{0}); }
 
 TEST(RealModels, SmolLm2) {
-  const std::string path = RealModel("SHOAL_TEST_SMOLLM2", "smollm2.gguf");
+  const std::string path = RealModel("smollm2");
   if (path.empty()) GTEST_SKIP() << "no smollm2.gguf here: ./dev model smollm2 fetches it";
   const auto file = OpenModelFile(path);
   ASSERT_TRUE(file.ok()) << file.error().message;
@@ -309,7 +307,7 @@ TEST(RealModels, SmolLm2) {
 }
 
 TEST(RealModels, Gemma3) {
-  const std::string path = RealModel("SHOAL_TEST_GEMMA3", "gemma3.gguf");
+  const std::string path = RealModel("gemma3");
   if (path.empty()) GTEST_SKIP() << "no gemma3.gguf here: ./dev model gemma3 fetches it";
   const auto start = std::chrono::steady_clock::now();
   const auto file = OpenModelFile(path);
@@ -327,10 +325,9 @@ TEST(RealModels, Gemma3) {
 }
 
 TEST(RealModels, RoundTripToTheByte) {
-  for (const auto& [variable, name] :
-       {std::pair{"SHOAL_TEST_SMOLLM2", "smollm2.gguf"}, {"SHOAL_TEST_GEMMA3", "gemma3.gguf"}}) {
-    const std::string path = RealModel(variable, name);
-    if (path.empty()) GTEST_SKIP() << "no " << name << " here";
+  for (const char* name : {"smollm2", "gemma3"}) {
+    const std::string path = RealModel(name);
+    if (path.empty()) GTEST_SKIP() << "no " << name << ".gguf here";
     auto gguf = ReadGguf(path);
     ASSERT_TRUE(gguf.ok()) << gguf.error().message;
     const Gguf before = *gguf;

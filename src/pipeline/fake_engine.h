@@ -34,8 +34,6 @@ std::unique_ptr<Engine> MakeFakeEngine(const FakeEngineOptions& options);
 // The tokens that `count` greedy steps after `prompt` give.
 std::vector<TokenId> FakeAnswer(std::vector<TokenId> prompt, int count, std::int32_t n_vocab);
 
-// The vocabulary that the last stage needs (of a real model); null when that model is not here.
-std::shared_ptr<const Vocabulary> TestVocabulary();
 // Greedy, and not ended by a token.
 SamplingParams Greedy();
 

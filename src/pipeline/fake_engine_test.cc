@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "base/check.h"
+#include "engine/test_vocabularies.h"
 #include "transport/fan_in.h"
 #include "transport/memory.h"
 
@@ -158,7 +159,7 @@ SamplingParams Greedy() {
   return sampling;
 }
 
-FakePlacement::FakePlacement(const Options& options) : n_vocab_(TestVocabulary()->size()) {
+FakePlacement::FakePlacement(const Options& options) : n_vocab_(SmolLm2Vocabulary()->size()) {
   MemoryLink results = MakeMemoryLink(kPipelineLinkFramesMax);
   auto senders = FanIn(std::move(results.sender), options.stages + 1);
   result_injector_ = std::move(senders.back());
@@ -179,7 +180,7 @@ FakePlacement::FakePlacement(const Options& options) : n_vocab_(TestVocabulary()
     fake.compute = options.compute;
     if (i == options.failing_stage) fake.fail_at = options.fail_at;
     workers_.push_back(
-        std::make_unique<StageWorker>(Stage::Over(MakeFakeEngine(fake), last ? TestVocabulary() : nullptr),
+        std::make_unique<StageWorker>(Stage::Over(MakeFakeEngine(fake), last ? SmolLm2Vocabulary() : nullptr),
                                       StageWorkerOptions{i, 1, options.wire_type}, std::move(input.receiver),
                                       std::move(next.sender), std::move(senders[i])));
     input = std::move(next);

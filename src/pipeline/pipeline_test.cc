@@ -74,9 +74,6 @@ class Collector {
 
 class PipelineTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    if (TestVocabulary() == nullptr) GTEST_SKIP() << "the SmolLM2 model is not here (SHOAL_TEST_SMOLLM2)";
-  }
   void Make() { placement_ = std::make_unique<FakePlacement>(options_); }
   Status Submit(GenerationId id, int prompt, int answer) {
     GenerationRequest request;

@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "engine/test_models.h"
+#include "base/test_models.h"
 
 namespace shoal {
 namespace {

@@ -5,10 +5,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "engine/test_vocabularies.h"
 #include "engine/token_sampler.h"
 #include "runtime/rng.h"
 #include "text/detokenizer.h"
-#include "text/test_models.h"
 
 namespace shoal {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "text/test_models.h"
+#include "engine/test_vocabularies.h"
 
 namespace shoal {
 namespace {

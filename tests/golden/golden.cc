@@ -1,35 +1,25 @@
 // See golden.h.
 #include "golden.h"
-#include "wire/messages.h"
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
 #include <map>
 
+#include "base/test_models.h"
 #include "engine/llama_log.h"
 #include "llama.h"
 #include "sample/draw.h"
+#include "wire/messages.h"
 
 namespace shoal::golden {
 namespace {
 
-std::string ModelPath(const std::string& name) {
-  std::string variable = "SHOAL_TEST_" + name;
-  std::transform(variable.begin(), variable.end(), variable.begin(), [](unsigned char c) { return std::toupper(c); });
-  if (const char* path = std::getenv(variable.c_str())) return path;
-  const char* cache = std::getenv("SHOAL_CACHE_DIR");
-  const char* home = std::getenv("HOME");
-  const std::string folder = cache != nullptr ? cache : std::string(home != nullptr ? home : "") + "/.cache/shoal";
-  return folder + "/models/" + name + ".gguf";
-}
-
 Result<TestModel> OpenTestModel(const std::string& name) {
   TestModel model;
-  auto file = OpenModelFile(ModelPath(name));
+  auto file = OpenModelFile(TestModelPath(name));
   if (!file.ok()) {
     return Error{file.error().code, file.error().message + " (./dev model " + name + " fetches this test model)"};
   }

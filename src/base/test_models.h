@@ -1,4 +1,4 @@
-// Where the tests find the real test models. Tests only.
+// Where tests and benchmarks find the real test models. Not for the program itself.
 #pragma once
 
 #include <algorithm>
