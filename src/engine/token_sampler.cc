@@ -3,7 +3,6 @@
 #include "engine/token_sampler.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <deque>
 #include <exception>
@@ -23,34 +22,13 @@ namespace shoal {
 namespace {
 
 constexpr float kForbidden = -std::numeric_limits<float>::infinity();
-constexpr float kLogitMax = 1e30F;  // keeps sums of extreme biases and penalties finite
-constexpr std::string_view kPrefillMark = "# shoal-prefill:";
-constexpr std::size_t kPrefillTokensMax = 4096;
+constexpr float kLogitMax = 1e30F;           // keeps sums of extreme biases and penalties finite
 constexpr std::int32_t kProbeTokens = 2048;  // of one step when looking for any token that a grammar still allows
 
 struct SamplerFree {
   void operator()(llama_sampler* sampler) const { llama_sampler_free(sampler); }
 };
 using SamplerPtr = std::unique_ptr<llama_sampler, SamplerFree>;
-
-// The tokens of the first line's "# shoal-prefill: 1 2 3"; empty when the grammar has none.
-Result<std::vector<TokenId>> GrammarPrefill(std::string_view grammar) {
-  std::vector<TokenId> tokens;
-  if (grammar.substr(0, kPrefillMark.size()) != kPrefillMark) return tokens;
-  std::string_view rest = grammar.substr(kPrefillMark.size());
-  rest = rest.substr(0, rest.find('\n'));
-  while (true) {
-    while (!rest.empty() && (rest.front() == ' ' || rest.front() == '\r')) rest.remove_prefix(1);
-    if (rest.empty()) return tokens;
-    TokenId token = 0;
-    const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), token);
-    if (error != std::errc() || tokens.size() == kPrefillTokensMax) {
-      return Error{ErrorCode::kInvalidArgument, "grammar: malformed first line (tokens already in the prompt)"};
-    }
-    rest.remove_prefix(static_cast<std::size_t>(end - rest.data()));
-    tokens.push_back(token);
-  }
-}
 
 // libllama's grammar sampler with its exceptions and aborts fenced off.
 class Grammar {
@@ -269,9 +247,8 @@ Result<std::unique_ptr<TokenSampler>> TokenSampler::Make(std::shared_ptr<const V
   if (!params.grammar.empty()) {
     SHOAL_ASSIGN_OR_RETURN(state->grammar, Grammar::Make(*vocabulary, params));
     if (!params.grammar_lazy) {
-      SHOAL_ASSIGN_OR_RETURN(const std::vector<TokenId> prefill, GrammarPrefill(params.grammar));
-      for (const TokenId token : prefill) {
-        SHOAL_RETURN_IF_ERROR(CheckToken(token, *vocabulary, "grammar"));
+      for (const TokenId token : params.grammar_prefill) {
+        SHOAL_RETURN_IF_ERROR(CheckToken(token, *vocabulary, "grammar_prefill"));
         SHOAL_RETURN_IF_ERROR(state->grammar->Accept(token));
       }
     }
@@ -315,13 +292,6 @@ Result<SampledToken> TokenSampler::Sample(std::span<const float> logits, Positio
   sampled.token = token;
   sampled.end = ends;
   return sampled;
-}
-
-std::string WithGrammarPrefill(const std::string& grammar, std::span<const TokenId> tokens) {
-  if (tokens.empty()) return grammar;
-  std::string line(kPrefillMark);
-  for (const TokenId token : tokens) line += ' ' + std::to_string(token);
-  return line + '\n' + grammar;
 }
 
 }  // namespace shoal

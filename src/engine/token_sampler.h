@@ -38,9 +38,4 @@ class TokenSampler {
   std::unique_ptr<State> state_;
 };
 
-// `grammar` for an answer whose first tokens, `tokens`, already stand at the end of the prompt
-// ("<|im_start|>assistant"): the grammar takes them before the first sampled token. They travel as a comment on the
-// first line of the GBNF, so the grammar stays valid for other readers.
-std::string WithGrammarPrefill(const std::string& grammar, std::span<const TokenId> tokens);
-
 }  // namespace shoal

@@ -243,8 +243,8 @@ TEST(TokenSampler, ALazyGrammarBindsFromItsTrigger) {
 
 TEST(TokenSampler, PrefillFeedsTheGrammarWhatThePromptHolds) {
   SamplingParams params = Greedy();
-  const auto prefill = *SmolLm2Vocabulary()->Tokenize("Answer: ", false, false);
-  params.grammar = WithGrammarPrefill("root ::= \"Answer: \" (\"yes\" | \"no\")", prefill);
+  params.grammar = "root ::= \"Answer: \" (\"yes\" | \"no\")";
+  params.grammar_prefill = *SmolLm2Vocabulary()->Tokenize("Answer: ", false, false);
   std::vector<TokenId> tokens;
   Generate(params, tokens, 0, 5);
   EXPECT_TRUE(Text(tokens) == "yes" || Text(tokens) == "no") << Text(tokens);
@@ -289,6 +289,10 @@ TEST(TokenSampler, BadGrammarsAreRefused) {
   params.grammar = "root ::= \"yes\"";
   const auto emitted = *SmolLm2Vocabulary()->Tokenize("no", false, false);
   ExpectRefused(params, emitted, static_cast<std::uint32_t>(emitted.size()));
+  params.grammar_prefill = emitted;
+  ExpectRefused(params);
+  params.grammar_prefill = {SmolLm2Vocabulary()->size()};
+  ExpectRefused(params);
 }
 
 TEST(TokenSampler, LogitsThatAreNotFiniteAreAnError) {

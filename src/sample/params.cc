@@ -79,6 +79,10 @@ Status CheckGrammar(const SamplingParams& p) {
   for (const TokenId token : p.preserved_tokens) {
     SHOAL_RETURN_IF_ERROR(CheckAtLeast("a preserved token", token, 0, "at least 0"));
   }
+  SHOAL_RETURN_IF_ERROR(CheckCount("grammar_prefill", p.grammar_prefill.size(), kGrammarPrefillMax, "tokens"));
+  for (const TokenId token : p.grammar_prefill) {
+    SHOAL_RETURN_IF_ERROR(CheckAtLeast("a grammar_prefill token", token, 0, "at least 0"));
+  }
   return {};
 }
 

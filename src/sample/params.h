@@ -42,6 +42,9 @@ struct SamplingParams {
   bool grammar_lazy = false;   // binds only from the first trigger
   std::vector<GrammarTrigger> grammar_triggers;
   std::vector<TokenId> preserved_tokens;  // special tokens the grammar may see as text
+  // The start of the answer that stands at the end of the prompt already ("<|im_start|>assistant"): the grammar takes
+  // these before the first sampled token, unless it is lazy.
+  std::vector<TokenId> grammar_prefill;
   bool operator==(const SamplingParams&) const = default;
 };
 
@@ -50,6 +53,7 @@ inline constexpr std::size_t kLogitBiasMax = 1024;
 inline constexpr std::size_t kGrammarBytesMax = 256 * 1024;
 inline constexpr std::size_t kGrammarTriggersMax = 256;
 inline constexpr std::size_t kPreservedTokensMax = 1024;
+inline constexpr std::size_t kGrammarPrefillMax = 4096;
 
 // Errors: kInvalidArgument, naming the field, its value and its range. NaN is never valid.
 Status Validate(const SamplingParams& params);

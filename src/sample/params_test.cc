@@ -97,6 +97,9 @@ TEST(Validate, Grammar) {
   });
   ExpectRefused("preserved_tokens", "1025", [](SamplingParams& p) { p.preserved_tokens.resize(1025); });
   ExpectRefused("preserved token", "-1", [](SamplingParams& p) { p.preserved_tokens = {-1}; });
+  EXPECT_TRUE(ValidateWith([](SamplingParams& p) { p.grammar_prefill.resize(kGrammarPrefillMax); }).ok());
+  ExpectRefused("grammar_prefill", "4097", [](SamplingParams& p) { p.grammar_prefill.resize(4097); });
+  ExpectRefused("grammar_prefill token", "-1", [](SamplingParams& p) { p.grammar_prefill = {-1}; });
 }
 
 }  // namespace

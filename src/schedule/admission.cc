@@ -16,7 +16,8 @@ namespace {
 std::size_t OpenBytes(const Generation& generation) {
   const SamplingParams& sampling = generation.sampling;
   std::size_t bytes = 256 + generation.tokens.size() * sizeof(TokenId) + sampling.grammar.size();
-  bytes += sampling.logit_bias.size() * sizeof(LogitBias) + sampling.preserved_tokens.size() * sizeof(TokenId);
+  bytes += sampling.logit_bias.size() * sizeof(LogitBias);
+  bytes += (sampling.preserved_tokens.size() + sampling.grammar_prefill.size()) * sizeof(TokenId);
   for (const GrammarTrigger& trigger : sampling.grammar_triggers) bytes += 16 + trigger.pattern.size();
   return bytes;
 }

@@ -137,7 +137,8 @@ class TemplatePrompt : public ChatPrompt {
       grammar_ = request.grammar;
     } else {
       lazy_ = params.grammar_lazy;
-      grammar_ = lazy_ ? params.grammar : WithGrammarPrefill(params.grammar, GenerationPromptTokens());
+      grammar_ = params.grammar;
+      if (!lazy_) grammar_prefill_ = GenerationPromptTokens();
     }
     for (const std::string& text : params.preserved_tokens) {
       const TokenId token = SingleToken(*vocabulary_, text);
@@ -150,6 +151,7 @@ class TemplatePrompt : public ChatPrompt {
   void ConstrainSampling(SamplingParams& sampling) const override {
     if (!grammar_.empty()) {
       sampling.grammar = grammar_;
+      sampling.grammar_prefill = grammar_prefill_;
       sampling.grammar_lazy = lazy_;
       sampling.grammar_triggers = triggers_;
     }
@@ -235,6 +237,7 @@ class TemplatePrompt : public ChatPrompt {
   common_chat_parser_params parser_;
   std::uint64_t salt_;
   std::string grammar_;
+  std::vector<TokenId> grammar_prefill_;
   bool lazy_ = false;
   bool plain_ = false;
   std::size_t tool_calls_max_ = std::string::npos;

@@ -74,7 +74,7 @@ Result<BatchFrame> DecodeBatch(ByteReader& in) {
   if (in.failed() || rows < 1 || rows > kRowsMax) return Corrupt("the head of a batch is out of range");
   const std::size_t value_bytes = batch.n_embd == 0 ? sizeof(TokenId) : WireTypeBytes(batch.wire_type);
   const std::uint64_t values = static_cast<std::uint64_t>(rows) * (batch.n_embd == 0 ? 1 : batch.n_embd);
-  const std::size_t exponents = batch.n_embd > 0 && batch.wire_type == WireType::kF16 ? rows : 0;
+  const std::size_t exponents = HasRowExponents(batch.n_embd, batch.wire_type) ? rows : 0;
   if (in.remaining() != rows * kRowBytes + exponents + values * value_bytes) {
     return Corrupt("a batch's length is not that of its rows");
   }
@@ -127,6 +127,7 @@ SamplingParams GetSampling(ByteReader& in) {
     trigger.pattern = in.GetText(in.GetCount(kGrammarBytesMax, 1));
   }
   p.preserved_tokens = GetTokens(in, in.GetCount(kPreservedTokensMax, sizeof(TokenId)));
+  p.grammar_prefill = GetTokens(in, in.GetCount(kGrammarPrefillMax, sizeof(TokenId)));
   return p;
 }
 

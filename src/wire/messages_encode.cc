@@ -67,6 +67,7 @@ void PutSampling(ByteWriter& out, const SamplingParams& p) {
     PutCounted(out, trigger.pattern);
   }
   PutCounted(out, p.preserved_tokens);
+  PutCounted(out, p.grammar_prefill);
 }
 
 void PutOp(ByteWriter& out, const OpenSequence& op) {
@@ -115,21 +116,20 @@ std::size_t OpBytes(const ControlOp& op) {
   const auto* open = std::get_if<OpenSequence>(&op);
   if (open == nullptr) return 16;
   const SamplingParams& p = open->sampling;
-  std::size_t bytes = 128 + sizeof(TokenId) * (open->history.size() + p.preserved_tokens.size()) + p.grammar.size() +
-                      kLogitBiasBytes * p.logit_bias.size();
+  const std::size_t tokens = open->history.size() + p.preserved_tokens.size() + p.grammar_prefill.size();
+  std::size_t bytes = 128 + sizeof(TokenId) * tokens + p.grammar.size() + kLogitBiasBytes * p.logit_bias.size();
   for (const GrammarTrigger& trigger : p.grammar_triggers) bytes += kTriggerBytesMin + trigger.pattern.size();
   return bytes;
 }
 
-bool HasRowExponents(const BatchMessage& batch) { return batch.n_embd > 0 && batch.wire_type == WireType::kF16; }
-
 std::size_t HiddenBytes(const BatchMessage& batch) {
-  return (HasRowExponents(batch) ? batch.rows.size() : 0) + WireTypeBytes(batch.wire_type) * batch.hidden.size();
+  return (HasRowExponents(batch.n_embd, batch.wire_type) ? batch.rows.size() : 0) +
+         WireTypeBytes(batch.wire_type) * batch.hidden.size();
 }
 
 // f16: an exponent for each row, then the rows times 2^-exponent.
 void PutHidden(const BatchMessage& batch, Bytes& frame) {
-  if (!HasRowExponents(batch)) return EncodeTensor(batch.hidden, batch.wire_type, frame);
+  if (!HasRowExponents(batch.n_embd, batch.wire_type)) return EncodeTensor(batch.hidden, batch.wire_type, frame);
   const std::span<const float> hidden(batch.hidden);
   const std::size_t first = frame.size();
   for (std::size_t i = 0; i < batch.rows.size(); ++i) {

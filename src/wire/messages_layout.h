@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "base/result.h"
+#include "wire/tensor.h"
 
 namespace shoal::wire_layout {
 
@@ -20,6 +21,11 @@ inline constexpr std::size_t kTriggerBytesMin = 8;
 
 inline constexpr std::uint32_t kOutputBit = 1U << 31;  // in a row's sequence field
 inline constexpr std::uint8_t kIgnoreEndBit = 1, kGrammarLazyBit = 2;
+
+// Hidden states that come with an exponent for each row, before the values.
+inline constexpr bool HasRowExponents(std::uint32_t n_embd, WireType type) {
+  return n_embd > 0 && type == WireType::kF16;
+}
 
 enum class OpKind : std::uint8_t { kOpen = 1, kRewind = 2, kCopy = 3, kClose = 4 };
 

@@ -144,6 +144,7 @@ TEST(ControlFrame, LimitsThemselvesAreAllowed) {
   large.sampling.logit_bias.assign(kLogitBiasMax, {1, 2});
   large.sampling.grammar_triggers.assign(kGrammarTriggersMax, {-1, "abc"});
   large.sampling.preserved_tokens.assign(kPreservedTokensMax, 9);
+  large.sampling.grammar_prefill.assign(kGrammarPrefillMax, 9);
   for (const ControlMessage& control : {many, ControlMessage{{large}}}) {
     const auto decoded = DecodeFrame(EncodeControl(control, 1));
     ASSERT_TRUE(decoded.ok()) << decoded.error().message;
@@ -153,7 +154,7 @@ TEST(ControlFrame, LimitsThemselvesAreAllowed) {
 
 TEST(ControlFrame, RefusesSamplingThatIsNotValid) {
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-  std::vector<SamplingParams> bad(11);
+  std::vector<SamplingParams> bad(12);
   bad[0].temperature = kNan;
   bad[1].top_p = kNan;
   bad[2].min_p = kNan;
@@ -165,6 +166,7 @@ TEST(ControlFrame, RefusesSamplingThatIsNotValid) {
   bad[8].top_k = -1;
   bad[9].logit_bias.resize(kLogitBiasMax + 1);
   bad[10].preserved_tokens = {-1};
+  bad[11].grammar_prefill = {-1};
   for (const SamplingParams& sampling : bad) {
     OpenSequence open;
     open.sampling = sampling;

@@ -61,6 +61,7 @@ inline SamplingParams FullSampling() {
   p.grammar_lazy = true;
   p.grammar_triggers = {{11, ""}, {-1, "<tool_call>"}};
   p.preserved_tokens = {11, 12};
+  p.grammar_prefill = {13};
   return p;
 }
 
