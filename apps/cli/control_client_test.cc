@@ -128,7 +128,7 @@ TEST_F(ControlClientTest, ConversationPlacesTheModelThenStreams) {
   ASSERT_TRUE(answer.ok()) << answer.error().message;
   EXPECT_EQ(answer->text, "Hello there");
   EXPECT_EQ(shown, "Hello there");
-  EXPECT_EQ(answer->tokens, *TestVocabulary()->Tokenize("Hello there", false, true));
+  EXPECT_EQ(answer->tokens, *SmolLm2Vocabulary()->Tokenize("Hello there", false, true));
   EXPECT_EQ(answer->prompt_tokens, static_cast<std::int32_t>(backend_->Requests()[0].prompt.size()));
   EXPECT_EQ(answer->finish, "stop");
   EXPECT_EQ(backend_->Requests()[0].tokens_max, 5);

@@ -353,7 +353,7 @@ TEST_F(ServerTest, ARequestHoldsItsModelUntilItEnds) {
 
 TEST_F(ServerTest, TokenIdsWhenAskedFor) {
   Serve({.text = "One two three"});
-  const std::vector<TokenId> said = *TestVocabulary()->Tokenize("One two three", false, true);
+  const std::vector<TokenId> said = *SmolLm2Vocabulary()->Tokenize("One two three", false, true);
   const std::string messages = R"("messages":[{"role":"user","content":"hi"}])";
   for (const auto& [path, fields] : {std::pair<std::string, std::string>{"/v1/completions", R"("prompt":"Hello you")"},
                                      {"/v1/chat/completions", messages}}) {
