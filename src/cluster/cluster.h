@@ -1,0 +1,207 @@
+// One node's part in the cluster: who is here, who is gone, which placements stand. A pure state machine without I/O.
+//
+// No master. Every node keeps a control stream to every other, hears heartbeats on it, and judges each link by how
+// regular it was (phi accrual); before a silent member is declared dead the others are asked whether they hear it. What
+// nodes know spreads by telling all linked peers at once, and is mended by comparing digests in heartbeats.
+// The lowest id among the members that are here decides placements: prepare (every stage loads and says so), then live.
+// A member that dies, restarts or leaves makes the decider place its models anew under a higher epoch; the placement
+// it replaces drains. When two parts of a divided cluster meet, the higher epoch stays.
+//
+// Knows no sockets, threads, files, signatures or engines: inputs are calls, outputs are Actions. `now` is any clock in
+// microseconds; it may jump either way (a stopped process, a changed clock): a jump counts as at most one second.
+// One thread at a time.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "cluster/member.h"
+#include "cluster/messages.h"
+#include "cluster/placement_record.h"
+#include "runtime/clock.h"
+
+namespace shoal {
+
+struct ClusterOptions {
+  NodeId self;
+  // Higher than at every earlier start of this identity (a counter kept on disk). Should it not be, the node notices
+  // when it meets others and raises it by itself.
+  std::uint64_t boot = 1;
+  std::uint64_t seed = 0;  // of jitter and of the start's nonce: different at every start
+  MemberFacts facts;
+
+  // The node a revocation throws out, if it is genuine; empty if not. Pure. Must be set when revocations are used.
+  std::function<std::optional<NodeId>(std::span<const std::uint8_t>)> verify_revocation;
+
+  DurationUs heartbeat_us = 500'000;       // up to 16 members; beyond, longer in proportion
+  DurationUs links_report_us = 5'000'000;  // at most so often are changed link measurements told (and longer beyond 16)
+  DurationUs leave_wait_us = 120'000'000;  // after that a leaving node goes, whether its layers moved or not
+  DurationUs drain_max_us = 600'000'000;   // after that a superseded stage is unloaded under what still runs
+  DurationUs tombstone_us = 3'600'000'000;
+  bool break_epoch_tag = false;    // for tests of the simulator: epochs without the decider's tag
+  bool break_stale_check = false;  // for tests of the simulator: a stage takes a stale epoch
+};
+
+// --- What the node must do. In order.
+// ---------------------------------------------------------------------------------
+
+struct Send {  // on the control stream to `to`; dropped when there is none
+  NodeId to;
+  ClusterMessage message;
+};
+struct Connect {  // open a control stream, unless one is there; then OnLinkUp. Failing needs no report
+  NodeId node;
+  std::vector<std::string> addresses;
+};
+struct Disconnect {  // close the control stream (and every other connection) to `node`; then OnLinkDown
+  NodeId node;
+  std::string reason;
+};
+// Load stage `index` of `placement`; then OnStageReady. Sent once per (model, epoch).
+struct LoadStage {
+  PlacementRecord placement;
+  std::int32_t index = 0;
+};
+// The placement is live: its stages here may serve, its head takes generations. On every node, also one without a
+// stage: an entry node sends new generations there from now on.
+struct Activate {
+  PlacementRecord placement;
+  std::int32_t index = -1;  // of the stage here
+};
+// The placement was superseded: its head takes no new generations; when the running ones have ended, OnDrained. On
+// nodes that have a stage of it; only the head's OnDrained counts, the others learn of it.
+struct Drain {
+  PlacementRecord placement;
+  std::int32_t index = -1;
+};
+// Drop the stage (loaded, loading or draining) now. Never followed by anything about this epoch's stage.
+struct UnloadStage {
+  std::string model;
+  Epoch epoch = 0;
+};
+struct RequestDone {
+  std::uint64_t id = 0;
+  Status status;
+  Epoch epoch = 0;  // of the placement (or of its end) when status.ok()
+};
+// A revocation new to this node: keep it on disk, tell the gate, close what is open to `subject`.
+struct Revoked {
+  NodeId subject;
+  std::vector<std::uint8_t> bytes;
+};
+struct MembersChanged {};     // members() or links() changed
+struct PlacementsChanged {};  // placements() changed
+// This node is out: it may stop. `text` is empty, or says what it could not hand over, or that it was revoked.
+struct Left {
+  std::string text;
+};
+// A line for the log, for people.
+struct Note {
+  std::string text;
+};
+using Action = std::variant<Send, Connect, Disconnect, LoadStage, Activate, Drain, UnloadStage, RequestDone, Revoked,
+                            MembersChanged, PlacementsChanged, Left, Note>;
+
+// --- Views
+// ------------------------------------------------------------------------------------------------------------
+
+// Why a member is suspect.
+enum class Silence : std::uint8_t {
+  kNone,
+  kFrozen,      // its link is open, nothing comes: a stopped process or a cut cable
+  kLinkClosed,  // its link ended and no new one came up
+};
+
+struct MemberView {
+  MemberRecord record;  // its own state says alive, dead or left
+  MemberState state = MemberState::kAlive;
+  Silence silence = Silence::kNone;
+  bool self = false;
+  bool linked = false;       // a control stream is up
+  DurationUs silent_us = 0;  // since it was last heard here; 0 for oneself
+  std::uint32_t lag_ms = 0;  // how late its loop runs, by its own account
+};
+
+struct LinkView {
+  NodeId from;
+  LinkFacts facts;
+};
+
+struct PlacementView {
+  PlacementRecord record;
+  bool broken = false;  // live, but a stage's node is not here: nothing can run until it is back or replaced
+  std::string reason;   // why it is broken, or why it cannot be replaced
+};
+
+struct ClusterCounters {
+  std::uint64_t messages_sent = 0, bytes_sent = 0;  // frames as encoded; not counted: transport overhead
+  std::uint64_t suspicions = 0, deaths_declared = 0, refutations = 0, freezes_noticed = 0, syncs = 0;
+  std::uint64_t epochs_made = 0;
+};
+
+class Cluster {
+ public:
+  Cluster(const ClusterOptions& options, TimeUs now);
+  ~Cluster();
+
+  // --- Inputs. Each may add actions: take them after every call, or after several.
+  // Call at least every 250 ms, late calls are noticed.
+  void OnTick(TimeUs now);
+  // `from` is the authenticated peer of the stream. Messages from revoked or unknown-to-be-linked peers are dropped.
+  void OnMessage(TimeUs now, const NodeId& from, const ClusterMessage& message);
+  // A control stream to an authenticated peer is up (whoever dialled). Again while up: it was replaced.
+  void OnLinkUp(TimeUs now, const NodeId& peer);
+  // It ended. Unknown peers are ignored.
+  void OnLinkDown(TimeUs now, const NodeId& peer);
+  // What a bulk transfer or a probe showed of the link to `peer`.
+  void OnThroughput(TimeUs now, const NodeId& peer, std::uint64_t bytes_per_s);
+  // LoadStage has ended. Also later, with an error: a stage that was ready is broken and gone.
+  void OnStageReady(TimeUs now, const std::string& model, Epoch epoch, Status status);
+  // The head has no generation of this placement left, and will take none.
+  void OnDrained(TimeUs now, const std::string& model, Epoch epoch);
+  // Changed facts (never `leaving`, which is Leave's). Small changes of free memory are not worth telling.
+  void SetSelfFacts(TimeUs now, MemberFacts facts);
+  // From `shoal revoke` or from disk at start. Errors: kInvalidArgument (not genuine), kOverloaded (too many).
+  Status AddRevocation(TimeUs now, std::span<const std::uint8_t> bytes);
+
+  // --- Wishes. RequestDone with the returned id follows, always: at the latest after `request_max_us` without a
+  // decider's answer (kUnavailable). Placing a placed model makes a new placement, the old one drains.
+  // RequestDone errors: kNotFound (no member holds the model; not placed), kInvalidArgument (ranges, nodes),
+  // kOutOfMemory (fits nowhere), kUnavailable, kStale (another request came between), or what a stage said.
+  std::uint64_t RequestPlacement(TimeUs now, PlaceRequest request);
+  std::uint64_t RequestUnplace(TimeUs now, const std::string& model);
+  // Layers move away first, then Left. Idempotent.
+  void Leave(TimeUs now);
+
+  // What is to be done, oldest first; empties the list.
+  std::vector<Action> TakeActions();
+
+  // --- Views: copies, of what this node believes now.
+  std::vector<MemberView> members() const;        // oneself first, then by id; the dead and gone while remembered
+  std::vector<LinkView> links() const;            // of members that are here
+  std::vector<PlacementView> placements() const;  // live ones, by model
+  std::optional<PlacementView> placement(const std::string& model) const;
+  std::vector<PlacementRecord> preparing() const;  // those this node decides
+  NodeId decider() const;
+  const NodeId& self() const;
+  std::uint64_t incarnation() const;
+  // Of everything that spreads; equal on two nodes that agree.
+  std::uint64_t digest() const;
+  // A stage of this epoch may run here: it is loaded and neither unloaded nor older than a known live epoch that has
+  // finished draining. What pipeline links ask before they accept a hello.
+  bool MayServe(const std::string& model, Epoch epoch) const;
+  const ClusterCounters& counters() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace shoal

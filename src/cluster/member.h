@@ -1,0 +1,103 @@
+// What nodes know of each other: who is here, what the device is, which models it holds, how good its links are.
+//
+// Plain records and the rule by which two versions of one merge. Knows no messages and no time.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/ids.h"
+
+namespace shoal {
+
+inline constexpr std::size_t kMembersMax = 256;         // tombstones included
+inline constexpr std::size_t kNameBytesMax = 64;        // a device's name, an OS, an architecture
+inline constexpr std::size_t kModelNameBytesMax = 256;  // also the key of a placement
+inline constexpr std::size_t kAddressesMax = 16;        // of one member
+inline constexpr std::size_t kAddressBytesMax = 160;    // a multiaddr or a URL
+inline constexpr std::size_t kHoldingsMax = 32;         // models that one member tells others about
+inline constexpr std::size_t kLayersMax = 1024;         // of one model
+inline constexpr std::size_t kHoldingLayersMax = 4096;  // of all models of one member
+inline constexpr std::size_t kMemberLinksMax = kMembersMax;
+
+// Measured once by the node itself; `memory_free_bytes` now and then.
+struct DeviceFacts {
+  std::string os, arch;  // "linux", "aarch64"
+  std::int32_t cores = 0;
+  std::uint64_t memory_bytes = 0;
+  std::uint64_t memory_free_bytes = 0;
+  std::uint64_t memory_budget_bytes = 0;  // what shoal may fill with stages, all models together
+  double speed = 0;                       // relative: weight bytes a second through the cores; 0: unknown
+  bool operator==(const DeviceFacts&) const = default;
+};
+
+// Sizes of one model, as far as a split needs them.
+struct ModelShape {
+  std::vector<std::uint64_t> layer_bytes;  // [layers]: weights
+  std::vector<std::uint32_t> kv_bytes;     // [layers]: K and V of one token as f16
+  std::uint64_t output_bytes = 0;          // the output head, on the last stage
+  std::vector<std::int32_t> cuts;          // allowed first layers of stages other than the first, ascending
+  std::int32_t layers() const { return static_cast<std::int32_t>(layer_bytes.size()); }
+  bool operator==(const ModelShape&) const = default;
+};
+
+// A model file that a member has on disk.
+struct ModelHolding {
+  std::string name;               // as `shoal place` takes it; unique within the member
+  std::uint64_t fingerprint = 0;  // equal only for equal files: stages of one placement come from one file
+  std::uint64_t file_bytes = 0;
+  ModelShape shape;
+  bool operator==(const ModelHolding&) const = default;
+};
+
+// What a member says of itself.
+struct MemberFacts {
+  std::string name;                    // for people
+  bool owner = false;                  // holds the cluster's signing key
+  bool leaving = false;                // wants to go: gets no more stages, decides nothing
+  std::vector<std::string> addresses;  // multiaddrs, best first
+  std::string api;                     // "http://host:port", empty: none
+  DeviceFacts device;
+  std::vector<ModelHolding> models;
+  bool operator==(const MemberFacts&) const = default;
+};
+
+// One member's link to another, as that member measures it.
+struct LinkFacts {
+  NodeId to;
+  std::uint32_t rtt_us = 0;       // smoothed; 0: not measured yet
+  std::uint64_t bytes_per_s = 0;  // 0: not measured yet
+  bool operator==(const LinkFacts&) const = default;
+};
+
+// kSuspect is one node's own view and is never told to others; the other three spread.
+enum class MemberState : std::uint8_t { kAlive = 0, kSuspect = 1, kDead = 2, kLeft = 3 };
+std::string_view MemberStateName(MemberState state);  // "alive", "suspect", "dead", "left"
+
+// Who a member is and what it says. Only the member itself changes `facts` and `links` (with their versions) and
+// raises `incarnation`; others may only turn the state of an incarnation from alive to dead.
+struct MemberRecord {
+  NodeId id;
+  std::uint64_t incarnation = 0;  // (boot << 16) | refutations
+  std::uint32_t nonce = 0;        // random at each start: tells two starts with the same boot number apart
+  MemberState state = MemberState::kAlive;
+  std::uint32_t state_age_s = 0;  // how long ago a dead or left one became so
+  std::uint32_t facts_version = 0;
+  MemberFacts facts;
+  std::uint32_t links_version = 0;
+  std::vector<LinkFacts> links;
+  std::uint64_t boot() const { return incarnation >> 16; }
+  bool operator==(const MemberRecord&) const = default;
+};
+
+// Does (incarnation, state) `a` replace `b`? A later incarnation wins; within one, left over dead over alive.
+bool Supersedes(std::uint64_t incarnation_a, MemberState state_a, std::uint64_t incarnation_b, MemberState state_b);
+
+// A well-mixed 64-bit hash of two; of an id.
+std::uint64_t MixHash(std::uint64_t a, std::uint64_t b);
+std::uint64_t HashOf(const NodeId& id);
+std::uint64_t HashOf(std::string_view text);
+
+}  // namespace shoal

@@ -1,0 +1,77 @@
+// Which layers of which model run where: what a person asks for, and what the nodes agreed on.
+//
+// An epoch names one version of one model's placement, for ever: (round << 32) | tag. The round is higher than every
+// round its decider had seen; the tag is a hash of decider and incarnation, so that two parts of a divided cluster
+// never make the same epoch. The higher epoch of a model wins wherever it becomes known.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/ids.h"
+#include "cluster/member.h"
+#include "model/model_info.h"
+#include "wire/tensor.h"
+
+namespace shoal {
+
+inline constexpr std::size_t kStagesMax = 128;     // of one placement
+inline constexpr std::size_t kPlacementsMax = 64;  // models, the retired ones included
+inline constexpr std::size_t kErrorTextBytesMax = 512;
+
+struct PlaceOptions {
+  std::int32_t context_tokens = 0;  // KV cells; 0: 4096
+  std::int32_t slots = 8;           // generations that run at once, 1 .. 256
+  std::int32_t queue_max = 64;
+  std::int32_t micro_batch_tokens = 64;
+  WireType wire_type = WireType::kF16;
+  KvType kv_type = KvType::kF16;
+  bool flash_attention = true;
+  bool reproducible = false;
+  bool operator==(const PlaceOptions&) const = default;
+};
+
+// What was asked for. It stays with the placement, so that whoever decides later can place the model again.
+struct PlaceRequest {
+  std::string model;               // ModelHolding::name
+  std::uint64_t fingerprint = 0;   // 0: whichever file most members hold under that name
+  ModelShape shape;                // empty: from a member's holding
+  std::vector<NodeId> nodes;       // only these, in this order; empty: any holder
+  std::int32_t stages = 0;         // how many; 0: as the split finds best
+  std::vector<LayerRange> ranges;  // explicit; empty: computed. One per stage
+  PlaceOptions options;
+  bool operator==(const PlaceRequest&) const = default;
+};
+
+struct StagePlace {
+  NodeId node;
+  std::uint64_t boot = 0;  // of the node when the stage was placed: a later start of it has no stage any more
+  LayerRange layers;
+  bool operator==(const StagePlace&) const = default;
+};
+
+// kPreparing is between the decider and the stages and never spreads; the other two do.
+enum class PlacementState : std::uint8_t { kPreparing = 0, kLive = 1, kRetired = 2 };
+std::string_view PlacementStateName(PlacementState state);  // "preparing", "live", "retired"
+
+struct PlacementRecord {
+  std::string model;
+  Epoch epoch = 0;
+  PlacementState state = PlacementState::kPreparing;
+  std::uint32_t state_age_s = 0;  // of a retired one
+  NodeId decider;
+  PlaceRequest request;
+  std::vector<StagePlace> stages;  // [0] is the head; empty when retired
+  bool operator==(const PlacementRecord&) const = default;
+
+  // The index of `node`'s stage, -1 when it has none. A node has at most one stage of a placement.
+  std::int32_t StageOf(const NodeId& node) const;
+};
+
+constexpr std::uint32_t EpochRound(Epoch epoch) { return static_cast<std::uint32_t>(epoch >> 32); }
+// The epoch that `decider` makes in `round`.
+Epoch MakeEpoch(std::uint32_t round, const NodeId& decider, std::uint64_t incarnation);
+
+}  // namespace shoal
