@@ -149,7 +149,9 @@ void Pipeline::State::Pump() {
   while (!broken) {
     std::optional<MicroBatch> next = scheduler.Next();
     if (!next) return;
-    if (!next->ops.empty() && !Send(EncodeControl(ControlMessage{std::move(next->ops)}, options.epoch))) return;
+    for (FrameBytes& frame : EncodeControls(std::move(next->ops), options.epoch)) {
+      if (!Send(std::move(frame))) return;
+    }
     if (next->rows.empty()) continue;
     BatchMessage batch;
     batch.batch = next->id;

@@ -141,7 +141,7 @@ bool StageWorker::State::HandleBatch(BatchFrame frame, SteadyTime received) {
     failure.stage = options.index;
     if (!ReportFailure(std::move(failure))) return false;
   }
-  frame.timings.push_back(timing);
+  if (frame.timings.size() < kTimingsMax) frame.timings.push_back(timing);  // a peer chose how many there are
   const bool sent = next != nullptr
                         ? PassOn(std::move(frame.batch), std::move(*output), std::move(frame.timings))
                         : ReportResult(frame.batch.batch, std::move(output->results), std::move(frame.timings));
@@ -166,7 +166,6 @@ bool StageWorker::State::ReportResult(BatchId batch, std::vector<RowResult> row_
 
 bool StageWorker::State::ReportFailure(FailureMessage failure) {
   Log(LogLevel::kWarning, name, "micro-batch " + std::to_string(failure.batch) + ": " + failure.message);
-  if (failure.message.size() > kFailureBytesMax) failure.message.resize(kFailureBytesMax);
   return Send(*results, EncodeFailure(failure, options.epoch), "the head");
 }
 

@@ -129,6 +129,7 @@ Status Scheduler::Submit(GenerationRequest request) {
   if (request.emitted > request.tokens.size()) {
     return Error{ErrorCode::kInvalidArgument, "more tokens emitted than there are tokens"};
   }
+  SHOAL_RETURN_IF_ERROR(Validate(request.sampling));  // no frame would carry it
   if (s.generations.contains(request.id)) {
     return Error{ErrorCode::kInvalidArgument, "generation " + std::to_string(request.id) + " exists"};
   }

@@ -75,7 +75,7 @@ class Scheduler {
   ~Scheduler();
 
   // Errors: kOverloaded (queue full), kContextFull (prompt + 1 exceeds the context; says both numbers),
-  // kInvalidArgument (empty prompt, tokens_max < 1, an id in use).
+  // kInvalidArgument (empty prompt, tokens_max < 1, an id in use, sampling parameters that Validate refuses).
   Status Submit(GenerationRequest request);
   // Ends a generation now: its slot is free for the next request at once. Results of it still in flight are dropped.
   // Emits no event. Unknown ids are ignored.

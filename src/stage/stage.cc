@@ -184,6 +184,8 @@ Stage::~Stage() = default;
 
 Result<std::unique_ptr<Stage>> Stage::Open(std::shared_ptr<const ModelFile> model, const EngineOptions& options,
                                            std::shared_ptr<const Vocabulary> vocabulary) {
+  const bool whole = options.layers.first == 0 && options.layers.last == model->info.n_layer;
+  if (!whole) SHOAL_RETURN_IF_ERROR(CheckBatchFits(options.batch_rows_max, model->info.n_embd, WireType::kF32));
   SHOAL_ASSIGN_OR_RETURN(auto engine, Engine::Open(std::move(model), options));
   return Over(std::move(engine), std::move(vocabulary));
 }

@@ -26,7 +26,8 @@ struct StageOutput {
 
 class Stage {
  public:
-  // `vocabulary` is needed on the last stage only. Errors: as Engine::Open.
+  // `vocabulary` is needed on the last stage only. Errors: as Engine::Open; as CheckBatchFits, where hidden states come
+  // or go.
   static Result<std::unique_ptr<Stage>> Open(std::shared_ptr<const ModelFile> model, const EngineOptions& options,
                                              std::shared_ptr<const Vocabulary> vocabulary);
   // Over an engine made elsewhere (tests, simulation).

@@ -192,6 +192,19 @@ TEST_F(FakeStage, AbortReachesTheEngine) {
   EXPECT_EQ(engine_->aborts_, 1);
 }
 
+TEST(StageOpen, RefusesMicroBatchesThatNoFrameHolds) {
+  auto model = std::make_shared<ModelFile>();
+  model->info.n_layer = 4;
+  model->info.n_embd = 65536;
+  EngineOptions options;
+  options.layers = {0, 2};
+  options.batch_rows_max = 4096;
+  const auto stage = Stage::Open(model, options, nullptr);
+  ASSERT_FALSE(stage.ok());
+  EXPECT_EQ(stage.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(stage.error().message, HasSubstr("do not fit a frame"));
+}
+
 // Two stages of the real model, frames' contents passed by hand.
 class RealStages : public testing::Test {
  protected:

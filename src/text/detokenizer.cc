@@ -1,58 +1,19 @@
-// UTF-8 as in RFC 3629; what is broken becomes U+FFFD once per maximal broken part, as the Unicode Standard (3.9)
-// advises.
+// Holding back what may go on: unfinished characters, beginnings of stop strings.
 #include "text/detokenizer.h"
 
 #include <algorithm>
 
+#include "base/utf8.h"
+
 namespace shoal {
-namespace {
-
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
-
-// What the bytes at the front of `text` are. `bytes`: how many belong to it.
-struct Character {
-  enum { kValid, kUnfinished, kBroken } state;
-  std::size_t bytes;
-};
-
-Character Decode(std::string_view text) {
-  const auto at = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char lead = at(0);
-  if (lead < 0x80) return {Character::kValid, 1};
-  std::size_t length = 0;
-  unsigned char low = 0x80, high = 0xBF;  // what the second byte may be
-  if (lead >= 0xC2 && lead <= 0xDF) {
-    length = 2;
-  } else if (lead >= 0xE0 && lead <= 0xEF) {
-    length = 3;
-    if (lead == 0xE0) low = 0xA0;   // else overlong
-    if (lead == 0xED) high = 0x9F;  // else a surrogate
-  } else if (lead >= 0xF0 && lead <= 0xF4) {
-    length = 4;
-    if (lead == 0xF0) low = 0x90;   // else overlong
-    if (lead == 0xF4) high = 0x8F;  // else above U+10FFFF
-  } else {
-    return {Character::kBroken, 1};
-  }
-  for (std::size_t i = 1; i < length; ++i) {
-    if (i == text.size()) return {Character::kUnfinished, i};
-    if (at(i) < low || at(i) > high) return {Character::kBroken, i};
-    low = 0x80;
-    high = 0xBF;
-  }
-  return {Character::kValid, length};
-}
-
-}  // namespace
-
 std::string Utf8Joiner::Add(std::string_view bytes) {
   held_.append(bytes);
   std::string out;
   std::string_view rest = held_;
   while (!rest.empty()) {
-    const Character c = Decode(rest);
-    if (c.state == Character::kUnfinished) break;
-    out.append(c.state == Character::kValid ? rest.substr(0, c.bytes) : kReplacement);
+    const Utf8Character c = FirstUtf8Character(rest);
+    if (c.state == Utf8Character::kUnfinished) break;
+    out.append(c.state == Utf8Character::kValid ? rest.substr(0, c.bytes) : kUtf8Replacement);
     rest.remove_prefix(c.bytes);
   }
   held_ = std::string(rest);
@@ -62,7 +23,7 @@ std::string Utf8Joiner::Add(std::string_view bytes) {
 std::string Utf8Joiner::Finish() {
   const bool unfinished = !held_.empty();
   held_.clear();
-  return std::string(unfinished ? kReplacement : std::string_view());
+  return std::string(unfinished ? kUtf8Replacement : std::string_view());
 }
 
 StopFinder::StopFinder(std::vector<std::string> stops) : stops_(std::move(stops)) {

@@ -23,7 +23,7 @@ inline constexpr std::uint32_t kEmbdMax = 65536;         // values of one hidden
 inline constexpr std::uint32_t kHistoryMax = 1U << 20;   // tokens of an Open's history
 inline constexpr std::uint32_t kControlsMax = 1024;      // operations of one Control frame
 inline constexpr std::uint32_t kTimingsMax = 1024;       // stages whose timings one frame carries
-inline constexpr std::uint32_t kFailureBytesMax = 4096;  // of a failure's message; a longer one is cut when encoded
+inline constexpr std::uint32_t kFailureBytesMax = 4096;  // of a failure's message
 
 // One token's place. `output`: sample after it (last stage).
 struct BatchRow {
@@ -110,7 +110,7 @@ struct FailureMessage {
   GenerationId generation = 0;
   StageIndex stage = 0;
   ErrorCode code = ErrorCode::kInternal;
-  std::string message;
+  std::string message;  // when encoded it becomes valid UTF-8, cut between characters to kFailureBytesMax
   bool operator==(const FailureMessage&) const = default;
 };
 
@@ -122,11 +122,18 @@ struct BatchFrame {
   std::vector<StageTiming> timings;
 };
 
+// Whether every micro-batch of up to `rows` rows with hidden states of `n_embd` values can be sent as `type`: to be
+// asked before a model runs in stages. Errors: kInvalidArgument, saying how many rows fit; kUnsupported (n_embd).
+Status CheckBatchFits(std::int64_t rows, std::int64_t n_embd, WireType type);
+
 // Whole frames, each in one allocation. Precondition (CHECK): within the limits above and kFrameBytesMax; sequences and
 // positions >= 0; rows.size(), tokens.size() and hidden.size() agree. Sampling parameters and token ids are not checked
 // here, since a client chose them: DecodeFrame refuses what Validate does, and token ids below 0.
 std::vector<std::uint8_t> EncodeBatch(const BatchMessage& batch, std::span<const StageTiming> timings, Epoch epoch);
 std::vector<std::uint8_t> EncodeControl(const ControlMessage& control, Epoch epoch);
+// Any number of operations in as many frames as the limits demand, in their order; none for no operations. Each alone
+// is within the limits (CHECK).
+std::vector<std::vector<std::uint8_t>> EncodeControls(std::vector<ControlOp> ops, Epoch epoch);
 std::vector<std::uint8_t> EncodeResult(const ResultMessage& result, Epoch epoch);
 std::vector<std::uint8_t> EncodeFailure(const FailureMessage& failure, Epoch epoch);
 

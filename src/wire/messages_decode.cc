@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "base/check.h"
+#include "base/utf8.h"
 #include "wire/bytes.h"
 #include "wire/messages.h"
 #include "wire/messages_layout.h"
@@ -221,6 +222,7 @@ Result<FailureMessage> DecodeFailure(ByteReader& in) {
   failure.message = in.GetText(in.GetCount(kFailureBytesMax, 1));
   if (!in.AtEnd() || code < 1 || code > kErrorCodes.size()) return Corrupt("a Failure is out of range");
   failure.code = kErrorCodes[code - 1U];
+  if (!IsValidUtf8(failure.message)) return Corrupt("a Failure's message is not UTF-8");
   return failure;
 }
 

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "base/check.h"
+#include "base/utf8.h"
 #include "wire/bytes.h"
 #include "wire/messages.h"
 #include "wire/messages_layout.h"
@@ -22,6 +23,13 @@ Bytes StartFrame(std::size_t payload_bytes) {
   frame.reserve(kFrameHeaderBytes + payload_bytes);
   frame.resize(kFrameHeaderBytes);
   return frame;
+}
+
+// The bytes of a Batch's payload, hidden states and all.
+std::uint64_t BatchBytes(std::uint64_t rows, std::uint64_t n_embd, WireType type, std::uint64_t timings) {
+  const std::uint64_t exponents = HasRowExponents(static_cast<std::uint32_t>(n_embd), type) ? 1 : 0;
+  const std::uint64_t row_bytes = n_embd == 0 ? sizeof(TokenId) : exponents + n_embd * WireTypeBytes(type);
+  return kBatchHeadBytes + kTimingBytes * timings + (kRowBytes + row_bytes) * rows;
 }
 
 void PutTimings(ByteWriter& out, std::span<const StageTiming> timings) {
@@ -122,11 +130,6 @@ std::size_t OpBytes(const ControlOp& op) {
   return bytes;
 }
 
-std::size_t HiddenBytes(const BatchMessage& batch) {
-  return (HasRowExponents(batch.n_embd, batch.wire_type) ? batch.rows.size() : 0) +
-         WireTypeBytes(batch.wire_type) * batch.hidden.size();
-}
-
 // f16: an exponent for each row, then the rows times 2^-exponent.
 void PutHidden(const BatchMessage& batch, Bytes& frame) {
   if (!HasRowExponents(batch.n_embd, batch.wire_type)) return EncodeTensor(batch.hidden, batch.wire_type, frame);
@@ -150,10 +153,29 @@ void PutHidden(const BatchMessage& batch, Bytes& frame) {
 
 }  // namespace
 
+Status CheckBatchFits(std::int64_t rows, std::int64_t n_embd, WireType type) {
+  if (n_embd < 1 || n_embd > kEmbdMax) {
+    return Error{ErrorCode::kUnsupported, "hidden states of " + std::to_string(n_embd) + " values cannot be sent; " +
+                                              std::to_string(kEmbdMax) + " is the limit"};
+  }
+  if (rows < 1 || rows > kRowsMax) {
+    return Error{ErrorCode::kInvalidArgument, "micro-batches of " + std::to_string(rows) + " rows; 1 to " +
+                                                  std::to_string(kRowsMax) + " are possible"};
+  }
+  const auto bytes = [&](std::int64_t n) {
+    return kFrameHeaderBytes +
+           BatchBytes(static_cast<std::uint64_t>(n), static_cast<std::uint64_t>(n_embd), type, kTimingsMax);
+  };
+  if (bytes(rows) <= kFrameBytesMax) return {};
+  const std::uint64_t rows_max = (kFrameBytesMax - bytes(0)) / (bytes(1) - bytes(0));
+  return Error{ErrorCode::kInvalidArgument,
+               "micro-batches of " + std::to_string(rows) + " rows with " + std::to_string(n_embd) +
+                   " values each do not fit a frame; use at most " + std::to_string(rows_max) + " rows"};
+}
+
 std::vector<std::uint8_t> EncodeBatch(const BatchMessage& batch, std::span<const StageTiming> timings, Epoch epoch) {
   CheckBatch(batch, timings.size());
-  Bytes frame = StartFrame(kBatchHeadBytes + kTimingBytes * timings.size() + kRowBytes * batch.rows.size() +
-                           sizeof(TokenId) * batch.tokens.size() + HiddenBytes(batch));
+  Bytes frame = StartFrame(BatchBytes(batch.rows.size(), batch.n_embd, batch.wire_type, timings.size()));
   ByteWriter out(frame);
   out.Put(batch.batch);
   out.Put(static_cast<std::uint32_t>(batch.rows.size()));
@@ -183,6 +205,25 @@ std::vector<std::uint8_t> EncodeControl(const ControlMessage& control, Epoch epo
   for (const ControlOp& op : control.ops) std::visit([&](const auto& kind) { PutOp(out, kind); }, op);
   SealFrame(FrameType::kControl, epoch, frame);
   return frame;
+}
+
+std::vector<std::vector<std::uint8_t>> EncodeControls(std::vector<ControlOp> ops, Epoch epoch) {
+  std::vector<Bytes> frames;
+  ControlMessage control;
+  std::size_t bytes = kFrameHeaderBytes + sizeof(std::uint32_t);
+  const auto finish = [&] {
+    frames.push_back(EncodeControl(control, epoch));
+    control.ops.clear();
+    bytes = kFrameHeaderBytes + sizeof(std::uint32_t);
+  };
+  for (ControlOp& op : ops) {
+    const std::size_t op_bytes = OpBytes(op);
+    if (control.ops.size() == kControlsMax || bytes + op_bytes > kFrameBytesMax) finish();
+    bytes += op_bytes;
+    control.ops.push_back(std::move(op));
+  }
+  if (!control.ops.empty()) finish();
+  return frames;
 }
 
 std::vector<std::uint8_t> EncodeResult(const ResultMessage& result, Epoch epoch) {
@@ -220,7 +261,7 @@ std::vector<std::uint8_t> EncodeFailure(const FailureMessage& failure, Epoch epo
   SHOAL_CHECK(failure.stage >= 0);
   const auto code = std::find(kErrorCodes.begin(), kErrorCodes.end(), failure.code);
   SHOAL_CHECK(code != kErrorCodes.end());
-  const std::string_view text = std::string_view(failure.message).substr(0, kFailureBytesMax);
+  const std::string text = ValidUtf8(failure.message, kFailureBytesMax);
   Bytes frame = StartFrame(25 + text.size());
   ByteWriter out(frame);
   out.Put(failure.batch);

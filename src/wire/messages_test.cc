@@ -125,6 +125,22 @@ TEST(BatchFrameDeathTest, EncodingOverTheLimitsIsABug) {
   EXPECT_DEATH(EncodeBatch(huge, {}, 1), "kFrameBytesMax");
 }
 
+TEST(CheckBatchFits, SaysWhatTheEncoderWouldTake) {
+  EXPECT_TRUE(CheckBatchFits(64, 16384, WireType::kF32).ok());
+  EXPECT_TRUE(CheckBatchFits(kRowsMax, 4096, WireType::kF16).ok());
+  const Status wide = CheckBatchFits(kRowsMax, 4096, WireType::kF32);
+  ASSERT_FALSE(wide.ok());
+  EXPECT_EQ(wide.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_NE(wide.error().message.find("at most 4091 rows"), std::string::npos) << wide.error().message;
+  EXPECT_TRUE(CheckBatchFits(4091, 4096, WireType::kF32).ok());
+  EXPECT_FALSE(CheckBatchFits(4092, 4096, WireType::kF32).ok());
+  const BatchMessage largest = HiddenBatch(4091, 4096, WireType::kF32);
+  EXPECT_LE(EncodeBatch(largest, Timings(kTimingsMax), 1).size(), kFrameBytesMax);
+  EXPECT_FALSE(CheckBatchFits(0, 8, WireType::kF16).ok());
+  EXPECT_FALSE(CheckBatchFits(kRowsMax + 1, 8, WireType::kF16).ok());
+  EXPECT_EQ(CheckBatchFits(1, kEmbdMax + 1, WireType::kF16).error().code, ErrorCode::kUnsupported);
+}
+
 TEST(ControlFrame, RoundTrip) {
   for (const ControlMessage& control : {AllControls(), ControlMessage{}}) {
     const auto decoded = DecodeFrame(EncodeControl(control, 12));
@@ -150,6 +166,36 @@ TEST(ControlFrame, LimitsThemselvesAreAllowed) {
     ASSERT_TRUE(decoded.ok()) << decoded.error().message;
     EXPECT_EQ(std::get<ControlMessage>(decoded->message), control);
   }
+}
+
+// The operations of the frames, in order.
+std::vector<ControlOp> Joined(const std::vector<Bytes>& frames) {
+  std::vector<ControlOp> ops;
+  for (const Bytes& frame : frames) {
+    const auto decoded = DecodeFrame(frame);
+    EXPECT_TRUE(decoded.ok()) << decoded.error().message;
+    if (!decoded.ok()) continue;
+    const auto& part = std::get<ControlMessage>(decoded->message).ops;
+    ops.insert(ops.end(), part.begin(), part.end());
+  }
+  return ops;
+}
+
+TEST(ControlFrame, MoreThanOneFrameHoldsIsSplitInOrder) {
+  EXPECT_TRUE(EncodeControls({}, 1).empty());
+  std::vector<ControlOp> many;
+  for (std::uint32_t i = 0; i < 2 * kControlsMax + 1; ++i)
+    many.emplace_back(RewindSequence{1, static_cast<Position>(i)});
+  const auto by_count = EncodeControls(many, 1);
+  EXPECT_EQ(by_count.size(), 3U);
+  EXPECT_EQ(Joined(by_count), many);
+
+  OpenSequence large;
+  large.history.assign(kHistoryMax, 5);
+  const std::vector<ControlOp> wide(17, large);  // 4 MiB each, and 16 are a little more than a frame
+  const auto by_bytes = EncodeControls(wide, 1);
+  EXPECT_EQ(by_bytes.size(), 2U);
+  EXPECT_EQ(Joined(by_bytes), wide);
 }
 
 TEST(ControlFrame, RefusesSamplingThatIsNotValid) {
@@ -259,6 +305,19 @@ TEST(FailureFrame, ALongMessageIsCut) {
   EXPECT_EQ(std::get<FailureMessage>(decoded->message).message, std::string(kFailureBytesMax, 'x'));
 }
 
+TEST(FailureFrame, TextBecomesUtf8AndIsCutBetweenCharacters) {
+  FailureMessage failure = FullFailure();
+  failure.message = "bad \xFF name";
+  auto decoded = DecodeFrame(EncodeFailure(failure, 3));
+  ASSERT_TRUE(decoded.ok()) << decoded.error().message;
+  EXPECT_EQ(std::get<FailureMessage>(decoded->message).message, "bad \xEF\xBF\xBD name");
+  const std::string fits(kFailureBytesMax - 2, 'x');
+  failure.message = fits + "\xE2\x82\xAC";
+  decoded = DecodeFrame(EncodeFailure(failure, 3));
+  ASSERT_TRUE(decoded.ok()) << decoded.error().message;
+  EXPECT_EQ(std::get<FailureMessage>(decoded->message).message, fits);
+}
+
 TEST(FailureFrame, RefusesWhatIsOutOfRange) {
   const Bytes frame = EncodeFailure(FullFailure(), 1);
   ExpectCorrupt(Patched(frame, 19, {0x80}), "a negative stage");
@@ -266,6 +325,7 @@ TEST(FailureFrame, RefusesWhatIsOutOfRange) {
   ExpectCorrupt(Patched(frame, 20, {14}), "code 14");
   ExpectCorrupt(Patched(frame, 21, {0xFF, 0xFF, 0xFF, 0xFF}), "a message over its limit");
   ExpectCorrupt(Patched(frame, 21, {1}), "trailing text");
+  ExpectCorrupt(Patched(frame, 25, {0xFF}), "text that is not UTF-8");
 }
 
 TEST(DecodeFrame, RefusesEveryTruncationAndAnythingBehind) {
