@@ -1,4 +1,4 @@
-// See utf8.h.
+// Finds the front character by its lead byte; everything else follows from that.
 #include "base/utf8.h"
 
 namespace shoal {
