@@ -4,9 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <bit>
-#include <chrono>
 #include <cmath>
 #include <cstring>
+#include <ctime>
 #include <limits>
 #include <vector>
 
@@ -228,16 +228,16 @@ TEST(TensorCodecDeathTest, LengthsMustAgree) {
 TEST(TensorCodec, IsFast) {
   std::vector<float> values(64 * 4096, 1.5F);
   for (const WireType type : {WireType::kF32, WireType::kF16, WireType::kBf16}) {
-    const auto start = std::chrono::steady_clock::now();
+    const std::clock_t start = std::clock();  // processor time: other work on the machine does not count
     for (int i = 0; i < 10; ++i) {
       Bytes bytes;
       EncodeTensor(values, type, bytes);
       DecodeTensor(bytes, type, values);
     }
     const auto each_us =
-        std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start) / 10;
-    RecordProperty(std::string(WireTypeName(type)) + "_us", static_cast<int>(each_us.count()));
-    EXPECT_LT(each_us.count(), 50'000) << WireTypeName(type);
+        static_cast<std::int64_t>(1e6 * static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC / 10);
+    RecordProperty(std::string(WireTypeName(type)) + "_us", static_cast<int>(each_us));
+    EXPECT_LT(each_us, 50'000) << WireTypeName(type);
     EXPECT_EQ(values.front(), 1.5F);
   }
 }
