@@ -1,0 +1,149 @@
+// Every message there and back; and no bytes, changed or cut, do more than give an error.
+#include "cluster/messages.h"
+
+#include <gtest/gtest.h>
+
+#include "wire/frame.h"
+
+namespace shoal {
+namespace {
+
+NodeId Node(std::uint8_t n) {
+  NodeId id;
+  id.bytes.fill(n);
+  return id;
+}
+
+ModelShape Shape() { return {{100, 200, 300}, {4, 4, 8}, 50, {1, 2}}; }
+
+MemberRecord Member() {
+  MemberRecord m;
+  m.id = Node(3);
+  m.incarnation = 5 << 16;
+  m.nonce = 9;
+  m.facts_version = 2;
+  m.facts = {"phone", true, false, {"/ip4/10.0.0.1/tcp/48100"}, "http://10.0.0.1:1", {}, {}};
+  m.facts.device = {"linux", "aarch64", 8, 1000, 500, 400, 1.5};
+  m.facts.models = {{"m", 77, 650, Shape()}};
+  return m;
+}
+
+PlacementRecord Placement(PlacementState state) {
+  PlacementRecord p;
+  p.model = "m";
+  p.epoch = MakeEpoch(4, Node(1), 7);
+  p.state = state;
+  p.decider = Node(1);
+  p.request.model = "m";
+  p.request.shape = Shape();
+  p.request.nodes = {Node(1), Node(2)};
+  p.request.ranges = {{0, 2}, {2, 3}};
+  if (state != PlacementState::kRetired) p.stages = {{Node(1), 5, {0, 2}}, {Node(2), 6, {2, 3}}};
+  return p;
+}
+
+std::vector<ClusterMessage> AllMessages() {
+  SyncAsk ask{true, {{Node(1), 2, 3, MemberState::kDead, 4, 5}}, {{6, 7}}, {8}};
+  MemberRecord with_links = Member();
+  with_links.links_version = 3;
+  with_links.links = {{Node(2), 1000, 25}};
+  SyncDelta delta{
+      {{with_links, true, true}}, {Placement(PlacementState::kLive), Placement(PlacementState::kRetired)}, {{1, 2, 3}}};
+  return {Hello{Member(), 11},
+          Heartbeat{1, 500, 2, 3, 4, 5, 6, 7},
+          ask,
+          delta,
+          HearsAsk{Node(4), 2},
+          HearsAnswer{Node(4), 2, true},
+          PlaceAsk{1, false, Placement(PlacementState::kLive).request},
+          PlaceAnswer{1, true, false, ErrorCode::kOutOfMemory, "too big", 0},
+          Prepare{Placement(PlacementState::kPreparing)},
+          Abort{"m", 4},
+          StageNews{"m", 4, 1, StageStatus::kFailed, 5, "no file"},
+          DrainAsk{"m", 4},
+          DrainAnswer{"m", 4, true},
+          MoveFailed{"m", 4, "nowhere"}};
+}
+
+TEST(ClusterMessages, EveryKindThereAndBack) {
+  const auto all = AllMessages();
+  ASSERT_EQ(all.size(), std::variant_size_v<ClusterMessage>);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    ASSERT_EQ(all[i].index(), i);
+    const auto frame = EncodeClusterMessage(all[i]);
+    const auto decoded = DecodeClusterMessage(frame);
+    ASSERT_TRUE(decoded.ok()) << i << ": " << decoded.error().message;
+    EXPECT_EQ(*decoded, all[i]) << i;
+  }
+}
+
+TEST(ClusterMessages, HeartbeatIsSmall) { EXPECT_LE(EncodeClusterMessage(Heartbeat{}).size(), 72U); }
+
+// Sealed again after each change, so that the checksum does not hide the decoder.
+TEST(ClusterMessages, ChangedBytesAreRefusedOrAnotherMessage) {
+  std::size_t refused = 0, taken = 0;
+  for (const ClusterMessage& message : AllMessages()) {
+    const auto frame = EncodeClusterMessage(message);
+    for (std::size_t at = kFrameHeaderBytes; at < frame.size(); ++at) {
+      for (const int value : {0, 1, 2, 0x7F, 0x80, 0xFF}) {
+        auto changed = frame;
+        changed[at] = static_cast<std::uint8_t>(value);
+        SealFrame(FrameType::kCluster, 0, changed);
+        const auto decoded = DecodeClusterMessage(changed);
+        if (!decoded.ok()) {
+          EXPECT_EQ(decoded.error().code, ErrorCode::kCorrupt);
+          ++refused;
+        } else {
+          EXPECT_EQ(EncodeClusterMessage(*decoded), changed);
+          ++taken;
+        }
+      }
+    }
+  }
+  EXPECT_GT(refused, 1000U);
+  EXPECT_GT(taken, 1000U);
+}
+
+TEST(ClusterMessages, CutAndLongerOnesAreRefused) {
+  for (const ClusterMessage& message : AllMessages()) {
+    const auto frame = EncodeClusterMessage(message);
+    for (std::size_t size = kFrameHeaderBytes; size <= frame.size() + 1; ++size) {
+      if (size == frame.size()) continue;
+      auto other = frame;
+      other.resize(size);
+      SealFrame(FrameType::kCluster, 0, other);
+      EXPECT_FALSE(DecodeClusterMessage(other).ok()) << message.index() << " of " << size << " bytes";
+    }
+  }
+}
+
+TEST(ClusterMessages, WhatNeverSpreadsIsRefused) {
+  SyncDelta delta;
+  delta.placements = {Placement(PlacementState::kLive)};
+  auto frame = EncodeClusterMessage(delta);
+  // Kind, members, placements' count, then the model's text and the epoch come before the state.
+  const std::size_t state_at = kFrameHeaderBytes + 1 + 4 + 4 + 4 + 1 + 8;
+  ASSERT_EQ(frame[state_at], static_cast<std::uint8_t>(PlacementState::kLive));
+  frame[state_at] = static_cast<std::uint8_t>(PlacementState::kPreparing);
+  SealFrame(FrameType::kCluster, 0, frame);
+  EXPECT_FALSE(DecodeClusterMessage(frame).ok());
+}
+
+TEST(MemberRecords, LaterIncarnationThenWorseStateWins) {
+  using enum MemberState;
+  EXPECT_TRUE(Supersedes(2, kAlive, 1, kLeft));
+  EXPECT_TRUE(Supersedes(1, kDead, 1, kAlive));
+  EXPECT_TRUE(Supersedes(1, kLeft, 1, kDead));
+  EXPECT_FALSE(Supersedes(1, kAlive, 1, kAlive));
+  EXPECT_FALSE(Supersedes(1, kAlive, 1, kDead));
+}
+
+TEST(PlacementRecords, EpochsOfTwoDecidersOrIncarnationsDiffer) {
+  EXPECT_NE(MakeEpoch(1, Node(1), 1), MakeEpoch(1, Node(2), 1));
+  EXPECT_NE(MakeEpoch(1, Node(1), 1), MakeEpoch(1, Node(1), 2));
+  EXPECT_GT(MakeEpoch(2, Node(1), 1), MakeEpoch(1, Node(2), 1));
+  EXPECT_EQ(EpochRound(MakeEpoch(7, Node(1), 1)), 7U);
+}
+
+}  // namespace
+}  // namespace shoal
