@@ -44,7 +44,8 @@ struct Membership {
 class Home {
  public:
   // Opens `folder`, creating it and a new node key when absent, and takes its lock until the Home is destroyed.
-  // A certificate that has expired at `now_s`, or that is for another key, is an error, not a lost membership.
+  // A certificate that has expired at `now_s`, or that is for another key, is an error, not a lost membership; an owner
+  // issues itself a new one instead.
   // Errors: kUnavailable (a node runs in this folder), kIo (permissions, disk full, read-only; says which file),
   // kCorrupt (a file breaks its format; says which and what to do), kStale (the certificate has expired).
   static Result<std::unique_ptr<Home>> Open(const std::string& folder, std::int64_t now_s);
@@ -79,9 +80,10 @@ class Home {
   // node is no member afterwards. Errors: kIo, kInternal.
   Status ReplaceNodeKey(std::int64_t now_s);
 
-  // The serial for the next certificate or revocation of an owner: higher than all before, on disk before it returns.
+  // The serial for the next certificate or revocation of an owner: higher than all before and at least `now_s` (so that
+  // copies of an owner's folder still agree which is later); on disk before it returns.
   // Errors: kUnavailable (not the owner), kIo, kCorrupt.
-  Result<std::uint64_t> NextSerial();
+  Result<std::uint64_t> NextSerial(std::int64_t now_s);
 
   // Voids all certificates issued to `member` so far; stores and returns the revocation.
   // Errors: kUnavailable (not the owner), kInvalidArgument (itself), kOverloaded (kRevocationsMax), kIo.
@@ -106,9 +108,14 @@ class Home {
 
  private:
   Home() = default;
+  Status LoadNodeKey();
   Status LoadMembership(std::int64_t now_s);
   Status LoadRevocations();
-  Status StoreRevocations();
+  Status StoreRevocations(const std::vector<Revocation>& revocations) const;
+  Result<std::uint64_t> NextCount(const char* name, std::uint64_t at_least) const;
+  Result<Certificate> IssueOwn(const NodeKey& cluster_key, const NodeId& member, std::string_view name,
+                               std::int64_t now_s) const;
+  std::string Path(std::string_view name) const { return folder_ + "/" + std::string(name); }
 
   std::string folder_;
   int lock_fd_ = -1;
