@@ -45,8 +45,9 @@ struct ClusterOptions {
   DurationUs leave_wait_us = 120'000'000;  // after that a leaving node goes, whether its layers moved or not
   DurationUs drain_max_us = 600'000'000;   // after that a superseded stage is unloaded under what still runs
   DurationUs tombstone_us = 3'600'000'000;
-  bool break_epoch_tag = false;    // for tests of the simulator: epochs without the decider's tag
-  bool break_stale_check = false;  // for tests of the simulator: a stage takes a stale epoch
+  DurationUs request_max_us = 280'000'000;  // of a wish, loading included
+  bool break_epoch_tag = false;             // for tests of the simulator: epochs without the decider's tag
+  bool break_stale_check = false;           // for tests of the simulator: a stage takes a stale epoch
 };
 
 // --- What the node must do. In order.

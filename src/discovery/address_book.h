@@ -1,5 +1,7 @@
 // Remembers where each node was said to be, and tells whom to dial next.
 //
+// peers.json: {"version":1,"nodes":[{"id":PEER_ID,"addresses":[{"at":HOST:PORT,"bulk_port":N,"reached_s":UNIX}]}]}
+//
 // All sources of a node's addresses are tried at once, the first connection wins; an address that fails waits, twice as
 // long each time with jitter, up to a limit. A wrong hint costs a few failed dials, so sources need not be trusted;
 // what they can fill is bounded. Pure: the caller passes the time, dials, and reports. One thread (the control loop).
@@ -8,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,10 +26,12 @@ namespace shoal {
 inline constexpr std::size_t kBookNodesMax = 512;
 inline constexpr std::size_t kBookAddressesPerNodeMax = 12;
 inline constexpr std::size_t kBookGivenMax = 64;
-inline constexpr std::size_t kDialsAtOnceMax = 64;  // handed out by one Due
+inline constexpr std::size_t kBookJsonBytesMax = 256 * 1024;  // of peers.json, written or read
+inline constexpr std::size_t kDialsAtOnceMax = 64;            // handed out by one Due
 inline constexpr DurationUs kDialBackoffMinUs = 500'000;
 inline constexpr DurationUs kDialBackoffMaxUs = 60'000'000;
-inline constexpr DurationUs kDialTimeoutUs = 10'000'000;  // a dial without a report counts as failed
+inline constexpr DurationUs kDialFreshWaitUs = 2'000'000;  // between dials of an address that is news again and again
+inline constexpr DurationUs kDialTimeoutUs = 10'000'000;   // a dial without a report counts as failed
 
 enum class AddressSource : std::uint8_t {
   kGiven,   // by the person: --peer, or an invite; never forgotten
@@ -58,9 +63,10 @@ class AddressBook {
   // `seed` is for jitter.
   AddressBook(const NodeId& self, std::uint64_t seed);
 
-  // An address of `node`; zero when unknown whose. From kBeacon and kMdns it is fresh news, which ends the wait of that
-  // address when it has one. Ignored: addresses of ourselves, and those that are not dialable. When the book is full
-  // the least useful is forgotten: never reached, most failures, oldest.
+  // An address of `node`; zero when unknown whose (then only kGiven makes sense). From kBeacon and kMdns it is fresh
+  // news, which ends a long wait of that address. Ignored: addresses of ourselves, those that are not dialable, and
+  // hearsay (kGossiped, kRemembered) where it would displace what was reached. When the book is full, forgets the least
+  // useful: never reached, most failures, oldest.
   void Learn(const NodeId& node, const Endpoint& endpoint, std::uint16_t bulk_port, AddressSource source, TimeUs now);
 
   // Whether `node` is connected. Nothing is dialled of those that are; all addresses of one that was lost are due
@@ -82,7 +88,7 @@ class AddressBook {
   // Drops all that is known of a node (it left or was revoked).
   void Forget(const NodeId& node);
 
-  // For status and for gossip: addresses reached before first, then by source.
+  // For status and for gossip: addresses reached before first, the latest of them foremost; then by source.
   std::vector<KnownAddress> AddressesOf(const NodeId& node) const;
   std::vector<NodeId> Nodes() const;
 
@@ -94,23 +100,25 @@ class AddressBook {
  private:
   struct Entry {
     KnownAddress known;
+    NodeId owner;  // whom it reached last; zero when nobody yet and none was said
     TimeUs due = 0;
-    std::optional<TimeUs> dialled;  // in flight since
     TimeUs learned = 0;
+    std::optional<TimeUs> attempted;
+    bool in_flight = false;
   };
-  struct Peer {
-    bool connected = false;
-    std::vector<Entry> entries;
-  };
+  using Entries = std::vector<Entry>;
 
-  Entry* Find(const NodeId& node, const Endpoint& endpoint);
-  void MakeRoom(TimeUs now);
-  void Expire(Entry& entry, TimeUs now);
+  static Entry* Find(Entries& entries, const Endpoint& endpoint);
+  Entries* EntriesFor(const NodeId& node, AddressSource source);
+  bool MakeRoom(Entries& entries, std::size_t count_max, AddressSource source);
+  bool MayDial(const NodeId& node, const Entry& entry) const;
+  void Expire(TimeUs now);
   void Delay(Entry& entry, TimeUs now);
 
   NodeId self_;
   Rng rng_;
-  std::map<NodeId, Peer> peers_;  // zero: given, nobody knows whose
+  std::map<NodeId, Entries> nodes_;  // under zero: given without saying whose
+  std::set<NodeId> connected_;
 };
 
 }  // namespace shoal

@@ -203,6 +203,12 @@ void Pipeline::State::Break(const std::string& why) {
     event.error = Error{ErrorCode::kUnavailable, why};
     (*handler)(event);
   }
+  bool stopped = false;
+  {
+    const std::lock_guard lock(mutex);
+    stopped = closed;
+  }
+  if (!stopped && options.on_broken) options.on_broken(why);
 }
 
 Pipeline::Pipeline(Loop& loop, const PipelineOptions& options, std::unique_ptr<FrameSender> to_first,

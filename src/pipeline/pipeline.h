@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "base/ids.h"
@@ -29,6 +30,8 @@ inline constexpr std::int32_t kPipelineInFlightMax = 120;
 struct PipelineOptions {
   ScheduleOptions schedule;
   Epoch epoch = 1;
+  // Once, on the loop, when a stage or a link is lost: nothing can be submitted any more. Not after Stop.
+  std::function<void(const std::string& why)> on_broken;
 };
 
 // Time per stage, summed over the micro-batches that came back; prefill and decode alike.

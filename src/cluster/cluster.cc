@@ -1,0 +1,359 @@
+// The doors of the state machine: inputs, wishes, views. What happens behind them is in membership, placing and
+// hosting.
+#include "cluster/cluster.h"
+
+#include <algorithm>
+#include <type_traits>
+
+#include "cluster/state.h"
+
+namespace shoal {
+namespace {
+
+constexpr DurationUs kStepMaxUs = 1'000'000;
+
+}  // namespace
+
+Cluster::State::State(const ClusterOptions& given, TimeUs start) : options(given), rng(given.seed), clock_last(start) {
+  now = kStepMaxUs;  // 0 stands for "never" in some places
+  Member me;
+  me.record.id = options.self;
+  me.record.incarnation = options.boot << 16;
+  me.record.nonce = static_cast<std::uint32_t>(rng.Next());
+  me.record.facts = options.facts;
+  me.record.facts.leaving = false;
+  me.record.facts_version = 1;
+  me.heard = now;
+  members.emplace(options.self, std::move(me));
+}
+
+// A gap longer than the caller promised means that we did not run, or that the clock was set: nobody was heard
+// meanwhile, and that is no fault of theirs.
+void Cluster::State::Advance(TimeUs clock) {
+  const DurationUs gap = clock - clock_last;
+  clock_last = clock;
+  now += std::clamp<DurationUs>(gap, 0, kStepMaxUs);
+  lag_ms = static_cast<std::uint32_t>(std::clamp<DurationUs>(gap / 1000 - 250, 0, 60'000));
+  if (gap <= kStepMaxUs) return;
+  ++counters.freezes_noticed;
+  for (auto& [id, link] : links) link.heard = now;
+  for (auto& [id, member] : members) {
+    member.heard = now;
+    member.unlinked_since = now;
+    if (member.suspect) Revive(member);
+  }
+}
+
+Cluster::State::Member* Cluster::State::Find(const NodeId& id) {
+  const auto found = members.find(id);
+  return found == members.end() ? nullptr : &found->second;
+}
+
+bool Cluster::State::IsHere(const NodeId& id) const {
+  const auto found = members.find(id);
+  return found != members.end() && found->second.here();
+}
+
+std::size_t Cluster::State::HereCount() const {
+  return static_cast<std::size_t>(
+      std::count_if(members.begin(), members.end(), [](const auto& entry) { return entry.second.here(); }));
+}
+
+// The lowest id; among those that stay, if anyone stays.
+NodeId Cluster::State::Decider() const {
+  for (const bool leaving_too : {false, true}) {
+    for (const auto& [id, member] : members) {
+      if (member.here() && (leaving_too || !member.record.facts.leaving)) return id;
+    }
+  }
+  return options.self;
+}
+
+std::uint64_t Cluster::State::Digest() const {
+  std::uint64_t sum = 0;  // order does not matter
+  for (const auto& [id, member] : members) {
+    const MemberRecord& r = member.record;
+    if (!member.here()) continue;  // tombstones end at other times on other nodes
+    sum += MixHash(MixHash(HashOf(id), r.incarnation), r.facts_version);
+  }
+  for (const auto& [model, placed] : placements) {
+    if (placed.record.state == PlacementState::kLive) sum += MixHash(HashOf(model), placed.record.epoch);
+  }
+  for (const auto& [hash, bytes] : revocations) sum += MixHash(hash, 1);
+  return sum;
+}
+
+void Cluster::State::Tell(const NodeId& to, ClusterMessage message) {
+  if (IsSelf(to)) return Handle(to, message);
+  if (!links.contains(to)) return;
+  ++counters.messages_sent;
+  counters.bytes_sent += EncodeClusterMessage(message).size();
+  Act(Send{to, std::move(message)});
+}
+
+void Cluster::State::TellAll(const ClusterMessage& message) {
+  for (const auto& [id, link] : links) Tell(id, message);
+}
+
+void Cluster::State::Handle(const NodeId& from, const ClusterMessage& message) {
+  std::visit(
+      [&](const auto& m) {
+        using M = std::decay_t<decltype(m)>;
+        if constexpr (std::is_same_v<M, Hello>) OnHello(from, m);
+        if constexpr (std::is_same_v<M, Heartbeat>) OnHeartbeat(from, m);
+        if constexpr (std::is_same_v<M, SyncAsk>) OnSyncAsk(from, m);
+        if constexpr (std::is_same_v<M, SyncDelta>) OnSyncDelta(from, m);
+        if constexpr (std::is_same_v<M, HearsAsk>) {
+          const auto link = links.find(m.subject);
+          const bool hears =
+              IsSelf(m.subject) || (link != links.end() && now - link->second.heard < 2 * HeartbeatInterval());
+          Tell(from, HearsAnswer{m.subject, m.round, hears});
+        }
+        if constexpr (std::is_same_v<M, HearsAnswer>) OnHears(from, m);
+        if constexpr (std::is_same_v<M, PlaceAsk>) OnPlaceAsk(from, m);
+        if constexpr (std::is_same_v<M, PlaceAnswer>) OnPlaceAnswer(from, m);
+        if constexpr (std::is_same_v<M, Prepare>) OnPrepare(from, m);
+        if constexpr (std::is_same_v<M, Abort>) OnAbort(from, m);
+        if constexpr (std::is_same_v<M, StageNews>) OnStageNews(from, m);
+        if constexpr (std::is_same_v<M, DrainAsk>) OnDrainAsk(from, m);
+        if constexpr (std::is_same_v<M, DrainAnswer>) OnDrainAnswer(from, m);
+        if constexpr (std::is_same_v<M, MoveFailed>) OnMoveFailed(from, m);
+      },
+      message);
+}
+
+// ---- Inputs ---------------------------------------------------------------------------------------------------------
+
+Cluster::Cluster(const ClusterOptions& options, TimeUs now) : state_(std::make_unique<State>(options, now)) {}
+Cluster::~Cluster() = default;
+
+void Cluster::OnTick(TimeUs now) {
+  State& s = *state_;
+  s.Advance(now);
+  if (s.left) {
+    if (!s.left_told && s.now - s.left_at > 300'000) {  // the others have had time to read it
+      s.left_told = true;
+      std::string text;
+      for (const auto& [model, why] : s.move_failures) text += (text.empty() ? "" : "; ") + model + ": " + why;
+      s.Act(Left{text.empty() ? text : "this node left, but its layers fit nowhere else: " + text});
+    }
+    return;
+  }
+  s.TickMembership();
+  s.TickHosting();
+  s.TickPlacing();
+  s.CheckLeaving();
+  if (std::exchange(s.members_changed, false)) s.Act(MembersChanged{});
+}
+
+void Cluster::OnMessage(TimeUs now, const NodeId& from, const ClusterMessage& message) {
+  State& s = *state_;
+  s.Advance(now);
+  if (s.left || s.IsSelf(from) || s.revoked.contains(from) || !s.links.contains(from)) return;
+  s.Handle(from, message);
+}
+
+void Cluster::OnLinkUp(TimeUs now, const NodeId& peer) {
+  State& s = *state_;
+  s.Advance(now);
+  if (s.left || s.IsSelf(peer)) return;
+  if (s.revoked.contains(peer)) return s.Act(Disconnect{peer, "it was thrown out of the cluster"});
+  if (s.links.size() >= kMembersMax && !s.links.contains(peer)) {
+    return s.Act(Disconnect{peer, "the cluster is full"});
+  }
+  s.links.erase(peer);
+  State::Link link(s.HeartbeatInterval());
+  link.heard = s.now;
+  link.heartbeat_due = s.now;
+  s.links.emplace(peer, std::move(link));
+  if (State::Member* member = s.Find(peer)) member->connect_wait = 0;
+  s.links_changed = true;
+  s.Tell(peer, Hello{s.Told(s.self()), s.Digest()});
+  s.members_changed = true;
+}
+
+void Cluster::OnLinkDown(TimeUs now, const NodeId& peer) {
+  State& s = *state_;
+  s.Advance(now);
+  if (s.links.erase(peer) == 0) return;
+  if (State::Member* member = s.Find(peer)) member->unlinked_since = s.now;
+  s.links_changed = true;
+  s.members_changed = true;
+}
+
+void Cluster::OnThroughput(TimeUs now, const NodeId& peer, std::uint64_t bytes_per_s) {
+  state_->Advance(now);
+  const auto link = state_->links.find(peer);
+  if (link == state_->links.end()) return;
+  link->second.bytes_per_s = bytes_per_s;
+  state_->links_changed = true;
+}
+
+void Cluster::OnStageReady(TimeUs now, const std::string& model, Epoch epoch, Status status) {
+  State& s = *state_;
+  s.Advance(now);
+  const auto found = s.locals.find({model, epoch});
+  if (found == s.locals.end()) return;
+  State::Local& local = found->second;
+  if (status.ok()) {
+    local.status = StageStatus::kReady;
+    return s.TellStage(local.record.decider, local);
+  }
+  const bool was_active = local.active;
+  local.status = was_active ? StageStatus::kLost : StageStatus::kFailed;
+  local.text = status.error().message.substr(0, kErrorTextBytesMax);
+  const State::Local gone = local;
+  s.DropLocal({model, epoch});
+  s.TellStage(was_active ? s.Decider() : gone.record.decider, gone);
+}
+
+void Cluster::OnDrained(TimeUs now, const std::string& model, Epoch epoch) {
+  state_->Advance(now);
+  const auto found = state_->locals.find({model, epoch});
+  if (found != state_->locals.end() && found->second.draining) state_->DropLocal({model, epoch});
+}
+
+void Cluster::SetSelfFacts(TimeUs now, MemberFacts facts) {
+  State& s = *state_;
+  s.Advance(now);
+  MemberFacts& mine = s.self().record.facts;
+  facts.leaving = s.leaving;
+  const std::uint64_t free = facts.device.memory_free_bytes, told = mine.device.memory_free_bytes;
+  const bool small = std::max(free, told) - std::min(free, told) < std::max(free, told) / 10;
+  if (small) facts.device.memory_free_bytes = told;
+  if (facts == mine) return;
+  mine = std::move(facts);
+  ++s.self().record.facts_version;
+  s.SpreadSelf(true, false);
+  s.members_changed = true;
+}
+
+Status Cluster::AddRevocation(TimeUs now, std::span<const std::uint8_t> bytes) {
+  state_->Advance(now);
+  return state_->TakeRevocation(bytes, true);
+}
+
+// ---- Wishes ---------------------------------------------------------------------------------------------------------
+
+std::uint64_t Cluster::RequestPlacement(TimeUs now, PlaceRequest request) {
+  State& s = *state_;
+  s.Advance(now);
+  const std::uint64_t id = ++s.last_wish;
+  State::Wish wish;
+  wish.ask = {id, false, std::move(request)};
+  wish.send_due = wish.reached = s.now;
+  wish.give_up = s.now + s.options.request_max_us;
+  s.wishes.emplace(id, std::move(wish));
+  s.DriveWish(id, s.wishes.at(id));
+  return id;
+}
+
+std::uint64_t Cluster::RequestUnplace(TimeUs now, const std::string& model) {
+  State& s = *state_;
+  s.Advance(now);
+  const std::uint64_t id = ++s.last_wish;
+  State::Wish wish;
+  wish.ask.id = id;
+  wish.ask.unplace = true;
+  wish.ask.request.model = model.substr(0, kModelNameBytesMax);
+  wish.send_due = wish.reached = s.now;
+  wish.give_up = s.now + s.options.request_max_us;
+  s.wishes.emplace(id, std::move(wish));
+  s.DriveWish(id, s.wishes.at(id));
+  return id;
+}
+
+void Cluster::Leave(TimeUs now) {
+  State& s = *state_;
+  s.Advance(now);
+  if (s.leaving) return;
+  s.leaving = true;
+  s.leave_since = s.now;
+  s.self().record.facts.leaving = true;
+  ++s.self().record.facts_version;
+  s.SpreadSelf(true, false);
+  s.CheckLeaving();
+}
+
+std::vector<Action> Cluster::TakeActions() { return std::exchange(state_->actions, {}); }
+
+// ---- Views ----------------------------------------------------------------------------------------------------------
+
+std::vector<MemberView> Cluster::members() const {
+  State& s = *state_;
+  std::vector<MemberView> views;
+  for (const auto& [id, member] : s.members) {
+    MemberView view;
+    view.record = s.Told(member);
+    view.self = s.IsSelf(id);
+    view.state = member.here() && member.suspect ? MemberState::kSuspect : member.record.state;
+    view.silence = member.suspect ? member.silence : Silence::kNone;
+    view.linked = s.links.contains(id);
+    view.silent_us = view.self ? 0 : s.now - member.heard;
+    view.lag_ms = view.self ? s.lag_ms : member.lag_ms;
+    if (view.self) {
+      views.insert(views.begin(), std::move(view));
+    } else {
+      views.push_back(std::move(view));
+    }
+  }
+  return views;
+}
+
+std::vector<LinkView> Cluster::links() const {
+  State& s = *state_;
+  std::vector<LinkView> views;
+  for (const auto& [id, member] : s.members) {
+    if (!member.here() || s.IsSelf(id)) continue;
+    for (const LinkFacts& link : member.record.links) {
+      if (s.IsHere(link.to)) views.push_back({id, link});
+    }
+  }
+  for (const auto& [id, link] : s.links) {
+    if (s.IsHere(id)) views.push_back({s.options.self, {id, link.rtt_us, link.bytes_per_s}});
+  }
+  return views;
+}
+
+std::vector<PlacementView> Cluster::placements() const {
+  std::vector<PlacementView> views;
+  for (const auto& [model, placed] : state_->placements) {
+    if (auto view = placement(model)) views.push_back(std::move(*view));
+  }
+  return views;
+}
+
+std::optional<PlacementView> Cluster::placement(const std::string& model) const {
+  const auto found = state_->placements.find(model);
+  if (found == state_->placements.end() || found->second.record.state != PlacementState::kLive) return std::nullopt;
+  PlacementView view;
+  view.record = found->second.record;
+  bool moves_only = false;
+  view.reason = state_->ProblemOf(found->second, &moves_only);
+  view.broken = !view.reason.empty() && !moves_only;
+  const auto care = state_->care.find(model);
+  if (!view.reason.empty() && care != state_->care.end() && !care->second.reason.empty()) {
+    view.reason += "; it cannot be placed anew: " + care->second.reason;
+  }
+  return view;
+}
+
+std::vector<PlacementRecord> Cluster::preparing() const {
+  std::vector<PlacementRecord> records;
+  for (const auto& [model, one] : state_->deciding) records.push_back(one.record);
+  return records;
+}
+
+NodeId Cluster::decider() const { return state_->Decider(); }
+const NodeId& Cluster::self() const { return state_->options.self; }
+std::uint64_t Cluster::incarnation() const { return state_->self().record.incarnation; }
+std::uint64_t Cluster::digest() const { return state_->Digest(); }
+
+bool Cluster::MayServe(const std::string& model, Epoch epoch) const {
+  const auto found = state_->locals.find({model, epoch});
+  return found != state_->locals.end() && found->second.status == StageStatus::kReady;
+}
+
+const ClusterCounters& Cluster::counters() const { return state_->counters; }
+
+}  // namespace shoal

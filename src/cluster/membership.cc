@@ -1,0 +1,447 @@
+// Who is here: heartbeats, silence, the question to the others, death; and how news spreads and is mended.
+#include <algorithm>
+#include <cmath>
+
+#include "cluster/state.h"
+
+namespace shoal {
+namespace {
+
+constexpr double kPhiSuspect = 8.0;
+constexpr DurationUs kUnlinkedSuspectUs = 1'000'000;
+constexpr DurationUs kRoundUs = 1'500'000;  // for the others' answers whether they hear a silent member
+constexpr int kRoundsToDeath = 2;
+constexpr std::size_t kAskedMax = 5;
+constexpr DurationUs kHeardElsewhereUs = 3'000'000;  // then they are asked again
+constexpr DurationUs kConnectWaitMinUs = 1'000'000, kConnectWaitMaxUs = 16'000'000;
+constexpr DurationUs kConnectSecondUs = 3'000'000;  // the higher id leaves the lower one that long
+constexpr DurationUs kSyncEveryUs = 1'000'000;      // with one peer
+constexpr std::size_t kMembersOfOneDelta = 8, kPlacementsOfOneDelta = 8, kRevocationsOfOneDelta = 256;
+constexpr DurationUs kRttMaxUs = 60'000'000;
+constexpr std::size_t kCalmMembers = 16;
+
+bool Notable(std::uint32_t before, std::uint32_t after) {
+  return std::max(before, after) > std::min(before, after) + std::max<std::uint32_t>(200, before / 4);
+}
+
+}  // namespace
+
+DurationUs Cluster::State::HeartbeatInterval() const {
+  const std::size_t here = std::max(HereCount(), links.size() + 1);
+  return options.heartbeat_us * static_cast<DurationUs>(std::max(kCalmMembers, here)) /
+         static_cast<DurationUs>(kCalmMembers);
+}
+
+void Cluster::State::TickMembership() {
+  for (auto& [id, link] : links) {
+    if (now >= link.heartbeat_due) SendHeartbeat(id, link);
+  }
+  std::vector<NodeId> ids;
+  for (const auto& [id, member] : members) ids.push_back(id);
+  for (const NodeId& id : ids) {
+    Member* member = Find(id);
+    if (member == nullptr || IsSelf(id)) continue;
+    if (!member->here()) {
+      if (now - member->state_since > options.tombstone_us) members.erase(id);
+      continue;
+    }
+    CheckSilence(id, *member);
+    if (member->here()) CheckConnect(id, *member);
+  }
+  ReportLinks();
+}
+
+void Cluster::State::SendHeartbeat(const NodeId& to, Link& link) {
+  const DurationUs interval = HeartbeatInterval();
+  // A little jitter, so that a cluster's heartbeats do not fall into step.
+  link.heartbeat_due = now + interval - static_cast<DurationUs>(rng.Below(static_cast<std::uint64_t>(interval) / 10));
+  Heartbeat heartbeat;
+  heartbeat.sequence = ++link.sequence;
+  heartbeat.interval_ms = static_cast<std::uint32_t>(interval / 1000);
+  heartbeat.incarnation = self().record.incarnation;
+  heartbeat.digest = Digest();
+  heartbeat.stamp_us = now;
+  heartbeat.echo_us = link.peer_stamp;
+  heartbeat.echo_held_us = static_cast<std::uint32_t>(std::clamp<DurationUs>(now - link.peer_stamp_at, 0, kRttMaxUs));
+  heartbeat.lag_ms = static_cast<std::uint16_t>(std::min<std::uint32_t>(lag_ms, 60'000));
+  Tell(to, heartbeat);
+}
+
+void Cluster::State::OnHello(const NodeId& from, const Hello& hello) {
+  if (hello.self.id != from || hello.self.state != MemberState::kAlive) return;
+  Merge({hello.self, true, false});
+  if (Member* member = Find(from)) {
+    // We hold it dead: it is told, and comes back under a higher incarnation.
+    if (!member->here()) return Tell(from, SyncDelta{{NewsOf(*member, false, false)}, {}, {}});
+    member->heard = now;
+    Revive(*member);
+  }
+  if (hello.digest != Digest()) SendSyncAsk(from, false);
+}
+
+void Cluster::State::OnHeartbeat(const NodeId& from, const Heartbeat& heartbeat) {
+  const auto found = links.find(from);
+  if (found == links.end()) return;
+  Link& link = found->second;
+  link.detector.SetInterval(std::clamp<DurationUs>(heartbeat.interval_ms, 50, 60'000) * 1000);
+  link.detector.Heard(now - link.heard);
+  link.heard = now;
+  link.peer_stamp = heartbeat.stamp_us;
+  link.peer_stamp_at = now;
+  if (heartbeat.echo_us > 0 && heartbeat.echo_us <= now) {
+    const DurationUs rtt = now - heartbeat.echo_us - heartbeat.echo_held_us;
+    if (rtt >= 0 && rtt < kRttMaxUs) {
+      const auto sample = static_cast<std::uint32_t>(std::max<DurationUs>(rtt, 1));
+      const std::uint32_t before = link.rtt_us;
+      link.rtt_us = before == 0 ? sample : static_cast<std::uint32_t>((7ULL * before + sample) / 8);
+      if (Notable(before, link.rtt_us)) links_changed = true;
+      if (before == 0) links_report_due = std::min(links_report_due, now + 500'000);
+    }
+  }
+  Member* member = Find(from);
+  if (member == nullptr) return SendSyncAsk(from, false);
+  if (!member->here() || heartbeat.incarnation < member->record.incarnation) {
+    if (now >= link.sync_after) {
+      link.sync_after = now + kSyncEveryUs;
+      Tell(from, SyncDelta{{NewsOf(*member, false, false)}, {}, {}});
+    }
+    return;
+  }
+  member->heard = now;
+  member->lag_ms = heartbeat.lag_ms;
+  Revive(*member);
+  if (link.prompt_left > 0 && link.rtt_us == 0) {  // the round trip should be known soon
+    --link.prompt_left;
+    SendHeartbeat(from, link);
+  }
+  link.mismatches = heartbeat.digest == Digest() ? 0 : link.mismatches + 1;
+  if (link.mismatches >= 2 && now >= link.sync_after) SendSyncAsk(from, false);
+}
+
+void Cluster::State::Revive(Member& member) {
+  member.rounds_silent = 0;
+  member.round_ends = 0;
+  if (!member.suspect) return;
+  member.suspect = false;
+  member.silence = Silence::kNone;
+  members_changed = true;
+}
+
+// ---- Silence --------------------------------------------------------------------------------------------------------
+
+void Cluster::State::CheckSilence(const NodeId& id, Member& member) {
+  const auto link = links.find(id);
+  if (!member.suspect) {
+    const bool silent = link != links.end() && link->second.detector.Phi(now - link->second.heard) >= kPhiSuspect;
+    const bool closed = link == links.end() && now - std::max(member.unlinked_since, member.heard) > kUnlinkedSuspectUs;
+    if (!silent && !closed) return;
+    member.suspect = true;
+    member.silence = silent ? Silence::kFrozen : Silence::kLinkClosed;
+    ++counters.suspicions;
+    members_changed = true;
+    member.rounds_silent = 0;
+    return StartRound(id, member);
+  }
+  if (now < member.round_ends) return;
+  if (member.heard_by_others) {  // alive, but not for us
+    member.rounds_silent = 0;
+    member.heard_by_others = false;
+    member.round_ends = now + kHeardElsewhereUs;
+    return StartRound(id, member);
+  }
+  if (++member.rounds_silent >= kRoundsToDeath) return DeclareDead(id, member);
+  StartRound(id, member);
+}
+
+void Cluster::State::StartRound(const NodeId& id, Member& member) {
+  ++member.round;
+  member.round_ends = std::max(member.round_ends, now + kRoundUs);
+  member.heard_by_others = false;
+  std::vector<NodeId> others;
+  for (const auto& [other, link] : links) {
+    const Member* known = Find(other);
+    if (other != id && known != nullptr && known->here() && !known->suspect) others.push_back(other);
+  }
+  for (std::size_t i = 0; i < kAskedMax && !others.empty(); ++i) {
+    const std::size_t pick = rng.Below(others.size());
+    Tell(others[pick], HearsAsk{id, member.round});
+    others.erase(others.begin() + static_cast<std::ptrdiff_t>(pick));
+  }
+}
+
+void Cluster::State::OnHears(const NodeId&, const HearsAnswer& answer) {
+  Member* member = Find(answer.subject);
+  if (member != nullptr && member->suspect && answer.round == member->round && answer.hears) {
+    member->heard_by_others = true;
+  }
+}
+
+void Cluster::State::DeclareDead(const NodeId& id, Member& member) {
+  ++counters.deaths_declared;
+  Act(Note{"node " + (member.record.facts.name.empty() ? ShortHex(id) : member.record.facts.name) +
+           " is gone: nobody hears it"});
+  member.record.state = MemberState::kDead;
+  member.state_since = now;
+  member.age_then_s = 0;
+  member.suspect = false;
+  members_changed = true;
+  const SyncDelta news{{NewsOf(member, false, false)}, {}, {}};
+  for (const auto& [other, link] : links) {
+    if (other != id) Tell(other, news);
+  }
+  if (links.contains(id)) Act(Disconnect{id, "it is silent"});
+}
+
+// Of two, the lower id dials at once, the other when that did not help.
+void Cluster::State::CheckConnect(const NodeId& id, Member& member) {
+  if (links.contains(id)) return;
+  if (member.connect_wait == 0) {
+    member.connect_wait = kConnectWaitMinUs;
+    member.connect_due = options.self < id ? now : now + kConnectSecondUs;
+  }
+  if (now < member.connect_due) return;
+  Act(Connect{id, member.record.facts.addresses});
+  member.connect_due = now + member.connect_wait;
+  member.connect_wait = std::min(kConnectWaitMaxUs, 2 * member.connect_wait);
+}
+
+void Cluster::State::ReportLinks() {
+  if (!links_changed || now < links_report_due) return;
+  links_changed = false;
+  const auto factor = static_cast<DurationUs>(std::max(kCalmMembers, HereCount()));
+  links_report_due = now + options.links_report_us * factor / static_cast<DurationUs>(kCalmMembers);
+  std::vector<LinkFacts> facts;
+  for (const auto& [id, link] : links) {
+    if (link.rtt_us > 0) facts.push_back({id, link.rtt_us, link.bytes_per_s});
+  }
+  if (facts == self().record.links) return;
+  self().record.links = std::move(facts);
+  ++self().record.links_version;
+  SpreadSelf(false, true);
+}
+
+// ---- News -----------------------------------------------------------------------------------------------------------
+
+MemberRecord Cluster::State::Told(const Member& member) const {
+  MemberRecord record = member.record;
+  if (!member.here()) {
+    record.state_age_s = member.age_then_s + static_cast<std::uint32_t>((now - member.state_since) / 1'000'000);
+  }
+  return record;
+}
+
+SyncDelta::Member Cluster::State::NewsOf(const Member& member, bool facts, bool links_too) const {
+  SyncDelta::Member news{Told(member), facts, links_too};
+  if (!facts) news.record.facts = {};
+  if (!links_too) news.record.links.clear();
+  return news;
+}
+
+void Cluster::State::SpreadSelf(bool facts, bool links_too) {
+  TellAll(SyncDelta{{NewsOf(self(), facts, links_too)}, {}, {}});
+}
+
+void Cluster::State::SendSyncAsk(const NodeId& to, bool is_answer) {
+  const auto link = links.find(to);
+  if (link == links.end() || (!is_answer && now < link->second.sync_after)) return;
+  link->second.sync_after = now + kSyncEveryUs;
+  link->second.mismatches = 0;
+  ++counters.syncs;
+  SyncAsk ask;
+  ask.is_answer = is_answer;
+  for (const auto& [id, member] : members) {
+    const MemberRecord& r = member.record;
+    ask.members.push_back({id, r.incarnation, r.nonce, r.state, r.facts_version, r.links_version});
+  }
+  for (const auto& [model, placed] : placements) ask.placements.push_back({HashOf(model), placed.record.epoch});
+  for (const auto& [hash, bytes] : revocations) ask.revocations.push_back(hash);
+  Tell(to, std::move(ask));
+}
+
+void Cluster::State::OnSyncAsk(const NodeId& from, const SyncAsk& ask) {
+  bool theirs_newer = false;
+  std::map<NodeId, const SyncAsk::Member*> told;
+  for (const SyncAsk::Member& one : ask.members) {
+    told[one.id] = &one;
+    const Member* mine = Find(one.id);
+    if (mine == nullptr) {
+      theirs_newer = theirs_newer || one.state == MemberState::kAlive;
+      continue;
+    }
+    const MemberRecord& r = mine->record;
+    const bool same = one.incarnation == r.incarnation && one.state == r.state;
+    theirs_newer = theirs_newer || Supersedes(one.incarnation, one.state, r.incarnation, r.state) ||
+                   (same && (one.facts_version > r.facts_version || one.links_version > r.links_version)) ||
+                   (IsSelf(one.id) && one.nonce != r.nonce && one.incarnation >= r.incarnation);
+  }
+  SyncDelta delta;
+  const auto flush = [&](bool all) {
+    if (delta.members.size() >= kMembersOfOneDelta || delta.placements.size() >= kPlacementsOfOneDelta ||
+        delta.revocations.size() >= kRevocationsOfOneDelta || all) {
+      if (!delta.members.empty() || !delta.placements.empty() || !delta.revocations.empty()) Tell(from, delta);
+      delta = {};
+    }
+  };
+  for (const auto& [id, member] : members) {
+    const MemberRecord& r = member.record;
+    const auto found = told.find(id);
+    if (found == told.end()) {
+      if (member.here()) delta.members.push_back(NewsOf(member, true, true));
+    } else {
+      const SyncAsk::Member& one = *found->second;
+      const bool restarted = r.boot() > one.incarnation >> 16;
+      const bool newer = Supersedes(r.incarnation, r.state, one.incarnation, one.state);
+      const bool facts = restarted || r.facts_version > one.facts_version;
+      const bool links_too = restarted || r.links_version > one.links_version;
+      if (newer || (r.boot() == one.incarnation >> 16 && (facts || links_too))) {
+        delta.members.push_back(NewsOf(member, facts, links_too));
+      }
+    }
+    flush(false);
+  }
+  std::map<std::uint64_t, Epoch> epochs;
+  for (const SyncAsk::Placement& one : ask.placements) epochs[one.model_hash] = one.epoch;
+  for (const auto& [model, placed] : placements) {
+    const auto found = epochs.find(HashOf(model));
+    if (found == epochs.end() || found->second < placed.record.epoch) delta.placements.push_back(placed.record);
+    if (found != epochs.end()) {
+      theirs_newer = theirs_newer || found->second > placed.record.epoch;
+      epochs.erase(found);
+    }
+    flush(false);
+  }
+  theirs_newer = theirs_newer || !epochs.empty();
+  std::set<std::uint64_t> known(ask.revocations.begin(), ask.revocations.end());
+  for (const auto& [hash, bytes] : revocations) {
+    if (known.erase(hash) == 0) delta.revocations.push_back(bytes);
+    flush(false);
+  }
+  flush(true);
+  if ((theirs_newer || !known.empty()) && !ask.is_answer) SendSyncAsk(from, true);
+}
+
+void Cluster::State::OnSyncDelta(const NodeId&, const SyncDelta& delta) {
+  for (const std::vector<std::uint8_t>& bytes : delta.revocations) (void)TakeRevocation(bytes, true);
+  for (const SyncDelta::Member& news : delta.members) {
+    if (Merge(news)) members_changed = true;
+  }
+  for (const PlacementRecord& record : delta.placements) Adopt(record, false);
+}
+
+bool Cluster::State::MakeRoomForMember() {
+  if (members.size() < kMembersMax) return true;
+  auto oldest = members.end();
+  for (auto it = members.begin(); it != members.end(); ++it) {
+    if (it->second.here()) continue;
+    if (oldest == members.end() || it->second.state_since < oldest->second.state_since) oldest = it;
+  }
+  if (oldest == members.end()) return false;
+  members.erase(oldest);
+  return true;
+}
+
+// True when something is new.
+bool Cluster::State::Merge(const SyncDelta::Member& news) {
+  const MemberRecord& told = news.record;
+  if (told.id.IsZero() || told.state == MemberState::kSuspect || revoked.contains(told.id)) return false;
+  if (IsSelf(told.id)) {
+    MergeSelf(told);
+    return false;
+  }
+  Member* member = Find(told.id);
+  if (member == nullptr) {
+    // Of one that is unknown and gone nothing needs to be known; of one that is here, its facts come first.
+    if (told.state != MemberState::kAlive || !news.has_facts || !MakeRoomForMember()) return false;
+    Member fresh;
+    fresh.record = told;
+    if (!news.has_links) fresh.record.links.clear();
+    fresh.heard = fresh.unlinked_since = now;
+    members.emplace(told.id, std::move(fresh));
+    return true;
+  }
+  MemberRecord& mine = member->record;
+  bool changed = false;
+  const bool restarted = told.boot() > mine.boot();
+  if (Supersedes(told.incarnation, told.state, mine.incarnation, mine.state)) {
+    const bool was_here = member->here();
+    mine.incarnation = told.incarnation;
+    mine.nonce = told.nonce;
+    mine.state = told.state;
+    changed = true;
+    if (!member->here()) {
+      member->state_since = now;
+      member->age_then_s = told.state_age_s;
+      member->suspect = false;
+      if (links.contains(told.id))
+        Act(Disconnect{told.id, std::string("it is ") + std::string(MemberStateName(told.state))});
+    } else if (!was_here) {
+      member->heard = member->unlinked_since = now;
+      member->connect_wait = 0;
+    }
+    if (restarted) mine.facts_version = mine.links_version = 0;
+  }
+  if (told.boot() != mine.boot()) return changed;
+  if (news.has_facts && told.facts_version > mine.facts_version) {
+    mine.facts = told.facts;
+    mine.facts_version = told.facts_version;
+    changed = true;
+  }
+  if (news.has_links && told.links_version > mine.links_version) {
+    mine.links = told.links;
+    mine.links_version = told.links_version;
+    changed = true;
+  }
+  return changed;
+}
+
+// Others say of us what is not so: we are here, or there was a start of ours that we do not remember.
+void Cluster::State::MergeSelf(const MemberRecord& told) {
+  const MemberRecord& mine = self().record;
+  const bool accused = told.state != MemberState::kAlive && told.incarnation >= mine.incarnation;
+  const bool other_start = told.incarnation > mine.incarnation ||
+                           (told.incarnation == mine.incarnation && told.nonce != mine.nonce && told.nonce != 0);
+  if (accused || other_start) Refute(told.incarnation);
+}
+
+void Cluster::State::Refute(std::uint64_t at_least) {
+  if (left) return;
+  ++counters.refutations;
+  MemberRecord& mine = self().record;
+  const std::uint64_t boot = std::max(at_least >> 16, mine.boot());
+  // A start that we do not remember had other stages: ours is a later one.
+  mine.incarnation = boot > mine.boot() ? (boot + 1) << 16 : std::max(at_least, mine.incarnation) + 1;
+  ++mine.facts_version;
+  ++mine.links_version;
+  SpreadSelf(true, true);
+  members_changed = true;
+}
+
+Status Cluster::State::TakeRevocation(std::span<const std::uint8_t> bytes, bool spread) {
+  if (bytes.size() > kClusterRevocationBytesMax || !options.verify_revocation) {
+    return Error{ErrorCode::kInvalidArgument, "not a revocation of this cluster"};
+  }
+  const std::uint64_t hash = HashOf(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+  if (revocations.contains(hash)) return {};
+  if (revocations.size() >= kClusterRevocationsMax) return Error{ErrorCode::kOverloaded, "too many revocations"};
+  const std::optional<NodeId> subject = options.verify_revocation(bytes);
+  if (!subject) return Error{ErrorCode::kInvalidArgument, "not a revocation of this cluster"};
+  revocations.emplace(hash, std::vector<std::uint8_t>(bytes.begin(), bytes.end()));
+  revoked.insert(*subject);
+  Act(Revoked{*subject, {bytes.begin(), bytes.end()}});
+  if (spread) TellAll(SyncDelta{{}, {}, {{bytes.begin(), bytes.end()}}});
+  if (IsSelf(*subject)) {
+    left = left_told = true;
+    Act(Left{"this node was thrown out of the cluster"});
+    return {};
+  }
+  if (links.contains(*subject)) Act(Disconnect{*subject, "it was thrown out of the cluster"});
+  if (Member* member = Find(*subject); member != nullptr && member->here()) {
+    member->record.state = MemberState::kLeft;
+    member->state_since = now;
+    member->suspect = false;
+  }
+  members_changed = true;
+  return {};
+}
+
+}  // namespace shoal

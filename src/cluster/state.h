@@ -1,0 +1,201 @@
+// What Cluster keeps, and the parts that its files share: membership.cc (links, silence, news), placing.cc (the
+// decider's side), hosting.cc (the stages here). Internal to cluster/.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cluster/cluster.h"
+#include "cluster/detector.h"
+#include "runtime/rng.h"
+
+namespace shoal {
+
+struct Cluster::State {
+  State(const ClusterOptions& given, TimeUs start);
+
+  struct Member {
+    MemberRecord record;
+    TimeUs state_since = 0;  // of a dead or left one, with what its age was then
+    std::uint32_t age_then_s = 0;
+    bool suspect = false;
+    Silence silence = Silence::kNone;
+    TimeUs heard = 0;
+    TimeUs unlinked_since = 0;
+    std::uint32_t lag_ms = 0;
+    // The question to others whether they hear it.
+    std::uint32_t round = 0;
+    int rounds_silent = 0;
+    TimeUs round_ends = 0;
+    bool heard_by_others = false;
+    // Connecting.
+    TimeUs connect_due = 0;
+    DurationUs connect_wait = 0;
+
+    bool here() const { return record.state == MemberState::kAlive; }
+  };
+  struct Link {
+    explicit Link(DurationUs interval) : detector(interval) {}
+    Detector detector;
+    TimeUs heard = 0;
+    std::uint32_t sequence = 0;
+    TimeUs heartbeat_due = 0;
+    std::int64_t peer_stamp = 0;
+    TimeUs peer_stamp_at = 0;
+    std::uint32_t rtt_us = 0;
+    std::uint64_t bytes_per_s = 0;
+    int prompt_left = 3;  // heartbeats answered at once, until the round trip is known
+    int mismatches = 0;   // heartbeats in a row with another digest
+    TimeUs sync_after = 0;
+  };
+  // A stage on this node.
+  struct Local {
+    PlacementRecord record;
+    std::int32_t index = 0;
+    StageStatus status = StageStatus::kLoading;
+    std::string text;
+    bool active = false, draining = false;
+    TimeUs prepared = 0;  // when Prepare came last
+    TimeUs drain_since = 0, drain_ask_due = 0;
+  };
+  struct Asker {
+    NodeId node;
+    std::uint64_t id = 0;
+    auto operator<=>(const Asker&) const = default;
+  };
+  // A placement that this node decides.
+  struct Deciding {
+    PlacementRecord record;
+    std::vector<StageStatus> stages;
+    std::vector<Asker> askers;
+    bool automatic = false;  // replaces one that is broken or moves away from a leaving node
+    int attempts = 1;
+    TimeUs prepare_due = 0, give_up = 0;
+  };
+  // Of a placement that needs another one, at the decider.
+  struct Care {
+    TimeUs next_try = 0;
+    DurationUs wait = 0;
+    std::string reason;  // why it cannot be replaced
+  };
+  struct Wish {
+    PlaceAsk ask;
+    TimeUs send_due = 0, give_up = 0, reached = 0;
+    NodeId sent_to;
+  };
+  struct Placed {
+    PlacementRecord record;
+    TimeUs since = 0;
+    bool lost = false;  // a stage said that it is not there
+    TimeUs lost_said = 0;
+  };
+  using StageKey = std::pair<std::string, Epoch>;
+
+  // --- cluster.cc
+  void Advance(TimeUs clock);
+  void Tell(const NodeId& to, ClusterMessage message);  // to oneself: handled at once
+  void TellAll(const ClusterMessage& message);
+  template <typename A>
+  void Act(A action) {
+    actions.emplace_back(std::move(action));
+  }
+  Member& self() { return members.at(options.self); }
+  Member* Find(const NodeId& id);
+  bool IsHere(const NodeId& id) const;
+  bool IsSelf(const NodeId& id) const { return id == options.self; }
+  std::size_t HereCount() const;
+  NodeId Decider() const;
+  std::uint64_t Digest() const;
+  void Handle(const NodeId& from, const ClusterMessage& message);
+
+  // --- membership.cc
+  DurationUs HeartbeatInterval() const;
+  void TickMembership();
+  void SendHeartbeat(const NodeId& to, Link& link);
+  void OnHello(const NodeId& from, const Hello& hello);
+  void OnHeartbeat(const NodeId& from, const Heartbeat& heartbeat);
+  void OnSyncAsk(const NodeId& from, const SyncAsk& ask);
+  void OnSyncDelta(const NodeId& from, const SyncDelta& delta);
+  void OnHears(const NodeId& from, const HearsAnswer& answer);
+  bool Merge(const SyncDelta::Member& news);
+  void MergeSelf(const MemberRecord& told);
+  void Refute(std::uint64_t at_least);
+  bool MakeRoomForMember();
+  void SendSyncAsk(const NodeId& to, bool is_answer);
+  MemberRecord Told(const Member& member) const;  // with its age of now
+  SyncDelta::Member NewsOf(const Member& member, bool facts, bool links_too) const;
+  void SpreadSelf(bool facts, bool links_too);
+  void CheckSilence(const NodeId& id, Member& member);
+  void StartRound(const NodeId& id, Member& member);
+  void DeclareDead(const NodeId& id, Member& member);
+  void CheckConnect(const NodeId& id, Member& member);
+  void ReportLinks();
+  void Revive(Member& member);
+  Status TakeRevocation(std::span<const std::uint8_t> bytes, bool spread);
+
+  // --- placing.cc
+  void TickPlacing();
+  void OnPlaceAsk(const NodeId& from, const PlaceAsk& ask);
+  void OnPlaceAnswer(const NodeId& from, const PlaceAnswer& answer);
+  void OnStageNews(const NodeId& from, const StageNews& news);
+  void AnswerAsker(const Asker& asker, const Status& status, Epoch epoch);
+  void DriveWish(std::uint64_t id, Wish& wish);
+  void EndWish(std::uint64_t id, const Status& status, Epoch epoch);
+  Result<PlacementRecord> Build(const PlaceRequest& request, bool relax);
+  void StartDeciding(PlacementRecord record, std::vector<Asker> askers, bool automatic, int attempts);
+  void SendPrepare(Deciding& deciding);
+  void GiveUp(const std::string& model, const Status& why);
+  void Commit(const std::string& model);
+  Epoch NewEpoch();
+  void CareForPlacements();
+  std::string ProblemOf(const Placed& placed, bool* moves_only) const;
+  std::uint64_t MemoryTaken(const NodeId& node, const std::string& but_model) const;
+
+  // --- hosting.cc
+  void TickHosting();
+  void OnPrepare(const NodeId& from, const Prepare& prepare);
+  void OnAbort(const NodeId& from, const Abort& abort);
+  void OnDrainAsk(const NodeId& from, const DrainAsk& ask);
+  void OnDrainAnswer(const NodeId& from, const DrainAnswer& answer);
+  void OnMoveFailed(const NodeId& from, const MoveFailed& failed);
+  void Adopt(const PlacementRecord& record, bool spread);
+  void Supersede(Local& local);
+  void DropLocal(const StageKey& key);
+  void TellStage(const NodeId& to, const Local& local);
+  void CheckLeaving();
+
+  const ClusterOptions options;
+  Rng rng;
+  TimeUs now = 0;         // our own time: never jumps
+  TimeUs clock_last = 0;  // the caller's
+  std::vector<Action> actions;
+  ClusterCounters counters;
+
+  std::map<NodeId, Member> members;
+  std::map<NodeId, Link> links;
+  std::set<NodeId> revoked;
+  std::map<std::uint64_t, std::vector<std::uint8_t>> revocations;
+  TimeUs links_report_due = 0;
+  bool links_changed = false;
+  std::uint32_t lag_ms = 0;
+  bool members_changed = false;
+
+  std::map<std::string, Placed> placements;
+  std::map<StageKey, Local> locals;
+  std::map<std::string, Deciding> deciding;
+  std::map<std::string, Care> care;
+  std::map<Asker, PlaceAnswer> answered;  // lately
+  std::map<std::uint64_t, Wish> wishes;
+  std::uint64_t last_wish = 0;
+  std::uint32_t round_max = 0;
+
+  bool leaving = false, left = false, left_told = false;
+  TimeUs leave_since = 0, left_at = 0;
+  std::map<std::string, std::string> move_failures;  // model -> why, while leaving
+};
+
+}  // namespace shoal

@@ -1,0 +1,698 @@
+// Wires the modules of a node: inputs of the cluster come from Peers and StageHost, its actions go back to them.
+//
+// All of it on one loop; the API's and the terminal's threads ask by posting to it, or read the PlacementTable.
+#include "node/cluster_node.h"
+
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <ctime>
+#include <future>
+#include <map>
+#include <optional>
+#include <thread>
+#include <utility>
+#include <variant>
+
+#include "base/log.h"
+#include "cluster/cluster.h"
+#include "engine/available_memory.h"
+#include "identity/home.h"
+#include "identity/instance.h"
+#include "identity/invite.h"
+#include "node/blocking_tasks.h"
+#include "node/cluster_backend.h"
+#include "node/cluster_views.h"
+#include "node/generation_stream.h"
+#include "node/joining.h"
+#include "node/model_library.h"
+#include "node/peers.h"
+#include "node/pipe_rendezvous.h"
+#include "node/stage_host.h"
+#include "runtime/rng.h"
+#include "wire/stream_messages.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::size_t kTasksMax = 1024;
+constexpr DurationUs kTickUs = 100'000;
+constexpr DurationUs kFactsUs = 5'000'000;       // how often memory and model folders are looked at
+constexpr DurationUs kPeersFileUs = 20'000'000;  // how often addresses are kept
+constexpr std::uint32_t kStreamOpenMs = 3'000;
+constexpr std::chrono::seconds kPlaceMax{300};
+constexpr std::chrono::seconds kLeaveMax{150};
+constexpr std::uint32_t kJoinMs = 30'000;
+constexpr double kMemoryShare = 0.8;  // of what is free at the start: the rest is the system's
+
+std::int64_t UnixS() { return static_cast<std::int64_t>(std::time(nullptr)); }
+
+std::string HostName() {
+  char name[256] = {};
+  return ::gethostname(name, sizeof name - 1) == 0 && name[0] != 0 ? name : "node";
+}
+
+DeviceFacts MeasureDevice(std::uint64_t memory_bytes_max) {
+  DeviceFacts facts;
+  utsname system{};
+  if (::uname(&system) == 0) {
+    facts.os = system.sysname;
+    facts.arch = system.machine;
+    std::transform(facts.os.begin(), facts.os.end(), facts.os.begin(),
+                   [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  }
+  facts.cores = static_cast<std::int32_t>(std::max(1U, std::thread::hardware_concurrency()));
+  facts.memory_bytes =
+      static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  facts.memory_free_bytes = AvailableMemory().value_or(facts.memory_bytes / 2);
+  facts.memory_budget_bytes =
+      memory_bytes_max > 0 ? memory_bytes_max
+                           : static_cast<std::uint64_t>(static_cast<double>(facts.memory_free_bytes) * kMemoryShare);
+  facts.speed = facts.cores;
+  return facts;
+}
+
+std::vector<std::string> ModelFolders(const ClusterNodeOptions& options) {
+  std::vector<std::string> folders = options.model_dirs;
+  folders.push_back(options.home + "/models");
+  return folders;
+}
+
+class RealClusterNode final : public ClusterNode, public std::enable_shared_from_this<RealClusterNode> {
+ public:
+  RealClusterNode(ClusterNodeOptions options, std::unique_ptr<Home> home, InstanceNumber instance)
+      : options_(std::move(options)),
+        home_(std::move(home)),
+        instance_(instance),
+        library_(ModelFolders(options_)),
+        tasks_(kTasksMax),
+        host_(loop_, library_, tasks_, pipes_, HostOptions()) {}
+  ~RealClusterNode() override { Stop(); }
+  RealClusterNode(const RealClusterNode&) = delete;
+  RealClusterNode& operator=(const RealClusterNode&) = delete;
+
+  Status Begin();
+
+  // ClusterNode
+  void SetApiUrl(const std::string& url) override;
+  bool Ended() const override { return ended_; }
+  void Stop() override;
+
+  // Service
+  std::vector<ModelCard> models() override;
+  std::shared_ptr<Backend> Find(const std::string& name) override;
+  bool healthy() const override { return !stopping_; }
+  MetricsRegistry& metrics() override { return metrics_; }
+  void RefreshMetrics() override;
+
+  // ControlService
+  ClusterStatus cluster_status() override;
+  Result<InviteStatus> Invite() override;
+  Result<PlacementStatus> Place(const PlaceCommand& command) override;
+  Status Unplace(const std::string& model) override;
+  Status Leave() override;
+  Status Revoke(const std::string& node) override;
+
+ private:
+  using Answer = Result<Epoch>;
+
+  StageHostOptions HostOptions();
+  Status StartCluster();
+  PeersOptions MakePeersOptions() const;
+  PeersHandlers MakePeersHandlers();
+  TimeUs Now() const { return loop_.clock().Now(); }
+
+  // Runs `call` on the loop and gives its result; nothing once the loop has stopped.
+  template <typename F>
+  auto OnLoop(F call) -> std::optional<decltype(call())> {
+    auto promise = std::make_shared<std::promise<decltype(call())>>();
+    auto future = promise->get_future();
+    loop_.Post([promise, call = std::move(call)]() mutable { promise->set_value(call()); });
+    promise.reset();
+    try {
+      return future.get();
+    } catch (const std::future_error&) { return std::nullopt; }
+  }
+
+  // Loop.
+  void Tick();
+  void RefreshFacts();
+  void Obey();
+  void Do(const Send& send) { peers_->Send(send.to, send.message); }
+  void Do(const Connect& connect) { peers_->Connect(connect.node, connect.addresses, Now()); }
+  void Do(const Disconnect& disconnect);
+  void Do(const LoadStage& load) { host_.Load(load.placement, load.index); }
+  void Do(const Activate& activate);
+  void Do(const Drain& drain) { host_.Drain(drain.placement, drain.index); }
+  void Do(const UnloadStage& unload) { host_.Unload(unload.model, unload.epoch); }
+  void Do(const RequestDone& done);
+  void Do(const Revoked& revoked);
+  void Do(const MembersChanged&);
+  void Do(const PlacementsChanged&) { placements_.Set(cluster_->placements()); }
+  void Do(const Left& left);
+  void Do(const Note& note) { Log(LogLevel::kInfo, "cluster", note.text); }
+  void OnStream(const NodeId& peer, const std::string& protocol, int fd);
+  void OnInvite(const NetworkEvent& event);
+  void OnClone(const std::string& why);
+  Result<InviteStatus> InviteNow();
+  void ShowInvites();
+  void KeepPeers();
+
+  // Tasks.
+  void ServePipe(const NodeId& peer, int fd);
+  Result<std::unique_ptr<GenerationHandle>> StartAt(const PlacementRecord& placement, GenerateOptions options);
+  Answer Wait(std::optional<std::shared_ptr<std::promise<Answer>>> asked, std::chrono::seconds limit);
+
+  const ClusterNodeOptions options_;
+  const std::unique_ptr<Home> home_;
+  const InstanceNumber instance_;
+  MetricsRegistry metrics_;
+  RealLoop loop_;
+  ModelLibrary library_;
+  PipeRendezvous pipes_;
+  BlockingTasks tasks_;
+  StageHost host_;
+  std::unique_ptr<Peers> peers_;
+  PlacementTable placements_;
+
+  // Loop only.
+  std::unique_ptr<Cluster> cluster_;
+  MemberFacts facts_;
+  bool obeying_ = false;
+  TimeUs facts_due_ = 0, peers_file_due_ = 0;
+  bool scanning_ = false;
+  std::map<std::uint64_t, std::shared_ptr<std::promise<Answer>>> requests_;
+  std::vector<std::shared_ptr<std::promise<Answer>>> leaving_;
+  std::map<std::uint64_t, InviteSecret> invites_;
+  std::string peers_file_;
+
+  std::mutex backends_mutex_;
+  std::map<std::string, std::pair<std::uint64_t, std::shared_ptr<Backend>>> backends_;  // by model: fingerprint
+
+  std::atomic<bool> stopping_{false}, ended_{false};
+  std::once_flag stopped_;
+};
+
+// ---- Start and end --------------------------------------------------------------------------------------------------
+
+StageHostOptions RealClusterNode::HostOptions() {
+  StageHostOptions options;
+  options.self = home_->id();
+  options.memory_bytes_max = options_.memory_bytes_max;
+  options.threads = options_.threads;
+  options.open_pipe = [this](const NodeId& peer) -> Result<StreamLink> {
+    SHOAL_ASSIGN_OR_RETURN(const int fd, peers_->OpenStream(peer, kPipeProtocol, kStreamOpenMs));
+    return MakeStreamLink(fd, kFrameBytesMax);
+  };
+  options.on_ready = [this](const std::string& model, Epoch epoch, Status status) {
+    cluster_->OnStageReady(Now(), model, epoch, std::move(status));
+    Obey();
+  };
+  options.on_drained = [this](const std::string& model, Epoch epoch) {
+    cluster_->OnDrained(Now(), model, epoch);
+    Obey();
+  };
+  return options;
+}
+
+PeersOptions RealClusterNode::MakePeersOptions() const {
+  const Membership& membership = *home_->membership();
+  PeersOptions options;
+  options.self = home_->id();
+  options.listen = options_.listen;
+  options.port = options_.net_port;
+  options.given = options_.peers;
+  options.network.seed.assign(home_->node_key().seed().begin(), home_->node_key().seed().end());
+  options.network.cluster = membership.cluster();
+  options.network.certificate = membership.certificate.encoded;
+  options.network.instance = instance_;
+  options.network.mdns = options_.mdns;
+  options.beacon.self = home_->id();
+  options.beacon.instance = instance_;
+  options.beacon.beacon_port = options_.net_port;
+  options.beacon.cluster_secret = membership.cluster_secret;
+  return options;
+}
+
+PeersHandlers RealClusterNode::MakePeersHandlers() {
+  PeersHandlers handlers;
+  handlers.on_link_up = [this](const NodeId& peer) {
+    if (!cluster_) return;
+    cluster_->OnLinkUp(Now(), peer);
+    Obey();
+  };
+  handlers.on_link_down = [this](const NodeId& peer) {
+    if (!cluster_) return;
+    cluster_->OnLinkDown(Now(), peer);
+    Obey();
+  };
+  handlers.on_message = [this](const NodeId& peer, const ClusterMessage& message) {
+    if (!cluster_) return;
+    cluster_->OnMessage(Now(), peer, message);
+    Obey();
+  };
+  handlers.on_stream = [this](const NodeId& peer, const std::string& protocol, int fd) {
+    OnStream(peer, protocol, fd);
+  };
+  handlers.on_invite = [this](const NetworkEvent& event) { OnInvite(event); };
+  handlers.on_clone = [this](const std::string& why) { OnClone(why); };
+  handlers.on_addresses = [this] { facts_due_ = 0; };
+  return handlers;
+}
+
+Status RealClusterNode::Begin() {
+  library_.Scan();
+  SHOAL_ASSIGN_OR_RETURN(peers_, Peers::Start(loop_, tasks_, MakePeersOptions(), MakePeersHandlers()));
+  const std::optional<Status> started = OnLoop([this] { return StartCluster(); });
+  return started ? *started : Status(Error{ErrorCode::kInternal, "the loop has stopped"});
+}
+
+Status RealClusterNode::StartCluster() {
+  SHOAL_ASSIGN_OR_RETURN(const std::uint64_t boot, home_->NextIncarnation(0));
+  const NodeId cluster_id = home_->membership()->cluster();
+  facts_.name = options_.name;
+  facts_.owner = home_->membership()->is_owner();
+  facts_.device = MeasureDevice(options_.memory_bytes_max);
+  facts_.addresses = peers_->own_addresses();
+  if (facts_.addresses.size() > kAddressesMax) facts_.addresses.resize(kAddressesMax);
+  facts_.models = HoldingsOf(library_.models());
+  ClusterOptions options;
+  options.self = home_->id();
+  options.boot = boot;
+  options.seed = RandomSeed();
+  options.facts = facts_;
+  options.verify_revocation = [cluster_id](std::span<const std::uint8_t> bytes) -> std::optional<NodeId> {
+    const Result<Revocation> revocation = ParseRevocation(bytes, cluster_id);
+    return revocation.ok() ? std::optional<NodeId>(revocation->member) : std::nullopt;
+  };
+  cluster_ = std::make_unique<Cluster>(options, Now());
+  for (const Revocation& revocation : home_->revocations()) {
+    (void)peers_->network().Revoke(revocation.encoded);
+    (void)cluster_->AddRevocation(Now(), revocation.encoded);
+  }
+  if (const Result<std::string> peers = home_->LoadPeers(); peers.ok() && !peers->empty()) {
+    const Status added = peers_->book().AddJson(*peers, Now());
+    if (!added.ok()) Log(LogLevel::kWarning, "network", "peers.json is left out: " + added.error().message);
+  }
+  facts_due_ = Now() + kFactsUs;
+  peers_file_due_ = Now() + kPeersFileUs;
+  Obey();
+  Tick();
+  return {};
+}
+
+void RealClusterNode::Stop() {
+  std::call_once(stopped_, [this] {
+    stopping_ = true;
+    OnLoop([this] {
+      if (peers_ && !ended_) KeepPeers();
+      for (const auto& [id, promise] : requests_) {
+        promise->set_value(Error{ErrorCode::kUnavailable, "this node is stopping"});
+      }
+      requests_.clear();
+      return 0;
+    });
+    pipes_.Close();
+    host_.Stop();
+    if (peers_) peers_->Stop();
+    tasks_.Join();
+    loop_.Stop();
+  });
+}
+
+// ---- The loop -------------------------------------------------------------------------------------------------------
+
+void RealClusterNode::Tick() {
+  if (stopping_) return;
+  cluster_->OnTick(Now());
+  Obey();
+  peers_->Tick(Now());
+  if (Now() >= facts_due_) RefreshFacts();
+  if (Now() >= peers_file_due_) KeepPeers();
+  loop_.After(kTickUs, [this] { Tick(); });
+}
+
+// Looks at the disk in a task: a slow card must not silence this node.
+void RealClusterNode::RefreshFacts() {
+  facts_due_ = Now() + kFactsUs;
+  if (scanning_) return;
+  scanning_ = tasks_.Run([this] {
+    library_.Scan();
+    std::vector<ModelHolding> models = HoldingsOf(library_.models());
+    const std::optional<std::uint64_t> free = AvailableMemory();
+    loop_.Post([this, models = std::move(models), free]() mutable {
+      scanning_ = false;
+      if (ended_ || stopping_) return;
+      facts_.models = std::move(models);
+      facts_.addresses = peers_->own_addresses();
+      if (facts_.addresses.size() > kAddressesMax) facts_.addresses.resize(kAddressesMax);
+      if (free) facts_.device.memory_free_bytes = *free;
+      cluster_->SetSelfFacts(Now(), facts_);
+      Obey();
+    });
+  });
+}
+
+void RealClusterNode::KeepPeers() {
+  peers_file_due_ = Now() + kPeersFileUs;
+  std::string text = peers_->book().ToJson();
+  if (text == peers_file_) return;
+  const Status stored = home_->StorePeers(text);
+  if (!stored.ok()) Log(LogLevel::kWarning, "network", stored.error().message);
+  peers_file_ = std::move(text);
+}
+
+void RealClusterNode::Obey() {
+  if (obeying_ || !cluster_) return;
+  obeying_ = true;
+  for (;;) {
+    const std::vector<Action> actions = cluster_->TakeActions();
+    if (actions.empty()) break;
+    for (const Action& action : actions) {
+      std::visit([this](const auto& one) { Do(one); }, action);
+    }
+  }
+  obeying_ = false;
+}
+
+void RealClusterNode::Do(const Disconnect& disconnect) {
+  Log(LogLevel::kInfo, "cluster", "node " + ShortHex(disconnect.node) + " is disconnected: " + disconnect.reason);
+  peers_->Disconnect(disconnect.node);
+}
+
+void RealClusterNode::Do(const Activate& activate) {
+  placements_.Set(cluster_->placements());
+  if (activate.index >= 0) host_.Activate(activate.placement, activate.index);
+}
+
+void RealClusterNode::Do(const RequestDone& done) {
+  const auto found = requests_.find(done.id);
+  if (found == requests_.end()) return;
+  found->second->set_value(done.status.ok() ? Answer(done.epoch) : Answer(done.status.error()));
+  requests_.erase(found);
+}
+
+void RealClusterNode::Do(const Revoked& revoked) {
+  const Result<Revocation> parsed = ParseRevocation(revoked.bytes, home_->membership()->cluster());
+  if (!parsed.ok()) return;
+  const Result<bool> stored = home_->AddRevocation(*parsed);
+  if (!stored.ok()) Log(LogLevel::kError, "cluster", "a revocation cannot be kept: " + stored.error().message);
+  (void)peers_->network().Revoke(revoked.bytes);
+  peers_->Forget(revoked.subject);
+}
+
+void RealClusterNode::Do(const MembersChanged&) {
+  for (const MemberView& member : cluster_->members()) {
+    if (member.self || member.state == MemberState::kLeft || member.state == MemberState::kDead) continue;
+    peers_->LearnGossip(member.record.id, member.record.facts.addresses, Now());
+  }
+}
+
+void RealClusterNode::Do(const Left& left) {
+  if (!left.text.empty()) Log(LogLevel::kWarning, "cluster", left.text);
+  const Status forgotten = home_->ForgetCluster();
+  if (!forgotten.ok()) Log(LogLevel::kError, "cluster", forgotten.error().message);
+  for (const auto& promise : leaving_) promise->set_value(Epoch{0});
+  leaving_.clear();
+  ended_ = true;
+}
+
+void RealClusterNode::OnClone(const std::string& why) {
+  if (ended_) return;
+  const Status replaced = home_->ReplaceNodeKey(UnixS());
+  Log(LogLevel::kError, "cluster",
+      why + ": SHOAL_HOME was copied. " +
+          (replaced.ok() ? "This node took a new key and ends; start it again" +
+                               std::string(home_->membership() ? "" : ", and join with a new invite")
+                         : replaced.error().message));
+  ended_ = true;
+}
+
+void RealClusterNode::OnStream(const NodeId& peer, const std::string& protocol, int fd) {
+  bool started = false;
+  if (protocol == kPipeProtocol) started = tasks_.Run([this, peer, fd] { ServePipe(peer, fd); });
+  if (protocol == kGenerateProtocol) {
+    started = tasks_.Run([this, fd] {
+      StreamLink link = MakeStreamLink(fd, kFrameBytesMax);
+      ServeGeneration({std::move(link.sender), std::move(link.receiver)},
+                      [this](Epoch epoch, const std::string& model, GenerateOptions options) {
+                        return host_.Generate(model, epoch, std::move(options));
+                      });
+    });
+  }
+  if (!started) ::close(fd);
+}
+
+void RealClusterNode::ServePipe(const NodeId& peer, int fd) {
+  StreamLink link = MakeStreamLink(fd, kFrameBytesMax);
+  const std::optional<FrameBytes> first = link.receiver->Receive();
+  if (!first) return;
+  const Result<PipeHelloFrame> hello = DecodePipeHello(*first);
+  if (!hello.ok()) return Log(LogLevel::kWarning, "network", "a stream is refused: " + hello.error().message);
+  pipes_.Add(peer, hello->epoch, hello->hello, std::move(link));
+}
+
+// ---- Generations ----------------------------------------------------------------------------------------------------
+
+Result<std::unique_ptr<GenerationHandle>> RealClusterNode::StartAt(const PlacementRecord& placement,
+                                                                   GenerateOptions options) {
+  if (stopping_) return Error{ErrorCode::kOverloaded, "this node is stopping"};
+  const NodeId& head = placement.stages.front().node;
+  if (head == home_->id()) return host_.Generate(placement.model, placement.epoch, std::move(options));
+  SHOAL_ASSIGN_OR_RETURN(const int fd, peers_->OpenStream(head, kGenerateProtocol, kStreamOpenMs));
+  StreamLink link = MakeStreamLink(fd, kFrameBytesMax);
+  return OpenRemoteGeneration({std::move(link.sender), std::move(link.receiver)}, placement.epoch, placement.model,
+                              std::move(options));
+}
+
+std::vector<ModelCard> RealClusterNode::models() {
+  std::vector<ModelCard> cards;
+  for (const PlacementView& placement : placements_.all()) {
+    if (const std::shared_ptr<Backend> backend = Find(placement.record.model)) cards.push_back(backend->model());
+  }
+  return cards;
+}
+
+std::shared_ptr<Backend> RealClusterNode::Find(const std::string& name) {
+  const std::lock_guard lock(backends_mutex_);
+  for (const PlacementView& placement : placements_.all()) {
+    const std::string& model = placement.record.model;
+    if (!IsServedModel({model, 0, 0}, name)) continue;
+    auto& [fingerprint, backend] = backends_[model];
+    if (backend == nullptr || fingerprint != placement.record.request.fingerprint) {
+      Result<std::shared_ptr<Backend>> opened = OpenClusterBackend(
+          library_, placements_, placement.record, [this](const PlacementRecord& record, GenerateOptions options) {
+            return StartAt(record, std::move(options));
+          });
+      if (!opened.ok()) {
+        Log(LogLevel::kWarning, "models", "'" + model + "' cannot be served here: " + opened.error().message);
+        continue;
+      }
+      fingerprint = placement.record.request.fingerprint;
+      backend = *std::move(opened);
+    }
+    return {shared_from_this(), backend.get()};  // the node outlives who uses it
+  }
+  return nullptr;
+}
+
+void RealClusterNode::RefreshMetrics() {
+  const ClusterStatus status = cluster_status();
+  const auto alive = std::count_if(status.nodes.begin(), status.nodes.end(),
+                                   [](const NodeStatus& node) { return node.state == "alive"; });
+  metrics_.GetGauge("shoal_nodes_alive", "Nodes of the cluster that are here.").Set(static_cast<double>(alive));
+  metrics_.GetGauge("shoal_placements", "Models that are placed.").Set(static_cast<double>(status.placements.size()));
+  const NetworkStats stats = peers_->network().stats();
+  metrics_.GetGauge("shoal_network_bytes_sent", "Bytes on TCP since start, encryption and all.")
+      .Set(static_cast<double>(stats.bytes_sent));
+  metrics_.GetGauge("shoal_network_bytes_received", "Bytes on TCP since start, encryption and all.")
+      .Set(static_cast<double>(stats.bytes_received));
+  metrics_.GetGauge("shoal_network_cpu_seconds", "Processor time of the network thread since start.")
+      .Set(static_cast<double>(stats.cpu_ns) / 1e9);
+  metrics_.GetGauge("shoal_network_refused", "Connections that the gate or its limits closed.")
+      .Set(static_cast<double>(stats.refused_inbound));
+}
+
+// ---- What a person asks ---------------------------------------------------------------------------------------------
+
+void RealClusterNode::SetApiUrl(const std::string& url) {
+  OnLoop([this, url] {
+    facts_.api = url;
+    cluster_->SetSelfFacts(Now(), facts_);
+    Obey();
+    return 0;
+  });
+}
+
+ClusterStatus RealClusterNode::cluster_status() {
+  const NodeId cluster_id = home_->membership() ? home_->membership()->cluster() : NodeId{};
+  const std::optional<ClusterStatus> status = OnLoop([this, cluster_id] { return StatusOf(*cluster_, cluster_id); });
+  return status.value_or(ClusterStatus{});
+}
+
+RealClusterNode::Answer RealClusterNode::Wait(std::optional<std::shared_ptr<std::promise<Answer>>> asked,
+                                              std::chrono::seconds limit) {
+  if (!asked) return Error{ErrorCode::kUnavailable, "this node is stopping"};
+  std::future<Answer> answer = (*asked)->get_future();
+  if (answer.wait_for(limit) != std::future_status::ready) {
+    return Error{ErrorCode::kUnavailable, "the cluster did not agree within " + std::to_string(limit.count()) + " s"};
+  }
+  return answer.get();
+}
+
+Result<PlacementStatus> RealClusterNode::Place(const PlaceCommand& asked) {
+  PlaceCommand command = asked;
+  if (command.model.find('/') != std::string::npos) {  // a file of this node, which joins the library
+    SHOAL_ASSIGN_OR_RETURN(const LibraryModel model, library_.Find(command.model));
+    command.model = model.name;
+    OnLoop([this] {
+      facts_.models = HoldingsOf(library_.models());
+      cluster_->SetSelfFacts(Now(), facts_);
+      Obey();
+      return 0;
+    });
+  }
+  command.model = ModelNameOf(command.model);
+  const auto promise = std::make_shared<std::promise<Answer>>();
+  SHOAL_RETURN_IF_ERROR(Wait(OnLoop([this, command, promise] {
+                               const Result<PlaceRequest> request = RequestOf(*cluster_, command);
+                               if (request.ok()) {
+                                 requests_[cluster_->RequestPlacement(Now(), *request)] = promise;
+                                 Obey();
+                               } else {
+                                 promise->set_value(request.error());
+                               }
+                               return promise;
+                             }),
+                             kPlaceMax));
+  const auto status = OnLoop([this, model = command.model]() -> Result<PlacementStatus> {
+    const std::optional<PlacementView> view = cluster_->placement(model);
+    if (view) return StatusOf(*cluster_, *view);
+    return Error{ErrorCode::kStale, "'" + model + "' was placed, and unplaced by someone else right after"};
+  });
+  return status ? *status : Error{ErrorCode::kUnavailable, "this node is stopping"};
+}
+
+Status RealClusterNode::Unplace(const std::string& model) {
+  const auto promise = std::make_shared<std::promise<Answer>>();
+  SHOAL_RETURN_IF_ERROR(Wait(OnLoop([this, name = ModelNameOf(model), promise] {
+                               requests_[cluster_->RequestUnplace(Now(), name)] = promise;
+                               Obey();
+                               return promise;
+                             }),
+                             kPlaceMax));
+  return {};
+}
+
+Status RealClusterNode::Leave() {
+  const auto promise = std::make_shared<std::promise<Answer>>();
+  SHOAL_RETURN_IF_ERROR(Wait(OnLoop([this, promise] {
+                               leaving_.push_back(promise);
+                               cluster_->Leave(Now());
+                               Obey();
+                               return promise;
+                             }),
+                             kLeaveMax));
+  return {};
+}
+
+Status RealClusterNode::Revoke(const std::string& node) {
+  const auto revoked = OnLoop([this, node]() -> Status {
+    if (!home_->membership() || !home_->membership()->is_owner()) {
+      return Error{ErrorCode::kUnsupported, "only the device that made the cluster can throw others out"};
+    }
+    SHOAL_ASSIGN_OR_RETURN(const NodeId id, FindMember(*cluster_, node));
+    SHOAL_ASSIGN_OR_RETURN(const Revocation revocation, home_->Revoke(id, UnixS()));
+    SHOAL_RETURN_IF_ERROR(cluster_->AddRevocation(Now(), revocation.encoded));
+    Obey();
+    return peers_->network().Revoke(revocation.encoded);
+  });
+  return revoked ? *revoked : Status(Error{ErrorCode::kUnavailable, "this node is stopping"});
+}
+
+Result<InviteStatus> RealClusterNode::Invite() {
+  const auto invite = OnLoop([this] { return InviteNow(); });
+  return invite ? *invite : Error{ErrorCode::kUnavailable, "this node is stopping"};
+}
+
+Result<InviteStatus> RealClusterNode::InviteNow() {
+  const std::optional<Membership>& membership = home_->membership();
+  if (!membership || !membership->is_owner()) {
+    std::string owner = "the device that made the cluster";
+    for (const MemberView& member : cluster_->members()) {
+      if (member.record.facts.owner) owner = "'" + member.record.facts.name + "'";
+    }
+    return Error{ErrorCode::kUnsupported, "this node cannot invite: it has no signing key; ask on " + owner};
+  }
+  SHOAL_ASSIGN_OR_RETURN(const InviteSecret secret, GenerateInviteSecret());
+  InviteStatus status;
+  for (const std::string& address : peers_->own_addresses()) {
+    const Result<Endpoint> endpoint = ParseEndpoint(address);
+    if (endpoint.ok() && status.addresses.size() < kInviteAddressesMax) {
+      status.addresses.push_back(EndpointText(*endpoint));
+    }
+  }
+  InviteOptions invite;
+  const auto seed = membership->cluster_key->seed();
+  invite.cluster_seed.assign(seed.begin(), seed.end());
+  invite.secret.assign(secret.begin(), secret.end());
+  invite.valid_ms = static_cast<std::uint32_t>(kInviteLifetimeS * 1000);
+  SHOAL_ASSIGN_OR_RETURN(invite.serial, home_->NextSerial(UnixS()));
+  invite.expires_s = UnixS() + kCertificateLifetimeS;
+  invite.extras = EncodeInviteExtras({membership->cluster_secret, status.addresses});
+  SHOAL_ASSIGN_OR_RETURN(const std::int64_t id, peers_->network().OpenInvite(invite));
+  invites_[static_cast<std::uint64_t>(id)] = secret;
+  ShowInvites();
+  status.code = InviteCode(secret);
+  status.expires_s = kInviteLifetimeS;
+  status.url = InviteUrl({secret, status.addresses});
+  if (Result<std::string> qr = QrForTerminal(status.url); qr.ok()) status.qr = *std::move(qr);
+  return status;
+}
+
+void RealClusterNode::ShowInvites() {
+  if (peers_->beacon() == nullptr) return;
+  std::vector<InviteSecret> secrets;
+  for (const auto& [id, secret] : invites_) secrets.push_back(secret);
+  peers_->beacon()->SetInvites(secrets);
+}
+
+void RealClusterNode::OnInvite(const NetworkEvent& event) {
+  if (event.kind == NetworkEventKind::kJoined) {
+    const Result<Certificate> certificate = ParseCertificate(event.data, UnixS());
+    Log(LogLevel::kInfo, "cluster", "'" + (certificate.ok() ? certificate->name : "a node") + "' has joined");
+  } else {
+    Log(LogLevel::kInfo, "cluster", "an invite has ended: " + event.text);
+  }
+  invites_.erase(event.stream);
+  ShowInvites();
+}
+
+}  // namespace
+
+Result<std::shared_ptr<ClusterNode>> ClusterNode::Open(const ClusterNodeOptions& given) {
+  ClusterNodeOptions options = given;
+  SHOAL_ASSIGN_OR_RETURN(std::unique_ptr<Home> home, Home::Open(options.home, UnixS()));
+  const std::string name = CleanNodeName(options.name.empty() ? HostName() : options.name);
+  if (!options.join_code.empty()) {
+    SHOAL_RETURN_IF_ERROR(JoinWithCode(*home, name, options.join_code, options.peers, options.net_port, kJoinMs));
+  } else if (!home->membership()) {
+    SHOAL_RETURN_IF_ERROR(home->CreateCluster(name, UnixS()));
+  }
+  options.name = options.name.empty() ? home->membership()->certificate.name : name;
+  SHOAL_ASSIGN_OR_RETURN(const InstanceNumber instance, MakeInstance());
+  const auto node = std::make_shared<RealClusterNode>(options, std::move(home), instance);
+  SHOAL_RETURN_IF_ERROR(node->Begin());
+  return std::shared_ptr<ClusterNode>(node);
+}
+
+Status JoinCluster(const std::string& home_folder, const std::string& name, const std::string& code,
+                   const std::vector<std::string>& peers, std::uint32_t timeout_ms) {
+  SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<Home> home, Home::Open(home_folder, UnixS()));
+  return JoinWithCode(*home, CleanNodeName(name.empty() ? HostName() : name), code, peers, kNetPortDefault, timeout_ms);
+}
+
+}  // namespace shoal

@@ -1,0 +1,150 @@
+// Plain copying, and the reading of what was typed.
+#include "node/cluster_views.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "engine/split_rules.h"
+#include "identity/keys.h"
+
+namespace shoal {
+namespace {
+
+NodeStatus StatusOf(const MemberView& member) {
+  const MemberFacts& facts = member.record.facts;
+  NodeStatus status;
+  status.id = PeerIdText(member.record.id);
+  status.name = facts.name;
+  status.state = std::string(MemberStateName(member.state));
+  status.self = member.self;
+  status.owner = facts.owner;
+  status.addresses = facts.addresses;
+  status.api = facts.api;
+  status.os = facts.device.os;
+  status.arch = facts.device.arch;
+  status.cores = facts.device.cores;
+  status.memory_bytes = facts.device.memory_bytes;
+  status.memory_free_bytes = facts.device.memory_free_bytes;
+  for (const ModelHolding& model : facts.models) {
+    status.models.push_back({model.name, model.file_bytes, model.shape.layers()});
+  }
+  return status;
+}
+
+PlacementStatus StatusOf(const std::vector<MemberView>& members, const PlacementRecord& record) {
+  PlacementStatus status;
+  status.model = record.model;
+  status.epoch = record.epoch;
+  status.state = std::string(PlacementStateName(record.state));
+  for (const StagePlace& stage : record.stages) {
+    const auto member =
+        std::find_if(members.begin(), members.end(), [&](const MemberView& m) { return m.record.id == stage.node; });
+    status.stages.push_back(
+        {PeerIdText(stage.node), member == members.end() ? "" : member->record.facts.name, stage.layers});
+  }
+  return status;
+}
+
+// The holding of that name that most members have.
+Result<ModelHolding> FindHolding(const Cluster& cluster, const std::string& model) {
+  std::string known;
+  for (const MemberView& member : cluster.members()) {
+    if (member.state != MemberState::kAlive) continue;
+    for (const ModelHolding& holding : member.record.facts.models) {
+      if (holding.name == model) return holding;
+      if (known.find(holding.name) == std::string::npos) known += (known.empty() ? "" : ", ") + holding.name;
+    }
+  }
+  return Error{ErrorCode::kNotFound, "no node has a model '" + model + "'; known are: " +
+                                         (known.empty() ? "none (put GGUF files into SHOAL_HOME/models)" : known)};
+}
+
+}  // namespace
+
+ClusterStatus StatusOf(const Cluster& cluster, const NodeId& cluster_id) {
+  ClusterStatus status;
+  status.self = PeerIdText(cluster.self());
+  status.cluster = PeerIdText(cluster_id);
+  const std::vector<MemberView> members = cluster.members();
+  for (const MemberView& member : members) status.nodes.push_back(StatusOf(member));
+  for (const LinkView& link : cluster.links()) {
+    status.links.push_back(
+        {PeerIdText(link.from), PeerIdText(link.facts.to), link.facts.rtt_us, link.facts.bytes_per_s});
+  }
+  for (const PlacementView& view : cluster.placements()) status.placements.push_back(StatusOf(cluster, view));
+  for (const PlacementRecord& record : cluster.preparing()) status.placements.push_back(StatusOf(members, record));
+  return status;
+}
+
+PlacementStatus StatusOf(const Cluster& cluster, const PlacementView& view) {
+  PlacementStatus status = StatusOf(cluster.members(), view.record);
+  if (view.broken) status.state = "failed";
+  status.error = view.reason;
+  return status;
+}
+
+Result<NodeId> FindMember(const Cluster& cluster, const std::string& text) {
+  if (const Result<NodeId> id = ParsePeerId(text); id.ok()) return *id;
+  std::vector<NodeId> found;
+  for (const MemberView& member : cluster.members()) {
+    const bool here = member.state == MemberState::kAlive || member.state == MemberState::kSuspect;
+    if (member.record.facts.name == text && (here || found.empty())) found.push_back(member.record.id);
+  }
+  if (found.empty()) return Error{ErrorCode::kNotFound, "there is no node '" + text + "'; `shoal status` lists them"};
+  if (found.size() > 1) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "two nodes are called '" + text + "': give the id that `shoal status` shows"};
+  }
+  return found.front();
+}
+
+Result<PlaceRequest> RequestOf(const Cluster& cluster, const PlaceCommand& command) {
+  PlaceRequest request;
+  request.model = command.model;
+  SHOAL_ASSIGN_OR_RETURN(const ModelHolding holding, FindHolding(cluster, command.model));
+  for (const std::string& node : command.nodes) {
+    SHOAL_ASSIGN_OR_RETURN(request.nodes.emplace_back(), FindMember(cluster, node));
+  }
+  if (!command.stages.empty()) {
+    SHOAL_ASSIGN_OR_RETURN(std::vector<LayerRange> ranges, ParseStages(command.stages, holding.shape.layers()));
+    const bool is_count = command.stages.find_first_of("-,") == std::string::npos;
+    request.stages = static_cast<std::int32_t>(ranges.size());
+    if (!is_count) request.ranges = std::move(ranges);
+  }
+  if (command.slots < 1 || command.slots > 256 || command.context_tokens < 0 || command.context_tokens > (1 << 20)) {
+    return Error{ErrorCode::kInvalidArgument, "slots must be 1 to 256 and the context at most 1,048,576 tokens"};
+  }
+  request.options.context_tokens = command.context_tokens;
+  request.options.slots = command.slots;
+  SHOAL_ASSIGN_OR_RETURN(request.options.wire_type, ParseWireType(command.wire));
+  return request;
+}
+
+std::vector<ModelHolding> HoldingsOf(const std::vector<LibraryModel>& models) {
+  std::vector<ModelHolding> holdings;
+  std::size_t layers = 0;
+  for (const LibraryModel& model : models) {
+    const ModelInfo& info = model.file->info;
+    layers += static_cast<std::size_t>(info.n_layer);
+    const bool known =
+        std::any_of(holdings.begin(), holdings.end(), [&](const auto& h) { return h.name == model.name; });
+    if (known || holdings.size() >= kHoldingsMax || layers > kHoldingLayersMax ||
+        static_cast<std::size_t>(info.n_layer) > kLayersMax || model.name.size() > kModelNameBytesMax) {
+      continue;
+    }
+    ModelHolding holding;
+    holding.name = model.name;
+    holding.fingerprint = model.fingerprint;
+    holding.file_bytes = info.file_bytes;
+    holding.shape.layer_bytes = info.layer_bytes;
+    for (const std::uint32_t elements : info.kv_elements) {
+      holding.shape.kv_bytes.push_back(std::min(elements, std::numeric_limits<std::uint32_t>::max() / 2) * 2);
+    }
+    holding.shape.output_bytes = info.output_bytes;
+    if (const SplitRules rules = RulesFor(*model.file); rules.splittable) holding.shape.cuts = rules.cuts;
+    holdings.push_back(std::move(holding));
+  }
+  return holdings;
+}
+
+}  // namespace shoal

@@ -1,0 +1,26 @@
+// Between what the cluster knows and what people read and type. Pure.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "api/control_service.h"
+#include "base/result.h"
+#include "cluster/cluster.h"
+#include "node/model_library.h"
+
+namespace shoal {
+
+ClusterStatus StatusOf(const Cluster& cluster, const NodeId& cluster_id);
+PlacementStatus StatusOf(const Cluster& cluster, const PlacementView& view);
+
+// The member that a person means by a name or a peer id. Errors: kNotFound, kInvalidArgument (two have the name).
+Result<NodeId> FindMember(const Cluster& cluster, const std::string& text);
+
+// Errors: kNotFound (no member holds the model, no such node), kInvalidArgument.
+Result<PlaceRequest> RequestOf(const Cluster& cluster, const PlaceCommand& command);
+
+// What this node tells of its models; at most as much as fits.
+std::vector<ModelHolding> HoldingsOf(const std::vector<LibraryModel>& models);
+
+}  // namespace shoal

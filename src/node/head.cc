@@ -1,0 +1,104 @@
+// Stage 0 by links in memory; results of the other stages by one reading thread each, into the same fan-in.
+#include "node/head.h"
+
+#include <optional>
+#include <utility>
+
+#include "base/check.h"
+#include "transport/fan_in.h"
+#include "transport/memory.h"
+#include "wire/messages.h"
+
+namespace shoal {
+namespace {
+
+// A generation that is counted for as long as its handle lives.
+class CountedGeneration final : public GenerationHandle {
+ public:
+  CountedGeneration(std::unique_ptr<GenerationHandle> handle, std::shared_ptr<void> count)
+      : count_(std::move(count)), handle_(std::move(handle)) {}
+  std::optional<GenerationEvent> Next(std::chrono::milliseconds timeout) override { return handle_->Next(timeout); }
+  std::int32_t reused_tokens() const override { return handle_->reused_tokens(); }
+
+ private:
+  const std::shared_ptr<void> count_;  // ends after the handle
+  const std::unique_ptr<GenerationHandle> handle_;
+};
+
+}  // namespace
+
+std::shared_ptr<Head> Head::Start(HeadOptions options, std::unique_ptr<Stage> stage, std::unique_ptr<FrameSender> next,
+                                  std::vector<std::unique_ptr<FrameReceiver>> results) {
+  SHOAL_CHECK(stage != nullptr && (next != nullptr) == !results.empty());
+  std::shared_ptr<Head> head(new Head(std::move(options)));
+  const HeadOptions& o = head->options_;
+  MemoryLink input = MakeMemoryLink(kPipelineLinkFramesMax);
+  MemoryLink out = MakeMemoryLink(kPipelineLinkFramesMax);
+  head->into_pipeline_ = FanIn(std::move(out.sender), results.size() + 1);
+  head->receivers_ = std::move(results);
+  head->worker_ =
+      std::make_unique<StageWorker>(std::move(stage), StageWorkerOptions{0, o.epoch, o.wire_type},
+                                    std::move(input.receiver), std::move(next), std::move(head->into_pipeline_[0]));
+  head->pipeline_ = std::make_unique<Pipeline>(head->loop_, PipelineOptions{o.schedule, o.epoch, o.on_broken},
+                                               std::move(input.sender), std::move(out.receiver));
+  head->target_ =
+      std::make_unique<GenerateTarget>(GenerateTarget{head->loop_, *head->pipeline_, o.context_tokens, o.n_vocab});
+  for (std::size_t i = 0; i < head->receivers_.size(); ++i) {
+    head->readers_.emplace_back([self = head.get(), i] {
+      self->ReadResults(static_cast<StageIndex>(i) + 1, *self->receivers_[i], *self->into_pipeline_[i + 1]);
+    });
+  }
+  head->worker_->Start();
+  head->pipeline_->Start();
+  return head;
+}
+
+Head::~Head() { Stop(); }
+
+void Head::Stop() {
+  std::call_once(stopped_, [this] {
+    stopping_ = true;
+    pipeline_->Stop();
+    for (const auto& receiver : receivers_) receiver->Close();
+    worker_->Stop();
+    for (std::thread& reader : readers_) reader.join();
+    loop_.Stop();
+  });
+}
+
+// What is on its way through a stage that cannot be heard any more will never be answered: the pipeline is told.
+void Head::ReadResults(StageIndex stage, FrameReceiver& from, FrameSender& to) {
+  while (std::optional<FrameBytes> frame = from.Receive()) {
+    if (!to.Send(std::move(*frame)).ok()) break;
+  }
+  if (!stopping_) {
+    const FailureMessage lost{0, 0, stage, ErrorCode::kUnavailable, "the link from it to the head was lost"};
+    (void)to.Send(EncodeFailure(lost, options_.epoch));  // a pipeline that has ended wants no news
+  }
+  to.Close();
+}
+
+Result<std::unique_ptr<GenerationHandle>> Head::Generate(GenerateOptions options) {
+  const std::shared_ptr<Head> self = shared_from_this();
+  {
+    const std::lock_guard lock(mutex_);
+    if (draining_) return Error{ErrorCode::kStale, "this placement takes no new generations"};
+    ++running_;
+  }
+  std::shared_ptr<void> count(nullptr, [self](void*) {
+    const std::lock_guard lock(self->mutex_);
+    --self->running_;
+  });
+  const std::shared_ptr<const GenerateTarget> target(self, target_.get());
+  SHOAL_ASSIGN_OR_RETURN(std::unique_ptr<GenerationHandle> handle,
+                         StartGeneration(target, next_id_.fetch_add(1), std::move(options)));
+  return std::unique_ptr<GenerationHandle>(std::make_unique<CountedGeneration>(std::move(handle), std::move(count)));
+}
+
+bool Head::Drain() {
+  const std::lock_guard lock(mutex_);
+  draining_ = true;
+  return running_ == 0;
+}
+
+}  // namespace shoal

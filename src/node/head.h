@@ -1,0 +1,72 @@
+// The head of a placement whose other stages may be on other nodes: the pipeline, stage 0, and what comes back.
+//
+// Has a loop of its own, so that tokens never wait for the cluster's business. Handles of generations share it: it ends
+// after the last of them. Any thread.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "api/backend.h"
+#include "node/generate.h"
+#include "pipeline/pipeline.h"
+#include "pipeline/stage_worker.h"
+#include "runtime/loop.h"
+
+namespace shoal {
+
+struct HeadOptions {
+  ScheduleOptions schedule;
+  Epoch epoch = 0;
+  WireType wire_type = WireType::kF16;
+  std::int32_t context_tokens = 0;
+  std::int32_t n_vocab = 0;
+  // When a stage or a link is lost, once, on the head's loop: hand it on, do not destroy the Head in it.
+  std::function<void(const std::string& why)> on_broken;
+};
+
+class Head : public std::enable_shared_from_this<Head> {
+ public:
+  // `next` leads to stage 1, null when there is one stage only; `results` come from stages 1, 2, ... in order.
+  static std::shared_ptr<Head> Start(HeadOptions options, std::unique_ptr<Stage> stage,
+                                     std::unique_ptr<FrameSender> next,
+                                     std::vector<std::unique_ptr<FrameReceiver>> results);
+  ~Head();  // Stop(); not on its loop
+
+  // Errors: as StartGeneration; kStale after Drain.
+  Result<std::unique_ptr<GenerationHandle>> Generate(GenerateOptions options);
+  // Refuses new generations. True once none is left.
+  bool Drain();
+  // Ends running generations with kUnavailable and joins all threads. Idempotent. Not on its loop.
+  void Stop();
+
+  StageWorkerStats stage_stats() const { return worker_->stats(); }
+
+ private:
+  explicit Head(HeadOptions options) : options_(std::move(options)) {}
+  void ReadResults(StageIndex stage, FrameReceiver& from, FrameSender& to);
+
+  const HeadOptions options_;
+  RealLoop loop_;
+  std::unique_ptr<StageWorker> worker_;
+  std::unique_ptr<Pipeline> pipeline_;
+  std::unique_ptr<const GenerateTarget> target_;
+  std::vector<std::unique_ptr<FrameReceiver>> receivers_;
+  std::vector<std::unique_ptr<FrameSender>> into_pipeline_;
+  std::vector<std::thread> readers_;
+  std::atomic<GenerationId> next_id_{1};
+  std::atomic<bool> stopping_{false};
+  std::once_flag stopped_;
+
+  std::mutex mutex_;
+  bool draining_ = false;     // guarded by mutex_
+  std::int32_t running_ = 0;  // guarded by mutex_: generations whose handle lives, or is about to
+};
+
+}  // namespace shoal

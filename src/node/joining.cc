@@ -1,0 +1,145 @@
+// One attempt after the other, addresses that were given first, then those that the beacon hears.
+#include "node/joining.h"
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <ctime>
+#include <mutex>
+#include <utility>
+
+#include "base/log.h"
+#include "discovery/address_book.h"
+#include "discovery/beacon.h"
+#include "discovery/endpoint.h"
+#include "identity/certificate.h"
+#include "identity/instance.h"
+#include "identity/invite.h"
+#include "node/resolve.h"
+#include "runtime/rng.h"
+#include "transport/libp2p.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::size_t kExtrasBytesMax = 480;
+constexpr std::uint32_t kAttemptMs = 5'000;
+constexpr std::chrono::milliseconds kListenSlice{200};
+constexpr std::size_t kCandidatesMax = 64;
+
+// Addresses to try, filled by the beacon's thread too.
+class Candidates {
+ public:
+  void Add(const Endpoint& endpoint) {
+    const std::lock_guard lock(mutex_);
+    if (all_.size() >= kCandidatesMax || std::find(all_.begin(), all_.end(), endpoint) != all_.end()) return;
+    all_.push_back(endpoint);
+    added_.notify_all();
+  }
+  // The one at `index`, waiting a little for it.
+  std::optional<Endpoint> At(std::size_t index) {
+    std::unique_lock lock(mutex_);
+    added_.wait_for(lock, kListenSlice, [&] { return index < all_.size(); });
+    return index < all_.size() ? std::optional<Endpoint>(all_[index]) : std::nullopt;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable added_;
+  std::vector<Endpoint> all_;
+};
+
+Status Keep(Home& home, const JoinGrant& grant, const Endpoint& reached, std::int64_t now_s) {
+  SHOAL_ASSIGN_OR_RETURN(const Certificate certificate, ParseCertificate(grant.certificate, now_s));
+  SHOAL_ASSIGN_OR_RETURN(const InviteExtras extras, DecodeInviteExtras(grant.extras));
+  SHOAL_RETURN_IF_ERROR(home.StoreGrant(certificate, extras.cluster_secret));
+  AddressBook book(home.id(), RandomSeed());
+  book.Learn(grant.inviter, reached, 0, AddressSource::kGiven, 0);
+  for (const std::string& address : extras.addresses) {
+    const Result<Endpoint> endpoint = ParseEndpoint(address);
+    if (endpoint.ok()) book.Learn(grant.inviter, *endpoint, 0, AddressSource::kGossiped, 0);
+  }
+  book.Succeeded({grant.inviter, reached, 0, AddressSource::kGiven}, grant.inviter, now_s);
+  return home.StorePeers(book.ToJson());
+}
+
+}  // namespace
+
+Bytes EncodeInviteExtras(const InviteExtras& extras) {
+  Bytes bytes(extras.cluster_secret.bytes.begin(), extras.cluster_secret.bytes.end());
+  for (const std::string& address : extras.addresses) {
+    if (bytes.size() + address.size() + 1 > kExtrasBytesMax) break;
+    bytes.insert(bytes.end(), address.begin(), address.end());
+    bytes.push_back('\n');
+  }
+  return bytes;
+}
+
+Result<InviteExtras> DecodeInviteExtras(ByteSpan bytes) {
+  InviteExtras extras;
+  if (bytes.size() < extras.cluster_secret.bytes.size() || bytes.size() > kExtrasBytesMax) {
+    return Error{ErrorCode::kCorrupt, "the invite of another version of shoal? What came with it cannot be read"};
+  }
+  const auto text = bytes.subspan(extras.cluster_secret.bytes.size());
+  std::copy_n(bytes.begin(), extras.cluster_secret.bytes.size(), extras.cluster_secret.bytes.begin());
+  std::string address;
+  for (const std::uint8_t byte : text) {
+    if (byte != '\n') {
+      address.push_back(static_cast<char>(byte));
+      continue;
+    }
+    extras.addresses.push_back(std::exchange(address, {}));
+  }
+  return extras;
+}
+
+Status JoinWithCode(Home& home, const std::string& name, const std::string& code, const std::vector<std::string>& peers,
+                    std::uint16_t beacon_port, std::uint32_t timeout_ms) {
+  SHOAL_ASSIGN_OR_RETURN(const Invite invite, ParseInvite(code));
+  if (home.membership()) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "this device is a member of a cluster already; `shoal leave` first, or use another SHOAL_HOME"};
+  }
+  Candidates candidates;
+  for (const std::vector<std::string>& list : {peers, invite.addresses}) {
+    for (const std::string& address : list) {
+      SHOAL_ASSIGN_OR_RETURN(const std::vector<Endpoint> resolved, Resolve(address));
+      for (const Endpoint& endpoint : resolved) candidates.Add(endpoint);
+    }
+  }
+  SHOAL_ASSIGN_OR_RETURN(const InstanceNumber instance, MakeInstance());
+  BeaconOptions seek;
+  seek.self = home.id();
+  seek.instance = instance;
+  seek.beacon_port = beacon_port;
+  seek.seek = invite.secret;
+  const Result<std::unique_ptr<Beacon>> beacon = Beacon::Start(seek, [&](const Sighting& sighting) {
+    if (sighting.kind != Sighting::Kind::kInviter) return;
+    for (const Endpoint& endpoint : sighting.act) candidates.Add(endpoint);
+  });
+  if (!beacon.ok()) Log(LogLevel::kWarning, "join", "nobody can be found by the beacon: " + beacon.error().message);
+
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
+  Error last{ErrorCode::kUnavailable,
+             "nobody answered: is the device that showed the code on the same network, and its invite not older than "
+             "ten minutes? Else give its address with --peer HOST:PORT"};
+  const std::vector<std::uint8_t> seed(home.node_key().seed().begin(), home.node_key().seed().end());
+  const std::vector<std::uint8_t> secret(invite.secret.begin(), invite.secret.end());
+  for (std::size_t next = 0; std::chrono::steady_clock::now() < deadline;) {
+    const std::optional<Endpoint> endpoint = candidates.At(next);
+    if (!endpoint) {
+      if (!beacon.ok()) next = 0;  // no others will come: the same again
+      continue;
+    }
+    ++next;
+    const Result<JoinGrant> grant =
+        Network::Join(seed, CleanNodeName(name), EndpointMultiaddr(*endpoint), secret, kAttemptMs);
+    if (grant.ok()) return Keep(home, *grant, *endpoint, std::time(nullptr));
+    last = {grant.error().code, EndpointText(*endpoint) + ": " + grant.error().message};
+    Log(LogLevel::kInfo, "join", last.message);
+    if (last.code == ErrorCode::kInvalidArgument || last.code == ErrorCode::kCorrupt) return last;
+  }
+  return last;
+}
+
+}  // namespace shoal

@@ -1,0 +1,132 @@
+// Folders scanned for GGUF files; what was read is kept by path.
+#include "node/model_library.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <utility>
+
+#include "base/log.h"
+#include "identity/crypto.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::size_t kModelsMax = 1024;
+
+// Of the header's bytes and the file's size.
+Result<ModelFingerprint> Fingerprint(const ModelFile& file) {
+  std::vector<std::uint8_t> header(file.gguf.data_offset + sizeof(std::uint64_t));
+  std::ifstream in(file.path, std::ios::binary);
+  if (!in.read(reinterpret_cast<char*>(header.data()), static_cast<std::streamsize>(file.gguf.data_offset))) {
+    return Error{ErrorCode::kIo, "the model file '" + file.path + "' cannot be read"};
+  }
+  for (int i = 0; i < 8; ++i) {
+    header[file.gguf.data_offset + static_cast<std::size_t>(i)] =
+        static_cast<std::uint8_t>(file.gguf.file_bytes >> (8 * i));
+  }
+  constexpr std::string_view kLabel = "shoal model";
+  const SecretKey digest = HmacSha256({reinterpret_cast<const std::uint8_t*>(kLabel.data()), kLabel.size()}, header);
+  ModelFingerprint fingerprint = 0;
+  for (int i = 0; i < 8; ++i) fingerprint |= ModelFingerprint{digest.bytes[static_cast<std::size_t>(i)]} << (8 * i);
+  return fingerprint == 0 ? 1 : fingerprint;
+}
+
+std::vector<std::string> GgufFilesIn(const std::string& folder) {
+  std::vector<std::string> paths;
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    if (it->path().extension() == ".gguf" && it->is_regular_file(error)) paths.push_back(it->path().string());
+    if (paths.size() >= kModelsMax) break;
+  }
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+}  // namespace
+
+std::string ModelNameOf(const std::string& path) {
+  std::string name = path.substr(path.find_last_of('/') + 1);
+  const std::string ending = ".gguf";
+  if (name.size() > ending.size() && name.ends_with(ending)) name.resize(name.size() - ending.size());
+  return name;
+}
+
+std::int64_t FileTimeS(const std::string& path) {
+  struct stat info {};
+  return stat(path.c_str(), &info) == 0 ? static_cast<std::int64_t>(info.st_mtime) : 0;
+}
+
+Result<LibraryModel> ModelLibrary::Add(const std::string& path) {
+  SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<const ModelFile> file, OpenModelFile(path));
+  SHOAL_ASSIGN_OR_RETURN(const ModelFingerprint fingerprint, Fingerprint(*file));
+  LibraryModel model{ModelNameOf(path), fingerprint, std::move(file)};
+  by_path_[path] = model;
+  return model;
+}
+
+void ModelLibrary::Scan() {
+  const std::lock_guard lock(mutex_);
+  for (auto it = by_path_.begin(); it != by_path_.end();) {
+    it = FileTimeS(it->first) == 0 ? by_path_.erase(it) : std::next(it);
+  }
+  for (const std::string& folder : folders_) {
+    for (const std::string& path : GgufFilesIn(folder)) {
+      if (by_path_.contains(path) || by_path_.size() >= kModelsMax) continue;
+      const auto refused = refused_.find(path);
+      if (refused != refused_.end() && refused->second == FileTimeS(path)) continue;
+      if (const Result<LibraryModel> added = Add(path); !added.ok()) {
+        refused_[path] = FileTimeS(path);
+        Log(LogLevel::kWarning, "models", path + " is left out: " + added.error().message);
+      }
+    }
+  }
+}
+
+std::vector<LibraryModel> ModelLibrary::models() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<LibraryModel> models;
+  for (const auto& [path, model] : by_path_) models.push_back(model);
+  return models;
+}
+
+Result<LibraryModel> ModelLibrary::Find(const std::string& name_or_path) {
+  if (name_or_path.find('/') == std::string::npos) {
+    const auto named = [&](const LibraryModel& model) {
+      return model.name == name_or_path || model.name + ".gguf" == name_or_path;
+    };
+    for (int attempt = 0; attempt < 2; ++attempt) {
+      const std::vector<LibraryModel> all = models();
+      const auto found = std::find_if(all.begin(), all.end(), named);
+      if (found != all.end()) return *found;
+      Scan();
+    }
+    std::string where;
+    for (const std::string& folder : folders_) where += (where.empty() ? "" : ", ") + folder;
+    return Error{ErrorCode::kNotFound,
+                 "there is no model '" + name_or_path + "' here; this node looks for GGUF files in " + where};
+  }
+  const std::lock_guard lock(mutex_);
+  const auto known = by_path_.find(name_or_path);
+  return known != by_path_.end() ? Result<LibraryModel>(known->second) : Add(name_or_path);
+}
+
+Result<LibraryModel> ModelLibrary::FindFingerprint(ModelFingerprint fingerprint) const {
+  for (LibraryModel& model : models()) {
+    if (model.fingerprint == fingerprint) return std::move(model);
+  }
+  return Error{ErrorCode::kNotFound, "this node does not have the model's file"};
+}
+
+Result<std::shared_ptr<const Vocabulary>> ModelLibrary::OpenVocabulary(const LibraryModel& model) {
+  const std::lock_guard lock(mutex_);
+  std::weak_ptr<const Vocabulary>& kept = vocabularies_[model.file->path];
+  if (std::shared_ptr<const Vocabulary> vocabulary = kept.lock()) return vocabulary;
+  SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<const Vocabulary> vocabulary, Vocabulary::Open(model.file));
+  kept = vocabulary;
+  return vocabulary;
+}
+
+}  // namespace shoal

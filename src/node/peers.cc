@@ -1,0 +1,374 @@
+// Connections are the network's, addresses the book's; here they meet. Of two connected nodes the one with the lower id
+// opens the control stream.
+#include "node/peers.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <ctime>
+#include <future>
+#include <utility>
+
+#include "base/log.h"
+#include "node/resolve.h"
+#include "runtime/rng.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::uint32_t kStreamOpenMs = 3'000;
+constexpr DurationUs kReopenUs = 300'000;
+constexpr std::chrono::seconds kListenMax{3};
+constexpr std::size_t kDialsKnownMax = 1024;
+
+std::string Canonical(const std::string& multiaddr) {
+  const Result<Endpoint> endpoint = ParseEndpoint(multiaddr);
+  return endpoint.ok() ? EndpointMultiaddr(*endpoint) : multiaddr;
+}
+
+std::uint16_t PortOf(const std::string& multiaddr) {
+  const Result<Endpoint> endpoint = ParseEndpoint(multiaddr);
+  return endpoint.ok() ? endpoint->port : 0;
+}
+
+// The network shares its port with whoever shares it too, so that a second node of this machine would get half of the
+// first one's connections: asked by a socket that does not share.
+bool IsFree(const std::string& host, std::uint16_t port) {
+  const bool is_v6 = host.find(':') != std::string::npos;
+  const int fd = ::socket(is_v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
+  if (fd < 0) return true;  // the network will say why
+  const int on = 1;
+  ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);  // connections of the last run do not count
+  int bound = 0;
+  if (is_v6) {
+    ::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+    sockaddr_in6 address{};
+    address.sin6_family = AF_INET6;
+    address.sin6_port = htons(port);
+    ::inet_pton(AF_INET6, host.c_str(), &address.sin6_addr);
+    bound = ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  } else {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    ::inet_pton(AF_INET, host.c_str(), &address.sin_addr);
+    bound = ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  }
+  const bool taken = (bound != 0 || ::listen(fd, 1) != 0) && errno == EADDRINUSE;
+  ::close(fd);
+  return !taken;
+}
+
+}  // namespace
+
+Peers::Peers(Loop& loop, BlockingTasks& tasks, PeersOptions options, PeersHandlers handlers)
+    : loop_(loop),
+      tasks_(tasks),
+      options_(std::move(options)),
+      handlers_(std::move(handlers)),
+      book_(options_.self, RandomSeed()),
+      started_(loop.clock().Now()) {}
+
+Result<std::unique_ptr<Peers>> Peers::Start(Loop& loop, BlockingTasks& tasks, PeersOptions options,
+                                            PeersHandlers handlers) {
+  std::unique_ptr<Peers> peers(new Peers(loop, tasks, std::move(options), std::move(handlers)));
+  Peers* self = peers.get();
+  SHOAL_ASSIGN_OR_RETURN(peers->network_, Network::Start(peers->options_.network, [self](NetworkEvent event) {
+                           self->Heard(std::move(event));
+                         }));
+  for (const char* protocol : {kControlProtocol, kPipeProtocol, kGenerateProtocol}) {
+    SHOAL_RETURN_IF_ERROR(peers->network_->Serve(protocol));
+  }
+  SHOAL_RETURN_IF_ERROR(peers->Listen());
+  for (const std::string& given : peers->options_.given) {
+    SHOAL_ASSIGN_OR_RETURN(const Endpoint endpoint, ParseEndpoint(given));
+    peers->book_.Learn({}, endpoint, 0, AddressSource::kGiven, loop.clock().Now());
+  }
+  BeaconOptions beacon = peers->options_.beacon;
+  {
+    const std::lock_guard lock(self->listening_mutex_);
+    beacon.act_port = PortOf(*self->listening_.begin());
+  }
+  Result<std::unique_ptr<Beacon>> started = Beacon::Start(
+      beacon, [self](const Sighting& sighting) { self->loop_.Post([self, sighting] { self->Sighted(sighting); }); });
+  if (started.ok()) {
+    peers->beacon_ = *std::move(started);
+  } else {
+    Log(LogLevel::kWarning, "network", "no beacon, others are found by other ways: " + started.error().message);
+  }
+  return peers;
+}
+
+Peers::~Peers() { Stop(); }
+
+void Peers::Stop() {
+  if (network_gone_) return;
+  beacon_.reset();
+  OnLoopAndWait([this] {
+    ended_ = true;
+    links_.clear();
+  });
+  {
+    const std::unique_lock lock(network_use_);
+    network_gone_ = true;
+    if (network_) network_->Stop(500);
+  }
+  OnLoopAndWait([] {});  // what the network posted last
+}
+
+void Peers::OnLoopAndWait(const std::function<void()>& task) {
+  std::promise<void> done;
+  loop_.Post([&] {
+    task();
+    done.set_value();
+  });
+  done.get_future().wait();
+}
+
+// One IP version after the other, so that both get the same port.
+Status Peers::Listen() {
+  std::uint16_t port = options_.port;
+  std::vector<std::string> hosts = options_.listen;
+  if (hosts.empty()) hosts = {"0.0.0.0", "::"};
+  Status last;
+  for (const std::string& host : hosts) {
+    Status listening = ListenOn(host, port);
+    if (!listening.ok()) last = std::move(listening);
+  }
+  const std::lock_guard lock(listening_mutex_);
+  if (!listening_.empty()) return {};
+  return Error{ErrorCode::kUnavailable,
+               "there is no address to listen on: " + (last.ok() ? "nothing is up" : last.error().message)};
+}
+
+// Tries `port`, then any free one, which becomes `port`.
+Status Peers::ListenOn(const std::string& host, std::uint16_t& port) {
+  const bool is_v6 = host.find(':') != std::string::npos;
+  Status last;
+  for (const std::uint16_t attempt : {port, std::uint16_t{0}}) {
+    if (attempt != 0 && !IsFree(host, attempt)) continue;
+    const std::string address = (is_v6 ? "/ip6/" : "/ip4/") + host + "/tcp/" + std::to_string(attempt);
+    std::unique_lock lock(listening_mutex_);
+    const std::size_t before = listening_.size();
+    listen_failed_.clear();
+    lock.unlock();
+    SHOAL_RETURN_IF_ERROR(network_->Listen(address));
+    lock.lock();
+    listening_changed_.wait_for(lock, kListenMax,
+                                [&] { return listening_.size() > before || !listen_failed_.empty(); });
+    if (listening_.size() > before) {
+      for (const std::string& one : listening_) {
+        if (attempt != 0 || PortOf(one) != port) port = PortOf(one);
+      }
+      return {};
+    }
+    last = Error{ErrorCode::kUnavailable,
+                 address + ": " + (listen_failed_.empty() ? "no answer" : listen_failed_.begin()->second)};
+    if (attempt == 0) break;
+  }
+  return last;
+}
+
+void Peers::Heard(NetworkEvent event) {
+  if (event.kind == NetworkEventKind::kListening || event.kind == NetworkEventKind::kNotListening ||
+      event.kind == NetworkEventKind::kListenFailed) {
+    const std::lock_guard lock(listening_mutex_);
+    if (event.kind == NetworkEventKind::kListening) listening_.insert(Canonical(event.address));
+    if (event.kind == NetworkEventKind::kNotListening) listening_.erase(Canonical(event.address));
+    if (event.kind == NetworkEventKind::kListenFailed) listen_failed_[event.address] = event.text;
+    listening_changed_.notify_all();
+  }
+  loop_.Post([this, event = std::move(event)]() mutable { Handle(std::move(event)); });
+}
+
+void Peers::Handle(NetworkEvent event) {
+  const TimeUs now = loop_.clock().Now();
+  switch (event.kind) {
+    case NetworkEventKind::kInbound: return HandleInbound(std::move(event));
+    case NetworkEventKind::kConnected: return Reached(event);
+    case NetworkEventKind::kDisconnected:
+      connected_.erase(event.peer);
+      book_.Disconnected(event.peer, now);
+      if (beacon_) beacon_->Hurry();
+      return DropLink(event.peer);
+    case NetworkEventKind::kDialFailed:
+    case NetworkEventKind::kRefused: {
+      if (event.kind == NetworkEventKind::kRefused) {
+        Log(event.by_peer ? LogLevel::kWarning : LogLevel::kInfo, "network",
+            event.address + (event.by_peer ? " refuses this node: " : " was refused: ") + event.text);
+      }
+      const auto dial = dials_.find(Canonical(event.address));
+      if (dial == dials_.end()) return;
+      book_.Failed(dial->second, now);
+      dials_.erase(dial);
+      return;
+    }
+    case NetworkEventKind::kDiscovered: {
+      const Result<Endpoint> endpoint = ParseEndpoint(event.address);
+      if (endpoint.ok()) book_.Learn(event.peer, *endpoint, 0, AddressSource::kMdns, now);
+      return;
+    }
+    case NetworkEventKind::kListening:
+    case NetworkEventKind::kNotListening:
+      if (beacon_) beacon_->Hurry();
+      return handlers_.on_addresses();
+    case NetworkEventKind::kClone:
+      if (event.later) handlers_.on_clone("another device runs with the same key");
+      return;
+    case NetworkEventKind::kJoined:
+    case NetworkEventKind::kInviteClosed: return handlers_.on_invite(event);
+    case NetworkEventKind::kFatal: Log(LogLevel::kError, "network", "the network has ended: " + event.text); return;
+    case NetworkEventKind::kListenFailed:
+    case NetworkEventKind::kStreamEnd:
+    case NetworkEventKind::kExpired: return;
+  }
+}
+
+void Peers::HandleInbound(NetworkEvent event) {
+  if (ended_) {
+    ::close(event.fd);
+    return;
+  }
+  if (event.text == kControlProtocol) return AddLink(event.peer, event.fd);
+  handlers_.on_stream(event.peer, event.text, event.fd);
+}
+
+void Peers::Sighted(const Sighting& sighting) {
+  if (ended_) return;
+  if (sighting.kind == Sighting::Kind::kClone) {
+    const InstanceAge mine{options_.beacon.instance, loop_.clock().Now() - started_};
+    if (GivesWay(mine, sighting.age)) handlers_.on_clone("another device runs with the same key");
+    return;
+  }
+  if (sighting.kind != Sighting::Kind::kMember) return;
+  for (const Endpoint& endpoint : sighting.act) {
+    book_.Learn(sighting.node, endpoint, sighting.bulk_port, AddressSource::kBeacon, loop_.clock().Now());
+  }
+  Tick(loop_.clock().Now());
+}
+
+void Peers::Reached(const NetworkEvent& event) {
+  const auto dial = dials_.find(Canonical(event.address));
+  if (event.dialer && dial != dials_.end()) {
+    book_.Succeeded(dial->second, event.peer, std::time(nullptr));
+    dials_.erase(dial);
+  }
+  if (ended_) return;
+  connected_.insert(event.peer);
+  book_.Connected(event.peer);
+  OpenControl(event.peer);
+}
+
+void Peers::OpenControl(const NodeId& peer) {
+  if (ended_ || peer < options_.self || links_.contains(peer) || !connected_.contains(peer)) return;
+  if (!opening_.insert(peer).second) return;
+  const bool started = tasks_.Run([this, peer] {
+    const Result<int> fd = OpenStream(peer, kControlProtocol, kStreamOpenMs);
+    loop_.Post([this, peer, fd] {
+      opening_.erase(peer);
+      if (fd.ok() && !ended_) return AddLink(peer, *fd);
+      if (fd.ok()) ::close(*fd);
+      loop_.After(kReopenUs, [this, peer] { OpenControl(peer); });
+    });
+  });
+  if (!started) opening_.erase(peer);
+}
+
+void Peers::AddLink(const NodeId& peer, int fd) {
+  std::unique_ptr<ControlLink>& link = links_[peer];
+  link.reset();
+  link = std::make_unique<ControlLink>(
+      loop_, fd,
+      ControlLink::Handlers{[this, peer](ClusterMessage message) { handlers_.on_message(peer, std::move(message)); },
+                            [this, peer] {
+                              DropLink(peer);
+                              loop_.After(kReopenUs, [this, peer] { OpenControl(peer); });
+                            }});
+  handlers_.on_link_up(peer);
+}
+
+void Peers::DropLink(const NodeId& peer) {
+  if (links_.erase(peer) == 1 && !ended_) handlers_.on_link_down(peer);
+}
+
+void Peers::Tick(TimeUs now) {
+  if (ended_) return;
+  for (const Dial& dial : book_.Due(now)) DialNow(dial);
+}
+
+void Peers::DialNow(const Dial& dial) {
+  if (dial.endpoint.kind == HostKind::kName) {  // resolving blocks
+    tasks_.Run([this, dial] {
+      Result<std::vector<Endpoint>> found = Resolve(dial.endpoint);
+      loop_.Post([this, dial, found = std::move(found)] {
+        if (!found.ok()) return book_.Failed(dial, loop_.clock().Now());
+        if (ended_) return;
+        Dial resolved = dial;
+        for (const Endpoint& endpoint : *found) {
+          if (dials_.size() >= kDialsKnownMax) dials_.clear();
+          dials_[EndpointMultiaddr(endpoint)] = dial;
+          (void)network_->Dial(EndpointMultiaddr(endpoint));  // the book's time limit sees to what fails here
+        }
+      });
+    });
+    return;
+  }
+  const std::string address = EndpointMultiaddr(dial.endpoint);
+  if (dials_.size() >= kDialsKnownMax) dials_.clear();
+  dials_[address] = dial;
+  if (!network_->Dial(address).ok()) {
+    dials_.erase(address);
+    book_.Failed(dial, loop_.clock().Now());
+  }
+}
+
+void Peers::Send(const NodeId& to, const ClusterMessage& message) {
+  const auto link = links_.find(to);
+  if (link == links_.end() || link->second->Send(EncodeClusterMessage(message))) return;
+  Log(LogLevel::kWarning, "network", "node " + ShortHex(to) + " does not read what it is told: its link is closed");
+  loop_.Post([this, to] { Disconnect(to); });
+}
+
+void Peers::LearnGossip(const NodeId& node, const std::vector<std::string>& addresses, TimeUs now) {
+  for (const std::string& address : addresses) {
+    const Result<Endpoint> endpoint = ParseEndpoint(address);
+    if (endpoint.ok()) book_.Learn(node, *endpoint, 0, AddressSource::kGossiped, now);
+  }
+}
+
+void Peers::Connect(const NodeId& node, const std::vector<std::string>& addresses, TimeUs now) {
+  if (ended_) return;
+  LearnGossip(node, addresses, now);
+  if (connected_.contains(node)) return OpenControl(node);
+  Tick(now);
+}
+
+void Peers::Disconnect(const NodeId& node) {
+  if (ended_) return;
+  (void)network_->Disconnect(node);  // what is not connected need not be
+  DropLink(node);
+}
+
+std::vector<std::string> Peers::own_addresses() const {
+  const std::lock_guard lock(listening_mutex_);
+  std::vector<std::string> addresses, loopback;
+  for (const std::string& address : listening_) {
+    const Result<Endpoint> endpoint = ParseEndpoint(address);
+    if (!endpoint.ok() || IsUnspecified(*endpoint) || IsLinkLocal(*endpoint)) continue;
+    (IsLoopback(*endpoint) ? loopback : addresses).push_back(address);
+  }
+  return addresses.empty() ? loopback : addresses;
+}
+
+Result<int> Peers::OpenStream(const NodeId& peer, const std::string& protocol, std::uint32_t timeout_ms) {
+  const std::shared_lock lock(network_use_);
+  if (network_gone_ || !network_) return Error{ErrorCode::kUnavailable, "this node is stopping"};
+  return network_->OpenStream(peer, protocol, timeout_ms);
+}
+
+}  // namespace shoal

@@ -1,0 +1,117 @@
+// The network side of a node of a cluster: whom to dial, who is connected, the control link to each, streams for
+// others.
+//
+// Turns discovery and connections into what the cluster wants to know: a control link to a member is up, said this, is
+// down. Knows no placements. On the loop, but where it says otherwise.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <shared_mutex>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "cluster/messages.h"
+#include "discovery/address_book.h"
+#include "discovery/beacon.h"
+#include "node/blocking_tasks.h"
+#include "node/control_link.h"
+#include "runtime/loop.h"
+#include "transport/libp2p.h"
+#include "transport/stream_link.h"
+
+namespace shoal {
+
+inline constexpr char kControlProtocol[] = "/shoal/control/1";
+inline constexpr char kPipeProtocol[] = "/shoal/pipe/1";
+inline constexpr char kGenerateProtocol[] = "/shoal/generate/1";
+
+struct PeersHandlers {  // on the loop
+  std::function<void(const NodeId&)> on_link_up, on_link_down;
+  std::function<void(const NodeId&, ClusterMessage)> on_message;
+  // A stream of another protocol that a member opened.
+  std::function<void(const NodeId&, const std::string& protocol, int fd)> on_stream;
+  std::function<void(const NetworkEvent&)> on_invite;    // kJoined, kInviteClosed
+  std::function<void(const std::string& why)> on_clone;  // this node has to give way to its clone
+  std::function<void()> on_addresses;                    // own_addresses() changed
+};
+
+struct PeersOptions {
+  NetworkOptions network;
+  NodeId self;
+  std::vector<std::string> listen;  // IP addresses; empty: all of this machine
+  std::uint16_t port = 0;           // another one when taken
+  BeaconOptions beacon;             // ports are filled in
+  std::vector<std::string> given;   // addresses that a person named
+};
+
+class Peers {
+ public:
+  // Not on the loop; blocks until it listens. Handlers may be called before it returns.
+  // Errors: as Network::Start; kUnavailable (no address to listen on).
+  static Result<std::unique_ptr<Peers>> Start(Loop& loop, BlockingTasks& tasks, PeersOptions options,
+                                              PeersHandlers handlers);
+  ~Peers();  // Stop()
+
+  // Ends all links and streams. Not on the loop, which must still run; nothing else may be called after. Idempotent.
+  void Stop();
+
+  void Tick(TimeUs now);  // dials what is due
+  void Send(const NodeId& to, const ClusterMessage& message);
+  void Connect(const NodeId& node, const std::vector<std::string>& addresses, TimeUs now);
+  void Disconnect(const NodeId& node);
+  void Forget(const NodeId& node) { book_.Forget(node); }
+  void LearnGossip(const NodeId& node, const std::vector<std::string>& addresses, TimeUs now);
+  AddressBook& book() { return book_; }
+  std::vector<std::string> own_addresses() const;  // multiaddrs, without loopback unless there is nothing else
+
+  // Any thread.
+  Result<int> OpenStream(const NodeId& peer, const std::string& protocol, std::uint32_t timeout_ms);
+  Network& network() { return *network_; }
+  Beacon* beacon() { return beacon_.get(); }
+
+ private:
+  Peers(Loop& loop, BlockingTasks& tasks, PeersOptions options, PeersHandlers handlers);
+  Status Listen();
+  Status ListenOn(const std::string& host, std::uint16_t& port);
+  void Heard(NetworkEvent event);  // the network's thread
+  void Handle(NetworkEvent event);
+  void HandleInbound(NetworkEvent event);
+  void Sighted(const Sighting& sighting);
+  void Reached(const NetworkEvent& event);
+  void OpenControl(const NodeId& peer);
+  void AddLink(const NodeId& peer, int fd);
+  void DropLink(const NodeId& peer);
+  void DialNow(const Dial& dial);
+  void OnLoopAndWait(const std::function<void()>& task);
+
+  Loop& loop_;
+  BlockingTasks& tasks_;
+  const PeersOptions options_;
+  const PeersHandlers handlers_;
+  AddressBook book_;
+  std::unique_ptr<Network> network_;
+  std::unique_ptr<Beacon> beacon_;
+  std::set<NodeId> connected_, opening_;
+  std::map<NodeId, std::unique_ptr<ControlLink>> links_;
+  std::map<std::string, Dial> dials_;  // by the multiaddr dialled
+  bool ended_ = false;                 // loop: nothing is begun any more
+  TimeUs started_ = 0;
+
+  std::shared_mutex network_use_;  // held for writing while the network stops
+  bool network_gone_ = false;
+
+  mutable std::mutex listening_mutex_;
+  std::condition_variable listening_changed_;
+  std::set<std::string> listening_;                   // guarded by listening_mutex_
+  std::map<std::string, std::string> listen_failed_;  // guarded by listening_mutex_
+};
+
+}  // namespace shoal

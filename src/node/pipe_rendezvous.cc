@@ -1,0 +1,64 @@
+// A map under a lock.
+#include "node/pipe_rendezvous.h"
+
+#include <string>
+#include <utility>
+
+namespace shoal {
+namespace {
+
+constexpr std::size_t kClosedEpochsMax = 1024;
+
+}  // namespace
+
+PipeRendezvous::~PipeRendezvous() { Close(); }
+
+void PipeRendezvous::Add(const NodeId& peer, Epoch epoch, const PipeHello& hello, StreamLink stream) {
+  const std::lock_guard lock(mutex_);
+  DropOld();
+  if (all_closed_ || closed_.contains(epoch) || waiting_.size() >= kWaitingMax) return;
+  waiting_[KeyOf(peer, epoch, hello)] = {std::move(stream), std::chrono::steady_clock::now()};
+  changed_.notify_all();
+}
+
+Result<StreamLink> PipeRendezvous::Take(const NodeId& peer, Epoch epoch, const PipeHello& hello,
+                                        std::chrono::milliseconds timeout) {
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    if (all_closed_ || closed_.contains(epoch)) return Error{ErrorCode::kCancelled, "the placement was given up"};
+    const auto found = waiting_.find(KeyOf(peer, epoch, hello));
+    if (found != waiting_.end()) {
+      StreamLink stream = std::move(found->second.stream);
+      waiting_.erase(found);
+      return stream;
+    }
+    if (changed_.wait_until(lock, deadline) == std::cv_status::timeout &&
+        std::chrono::steady_clock::now() >= deadline) {
+      return Error{ErrorCode::kUnavailable, "stage " + std::to_string(hello.from) + " did not open its link to stage " +
+                                                std::to_string(hello.to)};
+    }
+  }
+}
+
+void PipeRendezvous::CloseEpoch(Epoch epoch) {
+  const std::lock_guard lock(mutex_);
+  closed_[epoch] = true;
+  if (closed_.size() > kClosedEpochsMax) closed_.erase(closed_.begin());
+  std::erase_if(waiting_, [&](const auto& entry) { return std::get<1>(entry.first) == epoch; });
+  changed_.notify_all();
+}
+
+void PipeRendezvous::Close() {
+  const std::lock_guard lock(mutex_);
+  all_closed_ = true;
+  waiting_.clear();
+  changed_.notify_all();
+}
+
+void PipeRendezvous::DropOld() {
+  const auto oldest = std::chrono::steady_clock::now() - kWaitMax;
+  std::erase_if(waiting_, [&](const auto& entry) { return entry.second.since <= oldest; });
+}
+
+}  // namespace shoal

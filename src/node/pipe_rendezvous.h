@@ -1,0 +1,59 @@
+// Where activation streams that other nodes opened wait for the stage that reads them.
+//
+// A stream names its placement by epoch, and its stages, in a PipeHello; the stage may be ready before or after it.
+// Streams that nobody asks for are closed after a while, and only so many wait. Any thread.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <map>
+#include <mutex>
+#include <tuple>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "transport/stream_link.h"
+#include "wire/stream_messages.h"
+
+namespace shoal {
+
+class PipeRendezvous {
+ public:
+  static constexpr std::size_t kWaitingMax = 256;
+  static constexpr std::chrono::seconds kWaitMax{60};
+
+  PipeRendezvous() = default;
+  ~PipeRendezvous();
+  PipeRendezvous(const PipeRendezvous&) = delete;
+  PipeRendezvous& operator=(const PipeRendezvous&) = delete;
+
+  // `stream`: its hello has been read. `peer` is who opened it. Of two for the same end the later stays.
+  void Add(const NodeId& peer, Epoch epoch, const PipeHello& hello, StreamLink stream);
+  // The stream that `peer` opened for it. Blocks.
+  // Errors: kUnavailable (none came within `timeout`), kCancelled (CloseEpoch or Close meanwhile).
+  Result<StreamLink> Take(const NodeId& peer, Epoch epoch, const PipeHello& hello, std::chrono::milliseconds timeout);
+  // Closes what waits for this epoch, and ends Take for it; for good.
+  void CloseEpoch(Epoch epoch);
+  // All epochs.
+  void Close();
+
+ private:
+  using Key = std::tuple<NodeId, Epoch, PipeKind, StageIndex, StageIndex>;
+  struct Waiting {
+    StreamLink stream;
+    std::chrono::steady_clock::time_point since;
+  };
+  static Key KeyOf(const NodeId& peer, Epoch epoch, const PipeHello& hello) {
+    return {peer, epoch, hello.kind, hello.from, hello.to};
+  }
+  void DropOld();  // mutex_ is held
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<Key, Waiting> waiting_;
+  std::map<Epoch, bool> closed_;  // the latest ones
+  bool all_closed_ = false;
+};
+
+}  // namespace shoal
