@@ -42,7 +42,11 @@ void Cluster::State::TickMembership() {
     Member* member = Find(id);
     if (member == nullptr || IsSelf(id)) continue;
     if (!member->here()) {
-      if (now - member->state_since > options.tombstone_us) members.erase(id);
+      if (now - member->state_since > options.tombstone_us) {
+        members.erase(id);
+      } else if (member->record.state == MemberState::kDead) {
+        CheckConnect(id, *member);  // it may be back
+      }
       continue;
     }
     CheckSilence(id, *member);

@@ -41,7 +41,7 @@ def unsplit(model):
 
 
 def place(node, stages=3, name="smollm2"):
-    node.cli("place", name, "--stages", stages, timeout=60)
+    node.cli("place", name, "--stages", stages, "--wire", "f32", timeout=60)  # exact: the same text as unsplit
     return nodes.wait_for("the placement is live", lambda: node.placement(name), 30)
 
 

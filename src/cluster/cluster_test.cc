@@ -1,0 +1,308 @@
+// Clusters that meet, lose each other, and agree again.
+#include "cluster/cluster.h"
+
+#include <gtest/gtest.h>
+
+#include "cluster/pump_test.h"
+
+namespace shoal {
+namespace {
+
+constexpr DurationUs kSecond = 1'000'000;
+
+class ClusterTest : public testing::Test {
+ protected:
+  void Three() {
+    for (int i = 0; i < 3; ++i) pump.Add();
+    pump.Meet(0, 1);
+    pump.Meet(0, 2);  // the third link comes by gossip
+    ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }, 10 * kSecond));
+  }
+  bool AllAlive() {
+    for (int a = 0; a < pump.Count(); ++a) {
+      for (int b = 0; b < pump.Count(); ++b) {
+        if (pump.StateOf(a, b) != MemberState::kAlive) return false;
+      }
+    }
+    return true;
+  }
+  std::optional<PlacementView> At(int n) { return pump.At(n).placement("m"); }
+  Pump pump;
+};
+
+TEST_F(ClusterTest, AloneItDecidesAndPlaces) {
+  pump.Add();
+  EXPECT_EQ(pump.At(0).decider(), TestId(0));
+  ASSERT_TRUE(pump.Place(0, {}).ok());
+  ASSERT_TRUE(At(0));
+  EXPECT_EQ(At(0)->record.stages.size(), 1U);
+  EXPECT_EQ(pump.Of(0).active.size(), 1U);
+}
+
+TEST_F(ClusterTest, ThreeMeetAndMeasureTheirLinks) {
+  Three();
+  ASSERT_TRUE(pump.Until([&] { return pump.At(2).links().size() == 6; }, 10 * kSecond));
+  for (const LinkView& link : pump.At(1).links()) EXPECT_GT(link.facts.rtt_us, 0U);
+  EXPECT_EQ(pump.At(2).decider(), TestId(0));
+  EXPECT_EQ(pump.At(2).members()[0].record.id, TestId(2)) << "oneself first";
+}
+
+TEST_F(ClusterTest, ACrashIsNoticedByAll) {
+  Three();
+  pump.Crash(1);
+  EXPECT_TRUE(
+      pump.Until([&] { return pump.StateOf(0, 1) == MemberState::kDead && pump.StateOf(2, 1) == MemberState::kDead; },
+                 15 * kSecond));
+  EXPECT_EQ(pump.At(0).digest(), pump.At(2).digest());
+}
+
+TEST_F(ClusterTest, AFrozenNodeIsSuspectedThenDeadAndComesBack) {
+  Three();
+  pump.Of(1).frozen = true;
+  ASSERT_TRUE(pump.Until([&] { return pump.StateOf(0, 1) == MemberState::kSuspect; }, 10 * kSecond));
+  ASSERT_TRUE(pump.Until([&] { return pump.StateOf(0, 1) == MemberState::kDead; }, 15 * kSecond));
+  pump.Of(1).frozen = false;
+  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }, 30 * kSecond));
+  EXPECT_EQ(pump.At(1).counters().deaths_declared, 0U) << "who was stopped accuses nobody";
+  EXPECT_GE(pump.At(1).incarnation(), (std::uint64_t{1} << 16) + 1) << "it refuted its death";
+}
+
+TEST_F(ClusterTest, AClockThatJumpsAccusesNobody) {
+  Three();
+  for (const DurationUs jump : {3600 * kSecond, -7200 * kSecond}) {
+    pump.skew[1] = jump;
+    pump.Run(10 * kSecond);
+    EXPECT_TRUE(AllAlive());
+  }
+  EXPECT_EQ(pump.At(1).counters().deaths_declared, 0U);
+}
+
+TEST_F(ClusterTest, ALinkThatIsCutBetweenTwoKillsNobody) {
+  Three();
+  pump.Part(1, 2);
+  pump.Run(30 * kSecond);
+  EXPECT_NE(pump.StateOf(1, 2), MemberState::kDead) << "the third hears it";
+  EXPECT_EQ(pump.StateOf(0, 2), MemberState::kAlive);
+  pump.Heal();
+  EXPECT_TRUE(pump.Until([&] { return AllAlive(); }, 30 * kSecond));
+}
+
+TEST_F(ClusterTest, ARestartComesWithAHigherIncarnation) {
+  Three();
+  pump.Crash(2);
+  pump.Run(kSecond);
+  pump.Restart(2);
+  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }, 20 * kSecond));
+  EXPECT_EQ(pump.At(2).incarnation() >> 16, 2U);
+  EXPECT_EQ(pump.At(0).members().size(), 3U) << "no ghost";
+}
+
+TEST_F(ClusterTest, ARestartThatForgotItsBootNumberIsHeardAll) {
+  Three();
+  pump.Crash(2);
+  pump.Run(kSecond);
+  pump.Of(2).options.boot = 0;  // Restart makes it 1 again: as before the crash
+  pump.Restart(2);
+  EXPECT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }, 20 * kSecond));
+}
+
+TEST_F(ClusterTest, PlacesOverAllAndActivatesEverywhere) {
+  Three();
+  pump.Add([](ClusterOptions& options) { options.facts.models.clear(); });
+  pump.MeetAll();
+  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+  PlaceRequest request;
+  request.stages = 3;
+  ASSERT_TRUE(pump.Place(2, request).ok());
+  ASSERT_TRUE(pump.Until([&] { return pump.Agree() && At(3); }));
+  const PlacementView view = *At(3);
+  ASSERT_EQ(view.record.stages.size(), 3U);
+  EXPECT_FALSE(view.broken);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(view.record.stages[static_cast<std::size_t>(i)].layers.count(), 2);
+    EXPECT_TRUE(pump.At(i).MayServe("m", view.record.epoch));
+    EXPECT_EQ(pump.Of(i).active.size(), 1U);
+  }
+  EXPECT_EQ(pump.Of(3).activated, std::vector<Epoch>{view.record.epoch}) << "an entry node learns of it";
+  EXPECT_FALSE(pump.At(3).MayServe("m", view.record.epoch));
+}
+
+TEST_F(ClusterTest, WhatCannotBePlacedIsSaid) {
+  Three();
+  PlaceRequest request;
+  request.stages = 4;
+  EXPECT_EQ(pump.Place(1, request).error().code, ErrorCode::kInvalidArgument);
+  request = {};
+  request.options.context_tokens = 1;
+  request.nodes = {TestId(9)};
+  EXPECT_EQ(pump.Place(1, request).error().code, ErrorCode::kInvalidArgument);
+  const std::uint64_t id = pump.At(2).RequestUnplace(pump.now, "m");
+  ASSERT_TRUE(pump.Until([&] { return pump.Of(2).done.contains(id); }));
+  EXPECT_EQ(pump.Of(2).done.at(id).status.error().code, ErrorCode::kNotFound);
+}
+
+TEST_F(ClusterTest, AStageThatCannotBeLoadedFailsThePlacement) {
+  Three();
+  pump.load = [](int node, const PlacementRecord&) {
+    return node == 1 ? Status(Error{ErrorCode::kOutOfMemory, "too large"}) : Status();
+  };
+  const Status placed = pump.Place(0, {});
+  ASSERT_FALSE(placed.ok());
+  EXPECT_NE(placed.error().message.find("too large"), std::string::npos);
+  pump.Run(5 * kSecond);
+  for (int n = 0; n < 3; ++n) EXPECT_TRUE(pump.Of(n).loaded.empty()) << "what was loaded is dropped";
+}
+
+TEST_F(ClusterTest, ADeadNodesLayersGoToOthers) {
+  Three();
+  ASSERT_TRUE(pump.Place(0, {}).ok());
+  const Epoch first = At(0)->record.epoch;
+  pump.Crash(1);
+  ASSERT_TRUE(pump.Until([&] { return At(0) && At(0)->record.epoch > first && At(2) && At(2)->record.epoch > first; }));
+  EXPECT_EQ(At(0)->record.StageOf(TestId(1)), -1);
+  EXPECT_EQ(At(0)->record.stages.size(), 2U);
+  ASSERT_TRUE(pump.Until([&] { return pump.Of(0).loaded.size() == 1; })) << "the old stage is unloaded";
+  EXPECT_FALSE(pump.At(0).MayServe("m", first));
+}
+
+TEST_F(ClusterTest, TheDecidersDeathStopsNothing) {
+  Three();
+  ASSERT_TRUE(pump.Place(1, {}).ok());
+  const Epoch first = At(1)->record.epoch;
+  pump.Crash(0);
+  ASSERT_TRUE(pump.Until([&] { return At(1)->record.epoch > first && At(2)->record.epoch == At(1)->record.epoch; }));
+  EXPECT_EQ(pump.At(2).decider(), TestId(1));
+}
+
+TEST_F(ClusterTest, ARestartedNodeGetsItsLayersAgain) {
+  Three();
+  ASSERT_TRUE(pump.Place(0, {}).ok());
+  const Epoch first = At(0)->record.epoch;
+  pump.Crash(2);
+  pump.Restart(2);  // before anybody noticed
+  ASSERT_TRUE(pump.Until([&] { return At(0)->record.epoch > first && pump.Agree(); }));
+  EXPECT_FALSE(At(0)->broken);
+}
+
+TEST_F(ClusterTest, ABrokenPipelineIsPlacedAnewEverLessOften) {
+  Three();
+  ASSERT_TRUE(pump.Place(0, {}).ok());
+  int count = 0;
+  for (int i = 0; i < 2000; ++i) {
+    const Epoch epoch = At(0)->record.epoch;
+    if (pump.At(0).MayServe("m", epoch)) {
+      pump.At(0).OnStageReady(pump.now, "m", epoch, Error{ErrorCode::kUnavailable, "broken"});
+    }
+    pump.Run(50'000);
+    if (At(0)->record.epoch != epoch) ++count;
+  }
+  EXPECT_GE(count, 3);
+  EXPECT_LE(count, 20) << "in 100 s";
+}
+
+TEST_F(ClusterTest, LeavingMovesTheLayersFirst) {
+  Three();
+  ASSERT_TRUE(pump.Place(0, {}).ok());
+  pump.hold_drain = true;  // an answer still runs on the old placement
+  pump.At(1).Leave(pump.now);
+  pump.Run(10 * kSecond);
+  EXPECT_TRUE(pump.Of(1).left.empty()) << "it waits for what runs";
+  EXPECT_EQ(At(0)->record.StageOf(TestId(1)), -1);
+  for (const auto& [model, epoch] : pump.Of(0).drained) pump.At(0).OnDrained(pump.now, model, epoch);
+  ASSERT_TRUE(pump.Until([&] { return pump.Of(1).left.size() == 1; }, 20 * kSecond));
+  EXPECT_EQ(pump.Of(1).left[0], "");
+  EXPECT_TRUE(
+      pump.Until([&] { return pump.StateOf(0, 1) == MemberState::kLeft && pump.StateOf(2, 1) == MemberState::kLeft; }));
+}
+
+TEST_F(ClusterTest, LeavingWhereNobodyCanTakeTheLayersSaysSo) {
+  pump.Add();
+  pump.Add([](ClusterOptions& options) { options.facts.models.clear(); });
+  pump.Meet(0, 1);
+  ASSERT_TRUE(pump.Until([&] { return AllAlive(); }));
+  ASSERT_TRUE(pump.Place(1, {}).ok());
+  pump.At(0).Leave(pump.now);
+  ASSERT_TRUE(pump.Until([&] { return pump.Of(0).left.size() == 1; }));
+  EXPECT_NE(pump.Of(0).left[0].find("m"), std::string::npos);
+}
+
+TEST_F(ClusterTest, UnplacedIsUnplacedEverywhere) {
+  Three();
+  ASSERT_TRUE(pump.Place(0, {}).ok());
+  const std::uint64_t id = pump.At(2).RequestUnplace(pump.now, "m");
+  ASSERT_TRUE(pump.Until([&] { return pump.Of(2).done.contains(id); }));
+  EXPECT_TRUE(pump.Of(2).done.at(id).status.ok());
+  EXPECT_TRUE(pump.Until([&] {
+    return !At(0) && !At(1) && !At(2) && pump.Of(0).loaded.empty() && pump.Of(1).loaded.empty() &&
+           pump.Of(2).loaded.empty();
+  }));
+}
+
+TEST_F(ClusterTest, ADividedClusterHealsIntoOnePlacement) {
+  for (int i = 0; i < 4; ++i) pump.Add();
+  pump.MeetAll();
+  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+  for (const int a : {0, 1}) {
+    for (const int b : {2, 3}) pump.Part(a, b);
+  }
+  ASSERT_TRUE(
+      pump.Until([&] { return pump.StateOf(0, 3) == MemberState::kDead && pump.StateOf(3, 0) == MemberState::kDead; }));
+  ASSERT_TRUE(pump.Place(0, {}).ok());
+  ASSERT_TRUE(pump.Place(3, {}).ok());
+  const Epoch left = At(0)->record.epoch, right = At(3)->record.epoch;
+  EXPECT_NE(left, right) << "two deciders never make the same epoch";
+  pump.Heal();
+  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+  for (int n = 0; n < 4; ++n) EXPECT_EQ(At(n)->record.epoch, std::max(left, right));
+  ASSERT_TRUE(pump.Until([&] {
+    std::size_t loaded = 0;
+    for (int n = 0; n < 4; ++n) loaded += pump.Of(n).loaded.size();
+    return loaded == At(0)->record.stages.size();
+  })) << "the other one has drained";
+}
+
+TEST_F(ClusterTest, AStaleEpochIsRefused) {
+  Three();
+  ASSERT_TRUE(pump.Place(0, {}).ok());
+  PlacementRecord stale = At(0)->record;
+  stale.epoch -= Epoch{1} << 32;
+  stale.state = PlacementState::kPreparing;
+  stale.decider = TestId(0);
+  pump.At(1).OnMessage(pump.now, TestId(0), Prepare{stale});
+  bool refused = false, loads = false;
+  for (const Action& action : pump.At(1).TakeActions()) {
+    loads = loads || std::holds_alternative<LoadStage>(action);
+    const auto* send = std::get_if<Send>(&action);
+    const auto* news = send != nullptr ? std::get_if<StageNews>(&send->message) : nullptr;
+    refused = refused || (news != nullptr && news->status == StageStatus::kStale);
+  }
+  EXPECT_TRUE(refused);
+  EXPECT_FALSE(loads);
+}
+
+TEST_F(ClusterTest, ThrownOutIsOutEverywhere) {
+  Three();
+  const std::vector<std::uint8_t> revocation{2};
+  ASSERT_TRUE(pump.At(0).AddRevocation(pump.now, revocation).ok());
+  EXPECT_FALSE(pump.At(0).AddRevocation(pump.now, std::vector<std::uint8_t>{201}).ok()) << "not genuine";
+  ASSERT_TRUE(pump.Until([&] { return pump.StateOf(1, 2) == MemberState::kLeft; }));
+  pump.Run(10 * kSecond);
+  EXPECT_NE(pump.StateOf(0, 2), MemberState::kAlive);
+  pump.At(1).OnMessage(pump.now, TestId(2), Hello{pump.At(2).members()[0].record, 0});
+  EXPECT_NE(pump.StateOf(1, 2), MemberState::kAlive);
+}
+
+TEST_F(ClusterTest, FiftyNodesTalkWithinBounds) {
+  for (int i = 0; i < 50; ++i) pump.Add();
+  pump.MeetAll();
+  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }, 60 * kSecond));
+  pump.Run(20 * kSecond);
+  const std::uint64_t before = pump.At(7).counters().bytes_sent;
+  pump.Run(20 * kSecond);
+  const std::uint64_t bytes_per_s = (pump.At(7).counters().bytes_sent - before) / 20;
+  EXPECT_LT(bytes_per_s, 20'000U);
+  EXPECT_EQ(pump.At(7).counters().deaths_declared, 0U);
+}
+
+}  // namespace
+}  // namespace shoal
