@@ -199,6 +199,8 @@ Result<StreamLink> StageHost::OpenPipe(const Hosted& hosted, std::int32_t to, Pi
       link = said.error();
     }
     if (hosted.cancelled || std::chrono::steady_clock::now() > deadline) return std::move(link).error();
+    Log(LogLevel::kInfo, "stages",
+        hosted.Name() + " does not reach stage " + std::to_string(to) + " yet: " + link.error().message);
     std::this_thread::sleep_for(kLinkRetry);
   }
 }
