@@ -452,6 +452,7 @@ void RealClusterNode::ServePipe(const NodeId& peer, int fd) {
   if (!first) return;
   const Result<PipeHelloFrame> hello = DecodePipeHello(*first);
   if (!hello.ok()) return Log(LogLevel::kWarning, "network", "a stream is refused: " + hello.error().message);
+  if (!link.sender->Send(EncodePipeHello(hello->hello, hello->epoch)).ok()) return;  // taken
   pipes_.Add(peer, hello->epoch, hello->hello, std::move(link));
 }
 

@@ -1,0 +1,192 @@
+// The small parts of a cluster's node, each alone.
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "base/test_models.h"
+#include "node/blocking_tasks.h"
+#include "node/control_link.h"
+#include "node/joining.h"
+#include "node/model_library.h"
+#include "node/pipe_rendezvous.h"
+#include "node/resolve.h"
+#include "runtime/bounded_queue.h"
+
+namespace shoal {
+namespace {
+
+using std::chrono::milliseconds;
+
+NodeId Id(int number) {
+  NodeId id;
+  id.bytes.fill(static_cast<std::uint8_t>(number));
+  return id;
+}
+
+struct TwoEnds {
+  StreamLink here;
+  int there;
+};
+TwoEnds MakeEnds() {
+  int fds[2];
+  EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+  return {MakeStreamLink(fds[0], kFrameBytesMax), fds[1]};
+}
+
+TEST(BlockingTasksTest, RunsAtMostSoManyAndJoinsThem) {
+  std::atomic<int> ran{0};
+  std::atomic<bool> go{false};
+  {
+    BlockingTasks tasks(2);
+    const auto wait = [&] {
+      while (!go) std::this_thread::sleep_for(milliseconds(1));
+      ++ran;
+    };
+    EXPECT_TRUE(tasks.Run(wait));
+    EXPECT_TRUE(tasks.Run(wait));
+    EXPECT_FALSE(tasks.Run(wait)) << "two run";
+    go = true;
+    tasks.Join();
+    EXPECT_EQ(ran, 2);
+    EXPECT_FALSE(tasks.Run(wait)) << "after the end";
+  }
+  EXPECT_EQ(ran, 2);
+}
+
+TEST(PipeRendezvousTest, StreamAndStageMeetInEitherOrder) {
+  PipeRendezvous pipes;
+  const PipeHello hello{PipeKind::kInput, 0, 1};
+  TwoEnds early = MakeEnds();
+  pipes.Add(Id(1), 5, hello, std::move(early.here));
+  EXPECT_TRUE(pipes.Take(Id(1), 5, hello, milliseconds(10)).ok());
+  EXPECT_EQ(pipes.Take(Id(1), 5, hello, milliseconds(10)).error().code, ErrorCode::kUnavailable) << "taken already";
+
+  TwoEnds late = MakeEnds();
+  std::thread adder([&] {
+    std::this_thread::sleep_for(milliseconds(30));
+    pipes.Add(Id(1), 6, hello, std::move(late.here));
+  });
+  EXPECT_TRUE(pipes.Take(Id(1), 6, hello, milliseconds(10'000)).ok());
+  adder.join();
+}
+
+TEST(PipeRendezvousTest, AnotherPeerOrEpochGetsNothing) {
+  PipeRendezvous pipes;
+  const PipeHello hello{PipeKind::kResults, 1, 0};
+  pipes.Add(Id(1), 5, hello, MakeEnds().here);
+  EXPECT_FALSE(pipes.Take(Id(2), 5, hello, milliseconds(1)).ok());
+  EXPECT_FALSE(pipes.Take(Id(1), 6, hello, milliseconds(1)).ok());
+  EXPECT_FALSE(pipes.Take(Id(1), 5, {PipeKind::kInput, 1, 0}, milliseconds(1)).ok());
+  EXPECT_TRUE(pipes.Take(Id(1), 5, hello, milliseconds(1)).ok());
+}
+
+TEST(PipeRendezvousTest, AnEpochThatIsClosedIsClosedForGood) {
+  PipeRendezvous pipes;
+  const PipeHello hello{PipeKind::kInput, 0, 1};
+  std::thread closer([&] {
+    std::this_thread::sleep_for(milliseconds(30));
+    pipes.CloseEpoch(5);
+  });
+  EXPECT_EQ(pipes.Take(Id(1), 5, hello, milliseconds(10'000)).error().code, ErrorCode::kCancelled);
+  closer.join();
+  pipes.Add(Id(1), 5, hello, MakeEnds().here);
+  EXPECT_EQ(pipes.Take(Id(1), 5, hello, milliseconds(1)).error().code, ErrorCode::kCancelled);
+}
+
+TEST(ControlLinkTest, CarriesMessagesAndTellsTheEnd) {
+  int fds[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+  RealLoop loop;
+  BoundedQueue<std::uint32_t> heard(16);
+  std::atomic<bool> ended{false};
+  auto a = std::make_unique<ControlLink>(loop, fds[0], ControlLink::Handlers{[](const ClusterMessage&) {}, [] {}});
+  auto b = std::make_unique<ControlLink>(
+      loop, fds[1],
+      ControlLink::Handlers{[&](const ClusterMessage& message) { heard.Push(std::get<HearsAsk>(message).round); },
+                            [&] { ended = true; }});
+  for (std::uint32_t round = 0; round < 5; ++round) {
+    EXPECT_TRUE(a->Send(EncodeClusterMessage(HearsAsk{Id(3), round})));
+  }
+  for (std::uint32_t round = 0; round < 5; ++round) EXPECT_EQ(heard.PopFor(std::chrono::seconds(10)), round);
+  a.reset();
+  for (int i = 0; i < 1000 && !ended; ++i) std::this_thread::sleep_for(milliseconds(5));
+  EXPECT_TRUE(ended);
+  loop.Stop();
+}
+
+TEST(ControlLinkTest, APeerThatDoesNotReadFillsTheQueueAndBlocksNobody) {
+  int fds[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+  RealLoop loop;
+  TwoEnds unread{MakeStreamLink(fds[1], kFrameBytesMax), -1};
+  ControlLink link(loop, fds[0], ControlLink::Handlers{[](const ClusterMessage&) {}, [] {}});
+  const std::vector<std::uint8_t> frame = EncodeClusterMessage(SyncDelta{{}, {}, {std::vector<std::uint8_t>(500)}});
+  int sent = 0;
+  while (sent < 100'000 && link.Send(frame)) ++sent;
+  EXPECT_LT(sent, 100'000);
+  loop.Stop();
+}
+
+TEST(InviteExtrasTest, ComeBackAsTheyWere) {
+  InviteExtras extras;
+  extras.cluster_secret.bytes.fill(9);
+  extras.addresses = {"10.0.0.1:48100", "[fd77::1]:48100"};
+  const Result<InviteExtras> read = DecodeInviteExtras(EncodeInviteExtras(extras));
+  ASSERT_TRUE(read.ok());
+  EXPECT_EQ(read->cluster_secret, extras.cluster_secret);
+  EXPECT_EQ(read->addresses, extras.addresses);
+  extras.addresses.assign(100, "10.0.0.1:48100");
+  EXPECT_LE(EncodeInviteExtras(extras).size(), 480U) << "what does not fit is left out";
+  EXPECT_EQ(DecodeInviteExtras(Bytes(31)).error().code, ErrorCode::kCorrupt);
+  EXPECT_EQ(DecodeInviteExtras(Bytes(481)).error().code, ErrorCode::kCorrupt);
+}
+
+TEST(ResolveTest, LiteralsAndNames) {
+  const auto literal = Resolve("10.0.0.1:7");
+  ASSERT_TRUE(literal.ok());
+  EXPECT_EQ(EndpointText(literal->front()), "10.0.0.1:7");
+  const auto name = Resolve("localhost:7");
+  ASSERT_TRUE(name.ok());
+  for (const Endpoint& endpoint : *name) EXPECT_TRUE(IsLoopback(endpoint) && endpoint.port == 7);
+  EXPECT_FALSE(Resolve("no-such-name.invalid:7").ok());
+}
+
+class ModelLibraryTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = testing::TempDir() + "library-" + std::to_string(::getpid());
+    std::filesystem::create_directories(folder_);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  std::string folder_;
+};
+
+TEST_F(ModelLibraryTest, FindsFilesAndLeavesOutWhatIsNone) {
+  std::ofstream(folder_ + "/broken.gguf") << "nonsense";
+  std::ofstream(folder_ + "/readme.txt") << "no model";
+  const std::string model = TestModelPath("smollm2");
+  if (!std::filesystem::exists(model)) GTEST_SKIP() << model << " is absent: `./dev model smollm2` fetches it";
+  ModelLibrary library({folder_});
+  EXPECT_EQ(library.Find("small").error().code, ErrorCode::kNotFound);
+  std::filesystem::create_symlink(model, folder_ + "/small.gguf");
+  const Result<LibraryModel> found = library.Find("small");
+  ASSERT_TRUE(found.ok()) << "a file that came later is found";
+  EXPECT_NE(found->fingerprint, 0U);
+  EXPECT_EQ(library.models().size(), 1U);
+  EXPECT_TRUE(library.FindFingerprint(found->fingerprint).ok());
+  EXPECT_FALSE(library.FindFingerprint(found->fingerprint + 1).ok());
+  const Result<LibraryModel> by_path = library.Find(model);
+  ASSERT_TRUE(by_path.ok());
+  EXPECT_EQ(by_path->fingerprint, found->fingerprint) << "one file, one fingerprint, whatever its name";
+  const auto first = library.OpenVocabulary(*found), second = library.OpenVocabulary(*found);
+  ASSERT_TRUE(first.ok());
+  EXPECT_EQ(*first, *second) << "opened once";
+}
+
+}  // namespace
+}  // namespace shoal
