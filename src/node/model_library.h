@@ -20,7 +20,7 @@ namespace shoal {
 
 using ModelFingerprint = std::uint64_t;  // never 0
 
-// "dir/SmolLM2.gguf" -> "SmolLM2".
+// The name that clients use: "dir/SmolLM2.gguf" -> "SmolLM2".
 std::string ModelNameOf(const std::string& path);
 // When the file was last written, in seconds since 1970; 0 when it is not there.
 std::int64_t FileTimeS(const std::string& path);

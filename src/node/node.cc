@@ -1,8 +1,6 @@
 // Opens model, vocabulary, chat template and placement, in that order, and closes them in the other.
 #include "node/node.h"
 
-#include <sys/stat.h>
-
 #include <atomic>
 #include <future>
 #include <mutex>
@@ -10,22 +8,10 @@
 
 #include "base/log.h"
 #include "node/generate.h"
+#include "node/model_library.h"
 
 namespace shoal {
 namespace {
-
-// The name that clients use: the file's name without folder and ending.
-std::string ModelId(const std::string& path) {
-  std::string name = path.substr(path.find_last_of('/') + 1);
-  const std::string ending = ".gguf";
-  if (name.size() > ending.size() && name.ends_with(ending)) name.resize(name.size() - ending.size());
-  return name;
-}
-
-std::int64_t FileTimeS(const std::string& path) {
-  struct stat info {};
-  return stat(path.c_str(), &info) == 0 ? static_cast<std::int64_t>(info.st_mtime) : 0;
-}
 
 class LocalNode final : public Node, public std::enable_shared_from_this<LocalNode> {
  public:
@@ -53,7 +39,7 @@ class LocalNode final : public Node, public std::enable_shared_from_this<LocalNo
   }
 
   ModelCard model() const override {
-    return {ModelId(model_->path), FileTimeS(model_->path), placement_->context_tokens()};
+    return {ModelNameOf(model_->path), FileTimeS(model_->path), placement_->context_tokens()};
   }
   const Vocabulary& vocabulary() const override { return *vocabulary_; }
   std::shared_ptr<const Vocabulary> shared_vocabulary() const override { return vocabulary_; }
