@@ -13,6 +13,7 @@
 #include <future>
 #include <map>
 #include <optional>
+#include <set>
 #include <thread>
 #include <utility>
 #include <variant>
@@ -191,6 +192,8 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
 
   std::mutex backends_mutex_;
   std::map<std::string, std::pair<std::uint64_t, std::shared_ptr<Backend>>> backends_;  // by model: fingerprint
+
+  std::set<std::string> not_served_;  // guarded by backends_mutex_: said already
 
   std::atomic<bool> stopping_{false}, ended_{false};
   std::once_flag stopped_;
@@ -489,11 +492,14 @@ std::shared_ptr<Backend> RealClusterNode::Find(const std::string& name) {
             return StartAt(record, std::move(options));
           });
       if (!opened.ok()) {
-        Log(LogLevel::kWarning, "models", "'" + model + "' cannot be served here: " + opened.error().message);
+        if (not_served_.insert(model).second) {
+          Log(LogLevel::kWarning, "models", "'" + model + "' cannot be served here: " + opened.error().message);
+        }
         continue;
       }
       fingerprint = placement.record.request.fingerprint;
       backend = *std::move(opened);
+      not_served_.erase(model);
     }
     return {shared_from_this(), backend.get()};  // the node outlives who uses it
   }

@@ -199,7 +199,9 @@ void Peers::Handle(NetworkEvent event) {
     case NetworkEventKind::kDialFailed:
     case NetworkEventKind::kRefused: {
       if (event.kind == NetworkEventKind::kRefused) {
-        Log(event.by_peer ? LogLevel::kWarning : LogLevel::kInfo, "network",
+        const bool ours =
+            event.by_peer && (event.reason == RefusalReason::kRevoked || event.reason == RefusalReason::kExpired);
+        Log(ours ? LogLevel::kWarning : LogLevel::kInfo, "network",
             event.address + (event.by_peer ? " refuses this node: " : " was refused: ") + event.text);
       }
       const auto dial = dials_.find(Canonical(event.address));
