@@ -3,7 +3,6 @@
 // All of it on one loop; the API's and the terminal's threads ask by posting to it, or read the PlacementTable.
 #include "node/cluster_node.h"
 
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -27,6 +26,7 @@
 #include "node/blocking_tasks.h"
 #include "node/cluster_backend.h"
 #include "node/cluster_views.h"
+#include "node/device.h"
 #include "node/generation_stream.h"
 #include "node/joining.h"
 #include "node/model_library.h"
@@ -47,34 +47,8 @@ constexpr std::uint32_t kStreamOpenMs = 3'000;
 constexpr std::chrono::seconds kPlaceMax{300};
 constexpr std::chrono::seconds kLeaveMax{150};
 constexpr std::uint32_t kJoinMs = 30'000;
-constexpr double kMemoryShare = 0.8;  // of what is free at the start: the rest is the system's
 
 std::int64_t UnixS() { return static_cast<std::int64_t>(std::time(nullptr)); }
-
-std::string HostName() {
-  char name[256] = {};
-  return ::gethostname(name, sizeof name - 1) == 0 && name[0] != 0 ? name : "node";
-}
-
-DeviceFacts MeasureDevice(std::uint64_t memory_bytes_max) {
-  DeviceFacts facts;
-  utsname system{};
-  if (::uname(&system) == 0) {
-    facts.os = system.sysname;
-    facts.arch = system.machine;
-    std::transform(facts.os.begin(), facts.os.end(), facts.os.begin(),
-                   [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
-  }
-  facts.cores = static_cast<std::int32_t>(std::max(1U, std::thread::hardware_concurrency()));
-  facts.memory_bytes =
-      static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-  facts.memory_free_bytes = AvailableMemory().value_or(facts.memory_bytes / 2);
-  facts.memory_budget_bytes =
-      memory_bytes_max > 0 ? memory_bytes_max
-                           : static_cast<std::uint64_t>(static_cast<double>(facts.memory_free_bytes) * kMemoryShare);
-  facts.speed = facts.cores;
-  return facts;
-}
 
 std::vector<std::string> ModelFolders(const ClusterNodeOptions& options) {
   std::vector<std::string> folders = options.model_dirs;
