@@ -137,7 +137,6 @@ struct ClusterCommands {
 };
 
 void ClusterCommands::AddMembers(CLI::App& app, int& code) {
-#ifdef SHOAL_HAS_CLUSTER
   CLI::App* up_command = app.add_subcommand("up", "Run this device as a node of a cluster");
   AddUpOptions(*up_command, up);
   up_command->callback([this, &code] {
@@ -149,7 +148,6 @@ void ClusterCommands::AddMembers(CLI::App& app, int& code) {
   join_command->add_option("--peer", join.peers, "HOST:PORT or a multiaddr of a member, may be repeated");
   join_command->add_option("--name", join.name, "What people call this node (else the host's name)");
   join_command->callback([this, &code] { code = RunJoin(join); });
-#endif
   CLI::App* status_command = app.add_subcommand("status", "Show nodes, links and placements");
   status_command->add_flag("--json", status.json, "One JSON object on stdout");
   status_command->add_flag("--watch", status.watch, "Again each second, until Ctrl-C");

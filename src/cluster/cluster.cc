@@ -3,7 +3,6 @@
 #include "cluster/cluster.h"
 
 #include <algorithm>
-#include <type_traits>
 
 #include "cluster/state.h"
 
@@ -54,6 +53,17 @@ bool Cluster::State::IsHere(const NodeId& id) const {
   return found != members.end() && found->second.here();
 }
 
+std::string Cluster::State::NameOf(const NodeId& id) const {
+  const auto found = members.find(id);
+  return found == members.end() || found->second.record.facts.name.empty() ? ShortHex(id)
+                                                                           : found->second.record.facts.name;
+}
+
+// Epochs made here are above all that were heard of. A peer's word counts only so far: rounds must not run out.
+void Cluster::State::SeeRound(Epoch epoch) {
+  round_max = std::max(round_max, std::min(EpochRound(epoch), round_max + (1U << 20)));
+}
+
 std::size_t Cluster::State::HereCount() const {
   return static_cast<std::size_t>(
       std::count_if(members.begin(), members.end(), [](const auto& entry) { return entry.second.here(); }));
@@ -86,9 +96,10 @@ std::uint64_t Cluster::State::Digest() const {
 void Cluster::State::Tell(const NodeId& to, ClusterMessage message) {
   if (IsSelf(to)) return Handle(to, message);
   if (!links.contains(to)) return;
+  std::vector<std::uint8_t> frame = EncodeClusterMessage(message);
   ++counters.messages_sent;
-  counters.bytes_sent += EncodeClusterMessage(message).size();
-  Act(Send{to, std::move(message)});
+  counters.bytes_sent += frame.size();
+  Act(Send{to, std::move(message), std::move(frame)});
 }
 
 void Cluster::State::TellAll(const ClusterMessage& message) {
@@ -96,30 +107,7 @@ void Cluster::State::TellAll(const ClusterMessage& message) {
 }
 
 void Cluster::State::Handle(const NodeId& from, const ClusterMessage& message) {
-  std::visit(
-      [&](const auto& m) {
-        using M = std::decay_t<decltype(m)>;
-        if constexpr (std::is_same_v<M, Hello>) OnHello(from, m);
-        if constexpr (std::is_same_v<M, Heartbeat>) OnHeartbeat(from, m);
-        if constexpr (std::is_same_v<M, SyncAsk>) OnSyncAsk(from, m);
-        if constexpr (std::is_same_v<M, SyncDelta>) OnSyncDelta(from, m);
-        if constexpr (std::is_same_v<M, HearsAsk>) {
-          const auto link = links.find(m.subject);
-          const bool hears =
-              IsSelf(m.subject) || (link != links.end() && now - link->second.heard < 2 * HeartbeatInterval());
-          Tell(from, HearsAnswer{m.subject, m.round, hears});
-        }
-        if constexpr (std::is_same_v<M, HearsAnswer>) OnHears(from, m);
-        if constexpr (std::is_same_v<M, PlaceAsk>) OnPlaceAsk(from, m);
-        if constexpr (std::is_same_v<M, PlaceAnswer>) OnPlaceAnswer(from, m);
-        if constexpr (std::is_same_v<M, Prepare>) OnPrepare(from, m);
-        if constexpr (std::is_same_v<M, Abort>) OnAbort(from, m);
-        if constexpr (std::is_same_v<M, StageNews>) OnStageNews(from, m);
-        if constexpr (std::is_same_v<M, DrainAsk>) OnDrainAsk(from, m);
-        if constexpr (std::is_same_v<M, DrainAnswer>) OnDrainAnswer(from, m);
-        if constexpr (std::is_same_v<M, MoveFailed>) OnMoveFailed(from, m);
-      },
-      message);
+  std::visit([&](const auto& m) { On(from, m); }, message);
 }
 
 // ---- Inputs ---------------------------------------------------------------------------------------------------------
@@ -235,32 +223,29 @@ Status Cluster::AddRevocation(TimeUs now, std::span<const std::uint8_t> bytes) {
 
 // ---- Wishes ---------------------------------------------------------------------------------------------------------
 
-std::uint64_t Cluster::RequestPlacement(TimeUs now, PlaceRequest request) {
-  State& s = *state_;
-  s.Advance(now);
-  const std::uint64_t id = ++s.last_wish;
-  State::Wish wish;
-  wish.ask = {id, false, std::move(request)};
-  wish.send_due = wish.reached = s.now;
-  wish.give_up = s.now + s.options.request_max_us;
-  s.wishes.emplace(id, std::move(wish));
-  s.DriveWish(id, s.wishes.at(id));
+std::uint64_t Cluster::State::AddWish(PlaceAsk ask) {
+  const std::uint64_t id = ask.id = ++last_wish;
+  Wish& wish = wishes[id];
+  wish.ask = std::move(ask);
+  wish.send_due = wish.reached = now;
+  wish.give_up = now + options.request_max_us;
+  DriveWish(id, wish);
   return id;
 }
 
+std::uint64_t Cluster::RequestPlacement(TimeUs now, PlaceRequest request) {
+  state_->Advance(now);
+  PlaceAsk ask;
+  ask.request = std::move(request);
+  return state_->AddWish(std::move(ask));
+}
+
 std::uint64_t Cluster::RequestUnplace(TimeUs now, const std::string& model) {
-  State& s = *state_;
-  s.Advance(now);
-  const std::uint64_t id = ++s.last_wish;
-  State::Wish wish;
-  wish.ask.id = id;
-  wish.ask.unplace = true;
-  wish.ask.request.model = model.substr(0, kModelNameBytesMax);
-  wish.send_due = wish.reached = s.now;
-  wish.give_up = s.now + s.options.request_max_us;
-  s.wishes.emplace(id, std::move(wish));
-  s.DriveWish(id, s.wishes.at(id));
-  return id;
+  state_->Advance(now);
+  PlaceAsk ask;
+  ask.unplace = true;
+  ask.request.model = model.substr(0, kModelNameBytesMax);
+  return state_->AddWish(std::move(ask));
 }
 
 void Cluster::Leave(TimeUs now) {

@@ -56,6 +56,7 @@ struct ClusterOptions {
 struct Send {  // on the control stream to `to`; dropped when there is none
   NodeId to;
   ClusterMessage message;
+  std::vector<std::uint8_t> frame;  // `message` as it goes out
 };
 struct Connect {  // open a control stream, unless one is there; then OnLinkUp. Failing needs no report
   NodeId node;

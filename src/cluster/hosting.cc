@@ -22,11 +22,11 @@ void Cluster::State::TellStage(const NodeId& to, const Local& local) {
   Tell(to, std::move(news));
 }
 
-void Cluster::State::OnPrepare(const NodeId& from, const Prepare& prepare) {
+void Cluster::State::On(const NodeId& from, const Prepare& prepare) {
   const PlacementRecord& record = prepare.placement;
   const std::int32_t index = record.StageOf(options.self);
   if (from != record.decider || index < 0 || record.state != PlacementState::kPreparing) return;
-  round_max = std::max(round_max, std::min(EpochRound(record.epoch), round_max + (1U << 20)));
+  SeeRound(record.epoch);
   const auto known = locals.find({record.model, record.epoch});
   if (known != locals.end()) {
     known->second.prepared = now;
@@ -66,7 +66,7 @@ void Cluster::State::OnPrepare(const NodeId& from, const Prepare& prepare) {
   TellStage(from, local);
 }
 
-void Cluster::State::OnAbort(const NodeId& from, const Abort& abort) {
+void Cluster::State::On(const NodeId& from, const Abort& abort) {
   const auto found = locals.find({abort.model, abort.epoch});
   if (found != locals.end() && !found->second.active && found->second.record.decider == from) {
     DropLocal({abort.model, abort.epoch});
@@ -95,7 +95,7 @@ void Cluster::State::Adopt(const PlacementRecord& record, bool spread) {
   placed.record = record;
   placed.since = now;
   placements.insert_or_assign(record.model, placed);
-  round_max = std::max(round_max, std::min(EpochRound(record.epoch), round_max + (1U << 20)));
+  SeeRound(record.epoch);
   if (const auto known = care.find(record.model); known != care.end()) known->second.reason.clear();
   const auto mine = deciding.find(record.model);
   if (mine != deciding.end() && mine->second.record.epoch < record.epoch) {
@@ -132,11 +132,11 @@ void Cluster::State::Supersede(Local& local) {
   Act(Drain{local.record, local.index});
 }
 
-void Cluster::State::OnDrainAsk(const NodeId& from, const DrainAsk& ask) {
+void Cluster::State::On(const NodeId& from, const DrainAsk& ask) {
   Tell(from, DrainAnswer{ask.model, ask.epoch, locals.contains({ask.model, ask.epoch})});
 }
 
-void Cluster::State::OnDrainAnswer(const NodeId& from, const DrainAnswer& answer) {
+void Cluster::State::On(const NodeId& from, const DrainAnswer& answer) {
   const auto found = locals.find({answer.model, answer.epoch});
   if (found == locals.end() || !found->second.draining || answer.serving) return;
   if (found->second.record.stages.front().node == from) DropLocal({answer.model, answer.epoch});
@@ -174,7 +174,7 @@ void Cluster::State::TickHosting() {
 
 // ---- Leaving --------------------------------------------------------------------------------------------------------
 
-void Cluster::State::OnMoveFailed(const NodeId&, const MoveFailed& failed) {
+void Cluster::State::On(const NodeId&, const MoveFailed& failed) {
   const auto placed = placements.find(failed.model);
   if (leaving && placed != placements.end() && placed->second.record.epoch == failed.epoch) {
     move_failures[failed.model] = failed.text;

@@ -71,7 +71,7 @@ void Cluster::State::SendHeartbeat(const NodeId& to, Link& link) {
   Tell(to, heartbeat);
 }
 
-void Cluster::State::OnHello(const NodeId& from, const Hello& hello) {
+void Cluster::State::On(const NodeId& from, const Hello& hello) {
   if (hello.self.id != from || hello.self.state != MemberState::kAlive) return;
   Merge({hello.self, true, false});
   if (Member* member = Find(from)) {
@@ -83,7 +83,7 @@ void Cluster::State::OnHello(const NodeId& from, const Hello& hello) {
   if (hello.digest != Digest()) SendSyncAsk(from, false);
 }
 
-void Cluster::State::OnHeartbeat(const NodeId& from, const Heartbeat& heartbeat) {
+void Cluster::State::On(const NodeId& from, const Heartbeat& heartbeat) {
   const auto found = links.find(from);
   if (found == links.end()) return;
   Link& link = found->second;
@@ -173,7 +173,13 @@ void Cluster::State::StartRound(const NodeId& id, Member& member) {
   }
 }
 
-void Cluster::State::OnHears(const NodeId&, const HearsAnswer& answer) {
+void Cluster::State::On(const NodeId& from, const HearsAsk& ask) {
+  const auto link = links.find(ask.subject);
+  const bool hears = IsSelf(ask.subject) || (link != links.end() && now - link->second.heard < 2 * HeartbeatInterval());
+  Tell(from, HearsAnswer{ask.subject, ask.round, hears});
+}
+
+void Cluster::State::On(const NodeId&, const HearsAnswer& answer) {
   Member* member = Find(answer.subject);
   if (member != nullptr && member->suspect && answer.round == member->round && answer.hears) {
     member->heard_by_others = true;
@@ -182,8 +188,7 @@ void Cluster::State::OnHears(const NodeId&, const HearsAnswer& answer) {
 
 void Cluster::State::DeclareDead(const NodeId& id, Member& member) {
   ++counters.deaths_declared;
-  Act(Note{"node " + (member.record.facts.name.empty() ? ShortHex(id) : member.record.facts.name) +
-           " is gone: nobody hears it"});
+  Act(Note{"node '" + NameOf(id) + "' is gone: nobody hears it"});
   member.record.state = MemberState::kDead;
   member.state_since = now;
   member.age_then_s = 0;
@@ -262,7 +267,7 @@ void Cluster::State::SendSyncAsk(const NodeId& to, bool is_answer) {
   Tell(to, std::move(ask));
 }
 
-void Cluster::State::OnSyncAsk(const NodeId& from, const SyncAsk& ask) {
+void Cluster::State::On(const NodeId& from, const SyncAsk& ask) {
   bool theirs_newer = false;
   std::map<NodeId, const SyncAsk::Member*> told;
   for (const SyncAsk::Member& one : ask.members) {
@@ -324,7 +329,7 @@ void Cluster::State::OnSyncAsk(const NodeId& from, const SyncAsk& ask) {
   if ((theirs_newer || !known.empty()) && !ask.is_answer) SendSyncAsk(from, true);
 }
 
-void Cluster::State::OnSyncDelta(const NodeId&, const SyncDelta& delta) {
+void Cluster::State::On(const NodeId&, const SyncDelta& delta) {
   for (const std::vector<std::uint8_t>& bytes : delta.revocations) (void)TakeRevocation(bytes, true);
   for (const SyncDelta::Member& news : delta.members) {
     if (Merge(news)) members_changed = true;

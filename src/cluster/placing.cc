@@ -49,7 +49,7 @@ void Cluster::State::EndWish(std::uint64_t id, const Status& status, Epoch epoch
   if (wishes.erase(id) == 1) Act(RequestDone{id, status, epoch});
 }
 
-void Cluster::State::OnPlaceAnswer(const NodeId&, const PlaceAnswer& answer) {
+void Cluster::State::On(const NodeId&, const PlaceAnswer& answer) {
   if (!answer.decides || !wishes.contains(answer.id)) return;
   EndWish(answer.id, answer.ok ? Status() : Status(Error{answer.code, answer.text}), answer.epoch);
 }
@@ -68,7 +68,7 @@ void Cluster::State::AnswerAsker(const Asker& asker, const Status& status, Epoch
   Tell(asker.node, answer);
 }
 
-void Cluster::State::OnPlaceAsk(const NodeId& from, const PlaceAsk& ask) {
+void Cluster::State::On(const NodeId& from, const PlaceAsk& ask) {
   const Asker asker{from, ask.id};
   if (!IsSelf(Decider())) {
     PlaceAnswer answer;
@@ -239,7 +239,7 @@ void Cluster::State::Commit(const std::string& model) {
   for (const Asker& asker : one.askers) AnswerAsker(asker, {}, one.record.epoch);
 }
 
-void Cluster::State::OnStageNews(const NodeId& from, const StageNews& news) {
+void Cluster::State::On(const NodeId& from, const StageNews& news) {
   if (news.status == StageStatus::kLost) {
     const auto placed = placements.find(news.model);
     if (placed == placements.end() || placed->second.record.epoch != news.epoch) return;
@@ -263,14 +263,12 @@ void Cluster::State::OnStageNews(const NodeId& from, const StageNews& news) {
       }
       return;
     case StageStatus::kFailed: {
-      const Member* member = Find(from);
-      const std::string name = member != nullptr ? member->record.facts.name : ShortHex(from);
-      return GiveUp(news.model, Error{ErrorCode::kUnavailable, "on '" + name + "': " + news.text});
+      return GiveUp(news.model, Error{ErrorCode::kUnavailable, "on '" + NameOf(from) + "': " + news.text});
     }
     case StageStatus::kStale: break;
   }
   // Somebody placed it under a higher epoch that we had not heard of: above that one, then.
-  round_max = std::max(round_max, std::min(EpochRound(news.known), round_max + (1U << 20)));
+  SeeRound(news.known);
   const PlaceRequest request = one.record.request;
   const std::vector<Asker> askers = one.askers;
   const bool automatic = one.automatic;
@@ -317,9 +315,7 @@ std::string Cluster::State::ProblemOf(const Placed& placed, bool* moves_only) co
   *moves_only = false;
   for (const StagePlace& stage : placed.record.stages) {
     const auto found = members.find(stage.node);
-    const std::string name = found == members.end() || found->second.record.facts.name.empty()
-                                 ? ShortHex(stage.node)
-                                 : found->second.record.facts.name;
+    const std::string name = NameOf(stage.node);
     if (found == members.end() || !found->second.here()) return "node '" + name + "' is gone";
     if (found->second.record.boot() != stage.boot) return "node '" + name + "' has started anew";
   }
@@ -327,7 +323,7 @@ std::string Cluster::State::ProblemOf(const Placed& placed, bool* moves_only) co
   for (const StagePlace& stage : placed.record.stages) {
     if (!members.at(stage.node).record.facts.leaving) continue;
     *moves_only = true;
-    return "node '" + members.at(stage.node).record.facts.name + "' leaves";
+    return "node '" + NameOf(stage.node) + "' leaves";
   }
   return {};
 }

@@ -195,7 +195,7 @@ class Pump {
   void Do(int n, const Action& action) {
     Node& node = nodes[Index(n)];
     if (const auto* send = std::get_if<Send>(&action)) {
-      wire_.emplace_back(n, NumberOf(send->to), EncodeClusterMessage(send->message));
+      wire_.emplace_back(n, NumberOf(send->to), send->frame);
     } else if (const auto* connect = std::get_if<Connect>(&action)) {
       const int other = NumberOf(connect->node);
       if (!nodes[Index(other)].frozen) Meet(n, other);

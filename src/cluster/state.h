@@ -106,6 +106,9 @@ struct Cluster::State {
   Member& self() { return members.at(options.self); }
   Member* Find(const NodeId& id);
   bool IsHere(const NodeId& id) const;
+  std::string NameOf(const NodeId& id) const;  // for people
+  void SeeRound(Epoch epoch);
+  std::uint64_t AddWish(PlaceAsk ask);
   bool IsSelf(const NodeId& id) const { return id == options.self; }
   std::size_t HereCount() const;
   NodeId Decider() const;
@@ -116,11 +119,12 @@ struct Cluster::State {
   DurationUs HeartbeatInterval() const;
   void TickMembership();
   void SendHeartbeat(const NodeId& to, Link& link);
-  void OnHello(const NodeId& from, const Hello& hello);
-  void OnHeartbeat(const NodeId& from, const Heartbeat& heartbeat);
-  void OnSyncAsk(const NodeId& from, const SyncAsk& ask);
-  void OnSyncDelta(const NodeId& from, const SyncDelta& delta);
-  void OnHears(const NodeId& from, const HearsAnswer& answer);
+  void On(const NodeId& from, const Hello& hello);
+  void On(const NodeId& from, const Heartbeat& heartbeat);
+  void On(const NodeId& from, const SyncAsk& ask);
+  void On(const NodeId& from, const SyncDelta& delta);
+  void On(const NodeId& from, const HearsAsk& ask);
+  void On(const NodeId& from, const HearsAnswer& answer);
   bool Merge(const SyncDelta::Member& news);
   void MergeSelf(const MemberRecord& told);
   void Refute(std::uint64_t at_least);
@@ -139,9 +143,9 @@ struct Cluster::State {
 
   // --- placing.cc
   void TickPlacing();
-  void OnPlaceAsk(const NodeId& from, const PlaceAsk& ask);
-  void OnPlaceAnswer(const NodeId& from, const PlaceAnswer& answer);
-  void OnStageNews(const NodeId& from, const StageNews& news);
+  void On(const NodeId& from, const PlaceAsk& ask);
+  void On(const NodeId& from, const PlaceAnswer& answer);
+  void On(const NodeId& from, const StageNews& news);
   void AnswerAsker(const Asker& asker, const Status& status, Epoch epoch);
   void DriveWish(std::uint64_t id, Wish& wish);
   void EndWish(std::uint64_t id, const Status& status, Epoch epoch);
@@ -157,11 +161,11 @@ struct Cluster::State {
 
   // --- hosting.cc
   void TickHosting();
-  void OnPrepare(const NodeId& from, const Prepare& prepare);
-  void OnAbort(const NodeId& from, const Abort& abort);
-  void OnDrainAsk(const NodeId& from, const DrainAsk& ask);
-  void OnDrainAnswer(const NodeId& from, const DrainAnswer& answer);
-  void OnMoveFailed(const NodeId& from, const MoveFailed& failed);
+  void On(const NodeId& from, const Prepare& prepare);
+  void On(const NodeId& from, const Abort& abort);
+  void On(const NodeId& from, const DrainAsk& ask);
+  void On(const NodeId& from, const DrainAnswer& answer);
+  void On(const NodeId& from, const MoveFailed& failed);
   void Adopt(const PlacementRecord& record, bool spread);
   void Supersede(Local& local);
   void DropLocal(const StageKey& key);

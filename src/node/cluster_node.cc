@@ -33,6 +33,7 @@
 #include "node/peers.h"
 #include "node/pipe_rendezvous.h"
 #include "node/stage_host.h"
+#include "runtime/ask_loop.h"
 #include "runtime/rng.h"
 #include "wire/stream_messages.h"
 
@@ -100,23 +101,17 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   PeersHandlers MakePeersHandlers();
   TimeUs Now() const { return loop_.clock().Now(); }
 
-  // Runs `call` on the loop and gives its result; nothing once the loop has stopped.
   template <typename F>
-  auto OnLoop(F call) -> std::optional<decltype(call())> {
-    auto promise = std::make_shared<std::promise<decltype(call())>>();
-    auto future = promise->get_future();
-    loop_.Post([promise, call = std::move(call)]() mutable { promise->set_value(call()); });
-    promise.reset();
-    try {
-      return future.get();
-    } catch (const std::future_error&) { return std::nullopt; }
+  auto OnLoop(F call) {
+    return AskLoop(loop_, std::move(call));
   }
 
   // Loop.
   void Tick();
   void RefreshFacts();
+  void TakeAddresses();
   void Obey();
-  void Do(const Send& send) { peers_->Send(send.to, send.message); }
+  void Do(const Send& send) { peers_->Send(send.to, send.frame); }
   void Do(const Connect& connect) { peers_->Connect(connect.node, connect.addresses, Now()); }
   void Do(const Disconnect& disconnect);
   void Do(const LoadStage& load) { host_.Load(load.placement, load.index); }
@@ -166,7 +161,6 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
 
   std::mutex backends_mutex_;
   std::map<std::string, std::pair<std::uint64_t, std::shared_ptr<Backend>>> backends_;  // by model: fingerprint
-
   std::set<std::string> not_served_;  // guarded by backends_mutex_: said already
 
   std::atomic<bool> stopping_{false}, ended_{false};
@@ -177,7 +171,6 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
 
 StageHostOptions RealClusterNode::HostOptions() {
   StageHostOptions options;
-  options.self = home_->id();
   options.memory_bytes_max = options_.memory_bytes_max;
   options.threads = options_.threads;
   options.open_pipe = [this](const NodeId& peer) -> Result<StreamLink> {
@@ -253,9 +246,8 @@ Status RealClusterNode::StartCluster() {
   facts_.name = options_.name;
   facts_.owner = home_->membership()->is_owner();
   facts_.device = MeasureDevice(options_.memory_bytes_max);
-  facts_.addresses = peers_->own_addresses();
-  if (facts_.addresses.size() > kAddressesMax) facts_.addresses.resize(kAddressesMax);
   facts_.models = HoldingsOf(library_.models());
+  TakeAddresses();
   ClusterOptions options;
   options.self = home_->id();
   options.boot = boot;
@@ -324,13 +316,17 @@ void RealClusterNode::RefreshFacts() {
       scanning_ = false;
       if (ended_ || stopping_) return;
       facts_.models = std::move(models);
-      facts_.addresses = peers_->own_addresses();
-      if (facts_.addresses.size() > kAddressesMax) facts_.addresses.resize(kAddressesMax);
+      TakeAddresses();
       if (free) facts_.device.memory_free_bytes = *free;
       cluster_->SetSelfFacts(Now(), facts_);
       Obey();
     });
   });
+}
+
+void RealClusterNode::TakeAddresses() {
+  facts_.addresses = peers_->own_addresses();
+  if (facts_.addresses.size() > kAddressesMax) facts_.addresses.resize(kAddressesMax);
 }
 
 void RealClusterNode::KeepPeers() {
@@ -361,7 +357,6 @@ void RealClusterNode::Do(const Disconnect& disconnect) {
 }
 
 void RealClusterNode::Do(const Activate& activate) {
-  placements_.Set(cluster_->placements());
   if (activate.index >= 0) host_.Activate(activate.placement, activate.index);
 }
 
@@ -413,8 +408,7 @@ void RealClusterNode::OnStream(const NodeId& peer, const std::string& protocol, 
   if (protocol == kPipeProtocol) started = tasks_.Run([this, peer, fd] { ServePipe(peer, fd); });
   if (protocol == kGenerateProtocol) {
     started = tasks_.Run([this, fd] {
-      StreamLink link = MakeStreamLink(fd, kFrameBytesMax);
-      ServeGeneration({std::move(link.sender), std::move(link.receiver)},
+      ServeGeneration(MakeStreamLink(fd, kFrameBytesMax),
                       [this](Epoch epoch, const std::string& model, GenerateOptions options) {
                         return host_.Generate(model, epoch, std::move(options));
                       });
@@ -441,9 +435,7 @@ Result<std::unique_ptr<GenerationHandle>> RealClusterNode::StartAt(const Placeme
   const NodeId& head = placement.stages.front().node;
   if (head == home_->id()) return host_.Generate(placement.model, placement.epoch, std::move(options));
   SHOAL_ASSIGN_OR_RETURN(const int fd, peers_->OpenStream(head, kGenerateProtocol, kStreamOpenMs));
-  StreamLink link = MakeStreamLink(fd, kFrameBytesMax);
-  return OpenRemoteGeneration({std::move(link.sender), std::move(link.receiver)}, placement.epoch, placement.model,
-                              std::move(options));
+  return OpenRemoteGeneration(MakeStreamLink(fd, kFrameBytesMax), placement.epoch, placement.model, std::move(options));
 }
 
 std::vector<ModelCard> RealClusterNode::models() {

@@ -45,7 +45,7 @@ PlacementStatus StatusOf(const std::vector<MemberView>& members, const Placement
   return status;
 }
 
-// The holding of that name that most members have.
+// A holding of that name, of any member that is here.
 Result<ModelHolding> FindHolding(const Cluster& cluster, const std::string& model) {
   std::string known;
   for (const MemberView& member : cluster.members()) {

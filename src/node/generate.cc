@@ -3,10 +3,11 @@
 
 #include <algorithm>
 #include <atomic>
-#include <future>
+#include <optional>
 #include <string>
 #include <utility>
 
+#include "runtime/ask_loop.h"
 #include "runtime/bounded_queue.h"
 
 namespace shoal {
@@ -104,18 +105,14 @@ Result<std::unique_ptr<GenerationHandle>> StartGeneration(std::shared_ptr<const 
   // Step 2: the scheduler takes it, on the loop. From there: pipeline/ sends its rows with others' in micro-batches,
   // every stage computes its layers, the last one samples, and the token comes back as an event.
   GenerationRequest request{id, std::move(options.prompt), 0, tokens_max, std::move(options.sampling)};
-  auto accepted = std::make_shared<std::promise<Status>>();
-  std::future<Status> status = accepted->get_future();
-  target->loop.Post([&pipeline = target->pipeline, channel, accepted, request = std::move(request)]() mutable {
-    accepted->set_value(pipeline.Submit(
-        std::move(request), [&pipeline, channel](const ScheduleEvent& event) { Deliver(pipeline, *channel, event); }));
-  });
-  accepted.reset();
-  try {
-    SHOAL_RETURN_IF_ERROR(status.get());
-  } catch (const std::future_error&) {  // the loop dropped the task: it has stopped
-    return Error{ErrorCode::kUnavailable, "this node is stopping"};
-  }
+  const std::optional<Status> accepted =
+      AskLoop(target->loop, [&pipeline = target->pipeline, channel, request = std::move(request)]() mutable {
+        return pipeline.Submit(std::move(request), [&pipeline, channel](const ScheduleEvent& event) {
+          Deliver(pipeline, *channel, event);
+        });
+      });
+  if (!accepted) return Error{ErrorCode::kUnavailable, "this node is stopping"};
+  SHOAL_RETURN_IF_ERROR(*accepted);
   return std::unique_ptr<GenerationHandle>(std::make_unique<Handle>(std::move(target), id, channel));
 }
 

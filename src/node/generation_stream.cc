@@ -56,7 +56,7 @@ Result<FailureMessage> AsFailure(std::span<const std::uint8_t> frame) {
 
 class RemoteGeneration final : public GenerationHandle {
  public:
-  explicit RemoteGeneration(FrameStream stream) : stream_(std::move(stream)), events_(kEventsMax) {
+  explicit RemoteGeneration(StreamLink stream) : stream_(std::move(stream)), events_(kEventsMax) {
     reader_ = std::thread([this] { Read(); });
   }
   ~RemoteGeneration() override {
@@ -106,7 +106,7 @@ class RemoteGeneration final : public GenerationHandle {
     return true;
   }
 
-  FrameStream stream_;
+  StreamLink stream_;
   BoundedQueue<GenerationEvent> events_;
   std::atomic<std::int32_t> reused_tokens_{0};
   std::thread reader_;
@@ -161,8 +161,8 @@ bool Forward(GenerationHandle& handle, FrameSender& sender, Epoch epoch, const s
 
 }  // namespace
 
-Result<std::unique_ptr<GenerationHandle>> OpenRemoteGeneration(FrameStream stream, Epoch epoch,
-                                                               const std::string& model, GenerateOptions options) {
+Result<std::unique_ptr<GenerationHandle>> OpenRemoteGeneration(StreamLink stream, Epoch epoch, const std::string& model,
+                                                               GenerateOptions options) {
   const std::int32_t tokens_max =
       options.tokens_max > 0 ? options.tokens_max : std::numeric_limits<std::int32_t>::max();
   SHOAL_RETURN_IF_ERROR(stream.sender->Send(EncodeGenerate({model, tokens_max}, epoch)));
@@ -185,7 +185,7 @@ Result<std::unique_ptr<GenerationHandle>> OpenRemoteGeneration(FrameStream strea
   return std::unique_ptr<GenerationHandle>(std::make_unique<RemoteGeneration>(std::move(stream)));
 }
 
-void ServeGeneration(FrameStream stream, const StartGenerationAt& start) {
+void ServeGeneration(StreamLink stream, const StartGenerationAt& start) {
   Result<Asked> asked = ReadRequest(*stream.receiver);
   const Epoch epoch = asked.ok() ? asked->epoch : 0;
   Result<std::unique_ptr<GenerationHandle>> handle =

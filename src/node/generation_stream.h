@@ -8,21 +8,15 @@
 
 #include "api/backend.h"
 #include "base/result.h"
-#include "transport/transport.h"
+#include "transport/stream_link.h"
 
 namespace shoal {
-
-// Both directions of one stream.
-struct FrameStream {
-  std::unique_ptr<FrameSender> sender;
-  std::unique_ptr<FrameReceiver> receiver;
-};
 
 // Asks the head at the other end of `stream` for a generation on `model` at `epoch`. Destroying the handle closes the
 // stream, which cancels. Blocks until the head has taken or refused it.
 // Errors: the head's (kContextFull, kOverloaded, kInvalidArgument, kStale, kUnavailable); kUnavailable when it is lost.
-Result<std::unique_ptr<GenerationHandle>> OpenRemoteGeneration(FrameStream stream, Epoch epoch,
-                                                               const std::string& model, GenerateOptions options);
+Result<std::unique_ptr<GenerationHandle>> OpenRemoteGeneration(StreamLink stream, Epoch epoch, const std::string& model,
+                                                               GenerateOptions options);
 
 // Starts the generation that was asked for. Errors go back to who asked.
 using StartGenerationAt = std::function<Result<std::unique_ptr<GenerationHandle>>(Epoch epoch, const std::string& model,
@@ -30,6 +24,6 @@ using StartGenerationAt = std::function<Result<std::unique_ptr<GenerationHandle>
 
 // Serves one generation to its end, or until the asker closes the stream. Blocks: a thread of its own.
 // Anything malformed ends the stream with a Failure.
-void ServeGeneration(FrameStream stream, const StartGenerationAt& start);
+void ServeGeneration(StreamLink stream, const StartGenerationAt& start);
 
 }  // namespace shoal

@@ -18,7 +18,7 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 struct StreamPair {
-  FrameStream entry, head;
+  StreamLink entry, head;
 };
 
 StreamPair MakeStreamPair() {
@@ -42,7 +42,7 @@ class ScriptedGeneration final : public GenerationHandle {
 
 class GenerationStream : public testing::Test {
  protected:
-  void Serve(FrameStream stream) {
+  void Serve(StreamLink stream) {
     head_ = std::thread([this, stream = std::move(stream)]() mutable {
       ServeGeneration(std::move(stream), [this](Epoch epoch, const std::string& model, GenerateOptions options) {
         epoch_ = epoch;
@@ -136,7 +136,7 @@ TEST_F(GenerationStream, AnErrorOfTheGenerationKeepsItsCodeAndWords) {
 
 TEST_F(GenerationStream, ALostHeadIsAnErrorNotAnEnd) {
   StreamPair pair = MakeStreamPair();
-  FrameStream head = std::move(pair.head);
+  StreamLink head = std::move(pair.head);
   std::thread answers([&] {
     ASSERT_TRUE(head.receiver->Receive());
     ASSERT_TRUE(head.receiver->Receive());

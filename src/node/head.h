@@ -46,8 +46,6 @@ class Head : public std::enable_shared_from_this<Head> {
   // Ends running generations with kUnavailable and joins all threads. Idempotent. Not on its loop.
   void Stop();
 
-  StageWorkerStats stage_stats() const { return worker_->stats(); }
-
  private:
   explicit Head(HeadOptions options) : options_(std::move(options)) {}
   void ReadResults(StageIndex stage, FrameReceiver& from, FrameSender& to);

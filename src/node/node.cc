@@ -2,13 +2,13 @@
 #include "node/node.h"
 
 #include <atomic>
-#include <future>
 #include <mutex>
 #include <utility>
 
 #include "base/log.h"
 #include "node/generate.h"
 #include "node/model_library.h"
+#include "runtime/ask_loop.h"
 
 namespace shoal {
 namespace {
@@ -63,15 +63,7 @@ class LocalNode final : public Node, public std::enable_shared_from_this<LocalNo
   std::vector<StageReport> Report() const override { return placement_->Report(); }
 
   ScheduleStats Stats() override {
-    auto promise = std::make_shared<std::promise<ScheduleStats>>();
-    std::future<ScheduleStats> stats = promise->get_future();
-    loop_.Post([this, promise] { promise->set_value(placement_->pipeline().stats()); });
-    promise.reset();
-    try {
-      return stats.get();
-    } catch (const std::future_error&) {  // the loop has stopped
-      return {};
-    }
+    return AskLoop(loop_, [this] { return placement_->pipeline().stats(); }).value_or(ScheduleStats{});
   }
 
  private:

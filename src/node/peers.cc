@@ -2,7 +2,7 @@
 // opens the control stream.
 #include "node/peers.h"
 
-#include <arpa/inet.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -11,11 +11,11 @@
 #include <cerrno>
 #include <chrono>
 #include <ctime>
-#include <future>
 #include <utility>
 
 #include "base/log.h"
 #include "node/resolve.h"
+#include "runtime/ask_loop.h"
 #include "runtime/rng.h"
 
 namespace shoal {
@@ -39,27 +39,19 @@ std::uint16_t PortOf(const std::string& multiaddr) {
 // The network shares its port with whoever shares it too, so that a second node of this machine would get half of the
 // first one's connections: asked by a socket that does not share.
 bool IsFree(const std::string& host, std::uint16_t port) {
-  const bool is_v6 = host.find(':') != std::string::npos;
-  const int fd = ::socket(is_v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICHOST | AI_PASSIVE;
+  addrinfo* address = nullptr;
+  if (getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &address) != 0) return true;
+  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> guard(address, &freeaddrinfo);
+  const int fd = ::socket(address->ai_family, SOCK_STREAM, 0);
   if (fd < 0) return true;  // the network will say why
   const int on = 1;
   ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);  // connections of the last run do not count
-  int bound = 0;
-  if (is_v6) {
-    ::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
-    sockaddr_in6 address{};
-    address.sin6_family = AF_INET6;
-    address.sin6_port = htons(port);
-    ::inet_pton(AF_INET6, host.c_str(), &address.sin6_addr);
-    bound = ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  } else {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(port);
-    ::inet_pton(AF_INET, host.c_str(), &address.sin_addr);
-    bound = ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  }
-  const bool taken = (bound != 0 || ::listen(fd, 1) != 0) && errno == EADDRINUSE;
+  if (address->ai_family == AF_INET6) ::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+  const bool listens = ::bind(fd, address->ai_addr, address->ai_addrlen) == 0 && ::listen(fd, 1) == 0;
+  const bool taken = !listens && errno == EADDRINUSE;
   ::close(fd);
   return !taken;
 }
@@ -109,25 +101,16 @@ Peers::~Peers() { Stop(); }
 void Peers::Stop() {
   if (network_gone_) return;
   beacon_.reset();
-  OnLoopAndWait([this] {
-    ended_ = true;
+  AskLoop(loop_, [this] {
     links_.clear();
+    return ended_ = true;
   });
   {
     const std::unique_lock lock(network_use_);
     network_gone_ = true;
     if (network_) network_->Stop(500);
   }
-  OnLoopAndWait([] {});  // what the network posted last
-}
-
-void Peers::OnLoopAndWait(const std::function<void()>& task) {
-  std::promise<void> done;
-  loop_.Post([&] {
-    task();
-    done.set_value();
-  });
-  done.get_future().wait();
+  AskLoop(loop_, [] { return true; });  // what the network posted last
 }
 
 // One IP version after the other, so that both get the same port.
@@ -154,22 +137,21 @@ Status Peers::ListenOn(const std::string& host, std::uint16_t& port) {
     if (attempt != 0 && !IsFree(host, attempt)) continue;
     const std::string address = (is_v6 ? "/ip6/" : "/ip4/") + host + "/tcp/" + std::to_string(attempt);
     std::unique_lock lock(listening_mutex_);
-    const std::size_t before = listening_.size();
+    const std::set<std::string> before = listening_;
     listen_failed_.clear();
     lock.unlock();
     SHOAL_RETURN_IF_ERROR(network_->Listen(address));
     lock.lock();
     listening_changed_.wait_for(lock, kListenMax,
-                                [&] { return listening_.size() > before || !listen_failed_.empty(); });
-    if (listening_.size() > before) {
-      for (const std::string& one : listening_) {
-        if (attempt != 0 || PortOf(one) != port) port = PortOf(one);
-      }
+                                [&] { return listening_.size() > before.size() || !listen_failed_.empty(); });
+    const auto added = std::find_if(listening_.begin(), listening_.end(),
+                                    [&](const std::string& one) { return !before.contains(one); });
+    if (added != listening_.end()) {
+      port = PortOf(*added);
       return {};
     }
     last = Error{ErrorCode::kUnavailable,
                  address + ": " + (listen_failed_.empty() ? "no answer" : listen_failed_.begin()->second)};
-    if (attempt == 0) break;
   }
   return last;
 }
@@ -192,7 +174,6 @@ void Peers::Handle(NetworkEvent event) {
     case NetworkEventKind::kInbound: return HandleInbound(std::move(event));
     case NetworkEventKind::kConnected: return Reached(event);
     case NetworkEventKind::kDisconnected:
-      connected_.erase(event.peer);
       book_.Disconnected(event.peer, now);
       if (beacon_) beacon_->Hurry();
       return DropLink(event.peer);
@@ -261,13 +242,12 @@ void Peers::Reached(const NetworkEvent& event) {
     dials_.erase(dial);
   }
   if (ended_) return;
-  connected_.insert(event.peer);
   book_.Connected(event.peer);
   OpenControl(event.peer);
 }
 
 void Peers::OpenControl(const NodeId& peer) {
-  if (ended_ || peer < options_.self || links_.contains(peer) || !connected_.contains(peer)) return;
+  if (ended_ || peer < options_.self || links_.contains(peer) || !book_.IsConnected(peer)) return;
   if (!opening_.insert(peer).second) return;
   const bool started = tasks_.Run([this, peer] {
     const Result<int> fd = OpenStream(peer, kControlProtocol, kStreamOpenMs);
@@ -310,28 +290,28 @@ void Peers::DialNow(const Dial& dial) {
       loop_.Post([this, dial, found = std::move(found)] {
         if (!found.ok()) return book_.Failed(dial, loop_.clock().Now());
         if (ended_) return;
-        Dial resolved = dial;
-        for (const Endpoint& endpoint : *found) {
-          if (dials_.size() >= kDialsKnownMax) dials_.clear();
-          dials_[EndpointMultiaddr(endpoint)] = dial;
-          (void)network_->Dial(EndpointMultiaddr(endpoint));  // the book's time limit sees to what fails here
-        }
+        // The book's time limit sees to what fails at once here.
+        for (const Endpoint& endpoint : *found) (void)DialAt(endpoint, dial);
       });
     });
     return;
   }
-  const std::string address = EndpointMultiaddr(dial.endpoint);
-  if (dials_.size() >= kDialsKnownMax) dials_.clear();
-  dials_[address] = dial;
-  if (!network_->Dial(address).ok()) {
-    dials_.erase(address);
-    book_.Failed(dial, loop_.clock().Now());
-  }
+  if (!DialAt(dial.endpoint, dial).ok()) book_.Failed(dial, loop_.clock().Now());
 }
 
-void Peers::Send(const NodeId& to, const ClusterMessage& message) {
+// `endpoint` is an address of the one that `dial` names, or that one itself.
+Status Peers::DialAt(const Endpoint& endpoint, const Dial& dial) {
+  const std::string address = EndpointMultiaddr(endpoint);
+  if (dials_.size() >= kDialsKnownMax) dials_.clear();
+  dials_[address] = dial;
+  Status asked = network_->Dial(address);
+  if (!asked.ok()) dials_.erase(address);
+  return asked;
+}
+
+void Peers::Send(const NodeId& to, const FrameBytes& frame) {
   const auto link = links_.find(to);
-  if (link == links_.end() || link->second->Send(EncodeClusterMessage(message))) return;
+  if (link == links_.end() || link->second->Send(frame)) return;
   Log(LogLevel::kWarning, "network", "node " + ShortHex(to) + " does not read what it is told: its link is closed");
   loop_.Post([this, to] { Disconnect(to); });
 }
@@ -346,7 +326,7 @@ void Peers::LearnGossip(const NodeId& node, const std::vector<std::string>& addr
 void Peers::Connect(const NodeId& node, const std::vector<std::string>& addresses, TimeUs now) {
   if (ended_) return;
   LearnGossip(node, addresses, now);
-  if (connected_.contains(node)) return OpenControl(node);
+  if (book_.IsConnected(node)) return OpenControl(node);
   Tick(now);
 }
 

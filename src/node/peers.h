@@ -63,8 +63,8 @@ class Peers {
   // Ends all links and streams. Not on the loop, which must still run; nothing else may be called after. Idempotent.
   void Stop();
 
-  void Tick(TimeUs now);  // dials what is due
-  void Send(const NodeId& to, const ClusterMessage& message);
+  void Tick(TimeUs now);                                 // dials what is due
+  void Send(const NodeId& to, const FrameBytes& frame);  // nothing happens without a link
   void Connect(const NodeId& node, const std::vector<std::string>& addresses, TimeUs now);
   void Disconnect(const NodeId& node);
   void Forget(const NodeId& node) { book_.Forget(node); }
@@ -90,7 +90,7 @@ class Peers {
   void AddLink(const NodeId& peer, int fd);
   void DropLink(const NodeId& peer);
   void DialNow(const Dial& dial);
-  void OnLoopAndWait(const std::function<void()>& task);
+  Status DialAt(const Endpoint& endpoint, const Dial& dial);
 
   Loop& loop_;
   BlockingTasks& tasks_;
@@ -99,7 +99,7 @@ class Peers {
   AddressBook book_;
   std::unique_ptr<Network> network_;
   std::unique_ptr<Beacon> beacon_;
-  std::set<NodeId> connected_, opening_;
+  std::set<NodeId> opening_;
   std::map<NodeId, std::unique_ptr<ControlLink>> links_;
   std::map<std::string, Dial> dials_;  // by the multiaddr dialled
   bool ended_ = false;                 // loop: nothing is begun any more

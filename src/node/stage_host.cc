@@ -36,30 +36,6 @@ PlacementOptions OptionsOf(const PlacementRecord& placement, const StageHostOpti
   return options;
 }
 
-// A stream of which one direction is used. The other stays open with it: closing it would read as a loss.
-class OneWaySender final : public FrameSender {
- public:
-  explicit OneWaySender(StreamLink link) : link_(std::move(link)) {}
-  Status Send(FrameBytes frame) override { return link_.sender->Send(std::move(frame)); }
-  void Close() override { link_.sender->Close(); }
-
- private:
-  StreamLink link_;
-};
-
-class OneWayReceiver final : public FrameReceiver {
- public:
-  explicit OneWayReceiver(StreamLink link) : link_(std::move(link)) {}
-  std::optional<FrameBytes> Receive() override { return link_.receiver->Receive(); }
-  void Close() override {
-    link_.receiver->Close();
-    link_.sender->Close();
-  }
-
- private:
-  StreamLink link_;
-};
-
 // One more than the stages keeps all of them busy; with delays between them, one more again.
 std::int32_t InFlightMax(std::size_t stages) {
   const auto n = static_cast<std::int32_t>(stages);
@@ -212,7 +188,7 @@ Status StageHost::LinkNow(Hosted& hosted) {
   std::unique_ptr<FrameSender> next;
   if (hosted.index < last) {
     SHOAL_ASSIGN_OR_RETURN(StreamLink link, OpenPipe(hosted, hosted.index + 1, PipeKind::kInput));
-    next = std::make_unique<OneWaySender>(std::move(link));
+    next = SendingEnd(std::move(link));
   }
   return hosted.is_head() ? StartHead(hosted, std::move(next)) : StartWorker(hosted, std::move(next));
 }
@@ -224,9 +200,8 @@ Status StageHost::StartWorker(Hosted& hosted, std::unique_ptr<FrameSender> next)
   SHOAL_ASSIGN_OR_RETURN(StreamLink input, pipes_.Take(previous, placement.epoch,
                                                        {PipeKind::kInput, hosted.index - 1, hosted.index}, kLinkMax));
   const StageWorkerOptions options{hosted.index, placement.epoch, placement.request.options.wire_type};
-  auto worker = std::make_unique<StageWorker>(std::move(hosted.stage), options,
-                                              std::make_unique<OneWayReceiver>(std::move(input)), std::move(next),
-                                              std::make_unique<OneWaySender>(std::move(results)));
+  auto worker = std::make_unique<StageWorker>(std::move(hosted.stage), options, ReceivingEnd(std::move(input)),
+                                              std::move(next), SendingEnd(std::move(results)));
   const std::lock_guard lock(hosted.mutex);
   if (hosted.ended) return Error{ErrorCode::kCancelled, "the placement was given up"};
   worker->Start();
@@ -240,7 +215,7 @@ Status StageHost::StartHead(Hosted& hosted, std::unique_ptr<FrameSender> next) {
   for (std::size_t i = 1; i < placement.stages.size(); ++i) {
     const PipeHello hello{PipeKind::kResults, static_cast<StageIndex>(i), 0};
     SHOAL_ASSIGN_OR_RETURN(StreamLink link, pipes_.Take(placement.stages[i].node, placement.epoch, hello, kLinkMax));
-    results.push_back(std::make_unique<OneWayReceiver>(std::move(link)));
+    results.push_back(ReceivingEnd(std::move(link)));
   }
   const PlacementOptions options = OptionsOf(placement, options_);
   HeadOptions head_options;

@@ -26,7 +26,6 @@
 namespace shoal {
 
 struct StageHostOptions {
-  NodeId self;
   std::uint64_t memory_bytes_max = 0;  // of one stage; 0: what the machine has
   std::int32_t threads = 0;            // of a stage; 0: all cores
   // A stream of activations to `peer`. Blocks, at most some seconds; any thread.

@@ -3,7 +3,6 @@
 #include "pipeline/pipeline.h"
 
 #include <condition_variable>
-#include <future>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -14,6 +13,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "runtime/ask_loop.h"
 
 namespace shoal {
 namespace {
@@ -237,13 +237,10 @@ void Pipeline::Stop() {
   if (s.receiver.joinable()) s.receiver.join();
   if (s.loop.InLoop()) return s.Break("the pipeline was stopped");
   // A loop that has stopped drops the task, and with it the promise: then nobody is left to tell.
-  auto done = std::make_shared<std::promise<void>>();
-  const std::future<void> ended = done->get_future();
-  s.loop.Post([state = state_, done = std::move(done)] {
+  AskLoop(s.loop, [state = state_] {
     state->Break("the pipeline was stopped");
-    done->set_value();
+    return true;
   });
-  ended.wait();
 }
 
 Status Pipeline::Submit(GenerationRequest request, EventHandler handler) {

@@ -140,12 +140,42 @@ class StreamReceiver final : public FrameReceiver {
   std::atomic<bool> clean_{false};
 };
 
+// A stream of which one direction is used. The other stays open with it: closing it would read as a loss.
+class OneWaySender final : public FrameSender {
+ public:
+  explicit OneWaySender(StreamLink link) : link_(std::move(link)) {}
+  Status Send(FrameBytes frame) override { return link_.sender->Send(std::move(frame)); }
+  void Close() override { link_.sender->Close(); }
+
+ private:
+  StreamLink link_;
+};
+
+class OneWayReceiver final : public FrameReceiver {
+ public:
+  explicit OneWayReceiver(StreamLink link) : link_(std::move(link)) {}
+  std::optional<FrameBytes> Receive() override { return link_.receiver->Receive(); }
+  void Close() override {
+    link_.receiver->Close();
+    link_.sender->Close();
+  }
+
+ private:
+  StreamLink link_;
+};
+
 }  // namespace
 
 StreamLink MakeStreamLink(int fd, std::size_t frame_bytes_max) {
   SHOAL_CHECK(fd >= 0 && frame_bytes_max >= kFrameHeaderBytes && frame_bytes_max <= kFrameBytesMax);
   const auto socket = std::make_shared<Socket>(fd);
   return {std::make_unique<StreamSender>(socket), std::make_unique<StreamReceiver>(socket, frame_bytes_max)};
+}
+
+std::unique_ptr<FrameSender> SendingEnd(StreamLink link) { return std::make_unique<OneWaySender>(std::move(link)); }
+
+std::unique_ptr<FrameReceiver> ReceivingEnd(StreamLink link) {
+  return std::make_unique<OneWayReceiver>(std::move(link));
 }
 
 bool EndedCleanly(const FrameReceiver& receiver) {

@@ -28,6 +28,11 @@ struct StreamLink {
 //             a blocked Receive; what the peer still sends is refused
 StreamLink MakeStreamLink(int fd, std::size_t frame_bytes_max);
 
+// One end of a stream of which only one direction is used. The other direction stays open as long: closing it would
+// read as a loss at the other end.
+std::unique_ptr<FrameSender> SendingEnd(StreamLink link);
+std::unique_ptr<FrameReceiver> ReceivingEnd(StreamLink link);
+
 // After Receive gave nothing: true when the peer said that it was done. `receiver` is one of MakeStreamLink's (CHECK).
 bool EndedCleanly(const FrameReceiver& receiver);
 

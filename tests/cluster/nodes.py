@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import pathlib
-import re
 import signal
 import socket
 import subprocess
@@ -26,12 +25,6 @@ API_PORT = 8080
 def model_path(variable, name):
     cache = os.environ.get("SHOAL_CACHE_DIR", os.path.expanduser("~/.cache/shoal"))
     return os.environ.get(variable, os.path.join(cache, "models", name + ".gguf"))
-
-
-def has_cluster_commands():
-    """Whether the program that is tested has `shoal up` at all."""
-    shown = subprocess.run([BINARY, "--help"], capture_output=True, text=True, timeout=20).stdout
-    return re.search(r"^\s+up\b", shown, re.MULTILINE) is not None
 
 
 def wait_for(what, check, timeout_s):

@@ -1,6 +1,6 @@
 """Nodes that find each other, answer together, and lose each other: the real program on hosts 1 ms apart.
 
-What a member of a cluster may rely on; docs/ says it in words. Skipped when the program has no `up`.
+What a member of a cluster may rely on; docs/ says it in words.
 """
 import socket
 import struct
@@ -11,8 +11,6 @@ import pytest
 import nodes
 
 PROMPT, TOKENS, LAYERS = "The capital of France is", 24, 30
-
-pytestmark = pytest.mark.skipif(not nodes.has_cluster_commands(), reason="this program has no `shoal up`")
 
 
 def see_each_other(members):
