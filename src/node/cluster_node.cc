@@ -278,10 +278,12 @@ void RealClusterNode::Stop() {
     stopping_ = true;
     OnLoop([this] {
       if (peers_ && !ended_) KeepPeers();
-      for (const auto& [id, promise] : requests_) {
+      for (const auto& [id, promise] : requests_) leaving_.push_back(promise);
+      for (const auto& promise : leaving_) {
         promise->set_value(Error{ErrorCode::kUnavailable, "this node is stopping"});
       }
       requests_.clear();
+      leaving_.clear();
       return 0;
     });
     pipes_.Close();
@@ -467,7 +469,8 @@ std::shared_ptr<Backend> RealClusterNode::Find(const std::string& name) {
       backend = *std::move(opened);
       not_served_.erase(model);
     }
-    return {shared_from_this(), backend.get()};  // the node outlives who uses it
+    // Who uses it keeps it, also when another file takes the model's name, and with it the node.
+    return {backend.get(), [node = shared_from_this(), kept = backend](Backend*) {}};
   }
   return nullptr;
 }
@@ -501,8 +504,8 @@ void RealClusterNode::SetApiUrl(const std::string& url) {
 }
 
 ClusterStatus RealClusterNode::cluster_status() {
-  const NodeId cluster_id = home_->membership() ? home_->membership()->cluster() : NodeId{};
-  const std::optional<ClusterStatus> status = OnLoop([this, cluster_id] { return StatusOf(*cluster_, cluster_id); });
+  const std::optional<ClusterStatus> status =
+      OnLoop([this] { return StatusOf(*cluster_, home_->membership() ? home_->membership()->cluster() : NodeId{}); });
   return status.value_or(ClusterStatus{});
 }
 
