@@ -26,6 +26,9 @@ endif()
 add_library(shoal_warnings INTERFACE)
 target_compile_options(shoal_warnings INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor
                                                 -Wno-missing-field-initializers)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  target_compile_options(shoal_warnings INTERFACE -Wno-restrict)  # false ones for "text" + std::string
+endif()
 if(SHOAL_SANITIZE MATCHES "undefined")
   # In our code the first undefined behaviour ends the test; in llama.cpp it prints and goes on.
   target_compile_options(shoal_warnings INTERFACE -fno-sanitize-recover=undefined)

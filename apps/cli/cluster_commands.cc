@@ -9,6 +9,7 @@
 #include "apps/cli/exit_code.h"
 #include "apps/cli/status_text.h"
 #include "apps/cli/terminal.h"
+#include "node/cluster_node.h"
 
 namespace shoal::cli {
 namespace {
@@ -67,6 +68,7 @@ int RunInvite(bool json) {
 
 int RunLeave() {
   WatchSignals();
+  if (!NodeHere().NodeRuns()) return Finish(LeaveCluster(ShoalHome()), "left the cluster; no node was running");
   return Finish(NodeHere().Leave(), "left the cluster; the node has ended");
 }
 

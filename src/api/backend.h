@@ -24,6 +24,7 @@ struct GenerateOptions {
   std::vector<TokenId> prompt;
   SamplingParams sampling;
   std::int32_t tokens_max = 0;  // 0: until the context is full
+  std::uint32_t emitted = 0;    // the last ones of `prompt` are an answer so far, which goes on
 };
 
 enum class GenerationEnd { kStop, kLength, kCancelled, kError };

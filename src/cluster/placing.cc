@@ -14,7 +14,7 @@ constexpr DurationUs kAskEveryUs = 2'000'000;
 constexpr DurationUs kNoDeciderUs = 20'000'000;  // a wish without anyone to decide it
 constexpr DurationUs kPrepareEveryUs = 2'000'000;
 constexpr DurationUs kPrepareMaxUs = 240'000'000;
-constexpr DurationUs kCareWaitMinUs = 1'000'000, kCareWaitMaxUs = 30'000'000;
+constexpr DurationUs kCareWaitMinUs = 1'000'000, kCareWaitMaxUs = 8'000'000;
 constexpr DurationUs kCalmUs = 60'000'000;
 constexpr int kAttemptsMax = 5;
 constexpr std::size_t kAnsweredMax = 256;

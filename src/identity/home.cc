@@ -139,22 +139,27 @@ Status Home::StoreRevocations(const std::vector<Revocation>& revocations) const 
   return WritePrivateFile(Path(kRevocationsFile), bytes);
 }
 
-// One more than the number in the file, at least `at_least`; written before it returns.
-Result<std::uint64_t> Home::NextCount(const char* name, std::uint64_t at_least) const {
+// The number in the file; 0 when there is none.
+Result<std::uint64_t> Home::LastCount(const char* name) const {
   const std::string path = Path(name);
   SHOAL_ASSIGN_OR_RETURN(const auto bytes, ReadPrivateFile(path, kNumberBytesMax));
   std::uint64_t last = 0;
-  if (bytes) {
-    const char* const first = reinterpret_cast<const char*>(bytes->data());
-    const char* const end = first + bytes->size();
-    const auto [rest, error] = std::from_chars(first, end, last);
-    const bool whole = rest == end || (rest + 1 == end && *rest == '\n');
-    if (error != std::errc() || !whole || last == UINT64_MAX) {
-      return Broken(path, "not a number", "write a number into it that is higher than the one before, or remove it");
-    }
+  if (!bytes) return last;
+  const char* const first = reinterpret_cast<const char*>(bytes->data());
+  const char* const end = first + bytes->size();
+  const auto [rest, error] = std::from_chars(first, end, last);
+  const bool whole = rest == end || (rest + 1 == end && *rest == '\n');
+  if (error != std::errc() || !whole || last == UINT64_MAX) {
+    return Broken(path, "not a number", "write a number into it that is higher than the one before, or remove it");
   }
+  return last;
+}
+
+// One more than the number in the file, at least `at_least`; written before it returns.
+Result<std::uint64_t> Home::NextCount(const char* name, std::uint64_t at_least) const {
+  SHOAL_ASSIGN_OR_RETURN(const std::uint64_t last, LastCount(name));
   const std::uint64_t next = std::max(last + 1, at_least);
-  SHOAL_RETURN_IF_ERROR(WritePrivateFile(path, BytesOf(std::to_string(next) + "\n")));
+  SHOAL_RETURN_IF_ERROR(WritePrivateFile(Path(name), BytesOf(std::to_string(next) + "\n")));
   return next;
 }
 
@@ -198,6 +203,14 @@ Status Home::StoreGrant(const Certificate& certificate, const SecretKey& cluster
   SHOAL_RETURN_IF_ERROR(WritePrivateFile(Path(kCertificateFile), certificate.encoded));
   membership_ = std::move(membership);
   return {};
+}
+
+// Every invite and every revocation takes a serial after that of the owner's own certificate.
+Result<bool> Home::IsAlone() const {
+  if (!membership_ || !membership_->is_owner()) return false;
+  SHOAL_ASSIGN_OR_RETURN(const std::uint64_t last, LastCount(kSerialFile));
+  SHOAL_ASSIGN_OR_RETURN(const std::string peers, LoadPeers());
+  return last == membership_->certificate.serial && peers.find("\"id\"") == std::string::npos;
 }
 
 Status Home::ForgetCluster() {

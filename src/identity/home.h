@@ -72,6 +72,10 @@ class Home {
   // certificate is for another key), kIo.
   Status StoreGrant(const Certificate& certificate, const SecretKey& cluster_secret);
 
+  // Whether this node's cluster is its own and it has never invited anybody, so that nothing is lost with it.
+  // Errors: kIo, kCorrupt (of the file with the serials).
+  Result<bool> IsAlone() const;
+
   // Leaves for good: removes the certificate, the secret, the cluster key, revocations and peers. Keeps the node key.
   // An owner's cluster can admit nobody after this. Errors: kIo.
   Status ForgetCluster();
@@ -112,6 +116,7 @@ class Home {
   Status LoadMembership(std::int64_t now_s);
   Status LoadRevocations();
   Status StoreRevocations(const std::vector<Revocation>& revocations) const;
+  Result<std::uint64_t> LastCount(const char* name) const;
   Result<std::uint64_t> NextCount(const char* name, std::uint64_t at_least) const;
   Result<Certificate> IssueOwn(const NodeKey& cluster_key, const NodeId& member, std::string_view name,
                                std::int64_t now_s) const;

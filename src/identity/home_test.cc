@@ -159,6 +159,21 @@ TEST_F(HomeTest, AGrantMakesAMemberAndForgettingEndsIt) {
   EXPECT_TRUE(home->CreateCluster("alone", kNow).ok());
 }
 
+TEST_F(HomeTest, AloneUntilItInvites) {
+  const auto home = OpenHome();
+  EXPECT_FALSE(*home->IsAlone()) << "in no cluster";
+  ASSERT_TRUE(home->CreateCluster("first", kNow).ok());
+  EXPECT_TRUE(*home->IsAlone());
+  ASSERT_TRUE(home->StorePeers(R"({"nodes":[]})").ok());
+  EXPECT_TRUE(*home->IsAlone());
+  ASSERT_TRUE(home->NextSerial(kNow).ok());
+  EXPECT_FALSE(*home->IsAlone()) << "it has made an invite";
+  ASSERT_TRUE(home->ForgetCluster().ok());
+  ASSERT_TRUE(home->CreateCluster("second", kNow).ok());
+  ASSERT_TRUE(home->StorePeers(R"({"nodes":[{"id":"somebody"}]})").ok());
+  EXPECT_FALSE(*home->IsAlone()) << "it knows others";
+}
+
 TEST_F(HomeTest, ARevocationStaysAndCoversOnlyWhatWasIssuedBefore) {
   const NodeId phone = NodeKey::Generate()->id();
   Revocation revocation;

@@ -1,7 +1,7 @@
-// A placed model as the API sees it, wherever its head is: finds the head, asks again when the placement has moved.
+// A placed model as the API sees it, wherever its head is: the text of it here, the tokens from
+// wherever its head is.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -12,6 +12,7 @@
 #include "api/backend.h"
 #include "cluster/cluster.h"
 #include "node/model_library.h"
+#include "node/resuming.h"
 
 namespace shoal {
 
@@ -27,12 +28,9 @@ class PlacementTable {
   std::map<std::string, PlacementView> by_model_;
 };
 
-// Starts a generation on the head of `placement`, here or elsewhere. Errors: kStale, kUnavailable, and the head's.
-using StartAtHead =
-    std::function<Result<std::unique_ptr<GenerationHandle>>(const PlacementRecord& placement, GenerateOptions options)>;
-
 // Errors: kNotFound (the model's file is not here: its text cannot be made into tokens), as Vocabulary::Open.
 Result<std::shared_ptr<Backend>> OpenClusterBackend(ModelLibrary& library, const PlacementTable& placements,
-                                                    const PlacementRecord& placement, StartAtHead start);
+                                                    const PlacementRecord& placement, StartAtHead start,
+                                                    Counter& resumed);
 
 }  // namespace shoal

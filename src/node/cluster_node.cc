@@ -456,9 +456,11 @@ std::shared_ptr<Backend> RealClusterNode::Find(const std::string& name) {
     auto& [fingerprint, backend] = backends_[model];
     if (backend == nullptr || fingerprint != placement.record.request.fingerprint) {
       Result<std::shared_ptr<Backend>> opened = OpenClusterBackend(
-          library_, placements_, placement.record, [this](const PlacementRecord& record, GenerateOptions options) {
+          library_, placements_, placement.record,
+          [this](const PlacementRecord& record, GenerateOptions options) {
             return StartAt(record, std::move(options));
-          });
+          },
+          metrics_.GetCounter("shoal_generations_resumed_total", "Generations that went on after a loss."));
       if (!opened.ok()) {
         if (not_served_.insert(model).second) {
           Log(LogLevel::kWarning, "models", "'" + model + "' cannot be served here: " + opened.error().message);
@@ -669,6 +671,12 @@ Status JoinCluster(const std::string& home_folder, const std::string& name, cons
                    const std::vector<std::string>& peers, std::uint32_t timeout_ms) {
   SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<Home> home, Home::Open(home_folder, UnixS()));
   return JoinWithCode(*home, CleanNodeName(name.empty() ? HostName() : name), code, peers, kNetPortDefault, timeout_ms);
+}
+
+Status LeaveCluster(const std::string& home_folder) {
+  SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<Home> home, Home::Open(home_folder, UnixS()));
+  if (!home->membership()) return Error{ErrorCode::kNotFound, "this device is in no cluster"};
+  return home->ForgetCluster();
 }
 
 }  // namespace shoal

@@ -104,7 +104,7 @@ Result<std::unique_ptr<GenerationHandle>> StartGeneration(std::shared_ptr<const 
 
   // Step 2: the scheduler takes it, on the loop. From there: pipeline/ sends its rows with others' in micro-batches,
   // every stage computes its layers, the last one samples, and the token comes back as an event.
-  GenerationRequest request{id, std::move(options.prompt), 0, tokens_max, std::move(options.sampling)};
+  GenerationRequest request{id, std::move(options.prompt), options.emitted, tokens_max, std::move(options.sampling)};
   const std::optional<Status> accepted =
       AskLoop(target->loop, [&pipeline = target->pipeline, channel, request = std::move(request)]() mutable {
         return pipeline.Submit(std::move(request), [&pipeline, channel](const ScheduleEvent& event) {

@@ -134,7 +134,7 @@ Result<Asked> ReadRequest(FrameReceiver& receiver) {
   Asked asked;
   asked.epoch = header.epoch;
   asked.model = std::move(generate.model);
-  asked.options = {std::move(open->history), std::move(open->sampling), generate.tokens_max};
+  asked.options = {std::move(open->history), std::move(open->sampling), generate.tokens_max, open->emitted};
   return asked;
 }
 
@@ -169,6 +169,7 @@ Result<std::unique_ptr<GenerationHandle>> OpenRemoteGeneration(StreamLink stream
   OpenSequence open;
   open.sampling = std::move(options.sampling);
   open.history = std::move(options.prompt);
+  open.emitted = options.emitted;
   if (open.history.size() > kHistoryMax) {
     return Error{ErrorCode::kContextFull, "the prompt has more than " + std::to_string(kHistoryMax) + " tokens"};
   }

@@ -49,9 +49,20 @@ class Candidates {
   std::vector<Endpoint> all_;
 };
 
+// A device that was started before it was invited has a cluster of its own, with nobody else in it: that gives way.
+Status MayJoin(const Home& home) {
+  if (!home.membership()) return {};
+  SHOAL_ASSIGN_OR_RETURN(const bool alone, home.IsAlone());
+  if (alone) return {};
+  return Error{ErrorCode::kInvalidArgument,
+               "this device is a member of a cluster with others already: `shoal leave` first, or use another "
+               "SHOAL_HOME"};
+}
+
 Status Keep(Home& home, const JoinGrant& grant, const Endpoint& reached, std::int64_t now_s) {
   SHOAL_ASSIGN_OR_RETURN(const Certificate certificate, ParseCertificate(grant.certificate, now_s));
   SHOAL_ASSIGN_OR_RETURN(const InviteExtras extras, DecodeInviteExtras(grant.extras));
+  if (home.membership()) SHOAL_RETURN_IF_ERROR(home.ForgetCluster());
   SHOAL_RETURN_IF_ERROR(home.StoreGrant(certificate, extras.cluster_secret));
   AddressBook book(home.id(), RandomSeed());
   book.Learn(grant.inviter, reached, 0, AddressSource::kGiven, 0);
@@ -96,10 +107,7 @@ Result<InviteExtras> DecodeInviteExtras(ByteSpan bytes) {
 Status JoinWithCode(Home& home, const std::string& name, const std::string& code, const std::vector<std::string>& peers,
                     std::uint16_t beacon_port, std::uint32_t timeout_ms) {
   SHOAL_ASSIGN_OR_RETURN(const Invite invite, ParseInvite(code));
-  if (home.membership()) {
-    return Error{ErrorCode::kInvalidArgument,
-                 "this device is a member of a cluster already; `shoal leave` first, or use another SHOAL_HOME"};
-  }
+  SHOAL_RETURN_IF_ERROR(MayJoin(home));
   Candidates candidates;
   for (const std::vector<std::string>& list : {peers, invite.addresses}) {
     for (const std::string& address : list) {

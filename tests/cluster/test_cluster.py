@@ -84,6 +84,22 @@ def test_three_nodes_of_one_machine(here):
     nodes.wait_for("three nodes on loopback", lambda: see_each_other([first, *others]), 5)
 
 
+def test_devices_that_were_started_before_anybody_was_invited(here):
+    def start(name, *words):
+        return nodes.Node(here, *words, name=name, folder=here.folder, at_end=here.at_end, api_port=here.free_port())
+
+    first, second = start("a"), start("b")
+    assert "a node runs here" in second.cli("join", first.invite()["code"], check=False).stderr
+    second.stop()
+    second.start("--join", first.invite()["code"])
+    nodes.wait_for("they are one cluster", lambda: see_each_other([first, second]), 5)
+    second.stop()
+    refused = second.cli("join", first.invite()["code"], check=False)
+    assert refused.returncode != 0 and "shoal leave" in refused.stderr, "it has others now"
+    second.cli("leave")
+    assert "in no cluster" in second.cli("leave", check=False).stderr
+
+
 @pytest.mark.limit(180)
 def test_one_model_over_three_hosts(lan, smollm2):
     want = unsplit(smollm2)

@@ -1,0 +1,39 @@
+"""An answer goes on where it was when a node of its placement is lost: nothing is missing, nothing comes twice."""
+import pytest
+
+import nodes
+import streams
+
+PROMPT, TOKENS = "Once upon a time, in a village by the sea,", 160
+
+
+def cluster_of_four(lan, model):
+    """Four nodes; smollm2 over the last three, so that the first is only asked. Returns them in the order of stages."""
+    members = nodes.cluster_on(lan.add_hosts(4), models=[model])
+    members[0].cli("place", "smollm2", "--stages", "3", "--wire", "f32", "--nodes",
+                   ",".join(member.name for member in members[1:]))
+    placed = nodes.wait_for("the placement is live", lambda: members[0].placement("smollm2"), 30)
+    by_name = {member.name: member for member in members}
+    return members[0], [by_name[stage["name"]] for stage in placed["stages"]]
+
+
+@pytest.mark.limit(150)
+@pytest.mark.parametrize("fault", ["kill", "freeze", "cut"])
+@pytest.mark.parametrize("stage", [0, 1], ids=["head", "middle"])
+def test_a_node_is_lost_while_it_answers(lan, smollm2, stage, fault):
+    entry, members = cluster_of_four(lan, smollm2)
+    want = streams.ask(entry, "smollm2", PROMPT, TOKENS)
+    assert want.finish == "length" and not want.error
+    asking = streams.Asking(entry, "smollm2", PROMPT, TOKENS)
+    nodes.wait_for("it has begun", lambda: asking.pieces() > 20, 20)
+    victim = members[stage]
+    others = [host for host in lan.hosts.values() if host is not victim.host]
+    {"kill": victim.kill, "freeze": victim.pause, "cut": lambda: lan.cut([victim.host], others)}[fault]()
+    got = asking.wait(60)
+    assert not got.error
+    assert (got.text, got.finish) == (want.text, want.finish)
+    assert victim.name not in {s["name"] for s in entry.placement("smollm2")["stages"]}
+    print(f"pause: {max(length for _, length in got.pauses()):.2f} s")
+    if fault == "freeze":
+        victim.resume()
+        nodes.wait_for("it is back", lambda: nodes.all_alive([entry, *members]), 20)
