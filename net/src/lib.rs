@@ -11,6 +11,7 @@ mod invite;
 mod limits;
 mod node;
 mod pump;
+mod streams;
 
 use std::ffi::{c_char, c_int, CStr, CString};
 use std::os::fd::IntoRawFd;
@@ -597,11 +598,7 @@ pub unsafe extern "C" fn sn_serve(node: *mut SnNode, protocol: *const c_char) ->
     guarded(|| {
         let protocol = text(protocol).and_then(|t| StreamProtocol::try_from_owned(t.to_owned()).ok());
         let (Some(node), Some(protocol)) = (node.as_ref(), protocol) else { return EINVAL };
-        match node.node.serve(protocol) {
-            Ok(true) => OK,
-            Ok(false) => EINVAL,
-            Err(full) => sent(Err(full)),
-        }
+        if node.node.serve(protocol) { OK } else { EINVAL }
     })
 }
 

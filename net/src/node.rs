@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc as sync_mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,6 @@ use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{DialError, ListenError, NetworkBehaviour, SwarmEvent};
 use libp2p::{connection_limits, identify, noise, ping, tcp, yamux};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, Transport, TransportError};
-use libp2p_stream as p2p_stream;
 use tokio::sync::{broadcast, mpsc};
 use zeroize::Zeroizing;
 
@@ -25,6 +24,7 @@ use crate::events::{Event, Kind, Queue};
 use crate::gate::{Closed, Gate, GateUpgrade, Join, JoinUpgrade};
 use crate::limits::PendingPerIp;
 use crate::pump::Pumps;
+use crate::streams::{Inbound, OpenFault, Served, Streams};
 
 const COMMANDS_MAX: usize = 256;
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
@@ -60,7 +60,6 @@ pub enum Command {
     Disconnect(PeerId),
     DropUnwelcome,
     Open { peer: Key, protocol: StreamProtocol, reply: sync_mpsc::SyncSender<Result<(OwnedFd, u64), OpenError>> },
-    Serve(p2p_stream::IncomingStreams, String),
     Stop(Duration),
 }
 
@@ -68,7 +67,7 @@ pub enum Command {
 struct Behaviour {
     limits: connection_limits::Behaviour,
     per_ip: PendingPerIp,
-    stream: p2p_stream::Behaviour,
+    streams: Streams,
     ping: ping::Behaviour,
     identify: identify::Behaviour,
     #[cfg(feature = "mdns")]
@@ -91,7 +90,7 @@ pub struct Node {
     pub counters: Arc<Counters>,
     pub gauges: Arc<Gauges>,
     pub streams: Arc<AtomicU32>,
-    control: Mutex<p2p_stream::Control>,
+    served: Served,
     commands: mpsc::Sender<Command>,
     thread: Option<JoinHandle<()>>,
 }
@@ -109,12 +108,12 @@ impl Node {
 
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
         let entered = runtime.enter();
-        let (swarm, control) = build(&config, &gate, &counters)?;
+        let served = Served::default();
+        let swarm = build(&config, &gate, &counters, served.clone())?;
         drop(entered);
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let task = Task {
             swarm,
-            control: control.clone(),
             gate: gate.clone(),
             queue: queue.clone(),
             gauges: gauges.clone(),
@@ -132,8 +131,7 @@ impl Node {
                 runtime.shutdown_timeout(Duration::from_millis(100));
             })
             .map_err(|e| e.to_string())?;
-        let (control, streams) = (Mutex::new(control), running);
-        Ok(Node { gate, queue, counters, gauges, streams, control, commands, thread: Some(thread) })
+        Ok(Node { gate, queue, counters, gauges, streams: running, served, commands, thread: Some(thread) })
     }
 
     /// `Err(true)`: too many wait; `Err(false)`: the node has stopped.
@@ -142,11 +140,8 @@ impl Node {
     }
 
     /// False when the protocol is served already.
-    pub fn serve(&self, protocol: StreamProtocol) -> Result<bool, bool> {
-        let name = protocol.to_string();
-        let accepted = self.control.lock().unwrap_or_else(PoisonError::into_inner).accept(protocol);
-        let Ok(incoming) = accepted else { return Ok(false) };
-        self.command(Command::Serve(incoming, name)).map(|()| true)
+    pub fn serve(&self, protocol: StreamProtocol) -> bool {
+        self.served.add(protocol)
     }
 
     pub fn stop(mut self, deadline: Duration) {
@@ -170,7 +165,9 @@ fn tcp_transport() -> tcp::tokio::Transport {
     tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
 }
 
-fn build(config: &Config, gate: &Arc<Gate>, counters: &Arc<Counters>) -> Result<(Swarm<Behaviour>, p2p_stream::Control), String> {
+fn build(
+    config: &Config, gate: &Arc<Gate>, counters: &Arc<Counters>, served: Served,
+) -> Result<Swarm<Behaviour>, String> {
     let keypair = crypto::keypair_of(&config.seed);
     let public = keypair.public();
     let peer = public.to_peer_id();
@@ -189,13 +186,11 @@ fn build(config: &Config, gate: &Arc<Gate>, counters: &Arc<Counters>) -> Result<
         .with_max_pending_incoming(Some(config.pending_max))
         .with_max_established_per_peer(Some(4))
         .with_max_established(Some(config.peers_max.saturating_mul(2)));
-    let stream = p2p_stream::Behaviour::new();
-    let control = stream.new_control();
     let identify = identify::Config::new("/shoal/1".into(), public).with_agent_version(config.agent.clone());
     let behaviour = Behaviour {
         limits: connection_limits::Behaviour::new(limits),
         per_ip: PendingPerIp::new(config.pending_per_ip_max, gate.clone()),
-        stream,
+        streams: Streams::new(served),
         ping: ping::Behaviour::default(),
         identify: identify::Behaviour::new(identify),
         // Where multicast or netlink is forbidden there is no mDNS; other ways of finding each other remain.
@@ -208,12 +203,11 @@ fn build(config: &Config, gate: &Arc<Gate>, counters: &Arc<Counters>) -> Result<
     };
     let idle = if config.idle.is_zero() { NEVER } else { config.idle };
     let swarm_config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(idle);
-    Ok((Swarm::new(transport, behaviour, peer, swarm_config), control))
+    Ok(Swarm::new(transport, behaviour, peer, swarm_config))
 }
 
 struct Task {
     swarm: Swarm<Behaviour>,
-    control: p2p_stream::Control,
     gate: Arc<Gate>,
     queue: Arc<Queue>,
     gauges: Arc<Gauges>,
@@ -221,12 +215,8 @@ struct Task {
     next_id: u64,
 }
 
-/// Streams that peers opened, on their way to the task.
-type Inbound = (PeerId, libp2p::Stream, String);
-
 impl Task {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let (inbound_sender, mut inbound) = mpsc::channel::<Inbound>(64);
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         loop {
             let room = self.queue.has_room();
@@ -234,17 +224,16 @@ impl Task {
                 command = commands.recv() => match command {
                     None => return,
                     Some(Command::Stop(deadline)) => return self.stop(deadline).await,
-                    Some(command) => self.obey(command, &inbound_sender),
+                    Some(command) => self.obey(command),
                 },
                 _ = housekeeping.tick() => self.keep_house(),
                 () = self.queue.popped(), if !room => {}
-                Some(stream) = inbound.recv(), if room => self.hand_over(stream),
                 event = self.swarm.select_next_some(), if room => self.tell(event),
             }
         }
     }
 
-    fn obey(&mut self, command: Command, inbound: &mpsc::Sender<Inbound>) {
+    fn obey(&mut self, command: Command) {
         match command {
             Command::Listen(address) => {
                 if let Err(e) = self.swarm.listen_on(address.clone()) {
@@ -262,16 +251,6 @@ impl Task {
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
             Command::DropUnwelcome => self.drop_unwelcome(),
-            Command::Serve(mut incoming, name) => {
-                let inbound = inbound.clone();
-                tokio::spawn(async move {
-                    while let Some((peer, stream)) = incoming.next().await {
-                        if inbound.send((peer, stream, name.clone())).await.is_err() {
-                            return;
-                        }
-                    }
-                });
-            }
             Command::Open { peer, protocol, reply } => self.open(peer, protocol, reply),
             Command::Stop(_) => unreachable!("handled by run"),
         }
@@ -283,23 +262,24 @@ impl Task {
             let _ = reply.try_send(Err(OpenError::NotConnected));
             return;
         };
-        let (mut control, pumps) = (self.control.clone(), self.pumps.clone());
+        let (opening, pumps) = (self.swarm.behaviour_mut().streams.open(peer_id, protocol), self.pumps.clone());
         tokio::spawn(async move {
-            let opened = match control.open_stream(peer_id, protocol).await {
-                Ok(stream) => pumps.start(stream, id, peer).map(|fd| (fd, id)).map_err(|e| OpenError::Io(e.to_string())),
-                Err(p2p_stream::OpenStreamError::UnsupportedProtocol(p)) => Err(OpenError::Unsupported(p.to_string())),
-                Err(e) => Err(OpenError::Io(e.to_string())),
+            let opened = match opening.await {
+                Ok(Ok(stream)) => pumps.start(stream, id, peer).map(|fd| (fd, id)).map_err(|e| OpenError::Io(e.to_string())),
+                Ok(Err(OpenFault::Unsupported(p))) => Err(OpenError::Unsupported(p.to_string())),
+                Ok(Err(OpenFault::Io(e))) => Err(OpenError::Io(e.to_string())),
+                Err(_) => Err(OpenError::Io("the connection went before the stream was opened".into())),
             };
             // Nobody waits any more: the descriptor closes, and with it the stream.
             let _ = reply.try_send(opened);
         });
     }
 
-    fn hand_over(&mut self, (peer, stream, protocol): Inbound) {
-        let Some(peer) = crypto::public_of_peer(&peer) else { return };
+    fn hand_over(&mut self, Inbound { peer, stream, protocol }: Inbound) {
+        let Some(peer) = crypto::public_of_peer(&peer).filter(|key| self.gate.is_welcome(key)) else { return };
         let id = self.take_id();
         match self.pumps.start(stream, id, peer) {
-            Ok(fd) => self.push(Event { fd: Some(fd), id, peer, text: protocol, ..Event::new(Kind::Inbound) }),
+            Ok(fd) => self.push(Event { fd: Some(fd), id, peer, text: protocol.to_string(), ..Event::new(Kind::Inbound) }),
             // Out of descriptors: the peer sees a stream that ends at once.
             Err(e) => self.push(Event { id, peer, lost: true, text: e.to_string(), ..Event::new(Kind::StreamEnd) }),
         }
@@ -377,6 +357,7 @@ impl Task {
                 };
                 self.incoming_failed(&send_back_addr, found);
             }
+            SwarmEvent::Behaviour(BehaviourEvent::Streams(inbound)) => self.hand_over(inbound),
             #[cfg(feature = "mdns")]
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(event)) => {
                 let (kind, list) = match event {
@@ -523,3 +504,7 @@ pub fn join(seed: &Zeroizing<Key>, join: Join, address: &Multiaddr, timeout: Dur
         _ => Err(unreachable(&error)),
     }
 }
+
+#[cfg(test)]
+#[path = "node_test.rs"]
+mod tests;
