@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <mutex>
@@ -21,6 +22,8 @@ constexpr int kNoSignal = MSG_NOSIGNAL;
 #else
 constexpr int kNoSignal = 0;  // SO_NOSIGPIPE is set instead
 #endif
+
+constexpr std::size_t kReadBytes = 256U << 10;  // most frames are shorter
 
 // Closes when sender and receiver are both gone.
 class Socket {
@@ -129,9 +132,18 @@ class StreamReceiver final : public FrameReceiver {
       clean_ = true;
       return std::nullopt;
     }
-    frame.resize(kFrameHeaderBytes + header->payload_bytes);
-    if (!socket_->Read(std::span(frame).subspan(kFrameHeaderBytes))) return std::nullopt;
+    if (!ReadUpTo(frame, kFrameHeaderBytes + header->payload_bytes)) return std::nullopt;
     return frame;
+  }
+
+  // Memory is taken as bytes come: a header may announce what its sender never had.
+  bool ReadUpTo(FrameBytes& frame, std::size_t whole_bytes) const {
+    while (frame.size() < whole_bytes) {
+      const std::size_t have = frame.size();
+      frame.resize(std::min(whole_bytes, std::max(kReadBytes, 2 * have)));
+      if (!socket_->Read(std::span(frame).subspan(have))) return false;
+    }
+    return true;
   }
 
   const std::shared_ptr<Socket> socket_;
