@@ -40,6 +40,21 @@ if(APPLE)
 endif()
 add_dependencies(shoal_net shoal_net_build)
 
+# The stranger of tests/cluster, with the same dependencies; nothing of it is in the library.
+if(SHOAL_TESTS)
+  set(shoal_stranger ${shoal_net_target_dir}/release/examples/shoal_stranger)
+  file(GLOB shoal_stranger_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/strangers/*.rs)
+  add_custom_command(
+    OUTPUT ${shoal_stranger}
+    COMMAND ${shoal_cargo} build --release --locked --quiet --example shoal_stranger
+            --manifest-path ${PROJECT_SOURCE_DIR}/net/Cargo.toml --target-dir ${shoal_net_target_dir}
+            --no-default-features --features "${SHOAL_NET_FEATURES}"
+    DEPENDS ${shoal_stranger_sources} ${shoal_net_archive}
+    COMMENT "Building tests/strangers with cargo" VERBATIM)
+  add_custom_target(shoal_stranger ALL DEPENDS ${shoal_stranger})
+  add_dependencies(shoal_stranger shoal_net_build)
+endif()
+
 # The crate's own tests, with the dependencies that are built already.
 if(SHOAL_TESTS)
   add_test(NAME net.cargo

@@ -1,0 +1,69 @@
+//! Ten thousand connections that never become one: idle, garbage, handshakes that stall.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::wire::{word, Dice};
+
+const CONNECT: Duration = Duration::from_secs(3);
+
+#[derive(Default)]
+pub struct Flood {
+    pub connected: usize,
+    pub failed: usize,
+    /// The most that one connection was told.
+    pub bytes_max: usize,
+}
+
+/// What the i-th connection says before it falls silent.
+fn opening(i: usize, dice: &mut Dice) -> Vec<u8> {
+    let noise = || [word("/multistream/1.0.0"), word("/noise")].concat();
+    match i % 6 {
+        0 => vec![],
+        1 => {
+            let len = 1 + dice.below(1500);
+            dice.bytes(len)
+        }
+        2 => noise(),
+        // A first message of the handshake: any 32 bytes are a key. The answer is never heard.
+        3 => [noise(), vec![0, 32], dice.bytes(32)].concat(),
+        4 => vec![19],
+        _ => [noise(), vec![0xff, 0xff], dice.bytes(700)].concat(),
+    }
+}
+
+/// Opens `count` connections in waves of `wave`; each wave is held for `hold`, then dropped, every other one by reset.
+pub async fn flood(to: SocketAddr, count: usize, wave: usize, hold: Duration, dice: &mut Dice) -> Flood {
+    let mut sum = Flood::default();
+    for first in (0..count).step_by(wave) {
+        let connecting = (first..count.min(first + wave)).map(|i| {
+            let opening = opening(i, dice);
+            async move {
+                let mut socket = timeout(CONNECT, TcpStream::connect(to)).await.ok()?.ok()?;
+                let _ = socket.write_all(&opening).await;
+                Some(socket)
+            }
+        });
+        let made = join_all(connecting).await;
+        tokio::time::sleep(hold).await;
+        for (i, socket) in made.into_iter().enumerate() {
+            let Some(mut socket) = socket else {
+                sum.failed += 1;
+                continue;
+            };
+            sum.connected += 1;
+            let mut told = vec![0; 4096];
+            let got = timeout(Duration::ZERO, socket.read(&mut told)).await;
+            sum.bytes_max = sum.bytes_max.max(got.ok().and_then(Result::ok).unwrap_or(0));
+            if i % 2 == 0 {
+                let _ = socket.set_zero_linger();
+            }
+        }
+    }
+    sum
+}
