@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <thread>
+#include <vector>
 
 #include "wire/frame.h"
 
@@ -41,6 +42,28 @@ TEST(StreamLink, FramesArriveWholeAndInOrderBothWays) {
   writer.join();
   ASSERT_TRUE(ends.b.sender->Send(Frame(0)).ok());
   EXPECT_EQ(ends.a.receiver->Receive(), Frame(0));
+}
+
+// Long frames are read in growing pieces: sizes around every border of theirs.
+TEST(StreamLink, LongFramesArriveWhole) {
+  Ends ends;
+  std::vector<std::size_t> payloads;
+  for (std::size_t border = 256U << 10; border <= kFrameMax; border *= 2) {
+    for (std::size_t more = 0; more < 3; ++more) payloads.push_back(border - kFrameHeaderBytes - more);
+    if (border < kFrameMax) payloads.push_back(border + 1);
+  }
+  const auto nth = [&](std::size_t i) {
+    FrameBytes frame = Frame(payloads[i]);
+    for (std::size_t at = kFrameHeaderBytes; at < frame.size(); ++at)
+      frame[at] = static_cast<std::uint8_t>(at * 31 >> 3);
+    SealFrame(FrameType::kBatch, i, frame);
+    return frame;
+  };
+  std::thread writer([&] {
+    for (std::size_t i = 0; i < payloads.size(); ++i) ASSERT_TRUE(ends.a.sender->Send(nth(i)).ok());
+  });
+  for (std::size_t i = 0; i < payloads.size(); ++i) EXPECT_TRUE(ends.b.receiver->Receive() == nth(i)) << payloads[i];
+  writer.join();
 }
 
 TEST(StreamLink, AnEndThatWasSaidIsToldFromACut) {
