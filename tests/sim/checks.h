@@ -1,0 +1,71 @@
+// What must hold in every history, each under a name; the first thing that does not is kept.
+//
+// Sees everything at once, which no node does: what was delivered to clients, and which placement each stage works for.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "cluster/placement_record.h"
+#include "sim/fake_model.h"
+
+namespace shoal::sim {
+
+enum class Invariant : std::uint8_t {
+  kOneTokenPerPosition,   // a client never gets a second token for a position
+  kStreamEqualsOneNode,   // what it gets is a prefix of the one-node run; the whole of it when the end is regular
+  kOnePlacementPerEpoch,  // stages that take work under one (model, epoch) have one stage plan
+  kNoStaleEpoch,          // no stage takes up, and no head starts, an epoch older than what its node knows; no frame of
+                          // another epoch has an effect
+  kAgreement,             // after the faults all members agree in time: who is here, what is placed, what is loaded
+  kEveryAskEnds,          // after the faults every generation that was begun has ended in time
+  kEveryWishEnds,         // every request to place or unplace gets an answer in time
+  kAnswersAfterFaults,    // then every node gets a whole answer again
+};
+inline constexpr int kInvariants = 8;
+std::string_view InvariantName(Invariant invariant);
+
+// One generation as its client sees it.
+struct Ask {
+  std::uint64_t id = 0;
+  int node = 0;
+  std::string model;
+  std::vector<TokenId> prompt;
+  std::uint64_t seed = 0;
+  std::int32_t tokens_max = 0;
+  OneNodeRun expected;
+
+  std::vector<TokenId> delivered;
+  bool ended = false;     // regularly, with an error, by its client, or with its node
+  bool complete = false;  // regularly
+  std::string error;
+};
+
+class Checks {
+ public:
+  void Violate(Invariant invariant, const std::string& what);
+  bool violated() const { return violated_; }
+  Invariant invariant() const { return invariant_; }
+  const std::string& what() const { return what_; }
+
+  // A token came to the client for the `position`-th place of the answer.
+  void OnToken(Ask& ask, std::size_t position, TokenId token);
+  // The generation ended regularly. `stopped`: by an end token.
+  void OnComplete(Ask& ask, bool stopped);
+
+  // A stage of it was loaded, is active or ran a micro-batch.
+  void OnStageWorks(int node, const PlacementRecord& placement);
+  std::uint64_t placements() const { return plans_.size(); }
+
+ private:
+  bool violated_ = false;
+  Invariant invariant_ = Invariant::kAgreement;
+  std::string what_;
+  std::map<std::pair<std::string, Epoch>, std::vector<StagePlace>> plans_;
+};
+
+}  // namespace shoal::sim

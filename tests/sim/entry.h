@@ -1,0 +1,94 @@
+// The way of a generation between a client's node and the head of the placement, at both ends: what node/
+// cluster_backend and node/generation_stream do with threads.
+//
+// Without `resume` a generation that loses its head ends with an error. With it the entry asks again, prompt and what
+// was delivered, and takes a token only at the position it waits for; also when a head has long been silent. Knows no
+// stages.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "cluster/cluster.h"
+#include "sim/checks.h"
+#include "sim/host.h"
+#include "sim/network.h"
+
+namespace shoal::sim {
+
+struct EntryRules {
+  bool resume = false;
+  bool break_dedupe = false;  // takes every token that comes
+};
+
+class Entry {
+ public:
+  using FindPlacement = std::function<std::optional<PlacementView>(const std::string& model)>;
+
+  Entry(Network& network, Checks& checks, SimHost& host, int self, EntryRules rules, FindPlacement find);
+
+  // --- The client's side.
+  void Begin(Ask& ask);
+  void Cancel(Ask& ask);
+
+  // --- Generate streams.
+  void OnStream(StreamId stream) { served_[stream] = {}; }
+  void OnOpened(StreamId stream);
+  void OnFrame(StreamId stream, FrameBytes frame);
+  void OnStreamEnd(StreamId stream);
+
+ private:
+  struct Attempt {
+    std::uint64_t ask = 0;
+    StreamId stream = 0;  // 0: the head is here
+    std::string model;
+    Epoch epoch = 0;
+    GenerationId local = 0;
+    bool open = false, accepted = false;
+  };
+  struct Running {
+    Ask* ask = nullptr;
+    TimeUs deadline = 0;  // of being accepted
+    TimeUs heard = 0;
+    int attempts = 0;
+    bool stopped = false;  // an end token was delivered
+  };
+  struct Served {  // at the head
+    std::string model;
+    Epoch epoch = 0;
+    bool asked = false;
+    std::optional<OpenSequence> open;
+    std::int32_t tokens_max = 0;
+    GenerationId generation = 0;
+  };
+
+  void Try(std::uint64_t ask);
+  void Retry(std::uint64_t ask, const Error& why);
+  GenerationRequest RequestOf(const Ask& ask) const;
+  void WatchSilence(std::uint64_t ask);
+  void OnAccepted(std::uint64_t attempt);
+  void OnToken(std::uint64_t attempt, Position position, const SampledToken& token);
+  void Complete(std::uint64_t ask, bool stopped);
+  void OnEnd(std::uint64_t attempt, FinishReason reason, const Error& error);
+  void End(std::uint64_t ask, const std::string& error);
+  void Drop(std::uint64_t attempt);
+  void OnAnswer(std::uint64_t attempt, const FrameBytes& frame);
+  void Serve(StreamId stream, const FrameBytes& frame);
+  void SendEvent(StreamId stream, Epoch epoch, const ScheduleEvent& event);
+
+  Network& network_;
+  Checks& checks_;
+  SimHost& host_;
+  const int self_;
+  const EntryRules rules_;
+  const FindPlacement find_;
+  std::map<std::uint64_t, Running> running_;
+  std::map<std::uint64_t, Attempt> attempts_;
+  std::map<StreamId, std::uint64_t> by_stream_;
+  std::uint64_t last_attempt_ = 0;
+  std::map<StreamId, Served> served_;
+};
+
+}  // namespace shoal::sim

@@ -1,0 +1,63 @@
+// The model of the simulator: a layer's output hashes what its cache holds, the cache hashes every (token, position,
+// layer) before. One lost, doubled, reordered or stale activation changes every token after it; where the model is cut
+// changes none.
+//
+// SimStage has the rules of stage/Stage (operations, positions, samplers) over such layers; knows no streams and no
+// time.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "wire/messages.h"
+
+namespace shoal::sim {
+
+struct FakeModel {
+  std::string name;
+  std::uint64_t fingerprint = 0;  // another file gives other tokens
+  std::int32_t layers = 6;
+  std::int32_t vocabulary = 1000;
+  std::uint64_t end_every = 60;  // about one token in this many ends the text
+  std::int32_t context_tokens = 384;
+  std::int32_t slots = 4;
+};
+
+// The tokens of one request on one node: what every delivered stream is compared with.
+struct OneNodeRun {
+  std::vector<TokenId> tokens;
+  bool stopped = false;  // by an end token, which is the last; else by tokens_max
+};
+OneNodeRun RunOnOneNode(const FakeModel& model, const std::vector<TokenId>& prompt, std::uint64_t seed,
+                        std::int32_t tokens_max);
+
+class SimStage {
+ public:
+  SimStage(const FakeModel& model, LayerRange layers);
+
+  // Errors: kInvalidArgument (a sequence out of range): nothing was applied.
+  Status Apply(const ControlMessage& control);
+  // Turns `batch` into what goes to the next stage, or fills `result` and `failures` on the last one.
+  // Errors: kInvalidArgument (rows that do not continue their sequence): the caches are as before.
+  Status Forward(BatchMessage& batch, ResultMessage& result, std::vector<FailureMessage>& failures);
+
+  bool is_last() const { return layers_.last == model_.layers; }
+
+ private:
+  struct Sampler {
+    GenerationId generation = 0;  // 0: none
+    std::uint64_t seed = 0;
+  };
+  Status CheckRows(const BatchMessage& batch) const;
+
+  const FakeModel model_;
+  const LayerRange layers_;
+  std::vector<std::vector<std::vector<std::uint64_t>>> caches_;  // [layer][sequence][position]
+  std::vector<Sampler> samplers_;                                // [sequence]
+};
+
+}  // namespace shoal::sim

@@ -1,0 +1,58 @@
+// Seeded faults and wishes of people, one after the other, until they are told to stop; then everything is undone.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "sim/clients.h"
+#include "sim/network.h"
+#include "sim/node.h"
+
+namespace shoal::sim {
+
+class Faults {
+ public:
+  Faults(Network& network, std::vector<std::unique_ptr<SimNode>>& nodes, const std::vector<FakeModel>& models,
+         Clients& clients);
+
+  void Start();
+  // No faults any more; what was broken is whole again: cuts, freezes, slow links and disks; who crashed starts.
+  void Stop();
+
+  // A request for a placement that is still owed an answer; empty: none is.
+  std::string UnansweredWish() const;
+  // Of the node; what it is asked is remembered until answered.
+  void Place(int node, const std::string& model, std::int32_t stages);
+  std::uint64_t count() const { return count_; }
+
+ private:
+  void Next();
+  void Disturb();
+  void Crash(int node);
+  void Restart(int node);
+  void Freeze(int node);
+  void CutPair(int a, int b, DurationUs duration);
+  void Partition();
+  void Spoil(int a, int b);
+  void SlowDown(int node);
+  void Wish(int node);
+  void LeaveNow(int node);
+  int Pick() { return static_cast<int>(network_.rng().Below(nodes_.size())); }
+  DurationUs Between(DurationUs least, DurationUs most);
+  SimNode& at(int node) { return *nodes_[static_cast<std::size_t>(node)]; }
+  const SimNode& at(int node) const { return *nodes_[static_cast<std::size_t>(node)]; }
+
+  Network& network_;
+  std::vector<std::unique_ptr<SimNode>>& nodes_;
+  const std::vector<FakeModel>& models_;
+  Clients& clients_;
+  bool active_ = false;
+  std::uint64_t count_ = 0;
+  std::vector<std::tuple<int, std::uint64_t, std::uint64_t>> wishes_;  // node, boot, id
+};
+
+}  // namespace shoal::sim

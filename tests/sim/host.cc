@@ -1,0 +1,294 @@
+// A stage's life: load, wait for Activate, link, serve, drain, unload. Its micro-batches are in host_work.cc.
+#include "sim/host.h"
+
+#include "sim/hosted.h"
+
+namespace shoal::sim {
+namespace {
+
+constexpr DurationUs kLinkMaxUs = 20 * kSecond, kLinkRetryUs = 200 * kMillisecond, kStreamOpenUs = 3 * kSecond;
+constexpr DurationUs kHeadWaitUs = 20 * kSecond, kDrainPollUs = 50 * kMillisecond;
+constexpr DurationUs kLoadMinUs = 100 * kMillisecond, kLoadMaxUs = 1500 * kMillisecond;
+
+}  // namespace
+
+NodeId NodeIdOf(int number) {
+  NodeId id;
+  id.bytes.fill(static_cast<std::uint8_t>(number * 37));
+  id.bytes[0] = static_cast<std::uint8_t>(number + 1);
+  return id;
+}
+int NumberOf(const NodeId& id) { return id.bytes[0] - 1; }
+
+SimHost::SimHost(Network& network, Checks& checks, int self, const std::vector<FakeModel>& models,
+                 const Hardware& hardware, Hooks hooks)
+    : network_(network), checks_(checks), self_(self), models_(models), hardware_(hardware), hooks_(std::move(hooks)) {}
+
+SimHost::~SimHost() = default;
+
+SimHost::Hosted* SimHost::Find(const Key& key) {
+  const auto found = hosted_.find(key);
+  return found == hosted_.end() ? nullptr : found->second.get();
+}
+
+void SimHost::Later(const Key& key, DurationUs delay, std::function<void(Hosted&)> task) {
+  network_.Post(self_, delay, [this, key, serial = Find(key)->serial, task = std::move(task)] {
+    Hosted* hosted = Find(key);
+    if (hosted != nullptr && hosted->serial == serial) task(*hosted);
+  });
+}
+
+const FakeModel& SimHost::ModelOf(const std::string& name) const {
+  for (const FakeModel& model : models_) {
+    if (model.name == name) return model;
+  }
+  SHOAL_CHECK(false);
+  return models_.front();
+}
+
+DurationUs SimHost::Scaled(DurationUs base, double slowness) {
+  return static_cast<DurationUs>(static_cast<double>(base) * slowness * (0.8 + 0.4 * network_.rng().Uniform()));
+}
+
+// ---- Loading --------------------------------------------------------------------------------------------------------
+
+void SimHost::Load(const PlacementRecord& placement, std::int32_t index) {
+  const Key key{placement.model, placement.epoch};
+  Epoch newest = activated_[placement.model];
+  for (const auto& [other, hosted] : hosted_) {
+    if (other.first == placement.model) newest = std::max(newest, other.second);
+  }
+  if (placement.epoch <= newest) {
+    checks_.Violate(Invariant::kNoStaleEpoch, "node " + std::to_string(self_) + " takes up epoch " +
+                                                  std::to_string(placement.epoch) + " of '" + placement.model +
+                                                  "' though it knows " + std::to_string(newest));
+  }
+  checks_.OnStageWorks(self_, placement);
+  auto hosted = std::make_unique<Hosted>();
+  hosted->serial = ++serials_;
+  hosted->placement = placement;
+  hosted->index = index;
+  if (!hosted_.try_emplace(key, std::move(hosted)).second) return;
+  const auto range = static_cast<std::uint64_t>(kLoadMaxUs - kLoadMinUs);
+  const DurationUs base = kLoadMinUs + static_cast<DurationUs>(network_.rng().Below(range));
+  Later(key, Scaled(base, hardware_.disk_slowness), [this, key](Hosted& loaded) {
+    if (network_.rng().Uniform() < hardware_.load_failures) {
+      return hooks_.on_ready(key.first, key.second, Error{ErrorCode::kIo, "the disk failed"});
+    }
+    const LayerRange layers = loaded.placement.stages[static_cast<std::size_t>(loaded.index)].layers;
+    loaded.stage = std::make_unique<SimStage>(ModelOf(key.first), layers);
+    hooks_.on_ready(key.first, key.second, {});
+  });
+}
+
+// ---- Linking --------------------------------------------------------------------------------------------------------
+
+void SimHost::Activate(const PlacementRecord& placement, std::int32_t index) {
+  Epoch& highest = activated_[placement.model];
+  highest = std::max(highest, placement.epoch);
+  const Key key{placement.model, placement.epoch};
+  Hosted* hosted = Find(key);
+  if (index < 0 || hosted == nullptr || hosted->linking || hosted->stage == nullptr) return;
+  checks_.OnStageWorks(self_, placement);
+  hosted->linking = true;
+  Later(key, kLinkMaxUs, [this, key](Hosted& late) {
+    if (!late.started) {
+      hooks_.on_ready(key.first, key.second, Error{ErrorCode::kUnavailable, "the stages could not be linked in time"});
+    }
+  });
+  Link(key);
+}
+
+// Does what is left to do until this stage can start; called again whenever something has come.
+void SimHost::Link(const Key& key) {
+  Hosted* hosted = Find(key);
+  if (hosted == nullptr || !hosted->linking || hosted->started) return;
+  const std::vector<StagePlace>& stages = hosted->placement.stages;
+  const std::int32_t index = hosted->index, last = static_cast<std::int32_t>(stages.size()) - 1;
+  bool ready = true;
+  if (index < last) ready = Dial(key, *hosted, hosted->next, index + 1, Use::kNext) && ready;
+  if (index > 0) ready = Dial(key, *hosted, hosted->results, 0, Use::kResults) && ready;
+  const auto peer = [&](std::int32_t stage) { return NumberOf(stages[static_cast<std::size_t>(stage)].node); };
+  if (index > 0 && hosted->inputs.empty()) {
+    Waiting taken;
+    if (Take(key, peer(index - 1), {PipeKind::kInput, index - 1, index}, Use::kInput, &taken)) {
+      hosted->inputs.insert(taken.stream);
+      for (FrameBytes& frame : taken.early) hosted->queue.push_back(std::move(frame));
+      hosted->input_ended = taken.ended;
+    } else {
+      ready = false;
+    }
+  }
+  for (std::int32_t stage = 1; index == 0 && stage <= last; ++stage) {
+    if (hosted->heard_stages.contains(stage)) continue;
+    Waiting taken;
+    if (Take(key, peer(stage), {PipeKind::kResults, stage, 0}, Use::kResultsOf, &taken)) {
+      hosted->heard_stages.insert(stage);
+      hosted->inputs.insert(taken.stream);
+      for (FrameBytes& frame : taken.early) hosted->early_results.push_back(std::move(frame));
+      hosted->input_ended = hosted->input_ended || taken.ended;
+    } else {
+      ready = false;
+    }
+  }
+  if (ready) Begin(key, *hosted);
+}
+
+// True once the stream is up.
+bool SimHost::Dial(const Key& key, Hosted& hosted, Outgoing& outgoing, std::int32_t to, Use use) {
+  if (outgoing.stream != 0) return outgoing.up;
+  outgoing.to = to;
+  const StreamId stream = outgoing.stream =
+      network_.Open(self_, NumberOf(hosted.placement.stages[static_cast<std::size_t>(to)].node), Protocol::kPipe);
+  routes_[stream] = {key, use};
+  Later(key, kStreamOpenUs, [this, key, stream, use](Hosted& late) {
+    Outgoing& waits = use == Use::kNext ? late.next : late.results;
+    if (waits.stream == stream && !waits.up) DialFailed(key, waits);
+  });
+  return false;
+}
+
+void SimHost::DialFailed(const Key& key, Outgoing& outgoing) {
+  network_.Close(self_, outgoing.stream);
+  routes_.erase(outgoing.stream);
+  outgoing = {};
+  Later(key, kLinkRetryUs, [this, key](Hosted&) { Link(key); });
+}
+
+void SimHost::OnOpened(StreamId stream) {
+  const auto route = routes_.find(stream);
+  if (route == routes_.end()) return;
+  const Hosted* hosted = Find(route->second.key);
+  if (hosted == nullptr) return;
+  const bool next = route->second.use == Use::kNext;
+  const PipeHello hello{next ? PipeKind::kInput : PipeKind::kResults, hosted->index,
+                        next ? hosted->index + 1 : StageIndex{0}};
+  network_.Send(self_, stream, EncodePipeHello(hello, route->second.key.second));
+}
+
+bool SimHost::Take(const Key& key, int peer, const PipeHello& hello, Use use, Waiting* taken) {
+  const auto found = waiting_.find({peer, key.second, hello.kind, hello.from, hello.to});
+  if (found == waiting_.end()) return false;
+  *taken = std::move(found->second);
+  waiting_.erase(found);
+  waiting_by_stream_.erase(taken->stream);
+  routes_[taken->stream] = {key, use};
+  return true;
+}
+
+void SimHost::Begin(const Key& key, Hosted& hosted) {
+  hosted.started = true;
+  if (hosted.index == 0) return StartHead(key, hosted);
+  Process(key);
+}
+
+void SimHost::StartHead(const Key& key, Hosted& hosted) {
+  const FakeModel& model = ModelOf(key.first);
+  ScheduleOptions options;
+  const auto stages = static_cast<std::int32_t>(hosted.placement.stages.size());
+  options.stages = stages;
+  options.slots_max = model.slots;
+  options.batch_rows_max = 32;
+  options.batch_sequences_max = options.output_rows_max = model.slots;
+  options.kv_tokens_max = model.context_tokens;
+  options.in_flight_max = stages == 1 ? 2 : stages + 2;
+  options.queue_max = 16;
+  SimHead::Hooks hooks;
+  hooks.to_first = [this, key](FrameBytes frame) {
+    Find(key)->queue.push_back(std::move(frame));
+    Later(key, 0, [this, key](Hosted&) { Process(key); });
+  };
+  hooks.soon = [this, key](std::function<void()> task) {
+    Later(key, 0, [task = std::move(task)](Hosted&) { task(); });
+  };
+  hooks.on_broken = [this, key](const std::string& why) {
+    Later(key, 0, [this, key, why](Hosted&) {
+      hooks_.on_ready(key.first, key.second, Error{ErrorCode::kUnavailable, why});
+    });
+  };
+  hosted.head = std::make_unique<SimHead>(options, key.second, std::move(hooks));
+  for (const FrameBytes& frame : std::exchange(hosted.early_results, {})) hosted.head->OnResultFrame(frame);
+  if (hosted.input_ended) hosted.head->Break("the link from a stage to the head was lost");
+  for (auto& asked : std::exchange(hosted.waiting, {})) {
+    Generate(key.first, key.second, std::move(asked.request), std::move(asked.accepted), std::move(asked.sink));
+  }
+}
+
+// ---- Generations, draining, the end ---------------------------------------------------------------------------------
+
+void SimHost::Generate(const std::string& model, Epoch epoch, GenerationRequest request, Accepted accepted,
+                       SimHead::Sink sink) {
+  const Key key{model, epoch};
+  Hosted* hosted = Find(key);
+  if (hosted == nullptr || hosted->index != 0) {
+    return accepted(Error{ErrorCode::kStale, "the head of this placement is not here (any more)"});
+  }
+  if (hosted->head == nullptr) {
+    const std::uint64_t number = ++hosted->last_waiting;
+    hosted->waiting.push_back({number, std::move(request), std::move(accepted), std::move(sink)});
+    return Later(key, kHeadWaitUs, [number](Hosted& late) {
+      for (auto one = late.waiting.begin(); one != late.waiting.end(); ++one) {
+        if (one->number != number) continue;
+        const Accepted answer = std::move(one->accepted);
+        late.waiting.erase(one);
+        return answer(Error{ErrorCode::kUnavailable, "the stages are not linked yet"});
+      }
+    });
+  }
+  const Result<GenerationId> id = hosted->head->Submit(std::move(request), std::move(sink));
+  if (id.ok() && (epoch < activated_[model] || !hooks_.may_serve(model, epoch))) {
+    checks_.Violate(Invariant::kNoStaleEpoch, "the head at node " + std::to_string(self_) +
+                                                  " starts a generation under epoch " + std::to_string(epoch) +
+                                                  " though it knows " + std::to_string(activated_[model]));
+  }
+  accepted(id);
+}
+
+void SimHost::Cancel(const std::string& model, Epoch epoch, GenerationId id) {
+  if (Hosted* hosted = Find({model, epoch}); hosted != nullptr && hosted->head) hosted->head->Cancel(id);
+}
+
+void SimHost::Drain(const PlacementRecord& placement, std::int32_t index) {
+  const Key key{placement.model, placement.epoch};
+  Hosted* hosted = Find(key);
+  if (hosted == nullptr || index != 0 || hosted->draining) return;
+  hosted->draining = true;
+  // Not at once: this was told by the cluster, which then hears of it in its next turn.
+  Later(key, 0, [this, key](Hosted&) { PollDrained(key); });
+  if (hosted->head) hosted->head->Drain();
+}
+
+void SimHost::PollDrained(const Key& key) {
+  Hosted* hosted = Find(key);
+  if (hosted == nullptr) return;
+  if (hosted->head == nullptr || hosted->head->Drain()) return hooks_.on_drained(key.first, key.second);
+  Later(key, kDrainPollUs, [this, key](Hosted&) { PollDrained(key); });
+}
+
+void SimHost::Unload(const std::string& model, Epoch epoch) {
+  const auto found = hosted_.find({model, epoch});
+  if (found == hosted_.end()) return;
+  const std::unique_ptr<Hosted> hosted = std::move(found->second);
+  hosted_.erase(found);
+  closed_.insert(epoch);
+  for (auto waits = waiting_.begin(); waits != waiting_.end();) {
+    if (std::get<1>(waits->first) != epoch) {
+      ++waits;
+      continue;
+    }
+    network_.Close(self_, waits->second.stream);
+    waiting_by_stream_.erase(waits->second.stream);
+    waits = waiting_.erase(waits);
+  }
+  End(*hosted);
+}
+
+void SimHost::End(Hosted& hosted) {
+  if (hosted.head) hosted.head->Stop();
+  for (const auto& asked : std::exchange(hosted.waiting, {})) {
+    asked.accepted(Error{ErrorCode::kStale, "this placement has ended"});
+  }
+  EndWorker(hosted, "stopped");
+}
+
+}  // namespace shoal::sim

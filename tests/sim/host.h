@@ -1,0 +1,125 @@
+// The stages of one simulated process: loaded from a disk that may be slow, linked by pipe streams, run in order,
+// drained and dropped, as node/StageHost and pipeline/StageWorker do it with threads.
+//
+// Knows the cluster only through what it is told to do and its hooks.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "cluster/placement_record.h"
+#include "sim/checks.h"
+#include "sim/fake_model.h"
+#include "sim/head.h"
+#include "sim/network.h"
+#include "wire/stream_messages.h"
+
+namespace shoal::sim {
+
+NodeId NodeIdOf(int number);
+int NumberOf(const NodeId& id);
+
+// What faults change about a device.
+struct Hardware {
+  double disk_slowness = 1, compute_slowness = 1;
+  double load_failures = 0, batch_failures = 0;  // chances
+};
+
+class SimHost {
+ public:
+  struct Hooks {
+    std::function<void(const std::string& model, Epoch epoch, Status status)> on_ready;
+    std::function<void(const std::string& model, Epoch epoch)> on_drained;
+    std::function<bool(const std::string& model, Epoch epoch)> may_serve;
+  };
+  using Accepted = std::function<void(const Result<GenerationId>&)>;
+
+  SimHost(Network& network, Checks& checks, int self, const std::vector<FakeModel>& models, const Hardware& hardware,
+          Hooks hooks);
+  ~SimHost();
+
+  // --- What the cluster wants done.
+  void Load(const PlacementRecord& placement, std::int32_t index);
+  void Activate(const PlacementRecord& placement, std::int32_t index);
+  void Drain(const PlacementRecord& placement, std::int32_t index);
+  void Unload(const std::string& model, Epoch epoch);
+
+  // --- Generations, at the head. `accepted` may be called before it returns, or when the head is linked.
+  void Generate(const std::string& model, Epoch epoch, GenerationRequest request, Accepted accepted,
+                SimHead::Sink sink);
+  void Cancel(const std::string& model, Epoch epoch, GenerationId id);
+
+  // --- Pipe streams.
+  void OnStream(StreamId stream, int peer) { fresh_[stream] = peer; }
+  bool Knows(StreamId stream) const;
+  void OnOpened(StreamId stream);
+  void OnFrame(StreamId stream, FrameBytes frame);
+  void OnStreamEnd(StreamId stream);
+
+  std::size_t loaded() const { return hosted_.size(); }
+  std::uint64_t batches() const { return batches_; }
+
+ private:
+  using Key = std::pair<std::string, Epoch>;
+  using PipeKey = std::tuple<int, Epoch, PipeKind, StageIndex, StageIndex>;
+  struct Hosted;
+  enum class Use : std::uint8_t { kNext, kResults, kInput, kResultsOf };
+  struct Route {
+    Key key;
+    Use use = Use::kNext;
+  };
+  struct Waiting {  // a stream whose hello was read and that nobody has taken yet
+    StreamId stream = 0;
+    std::vector<FrameBytes> early;
+    bool ended = false;
+  };
+  struct Outgoing {  // a stream that a stage opens
+    StreamId stream = 0;
+    std::int32_t to = 0;
+    bool up = false, lost = false;
+  };
+
+  Hosted* Find(const Key& key);
+  // Runs `task` later, if this very stage is still here.
+  void Later(const Key& key, DurationUs delay, std::function<void(Hosted&)> task);
+  void Link(const Key& key);
+  bool Dial(const Key& key, Hosted& hosted, Outgoing& outgoing, std::int32_t to, Use use);
+  void DialFailed(const Key& key, Outgoing& outgoing);
+  bool Take(const Key& key, int peer, const PipeHello& hello, Use use, Waiting* taken);
+  void Begin(const Key& key, Hosted& hosted);
+  void StartHead(const Key& key, Hosted& hosted);
+  void Process(const Key& key);
+  bool HandleFrame(const Key& key, Hosted& hosted, const FrameBytes& frame);
+  void Compute(const Key& key, Hosted& hosted, BatchMessage batch);
+  bool Report(Hosted& hosted, FrameBytes frame);
+  bool PassOn(Hosted& hosted, FrameBytes frame);
+  void EndWorker(Hosted& hosted, const std::string& why);
+  void End(Hosted& hosted);
+  void PollDrained(const Key& key);
+  const FakeModel& ModelOf(const std::string& name) const;
+  DurationUs Scaled(DurationUs base, double slowness);
+
+  Network& network_;
+  Checks& checks_;
+  const int self_;
+  const std::vector<FakeModel>& models_;
+  const Hardware& hardware_;
+  const Hooks hooks_;
+  std::map<Key, std::unique_ptr<Hosted>> hosted_;
+  std::map<StreamId, Route> routes_;
+  std::map<StreamId, int> fresh_;
+  std::map<PipeKey, Waiting> waiting_;
+  std::map<StreamId, PipeKey> waiting_by_stream_;
+  std::set<Epoch> closed_;
+  std::map<std::string, Epoch> activated_;  // the highest live epoch this process was told of
+  std::uint64_t batches_ = 0, serials_ = 0;
+};
+
+}  // namespace shoal::sim

@@ -1,0 +1,202 @@
+// What a linked stage does: frames in, through the layers one after the other, frames out; and how it ends.
+#include "sim/host.h"
+#include "sim/hosted.h"
+
+namespace shoal::sim {
+namespace {
+
+constexpr DurationUs kBatchUs = 1'500, kRowUs = 300;  // of computing
+
+}  // namespace
+
+bool SimHost::Knows(StreamId stream) const {
+  return fresh_.contains(stream) || waiting_by_stream_.contains(stream) || routes_.contains(stream);
+}
+
+void SimHost::OnFrame(StreamId stream, FrameBytes frame) {
+  if (const auto fresh = fresh_.find(stream); fresh != fresh_.end()) {
+    const int peer = fresh->second;
+    fresh_.erase(fresh);
+    const Result<PipeHelloFrame> hello = DecodePipeHello(frame);
+    if (!hello.ok()) return network_.Close(self_, stream);
+    network_.Send(self_, stream, EncodePipeHello(hello->hello, hello->epoch));  // taken
+    if (closed_.contains(hello->epoch)) return network_.Close(self_, stream);
+    const PipeKey key{peer, hello->epoch, hello->hello.kind, hello->hello.from, hello->hello.to};
+    Waiting& waits = waiting_[key];
+    if (waits.stream != 0) {  // of two for the same end the later stays
+      network_.Close(self_, waits.stream);
+      waiting_by_stream_.erase(waits.stream);
+    }
+    waits = {stream, {}, false};
+    waiting_by_stream_[stream] = key;
+    std::vector<Key> keys;
+    for (const auto& [known, hosted] : hosted_) {
+      if (known.second == hello->epoch) keys.push_back(known);
+    }
+    for (const Key& one : keys) Link(one);
+    return;
+  }
+  if (const auto waits = waiting_by_stream_.find(stream); waits != waiting_by_stream_.end()) {
+    return waiting_[waits->second].early.push_back(std::move(frame));
+  }
+  const auto found = routes_.find(stream);
+  if (found == routes_.end()) return;
+  const Route route = found->second;
+  Hosted* hosted = Find(route.key);
+  if (hosted == nullptr) return;
+  switch (route.use) {
+    case Use::kNext:
+    case Use::kResults: {  // the hello came back
+      Outgoing& outgoing = route.use == Use::kNext ? hosted->next : hosted->results;
+      if (outgoing.stream == stream) outgoing.up = true;
+      return Link(route.key);
+    }
+    case Use::kInput: hosted->queue.push_back(std::move(frame)); return Process(route.key);
+    case Use::kResultsOf:
+      if (!hosted->head) return hosted->early_results.push_back(std::move(frame));
+      return hosted->head->OnResultFrame(frame);
+  }
+}
+
+void SimHost::OnStreamEnd(StreamId stream) {
+  fresh_.erase(stream);
+  if (const auto waits = waiting_by_stream_.find(stream); waits != waiting_by_stream_.end()) {
+    waiting_[waits->second].ended = true;
+    return;
+  }
+  const auto found = routes_.find(stream);
+  if (found == routes_.end()) return;
+  const Route route = found->second;
+  routes_.erase(found);
+  Hosted* hosted = Find(route.key);
+  if (hosted == nullptr) return;
+  switch (route.use) {
+    case Use::kNext:
+    case Use::kResults: {
+      Outgoing& outgoing = route.use == Use::kNext ? hosted->next : hosted->results;
+      if (outgoing.stream != stream) return;
+      if (!hosted->started) return DialFailed(route.key, outgoing);
+      outgoing.lost = true;  // shows when something is to be sent
+      return;
+    }
+    case Use::kInput: hosted->input_ended = true; return Process(route.key);
+    case Use::kResultsOf:
+      hosted->input_ended = true;
+      if (hosted->head) hosted->head->Break("the link from a stage to the head was lost");
+      return;
+  }
+}
+
+void SimHost::Process(const Key& key) {
+  for (;;) {
+    Hosted* hosted = Find(key);
+    if (hosted == nullptr || !hosted->started || hosted->ended || hosted->busy) return;
+    if (hosted->queue.empty()) {
+      if (hosted->input_ended && hosted->index > 0) EndWorker(*hosted, "its input ended");
+      return;
+    }
+    const FrameBytes frame = std::move(hosted->queue.front());
+    hosted->queue.pop_front();
+    if (!HandleFrame(key, *hosted, frame)) return;
+  }
+}
+
+// False when there is no more to do for now.
+bool SimHost::HandleFrame(const Key& key, Hosted& hosted, const FrameBytes& frame) {
+  Result<DecodedFrame> decoded = DecodeFrame(frame);
+  SHOAL_CHECK(decoded.ok());
+  if (decoded->header.epoch != key.second) return true;  // refused
+  if (const auto* control = std::get_if<ControlMessage>(&decoded->message)) {
+    const Status applied = hosted.stage->Apply(*control);
+    SHOAL_CHECK(applied.ok());
+    const bool last = hosted.stage->is_last();
+    return last || PassOn(hosted, frame);
+  }
+  auto* batch = std::get_if<BatchFrame>(&decoded->message);
+  SHOAL_CHECK(batch != nullptr);
+  hosted.busy = true;
+  const DurationUs base = kBatchUs + kRowUs * static_cast<DurationUs>(batch->batch.rows.size());
+  const auto kept = std::make_shared<BatchMessage>(std::move(batch->batch));
+  Later(key, Scaled(base, hardware_.compute_slowness), [this, key, kept](Hosted& computing) {
+    if (computing.ended) return;
+    computing.busy = false;
+    Compute(key, computing, std::move(*kept));
+    Process(key);
+  });
+  return false;
+}
+
+void SimHost::Compute(const Key& key, Hosted& hosted, BatchMessage batch) {
+  ++batches_;
+  checks_.OnStageWorks(self_, hosted.placement);
+  if (!hooks_.may_serve(key.first, key.second)) {
+    checks_.Violate(Invariant::kNoStaleEpoch, "node " + std::to_string(self_) + " runs epoch " +
+                                                  std::to_string(key.second) + ", which its cluster has dropped");
+  }
+  const BatchId number = batch.batch;
+  ResultMessage result;
+  std::vector<FailureMessage> failures;
+  Status ran;
+  if (network_.rng().Uniform() < hardware_.batch_failures) {
+    ran = Error{ErrorCode::kInternal, "the engine failed"};
+  } else {
+    ran = hosted.stage->Forward(batch, result, failures);
+  }
+  if (!ran.ok()) {
+    (void)Report(hosted, EncodeFailure({number, 0, hosted.index, ran.error().code, ran.error().message}, key.second));
+    return;
+  }
+  for (FailureMessage& failure : failures) {
+    failure.stage = hosted.index;
+    if (!Report(hosted, EncodeFailure(failure, key.second))) return;
+  }
+  if (hosted.stage->is_last()) {
+    (void)Report(hosted, EncodeResult(result, key.second));
+  } else {
+    (void)PassOn(hosted, EncodeBatch(batch, {}, key.second));
+  }
+}
+
+// To the head. False when the link is lost: then the worker has ended.
+bool SimHost::Report(Hosted& hosted, FrameBytes frame) {
+  if (hosted.index == 0) {
+    if (hosted.head) hosted.head->OnResultFrame(frame);
+    return true;
+  }
+  if (hosted.results.lost) {
+    EndWorker(hosted, "the link to the head is closed");
+    return false;
+  }
+  network_.Send(self_, hosted.results.stream, std::move(frame));
+  return true;
+}
+
+bool SimHost::PassOn(Hosted& hosted, FrameBytes frame) {
+  if (hosted.next.lost) {
+    EndWorker(hosted, "the link to the next stage is closed");
+    return false;
+  }
+  network_.Send(self_, hosted.next.stream, std::move(frame));
+  return true;
+}
+
+// Says so to the head and closes its links: what is on its way here would be waited for forever otherwise.
+void SimHost::EndWorker(Hosted& hosted, const std::string& why) {
+  if (std::exchange(hosted.ended, true)) return;
+  const FailureMessage farewell{0, 0, hosted.index, ErrorCode::kUnavailable, "the stage has ended: " + why};
+  if (hosted.index == 0) {
+    if (hosted.head) hosted.head->OnResultFrame(EncodeFailure(farewell, hosted.placement.epoch));
+  } else if (hosted.results.up) {
+    network_.Send(self_, hosted.results.stream, EncodeFailure(farewell, hosted.placement.epoch));
+  }
+  const auto close = [this](StreamId stream) {
+    if (stream == 0) return;
+    network_.Close(self_, stream);
+    routes_.erase(stream);
+  };
+  close(hosted.next.stream);
+  close(hosted.results.stream);
+  for (const StreamId stream : hosted.inputs) close(stream);
+}
+
+}  // namespace shoal::sim

@@ -1,0 +1,95 @@
+// One simulated device: the real cluster state machine, a SimHost and an Entry on a Network, wired as
+// node/cluster_node wires their real likes. Crashes take all of it but what a disk keeps: the identity and its boot
+// counter.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "cluster/cluster.h"
+#include "sim/checks.h"
+#include "sim/entry.h"
+#include "sim/host.h"
+#include "sim/network.h"
+
+namespace shoal::sim {
+
+struct NodeRules {  // what is broken on purpose, or not there yet
+  bool break_epoch_tag = false, break_stale_check = false;
+  EntryRules entry;
+};
+
+class SimNode final : public Process {
+ public:
+  SimNode(Network& network, Checks& checks, int self, const std::vector<FakeModel>& models, NodeRules rules);
+
+  // The file of `model` is on its disk.
+  void Hold(const FakeModel& model);
+  bool holds(const std::string& model) const;
+
+  void Start();
+  void Crash(bool silent);
+  bool up() const { return cluster_ != nullptr && !network_.frozen(self_); }
+  bool left() const { return left_; }  // for good
+  std::uint64_t boot() const { return options_.boot; }
+
+  // Precondition of the rest: running.
+  Cluster& cluster() { return *cluster_; }
+  SimHost& host() { return *host_; }
+  Entry& entry() { return *entry_; }
+  TimeUs Now() const { return network_.now() + skew_; }
+  void JumpClock(DurationUs by) { skew_ += by; }
+  std::uint64_t Place(const std::string& model, std::int32_t stages);
+  std::uint64_t Unplace(const std::string& model);
+  void Leave();
+  const std::set<std::uint64_t>& answered() const { return answered_; }  // requests of this process
+  // Of all its processes.
+  std::uint64_t control_bytes() const;
+  DurationUs running_us() const;
+
+  Hardware hardware;
+
+  // Process
+  void OnConnected(int peer) override;
+  void OnOpened(StreamId stream) override;
+  void OnStream(StreamId stream, Protocol protocol, int peer) override;
+  void OnFrame(StreamId stream, FrameBytes frame) override;
+  void OnStreamEnd(StreamId stream) override;
+
+ private:
+  void Tick();
+  void Discover(int peer);
+  void OpenControl(int peer);
+  void AddLink(int peer, StreamId stream);
+  void Obey();
+  void Do(const Action& action);
+
+  Network& network_;
+  Checks& checks_;
+  const int self_;
+  const std::vector<FakeModel>& models_;
+  const NodeRules rules_;
+  ClusterOptions options_;
+  DurationUs skew_ = 0;
+  bool left_ = false;
+  std::uint64_t control_bytes_ = 0;
+  DurationUs running_us_ = 0;
+  TimeUs started_ = 0;
+
+  // Of this process.
+  std::unique_ptr<Cluster> cluster_;
+  std::unique_ptr<SimHost> host_;
+  std::unique_ptr<Entry> entry_;
+  std::map<int, StreamId> links_;       // control streams that are up
+  std::map<StreamId, int> link_peers_;  // these and those being opened
+  std::map<int, StreamId> opening_;
+  std::set<std::uint64_t> answered_;
+  bool obeying_ = false;
+};
+
+}  // namespace shoal::sim
