@@ -24,6 +24,7 @@ NO_CERTIFICATE, FORGED, OTHER_CLUSTER, EXPIRED, REVOKED, JOIN_CLOSED, MALFORMED 
 HANDSHAKE_BYTES_MAX = 1024  # what Noise itself and a refusal take on the wire, with room
 GROWTH_BYTES_MAX = 20 << 20
 FLOOD = 10_000
+PY_LIBP2P = lans.ROOT / "tests/strangers/py_libp2p.py"
 
 
 def stranger_program():
@@ -119,6 +120,21 @@ def test_a_good_certificate_lets_in(cluster):
     seen = cluster.show(home / "certificate", home / "node.key")
     assert seen["let_in"] and "shoal" in seen["agent"]
     assert seen["peer"] == cluster.owner.node_id()
+
+
+def test_an_independent_libp2p_is_served_with_a_certificate_and_refused_without(cluster):
+    python = os.environ.get("SHOAL_TEST_LIBP2P_PYTHON")
+    if not python:
+        pytest.skip("SHOAL_TEST_LIBP2P_PYTHON names no python with py-libp2p; ./dev test installs one")
+    home = cluster.join_by_hand("snake")
+    address = f"/ip4/{cluster.owner.host.ipv4}/tcp/{cluster.port}/p2p/{cluster.owner.node_id()}"
+
+    def meet(*files):
+        return json.loads(cluster.stranger.host.run(python, PY_LIBP2P, address, *files).stdout)
+
+    seen = meet(home / "node.key", home / "certificate")
+    assert seen["let_in"] and seen["round_trips"] == 3 and "shoal" in seen["agent"]
+    assert meet(home / "node.key") == {"let_in": False, "reason": NO_CERTIFICATE}
 
 
 def test_bad_certificates_are_refused(cluster):
