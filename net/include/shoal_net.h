@@ -138,7 +138,8 @@ typedef struct {
   uint64_t instance;           /* the same for the nodes of one process, random otherwise; tells a clone of our key */
   uint32_t flags;              /* SN_FLAG_* */
   uint32_t idle_ms;            /* closes a connection without streams after so long; 0: never */
-  uint32_t pending_max;        /* inbound connections not yet authenticated; 0: 32 */
+  uint32_t pending_max;        /* inbound connections not yet authenticated, those from where a member was seen
+                                  excepted; 0: 32 */
   uint32_t pending_per_ip_max; /* of them from one address, loopback excepted; 0: 8 */
   uint32_t handshake_ms;       /* from accept to authenticated; 0: 3000 */
   uint32_t peers_max;          /* members connected; 0: 256 */

@@ -22,7 +22,7 @@ use crate::counted::{Counted, Counters};
 use crate::crypto::{self, Key};
 use crate::events::{Event, Kind, Queue};
 use crate::gate::{Closed, Gate, GateUpgrade, Join, JoinUpgrade};
-use crate::limits::PendingPerIp;
+use crate::limits::Pending;
 use crate::pump::Pumps;
 use crate::streams::{Inbound, OpenFault, Served, Streams};
 
@@ -66,7 +66,7 @@ pub enum Command {
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     limits: connection_limits::Behaviour,
-    per_ip: PendingPerIp,
+    pending: Pending,
     streams: Streams,
     ping: ping::Behaviour,
     identify: identify::Behaviour,
@@ -183,13 +183,12 @@ fn build(
         .boxed();
 
     let limits = connection_limits::ConnectionLimits::default()
-        .with_max_pending_incoming(Some(config.pending_max))
         .with_max_established_per_peer(Some(4))
         .with_max_established(Some(config.peers_max.saturating_mul(2)));
     let identify = identify::Config::new("/shoal/1".into(), public).with_agent_version(config.agent.clone());
     let behaviour = Behaviour {
         limits: connection_limits::Behaviour::new(limits),
-        per_ip: PendingPerIp::new(config.pending_per_ip_max, gate.clone()),
+        pending: Pending::new(config.pending_per_ip_max, config.pending_max, gate.clone()),
         streams: Streams::new(served),
         ping: ping::Behaviour::default(),
         identify: identify::Behaviour::new(identify),
@@ -301,7 +300,7 @@ impl Task {
         self.drop_unwelcome();
         let swarm = &self.swarm;
         self.gate.forget_all_but(|key| crypto::peer_id(key).is_some_and(|peer| swarm.is_connected(&peer)));
-        let pending = self.swarm.behaviour().per_ip.pending() as u32;
+        let pending = self.swarm.behaviour().pending.pending() as u32;
         self.gauges.pending.store(pending, Ordering::Relaxed);
         self.gauges.connections.store(self.swarm.network_info().num_peers() as u32, Ordering::Relaxed);
         self.gauges.cpu_ns.store(thread_cpu_ns(), Ordering::Relaxed);

@@ -305,7 +305,7 @@ def test_a_flood_slows_nothing(cluster):
     rss, fds = cluster.owner.rss_anon_bytes(), descriptors(cluster.owner)
     seen = {}
     flood = threading.Thread(target=lambda: seen.update(
-        cluster.stranger("flood", cluster.address, count=FLOOD, wave=500, seed=3)))
+        cluster.stranger("flood", cluster.address, count=FLOOD, wave=500, hold_ms=50, seed=3)))
     flood.start()
     busy = medians(cluster, lambda: not flood.is_alive())
     flood.join()
@@ -317,6 +317,25 @@ def test_a_flood_slows_nothing(cluster):
     assert cluster.owner.rss_anon_bytes() < rss + GROWTH_BYTES_MAX
     assert busy[0] < calm[0] * 8, "the API answers as before"
     assert busy[1] < calm[1] * 4, "the control link runs as before"
+
+
+def test_strangers_of_many_addresses_do_not_keep_members_out(cluster):
+    """They can take all places of strangers in the handshake, but none of those who were seen to be members."""
+    home = cluster.join_by_hand("regular")
+    good = {"key": home / "node.key", "certificate": home / "certificate"}
+    there = Stranger(cluster.other.host, cluster.lan.folder / "regular-files")
+    assert there("show", cluster.address, **good)["let_in"]
+    addresses = [f"10.77.0.{100 + i}" for i in range(12)]
+    for address in addresses:
+        cluster.stranger.host.run("ip", "addr", "add", address + "/24", "dev", lans.DEVICE)
+    flood = threading.Thread(target=lambda: cluster.stranger(
+        "flood", cluster.address, count=400, wave=200, hold_ms=2500, stall="yes", seed=4, **{"from": ",".join(addresses)}))
+    flood.start()
+    time.sleep(0.5)
+    outcomes = [there("show", cluster.address, **good)["let_in"] for _ in range(10)]
+    assert flood.is_alive(), "the flood outlasts what is measured"
+    flood.join()
+    assert outcomes == [True] * 10
 
 
 def test_a_member_that_breaks_rules_harms_nobody(cluster):

@@ -1,11 +1,12 @@
 //! Ten thousand connections that never become one: idle, garbage, handshakes that stall.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::wire::{word, Dice};
@@ -20,10 +21,13 @@ pub struct Flood {
     pub bytes_max: usize,
 }
 
-/// What the i-th connection says before it falls silent.
-fn opening(i: usize, dice: &mut Dice) -> Vec<u8> {
+/// Ways to begin and fall silent; `STALLED` begins as everybody does.
+const OPENINGS: usize = 6;
+pub const STALLED: usize = 2;
+
+fn opening(kind: usize, dice: &mut Dice) -> Vec<u8> {
     let noise = || [word("/multistream/1.0.0"), word("/noise")].concat();
-    match i % 6 {
+    match kind {
         0 => vec![],
         1 => {
             let len = 1 + dice.below(1500);
@@ -37,20 +41,40 @@ fn opening(i: usize, dice: &mut Dice) -> Vec<u8> {
     }
 }
 
-/// Opens `count` connections in waves of `wave`; each wave is held for `hold`, then dropped, every other one by reset.
-pub async fn flood(to: SocketAddr, count: usize, wave: usize, hold: Duration, dice: &mut Dice) -> Flood {
+async fn connect(from: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(from) = from {
+        socket.bind((from, 0).into())?;
+    }
+    socket.connect(to).await
+}
+
+/// Connections in waves, each held for a while and then dropped, every other connection by reset.
+pub struct Waves {
+    pub count: usize,
+    pub wave: usize,
+    pub hold: Duration,
+    /// The addresses to come from, in turn; none: whatever the system takes.
+    pub from: Vec<IpAddr>,
+    /// The only opening to use; none: all of them in turn.
+    pub only: Option<usize>,
+}
+
+pub async fn flood(to: SocketAddr, waves: &Waves, dice: &mut Dice) -> Flood {
+    let Waves { count, wave, hold, from, only } = waves;
     let mut sum = Flood::default();
-    for first in (0..count).step_by(wave) {
-        let connecting = (first..count.min(first + wave)).map(|i| {
-            let opening = opening(i, dice);
+    for first in (0..*count).step_by(*wave) {
+        let connecting = (first..*count.min(&(first + wave))).map(|i| {
+            let opening = opening(only.unwrap_or(i % OPENINGS), dice);
+            let from = from.get(i % from.len().max(1)).copied();
             async move {
-                let mut socket = timeout(CONNECT, TcpStream::connect(to)).await.ok()?.ok()?;
+                let mut socket = timeout(CONNECT, connect(from, to)).await.ok()?.ok()?;
                 let _ = socket.write_all(&opening).await;
                 Some(socket)
             }
         });
         let made = join_all(connecting).await;
-        tokio::time::sleep(hold).await;
+        tokio::time::sleep(*hold).await;
         for (i, socket) in made.into_iter().enumerate() {
             let Some(mut socket) = socket else {
                 sum.failed += 1;

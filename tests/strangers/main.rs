@@ -5,14 +5,14 @@
 //!   shoal_stranger id --key FILE                                     the peer id of a key
 //!   shoal_stranger show ADDRESS --key FILE [--certificate FILE]      one gate message; what came back
 //!   shoal_stranger malform ADDRESS --key FILE --certificate FILE --count N --seed N
-//!   shoal_stranger flood ADDRESS --count N --wave N --seed N
+//!   shoal_stranger flood ADDRESS --count N --wave N --hold-ms N --seed N
+//!                                  [--from IP,IP] [--stall yes]
 //!   shoal_stranger break-rules ADDRESS --key FILE --certificate FILE --count N --seed N
 //!   shoal_stranger promise ADDRESS --key FILE --certificate FILE --count N --hold-ms N
 //!   shoal_stranger listen ADDRESS --key FILE [--certificate FILE]    for whoever dials it first
 //!
 //! ADDRESS is IP:PORT. Key files hold 32-byte Ed25519 seeds, as node.key and cluster.key do. Each prints one line of
-//! JSON.
-//! Exit code: 0 when it could try; what came of it is in the JSON. 2: could not even try.
+//! JSON. Exit code: 0 when it could try; what came of it is in the JSON. 2: could not even try.
 
 mod flood;
 mod member;
@@ -194,8 +194,15 @@ async fn malform(words: &Words) -> io::Result<String> {
 }
 
 async fn flooded(words: &Words) -> io::Result<String> {
-    let (count, wave) = (words.number("count")?, words.number("wave")?);
-    let sum = flood::flood(words.address()?, count, wave, Duration::from_millis(50), &mut words.dice()?).await;
+    let from = words.0.get("from").map_or("", String::as_str).split(',').filter(|ip| !ip.is_empty());
+    let waves = flood::Waves {
+        count: words.number("count")?,
+        wave: words.number("wave")?,
+        hold: Duration::from_millis(words.number("hold-ms")?),
+        from: from.map(|ip| ip.parse().map_err(io::Error::other)).collect::<io::Result<_>>()?,
+        only: words.0.contains_key("stall").then_some(flood::STALLED),
+    };
+    let sum = flood::flood(words.address()?, &waves, &mut words.dice()?).await;
     let flood::Flood { connected, failed, bytes_max } = sum;
     Ok(format!("{{\"connected\":{connected},\"failed\":{failed},\"bytes_max\":{bytes_max}}}"))
 }
