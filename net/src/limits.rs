@@ -1,5 +1,5 @@
-//! How many may be in the handshake at a time: few from one address, few from all addresses together that no member
-//! was seen at. So whoever takes all the places of strangers, from as many addresses as it likes, takes none of members.
+//! How many may be in the handshake at a time: few from one address, few from all addresses together at which no
+//! member was seen. So whoever takes all places of strangers, from however many addresses, takes none of members.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
@@ -190,7 +190,7 @@ mod tests {
         let member = "/ip4/10.0.0.50/tcp/1".parse().unwrap();
         assert!((0..4).all(|id| comes(&mut limits, id, &format!("/ip4/10.0.1.{id}/tcp/1"))));
         assert!(!comes(&mut limits, 4, "/ip4/10.0.1.4/tcp/1"), "all places of strangers are taken");
-        assert!(!comes(&mut limits, 5, "/ip4/10.0.0.50/tcp/1"), "a member's address is a stranger's before it is known");
+        assert!(!comes(&mut limits, 5, "/ip4/10.0.0.50/tcp/1"), "not known to be a member's yet");
         limits.know(&member);
         assert!(comes(&mut limits, 6, "/ip4/10.0.0.50/tcp/1") && comes(&mut limits, 7, "/ip4/10.0.0.50/tcp/2"));
         assert!(!comes(&mut limits, 8, "/ip4/10.0.0.50/tcp/3"), "known addresses have their own limit");

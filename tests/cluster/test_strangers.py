@@ -328,8 +328,8 @@ def test_strangers_of_many_addresses_do_not_keep_members_out(cluster):
     addresses = [f"10.77.0.{100 + i}" for i in range(12)]
     for address in addresses:
         cluster.stranger.host.run("ip", "addr", "add", address + "/24", "dev", lans.DEVICE)
-    flood = threading.Thread(target=lambda: cluster.stranger(
-        "flood", cluster.address, count=400, wave=200, hold_ms=2500, stall="yes", seed=4, **{"from": ",".join(addresses)}))
+    words = {"count": 400, "wave": 200, "hold_ms": 2500, "stall": "yes", "seed": 4, "from": ",".join(addresses)}
+    flood = threading.Thread(target=lambda: cluster.stranger("flood", cluster.address, **words))
     flood.start()
     time.sleep(0.5)
     outcomes = [there("show", cluster.address, **good)["let_in"] for _ in range(10)]
