@@ -42,6 +42,33 @@ async fn serve(mut channel: Channel) {
     }
 }
 
+fn varint(bytes: &mut &[u8]) -> Option<usize> {
+    let mut value = 0;
+    for shift in (0..28).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= ((first & 0x7f) as usize) << shift;
+        if first & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// Field 6 of identify's one message: a length, then fields of protobuf, all of them with a length of their own.
+fn agent_in(mut said: &[u8]) -> Option<Vec<u8>> {
+    varint(&mut said)?;
+    while !said.is_empty() {
+        let (tag, len) = (varint(&mut said)?, varint(&mut said)?);
+        let (field, rest) = said.split_at_checked(len)?;
+        if tag == (6 << 3 | 2) {
+            return Some(field.to_vec());
+        }
+        said = rest;
+    }
+    None
+}
+
 impl Connection {
     pub async fn over(mut socket: Secured) -> io::Result<Self> {
         propose(&mut socket, "/yamux/1.0.0").await?;
@@ -94,11 +121,9 @@ impl Connection {
         }
         let mut identify = self.open("/ipfs/id/1.0.0").await?;
         let (said, _) = self.while_open(async { Ok(drain(&mut identify, 1 << 16, CLOSES_WITHIN).await) }).await?;
-        // Fields of protobuf: 6 is the agent, a short text.
-        let at = said.windows(2).position(|w| w[0] == 0x32 && w[1] < 128);
-        let agent = at.and_then(|at| said.get(at + 2..at + 2 + said[at + 1] as usize));
+        let agent = agent_in(&said);
         let agent = agent.ok_or_else(|| io::Error::other("identify names no agent"))?;
-        Ok(String::from_utf8_lossy(agent).into_owned())
+        Ok(String::from_utf8_lossy(&agent).into_owned())
     }
 }
 
