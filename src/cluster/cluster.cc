@@ -23,6 +23,8 @@ Cluster::State::State(const ClusterOptions& given, TimeUs start) : options(given
   me.record.facts.leaving = false;
   me.record.facts_version = 1;
   me.heard = now;
+  // A decider remembers what it answered: requests of an earlier start must not share their numbers with ours.
+  last_wish = static_cast<std::uint64_t>(me.record.nonce) << 32;
   members.emplace(options.self, std::move(me));
 }
 

@@ -240,6 +240,19 @@ TEST_F(ClusterTest, UnplacedIsUnplacedEverywhere) {
   }));
 }
 
+// The decider remembers its answers by who asked and the request's number.
+TEST_F(ClusterTest, ARequestAfterARestartGetsAnAnswerOfItsOwn) {
+  Three();
+  ASSERT_TRUE(pump.Place(2, {}).ok());
+  pump.Crash(2);
+  pump.Restart(2);
+  ASSERT_TRUE(pump.Until([&] { return !pump.At(0).placement("m")->broken; }));
+  pump.Of(2).done.clear();
+  const std::uint64_t id = pump.At(2).RequestUnplace(pump.now, "m");
+  ASSERT_TRUE(pump.Until([&] { return pump.Of(2).done.contains(id); }));
+  EXPECT_TRUE(pump.Until([&] { return !pump.At(0).placement("m").has_value(); }, 5'000'000));
+}
+
 TEST_F(ClusterTest, ADividedClusterHealsIntoOnePlacement) {
   for (int i = 0; i < 4; ++i) pump.Add();
   pump.MeetAll();

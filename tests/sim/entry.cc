@@ -172,6 +172,17 @@ void Entry::End(std::uint64_t id, const std::string& error) {
   }
 }
 
+std::string Entry::Describe(const Ask& ask) const {
+  std::string text;
+  for (const auto& [number, attempt] : attempts_) {
+    if (attempt.ask != ask.id) continue;
+    text += " '" + attempt.model + "' epoch " + std::to_string(attempt.epoch) +
+            (attempt.stream == 0 ? " here" : " by stream " + std::to_string(attempt.stream)) +
+            (attempt.accepted ? ", accepted;" : ", not accepted;");
+  }
+  return text.empty() ? " no attempt" : text;
+}
+
 // ---- Streams --------------------------------------------------------------------------------------------------------
 
 void Entry::OnOpened(StreamId stream) {

@@ -33,6 +33,9 @@ class Entry {
   void Begin(Ask& ask);
   void Cancel(Ask& ask);
 
+  // What it waits for, for a person.
+  std::string Describe(const Ask& ask) const;
+
   // --- Generate streams.
   void OnStream(StreamId stream) { served_[stream] = {}; }
   void OnOpened(StreamId stream);

@@ -146,14 +146,18 @@ void Faults::LeaveNow(int node) {
 void Faults::Wish(int node) {
   if (!at(node).up()) return;
   const FakeModel& model = models_[network_.rng().Below(models_.size())];
-  if (network_.rng().Below(6) != 0) return Place(node, model.name, static_cast<std::int32_t>(network_.rng().Below(4)));
+  if (network_.rng().Below(6) != 0) {
+    (void)Place(node, model.name, static_cast<std::int32_t>(network_.rng().Below(4)));
+    return;
+  }
   const std::uint64_t id = at(node).Unplace(model.name);
   wishes_.emplace_back(node, at(node).boot(), id);
 }
 
-void Faults::Place(int node, const std::string& model, std::int32_t stages) {
+std::uint64_t Faults::Place(int node, const std::string& model, std::int32_t stages) {
   const std::uint64_t id = at(node).Place(model, stages);
   wishes_.emplace_back(node, at(node).boot(), id);
+  return id;
 }
 
 std::string Faults::UnansweredWish() const {

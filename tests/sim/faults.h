@@ -26,7 +26,7 @@ class Faults {
   // A request for a placement that is still owed an answer; empty: none is.
   std::string UnansweredWish() const;
   // Of the node; what it is asked is remembered until answered.
-  void Place(int node, const std::string& model, std::int32_t stages);
+  std::uint64_t Place(int node, const std::string& model, std::int32_t stages);
   std::uint64_t count() const { return count_; }
 
  private:

@@ -93,6 +93,13 @@ void SimHead::Stop() {
   Break("the pipeline was stopped");
 }
 
+std::string SimHead::Describe() const {
+  const ScheduleStats stats = scheduler_.stats();
+  return " head: " + std::to_string(sinks_.size()) + " generations, " + std::to_string(stats.running) + " run, " +
+         std::to_string(stats.waiting) + " wait, " + std::to_string(stats.in_flight) + " in flight" +
+         (broken_ ? ", broken" : "");
+}
+
 bool SimHead::Drain() {
   draining_ = true;
   return sinks_.empty();

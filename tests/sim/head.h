@@ -31,6 +31,7 @@ class SimHead {
   void Stop();
   // Takes no new generations. True when none is left.
   bool Drain();
+  std::string Describe() const;  // for a person
   bool broken() const { return broken_; }
 
  private:

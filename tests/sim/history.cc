@@ -79,7 +79,7 @@ class History {
       network_.After(static_cast<DurationUs>(network_.rng().Below(2 * kSecond)), [this, node] { at(node).Start(); });
     }
     network_.RunUntil(5 * kSecond);
-    for (const FakeModel& model : models_) faults_->Place(0, model.name, 0);
+    for (const FakeModel& model : models_) (void)faults_->Place(0, model.name, 0);
     network_.RunUntil(10 * kSecond);
     clients_->Start();
   }
@@ -123,13 +123,22 @@ class History {
     };
     if (!Until([&] { return unended() == nullptr; }, kAsksEndWithin)) {
       const Ask& ask = *unended();
-      return checks_.Violate(Invariant::kEveryAskEnds, "generation " + std::to_string(ask.id) + " of node " +
-                                                           std::to_string(ask.node) + " hangs after " +
-                                                           std::to_string(ask.delivered.size()) + " tokens");
+      return checks_.Violate(Invariant::kEveryAskEnds,
+                             "generation " + std::to_string(ask.id) + " of node " + std::to_string(ask.node) +
+                                 " hangs after " + std::to_string(ask.delivered.size()) +
+                                 " tokens:" + at(ask.node).entry().Describe(ask) + HostsText());
     }
     if (!Until([&] { return faults_->UnansweredWish().empty(); }, kWishesEndWithin)) {
       checks_.Violate(Invariant::kEveryWishEnds, faults_->UnansweredWish() + " was never answered");
     }
+  }
+
+  std::string HostsText() {
+    std::string text;
+    for (int node = 0; node < network_.nodes(); ++node) {
+      if (network_.running(node)) text += "\n  node " + std::to_string(node) + ":" + at(node).host().Describe();
+    }
+    return text;
   }
 
   void AskEverywhere() {
@@ -140,8 +149,14 @@ class History {
       }
       if (someone < 0) continue;  // its files have left
       if (!at(someone).cluster().placement(model.name)) {
-        faults_->Place(someone, model.name, 0);
-        (void)Until([&] { return faults_->UnansweredWish().empty(); }, kAnswersWithin);
+        const std::uint64_t wish = faults_->Place(someone, model.name, 0);
+        const auto& answered = at(someone).answered();
+        (void)Until([&] { return answered.contains(wish); }, kAnswersWithin);
+        const Status placed = answered.contains(wish) ? answered.at(wish) : Error{ErrorCode::kInternal, "no answer"};
+        if (!placed.ok()) {
+          return checks_.Violate(Invariant::kAnswersAfterFaults,
+                                 "'" + model.name + "' cannot be placed in peace: " + placed.error().message);
+        }
         if (!Agree()) return;
       }
       std::vector<const Ask*> asked;

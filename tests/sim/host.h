@@ -63,6 +63,7 @@ class SimHost {
   void OnFrame(StreamId stream, FrameBytes frame);
   void OnStreamEnd(StreamId stream);
 
+  std::string Describe() const;  // for a person
   std::size_t loaded() const { return hosted_.size(); }
   std::uint64_t batches() const { return batches_; }
 

@@ -9,6 +9,20 @@ constexpr DurationUs kBatchUs = 1'500, kRowUs = 300;  // of computing
 
 }  // namespace
 
+std::string SimHost::Describe() const {
+  std::string text;
+  for (const auto& [key, hosted] : hosted_) {
+    text += " '" + key.first + "' epoch " + std::to_string(key.second) + " stage " + std::to_string(hosted->index) +
+            " of " + std::to_string(hosted->placement.stages.size()) + (hosted->started ? " started" : "") +
+            (hosted->ended ? " ended" : "") + (hosted->busy ? " busy" : "") + " queue " +
+            std::to_string(hosted->queue.size()) + (hosted->next.lost ? " next lost" : "") +
+            (hosted->results.lost ? " results lost" : "");
+    if (hosted->head) text += hosted->head->Describe();
+    text += ";";
+  }
+  return text;
+}
+
 bool SimHost::Knows(StreamId stream) const {
   return fresh_.contains(stream) || waiting_by_stream_.contains(stream) || routes_.contains(stream);
 }

@@ -194,10 +194,7 @@ void Network::Pump(StreamId id, int to) {
   const Node& receiver = at(side.node);
   if (pair(side.node, sender.node).cut || receiver.dark) return Stall(id, to);
   if (receiver.process == nullptr || receiver.start != side.start) {  // the machine is there, the process is not
-    side.inbox.clear();
-    side.open = false;
-    if (!sender.open) return Forget(id);
-    return Push(id, 1 - to, What::kEnd, {});
+    return Reset(side.node, side.start, sender.node);
   }
   if (!side.open) return side.inbox.clear();
   Item item = std::move(side.inbox.front());
@@ -209,6 +206,22 @@ void Network::Pump(StreamId id, int to) {
   if (!receiver.frozen) return Deliver(id, to, std::move(item));
   const auto shared = std::make_shared<Item>(std::move(item));
   Post(side.node, 0, [this, id, to, shared] { Deliver(id, to, std::move(*shared)); });
+}
+
+// The machine answers that the process is gone which had the connection: all streams on it end.
+void Network::Reset(int node, std::uint64_t start, int peer) {
+  for (const StreamId id : std::set<StreamId>(pair(node, peer).streams)) {
+    Stream* stream = Find(id);
+    const int gone = SideOf(*stream, node);
+    if (stream->sides[gone].start != start) continue;
+    stream->sides[gone].inbox.clear();
+    stream->sides[gone].open = false;
+    if (stream->sides[1 - gone].open) {
+      Push(id, 1 - gone, What::kEnd, {});
+    } else {
+      Forget(id);
+    }
+  }
 }
 
 void Network::Deliver(StreamId id, int to, Item item) {
@@ -255,14 +268,13 @@ void Network::Stall(StreamId id, int to) {
     loop_.After(patience, [this, a, b, node] {
       Pair& now_between = pair(a, b);
       now_between.dying = false;
+      const auto stuck = [&](StreamId one) { return Find(one)->sides[0].stalled || Find(one)->sides[1].stalled; };
+      if (std::none_of(now_between.streams.begin(), now_between.streams.end(), stuck)) return;  // it healed
+      // They share one connection: what stalls one ends all.
       for (const StreamId one : std::set<StreamId>(now_between.streams)) {
-        Stream* lost = Find(one);
-        if (lost == nullptr) continue;
-        if (!lost->sides[0].stalled && !lost->sides[1].stalled) continue;
-        const int side = SideOf(*lost, node);
-        if (!lost->sides[side].open) continue;
-        const std::uint64_t start = lost->sides[side].start;
-        if (at(node).start != start || !running(node)) continue;
+        const Stream& lost = *Find(one);
+        const int side = SideOf(lost, node);
+        if (!lost.sides[side].open || at(node).start != lost.sides[side].start || !running(node)) continue;
         Post(node, 0, [this, one, side] {
           EndSide(one, side);
           const Stream* left = Find(one);

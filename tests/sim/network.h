@@ -125,6 +125,7 @@ class Network {
   void Deliver(StreamId id, int side, Item item);
   void Stall(StreamId id, int side);
   void Resume(int a, int b);
+  void Reset(int node, std::uint64_t start, int peer);
   void EndSide(StreamId id, int side);
   void Forget(StreamId id);
   Stream* Find(StreamId id);

@@ -241,7 +241,7 @@ void SimNode::Do(const Action& action) {
   } else if (const auto* unload = std::get_if<UnloadStage>(&action)) {
     host_->Unload(unload->model, unload->epoch);
   } else if (const auto* done = std::get_if<RequestDone>(&action)) {
-    answered_.insert(done->id);
+    answered_.emplace(done->id, done->status);
   } else if (std::get_if<Left>(&action) != nullptr) {
     left_ = true;
     network_.Post(self_, 0, [this] { Crash(false); });

@@ -7,7 +7,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -47,7 +46,7 @@ class SimNode final : public Process {
   std::uint64_t Place(const std::string& model, std::int32_t stages);
   std::uint64_t Unplace(const std::string& model);
   void Leave();
-  const std::set<std::uint64_t>& answered() const { return answered_; }  // requests of this process
+  const std::map<std::uint64_t, Status>& answered() const { return answered_; }  // requests of this process
   // Of all its processes.
   std::uint64_t control_bytes() const;
   DurationUs running_us() const;
@@ -88,7 +87,7 @@ class SimNode final : public Process {
   std::map<int, StreamId> links_;       // control streams that are up
   std::map<StreamId, int> link_peers_;  // these and those being opened
   std::map<int, StreamId> opening_;
-  std::set<std::uint64_t> answered_;
+  std::map<std::uint64_t, Status> answered_;
   bool obeying_ = false;
 };
 
