@@ -246,7 +246,7 @@ TEST_F(ClusterTest, ARequestAfterARestartGetsAnAnswerOfItsOwn) {
   ASSERT_TRUE(pump.Place(2, {}).ok());
   pump.Crash(2);
   pump.Restart(2);
-  ASSERT_TRUE(pump.Until([&] { return !pump.At(0).placement("m")->broken; }));
+  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree() && !pump.At(2).placement("m")->broken; }));
   pump.Of(2).done.clear();
   const std::uint64_t id = pump.At(2).RequestUnplace(pump.now, "m");
   ASSERT_TRUE(pump.Until([&] { return pump.Of(2).done.contains(id); }));
