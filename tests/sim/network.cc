@@ -15,7 +15,8 @@ constexpr DurationUs kRetransmitUs = 200 * kMillisecond;
 constexpr int kRetransmitsMax = 5;
 // How long a connection lives on which nothing gets through: somewhere between.
 constexpr DurationUs kPatienceMinUs = 8 * kSecond, kPatienceMaxUs = 30 * kSecond;
-constexpr DurationUs kBootStackUs = 100;  // of a node's own doings
+constexpr std::uint64_t kPingUs = 15 * kSecond;
+constexpr DurationUs kOwnStackUs = 100;  // of a node's own doings
 
 std::uint64_t Code(int node, std::uint64_t what) { return static_cast<std::uint64_t>(node) << 8 | what; }
 
@@ -39,8 +40,23 @@ void Network::Start(int node, Process* process) {
   n.dark = false;
   Trace(Code(node, 1), n.start);
   for (int other = 0; other < nodes(); ++other) {
-    if (other != node) Resume(node, other);  // what still comes for the process before is answered by a reset now
+    if (other == node) continue;
+    Resume(node, other);  // what still comes for the process before is answered by a reset now
+    Ping(node, other);
   }
+}
+
+// libp2p pings every connection: a peer that has nothing to say on one learns so that it is gone.
+void Network::Ping(int node, int peer) {
+  loop_.After(static_cast<DurationUs>(rng_.Below(kPingUs)), [this, node, peer] {
+    if (pair(node, peer).cut) return Ping(node, peer);
+    std::set<std::uint64_t> gone;
+    for (const StreamId id : pair(node, peer).streams) {
+      const Side& side = Find(id)->sides[SideOf(*Find(id), node)];
+      if (side.start != at(node).start) gone.insert(side.start);
+    }
+    for (const std::uint64_t start : gone) Reset(node, start, peer);
+  });
 }
 
 void Network::Crash(int node, bool silent) {
@@ -166,7 +182,7 @@ void Network::Disconnect(int node, int peer, Protocol quiet) {
     const bool open = stream->sides[SideOf(*stream, node)].open;
     const bool told = open && stream->protocol != quiet;
     Close(node, id);
-    if (told) Post(node, kBootStackUs, [this, node, id] { at(node).process->OnStreamEnd(id); });
+    if (told) Post(node, kOwnStackUs, [this, node, id] { at(node).process->OnStreamEnd(id); });
   }
 }
 

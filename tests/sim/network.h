@@ -124,6 +124,7 @@ class Network {
   void Pump(StreamId id, int side);
   void Deliver(StreamId id, int side, Item item);
   void Stall(StreamId id, int side);
+  void Ping(int node, int peer);
   void Resume(int a, int b);
   void Reset(int node, std::uint64_t start, int peer);
   void EndSide(StreamId id, int side);
