@@ -5,13 +5,19 @@ import socket
 
 import pytest
 
-WORDS = [["status"], ["status", "--json"], ["invite"], ["invite", "--json"], ["leave"], ["revoke", "beta"],
+WORDS = [["status"], ["status", "--json"], ["invite"], ["invite", "--json"], ["revoke", "beta"],
          ["place", "smollm2"], ["unplace", "smollm2"]]
 
 
 @pytest.fixture
 def home(tmp_path):
     return {**os.environ, "SHOAL_HOME": str(tmp_path)}
+
+
+def test_leave_without_a_node_and_without_a_cluster(shoal, home):
+    done = shoal("leave", env=home, timeout=20)
+    assert done.returncode != 0 and done.stdout == ""
+    assert "this device is in no cluster" in done.stderr
 
 
 @pytest.mark.parametrize("words", WORDS, ids=" ".join)

@@ -192,7 +192,7 @@ void SimHost::StartHead(const Key& key, Hosted& hosted) {
   options.batch_sequences_max = options.output_rows_max = model.slots;
   options.kv_tokens_max = model.context_tokens;
   options.in_flight_max = stages == 1 ? 2 : stages + 2;
-  options.queue_max = 16;
+  options.queue_max = 128;
   SimHead::Hooks hooks;
   hooks.to_first = [this, key](FrameBytes frame) {
     Find(key)->queue.push_back(std::move(frame));
