@@ -8,9 +8,8 @@ namespace shoal {
 namespace {
 
 constexpr double kPhiSuspect = 8.0;
-constexpr DurationUs kUnlinkedSuspectUs = 400'000;  // a process that is killed closes its links with everybody
-constexpr DurationUs kRoundUs = 1'500'000;          // for the others' answers whether they hear a silent member
-constexpr DurationUs kRoundAnsweredUs = 250'000;    // when all have said that they do not: it may come back by itself
+constexpr DurationUs kUnlinkedSuspectUs = 1'000'000;
+constexpr DurationUs kRoundUs = 1'500'000;  // for the others' answers whether they hear a silent member
 constexpr int kRoundsToDeath = 2;
 constexpr std::size_t kAskedMax = 5;
 constexpr DurationUs kHeardElsewhereUs = 3'000'000;  // then they are asked again
@@ -162,7 +161,6 @@ void Cluster::State::StartRound(const NodeId& id, Member& member) {
   ++member.round;
   member.round_ends = std::max(member.round_ends, now + kRoundUs);
   member.heard_by_others = false;
-  member.unanswered.clear();
   std::vector<NodeId> others;
   for (const auto& [other, link] : links) {
     const Member* known = Find(other);
@@ -170,17 +168,9 @@ void Cluster::State::StartRound(const NodeId& id, Member& member) {
   }
   for (std::size_t i = 0; i < kAskedMax && !others.empty(); ++i) {
     const std::size_t pick = rng.Below(others.size());
-    member.unanswered.push_back(others[pick]);
+    Tell(others[pick], HearsAsk{id, member.round});
     others.erase(others.begin() + static_cast<std::ptrdiff_t>(pick));
   }
-  if (member.unanswered.empty()) return ShortenRound(member);
-  const HearsAsk ask{id, member.round};
-  for (const NodeId& other : std::vector(member.unanswered)) Tell(other, ask);
-}
-
-// Nobody else is left to say that it lives.
-void Cluster::State::ShortenRound(Member& member) {
-  member.round_ends = std::min(member.round_ends, now + kRoundAnsweredUs);
 }
 
 void Cluster::State::On(const NodeId& from, const HearsAsk& ask) {
@@ -189,13 +179,10 @@ void Cluster::State::On(const NodeId& from, const HearsAsk& ask) {
   Tell(from, HearsAnswer{ask.subject, ask.round, hears});
 }
 
-void Cluster::State::On(const NodeId& from, const HearsAnswer& answer) {
+void Cluster::State::On(const NodeId&, const HearsAnswer& answer) {
   Member* member = Find(answer.subject);
-  if (member == nullptr || !member->suspect || answer.round != member->round) return;
-  if (answer.hears) {
+  if (member != nullptr && member->suspect && answer.round == member->round && answer.hears) {
     member->heard_by_others = true;
-  } else if (std::erase(member->unanswered, from) == 1 && member->unanswered.empty() && !member->heard_by_others) {
-    ShortenRound(*member);
   }
 }
 

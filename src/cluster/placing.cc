@@ -126,7 +126,7 @@ std::uint64_t Cluster::State::MemoryTaken(const NodeId& node, const std::string&
   return taken;
 }
 
-// `relax`: what was asked for explicitly gives way where it cannot be had any more, and only who can be told counts.
+// `relax`: what was asked for explicitly gives way where it cannot be had any more.
 Result<PlacementRecord> Cluster::State::Build(const PlaceRequest& asked, bool relax) {
   struct Holder {
     NodeId node;
@@ -136,7 +136,6 @@ Result<PlacementRecord> Cluster::State::Build(const PlaceRequest& asked, bool re
   std::map<std::uint64_t, int> votes;
   for (const auto& [id, member] : members) {
     if (!member.here() || member.suspect || member.record.facts.leaving) continue;
-    if (relax && !IsSelf(id) && !links.contains(id)) continue;  // it may be gone: its death is not waited for
     for (const ModelHolding& holding : member.record.facts.models) {
       if (holding.name != asked.model || holding.shape.layers() < 1) continue;
       holders.push_back({id, &holding});

@@ -32,7 +32,6 @@ struct Cluster::State {
     int rounds_silent = 0;
     TimeUs round_ends = 0;
     bool heard_by_others = false;
-    std::vector<NodeId> unanswered;  // of those asked in this round
     // Connecting.
     TimeUs connect_due = 0;
     DurationUs connect_wait = 0;
@@ -136,7 +135,6 @@ struct Cluster::State {
   void SpreadSelf(bool facts, bool links_too);
   void CheckSilence(const NodeId& id, Member& member);
   void StartRound(const NodeId& id, Member& member);
-  void ShortenRound(Member& member);
   void DeclareDead(const NodeId& id, Member& member);
   void CheckConnect(const NodeId& id, Member& member);
   void ReportLinks();
