@@ -86,7 +86,7 @@ class History {
 
   void Disturb() {
     const TimeUs start = network_.now();
-    faults_->Start();
+    if (!options_.calm) faults_->Start();
     Until([&] { return network_.now() - start >= options_.minutes * 60 * kSecond; }, options_.minutes * 60 * kSecond);
     clients_->Stop();
     faults_->Stop();

@@ -13,6 +13,7 @@ struct HistoryOptions {
   std::uint64_t seed = 1;
   int nodes = 0;  // 0: 2 to 12, by the seed
   int minutes = 10;
+  bool calm = false;  // no faults: what a cluster at peace costs
   NodeRules rules;
 };
 

@@ -26,7 +26,7 @@ constexpr double kMinutesBar = 10;
 struct Options {
   std::uint64_t seeds = 200, first = 1;
   int nodes = 0, minutes = 10, jobs = 1;
-  bool one = false, json = false, keep_going = false;
+  bool one = false, json = false, keep_going = false, calm = false;
   std::string broken;
   bool resume = false;
 };
@@ -47,6 +47,7 @@ std::string ReplayCommand(const Options& options, std::uint64_t seed) {
                      " --minutes " + std::to_string(options.minutes);
   if (!options.broken.empty()) text += " --break " + options.broken;
   if (options.resume) text += " --resume";
+  if (options.calm) text += " --calm";
   return text;
 }
 
@@ -55,6 +56,7 @@ HistoryOptions HistoryOf(const Options& options, std::uint64_t seed) {
   history.seed = seed;
   history.nodes = options.nodes;
   history.minutes = options.minutes;
+  history.calm = options.calm;
   history.rules.break_epoch_tag = options.broken == "epoch-tag";
   history.rules.break_stale_check = options.broken == "stale-epoch";
   history.rules.entry.break_dedupe = options.broken == "dedupe";
@@ -186,6 +188,7 @@ int Main(int argc, char** argv) {
   app.add_option("-j,--jobs", options.jobs, "histories side by side")->check(CLI::Range(1, 256));
   app.add_flag("--json", options.json, "one JSON object on stdout");
   app.add_flag("--keep-going", options.keep_going, "also after a violation");
+  app.add_flag("--calm", options.calm, "no faults");
   app.add_flag("--resume", options.resume, "entries ask again when a generation loses its head");
   app.add_option("--break", options.broken, "breaks a rule on purpose: the checks must see it")
       ->check(CLI::IsMember({"epoch-tag", "stale-epoch", "dedupe"}));
