@@ -44,7 +44,7 @@ std::variant<std::unique_ptr<GenerationRun>, ApiError> GenerationRun::Start(ApiC
   run->choices_per_prompt_ = static_cast<std::size_t>(choices);
   for (const RunPrompt& prompt : prompts) {
     for (std::int32_t i = 0; i < choices; ++i) {
-      GenerateOptions options{prompt.tokens, prompt.sampling, prompt.tokens_max, 0};
+      GenerateOptions options{prompt.tokens, prompt.sampling, prompt.tokens_max};
       options.sampling.seed += static_cast<std::uint64_t>(i);
       auto handle = backend->Generate(std::move(options));
       if (!handle.ok()) return FromError(handle.error());

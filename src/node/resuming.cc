@@ -32,8 +32,7 @@ class ResumingGeneration final : public GenerationHandle {
     for (;;) {
       const Status tried = Try();
       if (tried.ok()) return tried;
-      if (!MayPass(tried.error()) || !placed_) return tried;
-      if (steady_clock::now() - lost_since_ > target_->lost_max) return tried;
+      if (!MayWait(tried.error())) return tried;
       std::this_thread::sleep_for(kAttemptEvery);
     }
   }
@@ -91,19 +90,23 @@ class ResumingGeneration final : public GenerationHandle {
       return event;
     }
     const Status tried = Try();
-    const milliseconds lost = std::chrono::floor<milliseconds>(steady_clock::now() - lost_since_);
     if (tried.ok()) {
+      const milliseconds lost = std::chrono::floor<milliseconds>(steady_clock::now() - lost_since_);
       target_->resumed.Add();
       Log(LogLevel::kInfo, "generation",
           "goes on after " + std::to_string(options_.emitted) + " tokens and " + std::to_string(lost.count()) + " ms");
       return std::nullopt;
     }
-    if (MayPass(tried.error()) && placed_ && lost <= target_->lost_max) return std::nullopt;
-    // A head with a full queue is asked again, too: this generation was accepted once.
-    if (tried.error().code == ErrorCode::kOverloaded && lost <= target_->lost_max) return std::nullopt;
+    if (MayWait(tried.error())) return std::nullopt;
     event.end = GenerationEnd::kError;
     event.error = tried.error();
     return event;
+  }
+
+  // Whether to ask again after this refusal. Once a head has accepted it, also one whose queue is full.
+  bool MayWait(const Error& refusal) const {
+    const bool passes = MayPass(refusal) || (resumed_ && refusal.code == ErrorCode::kOverloaded);
+    return passes && placed_ && steady_clock::now() - lost_since_ <= target_->lost_max;
   }
 
   Status Try() {
