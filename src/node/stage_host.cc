@@ -170,7 +170,7 @@ Result<StreamLink> StageHost::OpenPipe(const Hosted& hosted, std::int32_t to, Pi
   for (;;) {
     Result<StreamLink> link = options_.open_pipe(peer);
     if (link.ok()) {
-      // The hello comes back when someone has taken the stream: a peer drops streams that come too fast.
+      // The hello comes back when someone has taken the stream: a peer that does too much at a time closes it.
       const Status said = link->sender->Send(EncodePipeHello({kind, hosted.index, to}, hosted.placement.epoch));
       if (said.ok() && link->receiver->Receive()) return link;
       link = Error{ErrorCode::kUnavailable, "it did not take the stream"};
