@@ -5,8 +5,10 @@ endif()
 
 find_program(SHOAL_CCACHE ccache)
 if(SHOAL_CCACHE)
-  set(CMAKE_C_COMPILER_LAUNCHER ${SHOAL_CCACHE})
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${SHOAL_CCACHE})
+  # Paths under this checkout are taken relative to it, so that two checkouts share what one has compiled.
+  set(SHOAL_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${SHOAL_CCACHE})
+  set(CMAKE_C_COMPILER_LAUNCHER ${SHOAL_LAUNCHER})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${SHOAL_LAUNCHER})
 endif()
 
 # Sanitizers cover llama.cpp too: a race or an overflow across its border has one half on each side.
