@@ -23,7 +23,6 @@
 #include "identity/home.h"
 #include "identity/instance.h"
 #include "identity/invite.h"
-#include "node/blocking_tasks.h"
 #include "node/cluster_backend.h"
 #include "node/cluster_views.h"
 #include "node/device.h"
@@ -34,6 +33,7 @@
 #include "node/pipe_rendezvous.h"
 #include "node/stage_host.h"
 #include "runtime/ask_loop.h"
+#include "runtime/blocking_tasks.h"
 #include "runtime/rng.h"
 #include "wire/stream_messages.h"
 

@@ -9,12 +9,12 @@
 #include <thread>
 
 #include "base/test_models.h"
-#include "node/blocking_tasks.h"
 #include "node/control_link.h"
 #include "node/joining.h"
 #include "node/model_library.h"
 #include "node/pipe_rendezvous.h"
 #include "node/resolve.h"
+#include "runtime/blocking_tasks.h"
 #include "runtime/bounded_queue.h"
 
 namespace shoal {

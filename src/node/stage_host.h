@@ -17,9 +17,9 @@
 #include "base/ids.h"
 #include "base/result.h"
 #include "cluster/placement_record.h"
-#include "node/blocking_tasks.h"
 #include "node/model_library.h"
 #include "node/pipe_rendezvous.h"
+#include "runtime/blocking_tasks.h"
 #include "runtime/loop.h"
 #include "transport/stream_link.h"
 

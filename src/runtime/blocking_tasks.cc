@@ -1,5 +1,5 @@
 // Threads are detached and counted: a thread that has ended leaves nothing behind that someone would have to collect.
-#include "node/blocking_tasks.h"
+#include "runtime/blocking_tasks.h"
 
 #include <condition_variable>
 #include <mutex>
