@@ -250,12 +250,19 @@ int sn_join(const uint8_t seed[SN_KEY_BYTES], const char *name, const char *mult
 /* From now on peers may open streams of `protocol` ("/shoal/control/1"); each comes as an INBOUND event. SN_EINVAL
  * (not a protocol name, or served already). */
 int sn_serve(sn_node *node, const char *protocol);
-/* Opens a stream to a connected peer. Blocks for at most timeout_ms (a round trip). Returns a descriptor that the
+enum {
+  SN_PRIORITY_ACTIVATIONS = 0, /* control, activations, tokens: small and urgent */
+  SN_PRIORITY_BULK = 1         /* layers: as much as the link carries, on a connection of its own */
+};
+
+/* Opens a stream to a connected peer. Blocks for at most timeout_ms: a round trip; for bulk the first time a few, since
+ * its connection is made with the first stream and closed a minute after the last one. Where no second connection can
+ * be made within 3 s, a bulk stream shares the first. Returns a descriptor that the
  * caller closes: a blocking stream socket. shutdown(SHUT_WR) ends our direction; a read of 0 means that the peer ended
  * its own OR was lost: only the protocol inside can tell for sure. `id` names the stream in STREAM_END.
  * SN_ECLOSED (not connected), SN_EUNSUPPORTED, SN_ETIMEOUT, SN_EIO. */
-int sn_open(sn_node *node, const uint8_t peer[SN_KEY_BYTES], const char *protocol, uint32_t timeout_ms, uint64_t *id,
-            char *error, size_t error_cap);
+int sn_open(sn_node *node, const uint8_t peer[SN_KEY_BYTES], const char *protocol, uint32_t priority,
+            uint32_t timeout_ms, uint64_t *id, char *error, size_t error_cap);
 
 /* Readable (POLLIN) while an event waits; never read it yourself. Valid until sn_stop. */
 int sn_event_fd(const sn_node *node);
@@ -269,7 +276,8 @@ typedef struct {
   uint64_t cpu_ns;          /* processor time of the network thread */
   uint64_t events_dropped;
   uint64_t refused_inbound; /* closed by the gate or by its limits */
-  uint32_t connections;
+  uint32_t connections;      /* peers that are connected */
+  uint32_t bulk_connections; /* second connections to them */
   uint32_t pending_inbound;
   uint32_t streams;
 } sn_stats;

@@ -11,6 +11,7 @@ mod invite;
 mod limits;
 mod node;
 mod pump;
+mod stream_handler;
 mod streams;
 
 use std::ffi::{c_char, c_int, CStr, CString};
@@ -29,6 +30,7 @@ use certificate::{is_name, Certificate, Fault, Revocation};
 use crypto::{Key, KEY_BYTES, SIGNATURE_BYTES};
 use gate_messages::Reason;
 use node::{Command, Config, JoinError, Node, OpenError};
+use streams::Priority;
 
 const OK: c_int = 0;
 const EINVAL: c_int = -1;
@@ -50,6 +52,8 @@ const SECRET_MIN: usize = 10;
 const SECRET_MAX: usize = 64;
 const INVITE_MS_MAX: u32 = 3_600_000;
 const QR_TEXT_MAX: usize = 512;
+/// Both sides may dial at once, each first connection and bulk.
+const CONNECTIONS_PER_PEER_MAX: u32 = 4;
 const FLAG_MDNS: u32 = 1;
 
 fn guarded<T: From<i8>>(call: impl FnOnce() -> T) -> T {
@@ -399,6 +403,7 @@ pub struct CStats {
     events_dropped: u64,
     refused_inbound: u64,
     connections: u32,
+    bulk_connections: u32,
     pending_inbound: u32,
     streams: u32,
 }
@@ -421,6 +426,7 @@ unsafe fn read_config(config: &CConfig) -> Option<Config> {
         pending_per_ip_max: or(config.pending_per_ip_max, 8),
         handshake: Duration::from_millis(or(config.handshake_ms, 3000).into()),
         peers_max: or(config.peers_max, 256),
+        connections_per_peer_max: CONNECTIONS_PER_PEER_MAX,
     })
 }
 
@@ -604,14 +610,19 @@ pub unsafe extern "C" fn sn_serve(node: *mut SnNode, protocol: *const c_char) ->
 
 #[no_mangle]
 pub unsafe extern "C" fn sn_open(
-    node: *mut SnNode, peer: *const u8, protocol: *const c_char, timeout_ms: u32, id: *mut u64, error: *mut c_char,
-    error_cap: usize,
+    node: *mut SnNode, peer: *const u8, protocol: *const c_char, priority: u32, timeout_ms: u32, id: *mut u64,
+    error: *mut c_char, error_cap: usize,
 ) -> c_int {
     guarded(|| {
         let protocol = text(protocol).and_then(|t| StreamProtocol::try_from_owned(t.to_owned()).ok());
+        let priority = match priority {
+            0 => Priority::Activations,
+            1 => Priority::Bulk,
+            _ => return EINVAL,
+        };
         let (Some(node), Some(peer), Some(protocol)) = (node.as_ref(), key(peer), protocol) else { return EINVAL };
         let (reply, answer) = sync_mpsc::sync_channel(1);
-        let asked = sent(node.node.command(Command::Open { peer, protocol, reply }));
+        let asked = sent(node.node.command(Command::Open { peer, protocol, priority, reply }));
         if asked != OK {
             return asked;
         }
@@ -684,6 +695,7 @@ pub unsafe extern "C" fn sn_get_stats(node: *const SnNode, out: *mut CStats) -> 
             events_dropped: node.queue.dropped(),
             refused_inbound: node.gate.refused_inbound(),
             connections: node.gauges.connections.load(Ordering::Relaxed),
+            bulk_connections: node.gauges.bulk_connections.load(Ordering::Relaxed),
             pending_inbound: node.gauges.pending.load(Ordering::Relaxed),
             streams: node.streams.load(Ordering::Relaxed),
         };

@@ -24,7 +24,7 @@ use crate::events::{Event, Kind, Queue};
 use crate::gate::{Closed, Gate, GateUpgrade, Join, JoinUpgrade};
 use crate::limits::Pending;
 use crate::pump::Pumps;
-use crate::streams::{Inbound, OpenFault, Served, Streams};
+use crate::streams::{Inbound, OpenFault, Priority, Served, Streams};
 
 const COMMANDS_MAX: usize = 256;
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
@@ -45,6 +45,7 @@ pub struct Config {
     pub pending_per_ip_max: u32,
     pub handshake: Duration,
     pub peers_max: u32,
+    pub connections_per_peer_max: u32,
 }
 
 /// Why a stream could not be opened.
@@ -54,12 +55,14 @@ pub enum OpenError {
     Io(String),
 }
 
+pub type OpenReply = sync_mpsc::SyncSender<Result<(OwnedFd, u64), OpenError>>;
+
 pub enum Command {
     Listen(Multiaddr),
     Dial(Multiaddr),
     Disconnect(PeerId),
     DropUnwelcome,
-    Open { peer: Key, protocol: StreamProtocol, reply: sync_mpsc::SyncSender<Result<(OwnedFd, u64), OpenError>> },
+    Open { peer: Key, protocol: StreamProtocol, priority: Priority, reply: OpenReply },
     Stop(Duration),
 }
 
@@ -80,6 +83,7 @@ struct Behaviour {
 #[derive(Default)]
 pub struct Gauges {
     pub connections: AtomicU32,
+    pub bulk_connections: AtomicU32,
     pub pending: AtomicU32,
     pub cpu_ns: AtomicU64,
 }
@@ -183,7 +187,7 @@ fn build(
         .boxed();
 
     let limits = connection_limits::ConnectionLimits::default()
-        .with_max_established_per_peer(Some(4))
+        .with_max_established_per_peer(Some(config.connections_per_peer_max))
         .with_max_established(Some(config.peers_max.saturating_mul(2)));
     let identify = identify::Config::new("/shoal/1".into(), public).with_agent_version(config.agent.clone());
     let behaviour = Behaviour {
@@ -250,21 +254,25 @@ impl Task {
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
             Command::DropUnwelcome => self.drop_unwelcome(),
-            Command::Open { peer, protocol, reply } => self.open(peer, protocol, reply),
+            Command::Open { peer, protocol, priority, reply } => self.open(peer, protocol, priority, reply),
             Command::Stop(_) => unreachable!("handled by run"),
         }
     }
 
-    fn open(&mut self, peer: Key, protocol: StreamProtocol, reply: sync_mpsc::SyncSender<Result<(OwnedFd, u64), OpenError>>) {
+    fn open(&mut self, peer: Key, protocol: StreamProtocol, priority: Priority, reply: OpenReply) {
         let id = self.take_id();
         let Some(peer_id) = crypto::peer_id(&peer).filter(|p| self.swarm.is_connected(p)) else {
             let _ = reply.try_send(Err(OpenError::NotConnected));
             return;
         };
-        let (opening, pumps) = (self.swarm.behaviour_mut().streams.open(peer_id, protocol), self.pumps.clone());
+        let opening = self.swarm.behaviour_mut().streams.open(peer_id, protocol, priority);
+        let pumps = self.pumps.clone();
         tokio::spawn(async move {
             let opened = match opening.await {
-                Ok(Ok(stream)) => pumps.start(stream, id, peer).map(|fd| (fd, id)).map_err(|e| OpenError::Io(e.to_string())),
+                Ok(Ok((stream, in_use))) => match pumps.start(stream, in_use, id, peer) {
+                    Ok(fd) => Ok((fd, id)),
+                    Err(e) => Err(OpenError::Io(e.to_string())),
+                },
                 Ok(Err(OpenFault::Unsupported(p))) => Err(OpenError::Unsupported(p.to_string())),
                 Ok(Err(OpenFault::Io(e))) => Err(OpenError::Io(e.to_string())),
                 Err(_) => Err(OpenError::Io("the connection went before the stream was opened".into())),
@@ -274,10 +282,10 @@ impl Task {
         });
     }
 
-    fn hand_over(&mut self, Inbound { peer, stream, protocol }: Inbound) {
+    fn hand_over(&mut self, Inbound { peer, stream, protocol, in_use }: Inbound) {
         let Some(peer) = crypto::public_of_peer(&peer).filter(|key| self.gate.is_welcome(key)) else { return };
         let id = self.take_id();
-        match self.pumps.start(stream, id, peer) {
+        match self.pumps.start(stream, in_use, id, peer) {
             Ok(fd) => self.push(Event { fd: Some(fd), id, peer, text: protocol.to_string(), ..Event::new(Kind::Inbound) }),
             // Out of descriptors: the peer sees a stream that ends at once.
             Err(e) => self.push(Event { id, peer, lost: true, text: e.to_string(), ..Event::new(Kind::StreamEnd) }),
@@ -298,10 +306,13 @@ impl Task {
             self.push(Event { id: id as u64, text: "its time is over".into(), ..Event::new(Kind::InviteClosed) });
         }
         self.drop_unwelcome();
+        self.swarm.behaviour_mut().streams.keep_house(Instant::now());
         let swarm = &self.swarm;
         self.gate.forget_all_but(|key| crypto::peer_id(key).is_some_and(|peer| swarm.is_connected(&peer)));
         let pending = self.swarm.behaviour().pending.pending() as u32;
         self.gauges.pending.store(pending, Ordering::Relaxed);
+        let bulk = self.swarm.behaviour().streams.bulk_connections() as u32;
+        self.gauges.bulk_connections.store(bulk, Ordering::Relaxed);
         self.gauges.connections.store(self.swarm.network_info().num_peers() as u32, Ordering::Relaxed);
         self.gauges.cpu_ns.store(thread_cpu_ns(), Ordering::Relaxed);
     }
@@ -348,7 +359,11 @@ impl Task {
                 let text = cause.map(|e| e.to_string()).unwrap_or_default();
                 self.push(Event { peer, text, ..Event::new(Kind::Disconnected) });
             }
-            SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => self.outgoing_failed(peer_id, &error),
+            SwarmEvent::OutgoingConnectionError { peer_id, error, connection_id } => {
+                if !self.swarm.behaviour_mut().streams.dial_failed(connection_id) {
+                    self.outgoing_failed(peer_id, &error);
+                }
+            }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 let found = match &error {
                     ListenError::Transport(TransportError::Other(e)) => closed_in(e),

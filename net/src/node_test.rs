@@ -1,4 +1,5 @@
-//! Two nodes on loopback: streams that are opened at the same moment.
+//! Two nodes on loopback: streams that are opened at the same moment, and those that have a
+//! connection of their own.
 
 use super::*;
 use crate::certificate::Certificate;
@@ -9,11 +10,11 @@ use std::os::unix::net::UnixStream;
 const CLUSTER: Key = [1; 32];
 const WAIT: Duration = Duration::from_secs(20);
 
-fn start(seed: Key) -> Node {
+fn start(seed: Key, change: impl Fn(&mut Config)) -> Node {
     let member = crypto::public_of(&seed);
     let certificate =
         Certificate { cluster: [0; 32], member, serial: 1, issued_s: 0, expires_s: i64::MAX, name: "n".into() };
-    let config = Config {
+    let mut config = Config {
         seed: Zeroizing::new(seed),
         cluster: crypto::public_of(&CLUSTER),
         certificate: certificate.issue(&CLUSTER),
@@ -25,7 +26,9 @@ fn start(seed: Key) -> Node {
         pending_per_ip_max: 8,
         handshake: WAIT,
         peers_max: 16,
+        connections_per_peer_max: 4,
     };
+    change(&mut config);
     Node::start(config).unwrap()
 }
 
@@ -44,7 +47,11 @@ fn next(node: &Node, kind: Kind) -> Event {
 
 /// Both connected; the second serves `protocol`.
 fn pair(protocol: &StreamProtocol) -> (Node, Node) {
-    let (dialler, listener) = (start([2; 32]), start([3; 32]));
+    pair_with(protocol, |_| {})
+}
+
+fn pair_with(protocol: &StreamProtocol, change: impl Fn(&mut Config)) -> (Node, Node) {
+    let (dialler, listener) = (start([2; 32], &change), start([3; 32], &change));
     assert!(listener.serve(protocol.clone()));
     assert!(!listener.serve(protocol.clone()), "served already");
     listener.command(Command::Listen("/ip4/127.0.0.1/tcp/0".parse().unwrap())).unwrap();
@@ -56,10 +63,90 @@ fn pair(protocol: &StreamProtocol) -> (Node, Node) {
 
 type Answer = sync_mpsc::Receiver<Result<(OwnedFd, u64), OpenError>>;
 
-fn open(node: &Node, peer: Key, protocol: &StreamProtocol) -> Answer {
+fn open(node: &Node, peer: Key, protocol: &StreamProtocol, priority: Priority) -> Answer {
     let (reply, answer) = sync_mpsc::sync_channel(1);
-    node.command(Command::Open { peer, protocol: protocol.clone(), reply }).unwrap();
+    node.command(Command::Open { peer, protocol: protocol.clone(), priority, reply }).unwrap();
     answer
+}
+
+/// Opens a stream at `to` and returns both of its ends.
+fn stream(from: &Node, to: &Node, protocol: &StreamProtocol, priority: Priority) -> (UnixStream, UnixStream) {
+    let Ok(Ok((fd, _))) = open(from, *to.gate.own(), protocol, priority).recv_timeout(WAIT) else {
+        panic!("no stream was opened")
+    };
+    let ends = (UnixStream::from(fd), UnixStream::from(next(to, Kind::Inbound).fd.unwrap()));
+    for end in [&ends.0, &ends.1] {
+        end.set_read_timeout(Some(WAIT)).unwrap();
+    }
+    ends
+}
+
+fn bulk_connections(node: &Node) -> u32 {
+    std::thread::sleep(2 * HOUSEKEEPING);
+    node.gauges.bulk_connections.load(Ordering::Relaxed)
+}
+
+fn echo(ends: &mut (UnixStream, UnixStream), byte: u8) {
+    let mut heard = [0];
+    ends.0.write_all(&[byte]).unwrap();
+    ends.1.read_exact(&mut heard).unwrap();
+    ends.1.write_all(&heard).unwrap();
+    ends.0.read_exact(&mut heard).unwrap();
+    assert_eq!(heard, [byte]);
+}
+
+#[test]
+fn bulk_has_a_connection_of_its_own_whoever_dialled_the_first() {
+    let protocol = StreamProtocol::new("/shoal/test/1");
+    for opened_by_dialler in [true, false] {
+        let (dialler, listener) = pair(&protocol);
+        assert!(dialler.serve(protocol.clone()));
+        let (from, to) = if opened_by_dialler { (&dialler, &listener) } else { (&listener, &dialler) };
+        let mut act = stream(from, to, &protocol, Priority::Activations);
+        assert_eq!(bulk_connections(from), 0, "none before it is needed");
+        let mut bulk = stream(from, to, &protocol, Priority::Bulk);
+        let mut back = stream(to, from, &protocol, Priority::Bulk);
+        for (i, ends) in [&mut act, &mut bulk, &mut back].into_iter().enumerate() {
+            echo(ends, i as u8);
+        }
+        assert_eq!((bulk_connections(from), bulk_connections(to)), (1, 1), "one for both directions");
+        // Nobody reads: what is stuck is stuck there, and only there.
+        let stuck = &mut bulk.0;
+        stuck.set_nonblocking(true).unwrap();
+        let until = Instant::now() + WAIT;
+        let mut sent = 0;
+        let mut idle = 0;
+        while idle < 20 {
+            assert!(Instant::now() < until, "no back-pressure after {sent} bytes");
+            match stuck.write(&[0; 1 << 16]) {
+                Ok(n) => (sent, idle) = (sent + n, 0),
+                Err(_) => {
+                    std::thread::sleep(Duration::from_millis(10));
+                    idle += 1;
+                }
+            }
+        }
+        echo(&mut act, 9);
+        // Whose first connection goes is lost, bulk connection or not.
+        from.command(Command::Disconnect(crypto::peer_id(to.gate.own()).unwrap())).unwrap();
+        next(from, Kind::Disconnected);
+        next(to, Kind::Disconnected);
+        assert_eq!((bulk_connections(from), bulk_connections(to)), (0, 0));
+        dialler.stop(Duration::from_secs(1));
+        listener.stop(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn bulk_shares_the_first_connection_where_there_is_no_second() {
+    let protocol = StreamProtocol::new("/shoal/test/1");
+    let (dialler, listener) = pair_with(&protocol, |config| config.connections_per_peer_max = 1);
+    let mut bulk = stream(&dialler, &listener, &protocol, Priority::Bulk);
+    echo(&mut bulk, 1);
+    assert_eq!(bulk_connections(&dialler), 0);
+    assert!(dialler.queue.pop().is_none(), "a failed dial for bulk is nobody's news");
+    dialler.stop(Duration::from_secs(1));
+    listener.stop(Duration::from_secs(1));
 }
 
 #[test]
@@ -69,7 +156,7 @@ fn streams_of_one_protocol_opened_at_once_all_arrive() {
     let (dialler, listener) = pair(&protocol);
     let peer = crypto::public_of(&[3; 32]);
     for _round in 0..8 {
-        let answers: Vec<Answer> = (0..STREAMS).map(|_| open(&dialler, peer, &protocol)).collect();
+        let answers: Vec<Answer> = (0..STREAMS).map(|_| open(&dialler, peer, &protocol, Priority::Activations)).collect();
         let mut ends = Vec::new();
         for (i, answer) in answers.into_iter().enumerate() {
             let Ok(Ok((fd, _))) = answer.recv_timeout(WAIT) else { panic!("stream {i} was not opened") };
@@ -105,7 +192,7 @@ fn a_protocol_is_served_to_connections_that_were_up_before() {
     let (first, second) = (StreamProtocol::new("/shoal/test/1"), StreamProtocol::new("/shoal/test/2"));
     let (dialler, listener) = pair(&first);
     let peer = crypto::public_of(&[3; 32]);
-    let refused = open(&dialler, peer, &second).recv_timeout(WAIT).unwrap();
+    let refused = open(&dialler, peer, &second, Priority::Activations).recv_timeout(WAIT).unwrap();
     // Agreement is optimistic: a refusal may also show as the end of a stream that seemed open.
     if let Ok((fd, _)) = refused {
         let mut end = UnixStream::from(fd);
@@ -113,10 +200,10 @@ fn a_protocol_is_served_to_connections_that_were_up_before() {
         assert_eq!(end.read(&mut [0]).unwrap(), 0);
     }
     assert!(listener.serve(second.clone()));
-    assert!(open(&dialler, peer, &second).recv_timeout(WAIT).unwrap().is_ok());
+    assert!(open(&dialler, peer, &second, Priority::Activations).recv_timeout(WAIT).unwrap().is_ok());
     assert_eq!(next(&listener, Kind::Inbound).text, "/shoal/test/2");
     let stranger = crypto::public_of(&[9; 32]);
-    assert!(matches!(open(&dialler, stranger, &first).recv_timeout(WAIT), Ok(Err(OpenError::NotConnected))));
+    assert!(matches!(open(&dialler, stranger, &first, Priority::Bulk).recv_timeout(WAIT), Ok(Err(OpenError::NotConnected))));
     dialler.stop(Duration::from_secs(1));
     listener.stop(Duration::from_secs(1));
 }

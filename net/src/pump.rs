@@ -11,6 +11,7 @@ use tokio_util::compat::FuturesAsyncReadCompatExt;
 
 use crate::crypto::Key;
 use crate::events::{Event, Kind, Queue};
+use crate::stream_handler::InUse;
 
 /// What the kernel may hold of one direction between C++ and the pump: enough for a few micro-batches, so that a stage
 /// computes while its last output is on its way, and little enough that a slow reader is felt.
@@ -44,7 +45,7 @@ impl Drop for Running {
 
 impl Pumps {
     /// Starts the pump of `stream`; returns the end for C++. Inside the runtime only.
-    pub fn start(&self, stream: libp2p::Stream, id: u64, peer: Key) -> io::Result<OwnedFd> {
+    pub fn start(&self, stream: libp2p::Stream, in_use: InUse, id: u64, peer: Key) -> io::Result<OwnedFd> {
         let (ours, theirs) = UnixStream::pair()?;
         for socket in [&ours, &theirs] {
             for option in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
@@ -58,12 +59,14 @@ impl Pumps {
         }
         ours.set_nonblocking(true)?;
         let ours = tokio::net::UnixStream::from_std(ours)?;
-        let running = Running::new(&self.running);
-        tokio::spawn(self.clone().run(stream, ours, id, peer, running));
+        let counted = (Running::new(&self.running), in_use);
+        tokio::spawn(self.clone().run(stream, ours, id, peer, counted));
         Ok(theirs.into())
     }
 
-    async fn run(self, stream: libp2p::Stream, mut local: tokio::net::UnixStream, id: u64, peer: Key, _running: Running) {
+    async fn run(
+        self, stream: libp2p::Stream, mut local: tokio::net::UnixStream, id: u64, peer: Key, _counted: (Running, InUse),
+    ) {
         let mut gone = self.gone.subscribe();
         // yamux tells a lost connection as a clean end of its streams: so the connection itself is watched too.
         let lost = async {

@@ -1,54 +1,42 @@
 //! Streams of our protocols, as a libp2p behaviour: which protocols a peer may open, and opening them at a peer.
 //!
+//! Two kinds of connection lead to a peer. The first carries control and activations. One for bulk comes with the first
+//! bulk stream and goes when none was open for a while, so that what is queued for it is queued in its own TCP
+//! connection and its own multiplexer. Both come through the same gate and the same port. The side that dialled the
+//! first dials the other too, since it alone knows an address where the other listens; asked by the other side if need
+//! be. Where no second connection can be had, bulk shares the first: slow neighbours are better than none.
+//!
 //! An opened stream comes out of the swarm as an event, so whoever does not poll the swarm holds back the peer that
 //! opens more, and nobody else; none is lost, however many are opened at once. Knows no gate and no protocol's content.
 
 use std::collections::{HashMap, VecDeque};
-use std::convert::Infallible;
-use std::future::{ready, Ready};
-use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
 use libp2p::core::transport::PortUse;
-use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 use libp2p::core::Endpoint;
-use libp2p::swarm::handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound};
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{
-    ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
-    NetworkBehaviour, NotifyHandler, Stream, StreamUpgradeError, SubstreamProtocol, THandler, THandlerInEvent,
-    THandlerOutEvent, ToSwarm,
+    CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler,
+    Stream, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 
-/// Why a stream was not opened.
-#[derive(Debug)]
-pub enum OpenFault {
-    Unsupported(StreamProtocol),
-    Io(io::Error),
-}
+use crate::stream_handler::{Came, Handler, InUse, Order, Reply};
+pub use crate::stream_handler::{OpenFault, Served};
 
-type Reply = oneshot::Sender<Result<Stream, OpenFault>>;
+/// How long a bulk stream waits for a connection of its own before it shares the first one.
+const BULK_WAIT: Duration = Duration::from_secs(3);
+/// How long a bulk connection stays without a stream.
+const BULK_IDLE: Duration = Duration::from_secs(60);
 
-/// The protocols that peers may open. Shared: connections that are up learn of additions.
-#[derive(Clone, Default)]
-pub struct Served(Arc<Mutex<Vec<StreamProtocol>>>);
-
-impl Served {
-    /// False when it is served already.
-    pub fn add(&self, protocol: StreamProtocol) -> bool {
-        let mut served = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = !served.contains(&protocol);
-        if new {
-            served.push(protocol);
-        }
-        new
-    }
-
-    fn list(&self) -> Vec<StreamProtocol> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
+/// SN_PRIORITY_* of the header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    Activations,
+    Bulk,
 }
 
 /// A stream that a peer opened.
@@ -57,14 +45,34 @@ pub struct Inbound {
     pub peer: PeerId,
     pub protocol: StreamProtocol,
     pub stream: Stream,
+    pub in_use: InUse,
+}
+
+/// A connection.
+struct Link {
+    id: ConnectionId,
+    priority: Priority,
+    /// Where the peer listens, if we dialled.
+    dialled: Option<Multiaddr>,
+    in_use: InUse,
+    used: Instant,
+}
+
+/// Bulk streams that wait for their connection.
+struct Waiting {
+    since: Instant,
+    opens: Vec<(StreamProtocol, Reply)>,
 }
 
 #[derive(Default)]
 pub struct Streams {
     served: Served,
-    /// Oldest first: the first is the one that streams are opened on.
-    connections: HashMap<PeerId, Vec<ConnectionId>>,
-    todo: VecDeque<ToSwarm<Inbound, Open>>,
+    /// Oldest first: of each priority, the first is the one that streams are opened on.
+    links: HashMap<PeerId, Vec<Link>>,
+    waiting: HashMap<PeerId, Waiting>,
+    /// Connections for bulk that are being made.
+    dials: HashMap<ConnectionId, PeerId>,
+    todo: VecDeque<ToSwarm<Inbound, Order>>,
 }
 
 impl Streams {
@@ -73,19 +81,123 @@ impl Streams {
     }
 
     /// The receiver hears of the stream, or why there is none; it is cancelled when the connection goes first.
-    pub fn open(&mut self, peer: PeerId, protocol: StreamProtocol) -> oneshot::Receiver<Result<Stream, OpenFault>> {
+    pub fn open(
+        &mut self, peer: PeerId, protocol: StreamProtocol, priority: Priority,
+    ) -> oneshot::Receiver<Result<(Stream, InUse), OpenFault>> {
         let (reply, answer) = oneshot::channel();
-        if let Some(connection) = self.connections.get(&peer).and_then(|list| list.first()) {
-            let (handler, event) = (NotifyHandler::One(*connection), Open { protocol, reply });
-            self.todo.push_back(ToSwarm::NotifyHandler { peer_id: peer, handler, event });
+        if priority == Priority::Activations || self.first(peer, Priority::Bulk).is_some() {
+            self.open_on_first(peer, priority, protocol, reply);
+        } else {
+            self.wait_for_bulk(peer).opens.push((protocol, reply));
         }
         answer
     }
 
-    fn is_up(&mut self, peer: PeerId, connection: ConnectionId) -> Handler {
-        self.connections.entry(peer).or_default().push(connection);
-        Handler { served: self.served.clone(), asked: VecDeque::new(), opened: VecDeque::new() }
+    /// Closes bulk connections that nobody uses, and ends waits that took too long. Call often.
+    pub fn keep_house(&mut self, now: Instant) {
+        for (peer, links) in &mut self.links {
+            for link in links.iter_mut().filter(|link| link.priority == Priority::Bulk) {
+                if Arc::strong_count(&link.in_use) > 1 {
+                    link.used = now;
+                } else if now.duration_since(link.used) >= BULK_IDLE {
+                    self.todo.push_back(close(*peer, link.id));
+                }
+            }
+        }
+        let late = |waiting: &Waiting| now.duration_since(waiting.since) >= BULK_WAIT;
+        let peers: Vec<PeerId> = self.waiting.iter().filter(|(_, w)| late(w)).map(|(peer, _)| *peer).collect();
+        for peer in peers {
+            self.open_waiting(peer, Priority::Activations);
+        }
     }
+
+    /// A dial failed. True when it was for bulk: of no interest to anyone else.
+    pub fn dial_failed(&mut self, connection: ConnectionId) -> bool {
+        let Some(peer) = self.dials.remove(&connection) else { return false };
+        self.open_waiting(peer, Priority::Activations);
+        true
+    }
+
+    pub fn bulk_connections(&self) -> usize {
+        self.links.values().flatten().filter(|link| link.priority == Priority::Bulk).count()
+    }
+
+    fn first(&mut self, peer: PeerId, priority: Priority) -> Option<&mut Link> {
+        self.links.get_mut(&peer)?.iter_mut().find(|link| link.priority == priority)
+    }
+
+    fn open_on_first(&mut self, peer: PeerId, priority: Priority, protocol: StreamProtocol, reply: Reply) {
+        let Some(link) = self.first(peer, priority) else { return };
+        link.used = Instant::now();
+        let event = Order::Open { protocol, reply, in_use: link.in_use.clone() };
+        let handler = NotifyHandler::One(link.id);
+        self.todo.push_back(ToSwarm::NotifyHandler { peer_id: peer, handler, event });
+    }
+
+    /// Sees to it that a bulk connection comes up.
+    fn wait_for_bulk(&mut self, peer: PeerId) -> &mut Waiting {
+        if !self.waiting.contains_key(&peer) && !self.dials.values().any(|dialled| *dialled == peer) {
+            self.dial_bulk(peer);
+        }
+        self.waiting.entry(peer).or_insert_with(|| Waiting { since: Instant::now(), opens: vec![] })
+    }
+
+    /// Or asks the peer to, where it is the one who dialled.
+    fn dial_bulk(&mut self, peer: PeerId) {
+        let links = self.links.get(&peer).map(Vec::as_slice).unwrap_or_default();
+        if let Some(address) = links.iter().find_map(|link| link.dialled.clone()) {
+            let opts = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![address]);
+            let opts = opts.allocate_new_port().build();
+            self.dials.insert(opts.connection_id(), peer);
+            self.todo.push_back(ToSwarm::Dial { opts });
+        } else if let Some(link) = links.first() {
+            let handler = NotifyHandler::One(link.id);
+            self.todo.push_back(ToSwarm::NotifyHandler { peer_id: peer, handler, event: Order::AskBulk });
+        }
+    }
+
+    fn open_waiting(&mut self, peer: PeerId, priority: Priority) {
+        let Some(waiting) = self.waiting.remove(&peer) else { return };
+        for (protocol, reply) in waiting.opens {
+            self.open_on_first(peer, priority, protocol, reply);
+        }
+    }
+
+    fn is_up(&mut self, peer: PeerId, id: ConnectionId, dialled: Option<Multiaddr>) -> Handler {
+        let is_bulk = self.dials.remove(&id).is_some();
+        let priority = if is_bulk { Priority::Bulk } else { Priority::Activations };
+        let link = Link { id, priority, dialled, in_use: Arc::default(), used: Instant::now() };
+        self.links.entry(peer).or_default().push(link);
+        if is_bulk {
+            self.open_waiting(peer, Priority::Bulk);
+        }
+        Handler::new(self.served.clone(), is_bulk)
+    }
+
+    /// The peer dialled this connection for bulk. Its only one stays what it is.
+    fn is_bulk(&mut self, peer: PeerId, connection: ConnectionId) {
+        let Some(links) = self.links.get_mut(&peer).filter(|links| links.len() > 1) else { return };
+        if let Some(link) = links.iter_mut().find(|link| link.id == connection) {
+            link.priority = Priority::Bulk;
+            self.open_waiting(peer, Priority::Bulk);
+        }
+    }
+
+    fn closed(&mut self, peer: PeerId, connection: ConnectionId) {
+        let Some(links) = self.links.get_mut(&peer) else { return };
+        links.retain(|link| link.id != connection);
+        if links.is_empty() {
+            self.links.remove(&peer);
+            self.waiting.remove(&peer);
+        } else if links.iter().all(|link| link.priority == Priority::Bulk) {
+            // Without its first connection the peer counts as lost, and is dialled anew.
+            self.todo.extend(links.iter().map(|link| close(peer, link.id)));
+        }
+    }
+}
+
+fn close(peer_id: PeerId, connection: ConnectionId) -> ToSwarm<Inbound, Order> {
+    ToSwarm::CloseConnection { peer_id, connection: CloseConnection::One(connection) }
 }
 
 impl NetworkBehaviour for Streams {
@@ -95,136 +207,40 @@ impl NetworkBehaviour for Streams {
     fn handle_established_inbound_connection(
         &mut self, id: ConnectionId, peer: PeerId, _: &Multiaddr, _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.is_up(peer, id))
+        Ok(self.is_up(peer, id, None))
     }
 
     fn handle_established_outbound_connection(
-        &mut self, id: ConnectionId, peer: PeerId, _: &Multiaddr, _: Endpoint, _: PortUse,
+        &mut self, id: ConnectionId, peer: PeerId, address: &Multiaddr, _: Endpoint, _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.is_up(peer, id))
+        Ok(self.is_up(peer, id, Some(address.clone())))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
-        let (peer, connection) = match event {
-            FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) => (peer_id, connection_id),
-            _ => return,
-        };
-        if let Some(list) = self.connections.get_mut(&peer) {
-            list.retain(|c| *c != connection);
-            if list.is_empty() {
-                self.connections.remove(&peer);
-            }
+        if let FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) = event {
+            self.closed(peer_id, connection_id);
         }
     }
 
-    fn on_connection_handler_event(&mut self, peer: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
-        let (protocol, stream) = event;
-        self.todo.push_back(ToSwarm::GenerateEvent(Inbound { peer, protocol, stream }));
+    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {
+            Came::Stream(protocol, stream) => {
+                let links = self.links.get_mut(&peer).into_iter().flatten();
+                let Some(link) = links.into_iter().find(|link| link.id == id) else { return };
+                link.used = Instant::now();
+                let inbound = Inbound { peer, protocol, stream, in_use: link.in_use.clone() };
+                self.todo.push_back(ToSwarm::GenerateEvent(inbound));
+            }
+            Came::IsBulk => self.is_bulk(peer, id),
+            Came::AskBulk if self.first(peer, Priority::Bulk).is_none() => {
+                self.wait_for_bulk(peer);
+            }
+            Came::AskBulk => {}
+        }
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         // What fills `todo` are calls made by the swarm or by its owner, and both poll afterwards.
         self.todo.pop_front().map_or(Poll::Pending, Poll::Ready)
-    }
-}
-
-/// Asks a connection to open a stream.
-#[derive(Debug)]
-pub struct Open {
-    protocol: StreamProtocol,
-    reply: Reply,
-}
-
-/// One connection's part.
-pub struct Handler {
-    served: Served,
-    asked: VecDeque<Open>,
-    /// Short: the connection takes from it before it negotiates another stream.
-    opened: VecDeque<(StreamProtocol, Stream)>,
-}
-
-impl ConnectionHandler for Handler {
-    type FromBehaviour = Open;
-    type ToBehaviour = (StreamProtocol, Stream);
-    type InboundProtocol = OneOf;
-    type OutboundProtocol = OneOf;
-    type InboundOpenInfo = ();
-    type OutboundOpenInfo = (StreamProtocol, Reply);
-
-    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol, Self::InboundOpenInfo> {
-        SubstreamProtocol::new(OneOf(self.served.list()), ())
-    }
-
-    fn poll(
-        &mut self, _: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Self::ToBehaviour>> {
-        if let Some(opened) = self.opened.pop_front() {
-            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(opened));
-        }
-        let Some(Open { protocol, reply }) = self.asked.pop_front() else { return Poll::Pending };
-        let protocol = SubstreamProtocol::new(OneOf(vec![protocol.clone()]), (protocol, reply));
-        Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol })
-    }
-
-    fn on_behaviour_event(&mut self, open: Open) {
-        self.asked.push_back(open);
-    }
-
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<
-            Self::InboundProtocol, Self::OutboundProtocol, Self::InboundOpenInfo, Self::OutboundOpenInfo,
-        >,
-    ) {
-        match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (protocol, stream), .. }) => {
-                self.opened.push_back((protocol, stream));
-            }
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info: (_, reply) }) => {
-                let _ = reply.send(Ok(protocol.1));
-            }
-            ConnectionEvent::DialUpgradeError(DialUpgradeError { error, info: (protocol, reply) }) => {
-                let fault = match error {
-                    StreamUpgradeError::NegotiationFailed => OpenFault::Unsupported(protocol),
-                    StreamUpgradeError::Timeout => OpenFault::Io(io::ErrorKind::TimedOut.into()),
-                    StreamUpgradeError::Io(e) => OpenFault::Io(e),
-                    StreamUpgradeError::Apply(never) => match never {},
-                };
-                let _ = reply.send(Err(fault));
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Agreement on one of these protocols; nothing is sent beyond it.
-pub struct OneOf(Vec<StreamProtocol>);
-
-impl UpgradeInfo for OneOf {
-    type Info = StreamProtocol;
-    type InfoIter = std::vec::IntoIter<StreamProtocol>;
-
-    fn protocol_info(&self) -> Self::InfoIter {
-        self.0.clone().into_iter()
-    }
-}
-
-impl InboundUpgrade<Stream> for OneOf {
-    type Output = (StreamProtocol, Stream);
-    type Error = Infallible;
-    type Future = Ready<Result<Self::Output, Self::Error>>;
-
-    fn upgrade_inbound(self, stream: Stream, protocol: Self::Info) -> Self::Future {
-        ready(Ok((protocol, stream)))
-    }
-}
-
-impl OutboundUpgrade<Stream> for OneOf {
-    type Output = (StreamProtocol, Stream);
-    type Error = Infallible;
-    type Future = Ready<Result<Self::Output, Self::Error>>;
-
-    fn upgrade_outbound(self, stream: Stream, protocol: Self::Info) -> Self::Future {
-        ready(Ok((protocol, stream)))
     }
 }

@@ -347,10 +347,11 @@ std::vector<std::string> Peers::own_addresses() const {
   return addresses.empty() ? loopback : addresses;
 }
 
-Result<int> Peers::OpenStream(const NodeId& peer, const std::string& protocol, std::uint32_t timeout_ms) {
+Result<int> Peers::OpenStream(const NodeId& peer, const std::string& protocol, std::uint32_t timeout_ms,
+                              StreamPriority priority) {
   const std::shared_lock lock(network_use_);
   if (network_gone_ || !network_) return Error{ErrorCode::kUnavailable, "this node is stopping"};
-  return network_->OpenStream(peer, protocol, timeout_ms);
+  return network_->OpenStream(peer, protocol, timeout_ms, priority);
 }
 
 }  // namespace shoal

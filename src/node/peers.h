@@ -72,8 +72,9 @@ class Peers {
   AddressBook& book() { return book_; }
   std::vector<std::string> own_addresses() const;  // multiaddrs, without loopback unless there is nothing else
 
-  // Any thread.
-  Result<int> OpenStream(const NodeId& peer, const std::string& protocol, std::uint32_t timeout_ms);
+  // Any thread. As Network::OpenStream.
+  Result<int> OpenStream(const NodeId& peer, const std::string& protocol, std::uint32_t timeout_ms,
+                         StreamPriority priority = StreamPriority::kActivations);
   Network& network() { return *network_; }
   Beacon* beacon() { return beacon_.get(); }
 

@@ -163,10 +163,13 @@ Status Network::Serve(const std::string& protocol) {
   return StatusOf(sn_serve(state_->node, protocol.c_str()), "cannot serve " + protocol);
 }
 
-Result<int> Network::OpenStream(const NodeId& peer, const std::string& protocol, std::uint32_t timeout_ms) {
+Result<int> Network::OpenStream(const NodeId& peer, const std::string& protocol, std::uint32_t timeout_ms,
+                                StreamPriority priority) {
+  static_assert(static_cast<std::uint32_t>(StreamPriority::kBulk) == SN_PRIORITY_BULK);
   char error[SN_ERROR_CAP] = "";
   std::uint64_t id = 0;
-  const int fd = sn_open(state_->node, peer.bytes.data(), protocol.c_str(), timeout_ms, &id, error, sizeof error);
+  const int fd = sn_open(state_->node, peer.bytes.data(), protocol.c_str(), static_cast<std::uint32_t>(priority),
+                         timeout_ms, &id, error, sizeof error);
   if (fd < 0) return ErrorOf(fd, "no stream to node " + ShortHex(peer), error);
   return fd;
 }
@@ -210,6 +213,7 @@ NetworkStats Network::stats() const {
   out.events_dropped = stats.events_dropped;
   out.refused_inbound = stats.refused_inbound;
   out.connections = stats.connections;
+  out.bulk_connections = stats.bulk_connections;
   out.pending_inbound = stats.pending_inbound;
   out.streams = stats.streams;
   return out;

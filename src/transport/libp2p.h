@@ -1,9 +1,10 @@
 // Authenticated, encrypted streams to the other members of a cluster: libp2p (TCP, Noise, yamux) behind net/.
 //
 // Only members get in: certificates are exchanged inside the connection's handshake, and who has none, or one that is
-// forged, expired or revoked, is refused before any protocol is spoken. One Network is one libp2p node; a process has
-// one for control and activations and may have a second one for bulk transfers, so that these never delay the first.
-// Knows no frames (transport/stream_link.h) and not whom to dial (discovery/).
+// forged, expired or revoked, is refused before any protocol is spoken. One Network is one libp2p node with one port.
+// Streams of StreamPriority::kBulk have a connection of their own to each peer, behind the same gate, so that a large
+// transfer never delays control and activations. Knows no frames (transport/stream_link.h) and not whom to dial
+// (discovery/).
 #pragma once
 
 #include <cstdint>
@@ -75,7 +76,9 @@ struct NetworkStats {
   std::uint64_t bytes_sent = 0, bytes_received = 0;  // on TCP, encryption and all
   std::uint64_t cpu_ns = 0;                          // of the network thread
   std::uint64_t events_dropped = 0, refused_inbound = 0;
-  std::uint32_t connections = 0, pending_inbound = 0, streams = 0;
+  std::uint32_t connections = 0;       // peers that are connected
+  std::uint32_t bulk_connections = 0;  // second connections to them
+  std::uint32_t pending_inbound = 0, streams = 0;
 };
 
 struct InviteOptions {
@@ -90,6 +93,11 @@ struct InviteOptions {
 struct JoinGrant {
   NodeId cluster, inviter;
   std::vector<std::uint8_t> certificate, extras;
+};
+
+enum class StreamPriority : std::uint32_t {
+  kActivations = 0,  // control, activations, tokens: small and urgent
+  kBulk = 1,         // layers: as much as the link carries; on a connection of its own
 };
 
 class Network {
@@ -115,9 +123,13 @@ class Network {
 
   // Lets peers open streams of `protocol`: kInbound. Errors: kInvalidArgument (also: served already).
   Status Serve(const std::string& protocol);
-  // A stream to a connected peer, as a blocking socket that the caller closes. Blocks for a round trip, at most
-  // `timeout_ms`. Errors: kUnavailable (not connected, lost, timeout), kUnsupported (the peer does not serve it).
-  Result<int> OpenStream(const NodeId& peer, const std::string& protocol, std::uint32_t timeout_ms);
+  // A stream to a connected peer, as a blocking socket that the caller closes: a peer that does not read blocks
+  // writing after a few MiB. Blocks for a round trip, at most `timeout_ms`. The first kBulk stream to a peer takes a
+  // few more: its connection is made then, by the port that is known already, and closed a minute after the last one.
+  // Where none can be made within 3 s, the stream shares the first connection. At the peer all come alike as kInbound.
+  // Errors: kUnavailable (not connected, lost, timeout), kUnsupported (the peer does not serve it).
+  Result<int> OpenStream(const NodeId& peer, const std::string& protocol, std::uint32_t timeout_ms,
+                         StreamPriority priority = StreamPriority::kActivations);
 
   // Errors: kCorrupt (not a revocation of our cluster), kOverloaded.
   Status Revoke(const std::vector<std::uint8_t>& revocation);
