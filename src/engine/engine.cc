@@ -52,7 +52,7 @@ Status CheckOptions(const EngineOptions& options) {
 
 // `transient`: needed while loading only.
 Status CheckMemory(const EngineMemory& memory, std::uint64_t transient, const EngineOptions& options) {
-  const std::uint64_t needed = memory.total() + transient;
+  const std::uint64_t needed = memory.total() + transient + options.other_bytes;
   std::uint64_t limit = std::numeric_limits<std::uint64_t>::max();
   const char* whose = "";
   if (options.memory_bytes_max != 0) {
@@ -68,6 +68,7 @@ Status CheckMemory(const EngineMemory& memory, std::uint64_t transient, const En
                "layers " + std::to_string(options.layers.first) + " to " + std::to_string(options.layers.last - 1) +
                    " need " + FormatBytes(needed) + " of memory (weights " + FormatBytes(memory.weight_bytes) +
                    ", KV cache " + FormatBytes(memory.kv_bytes) + ", compute " + FormatBytes(memory.compute_bytes) +
+                   (options.other_bytes > 0 ? ", sent hidden states " + FormatBytes(options.other_bytes) : "") +
                    ", while loading " + FormatBytes(transient) + " more), " + FormatBytes(limit) + " are " + whose +
                    ": " + FormatBytes(needed - limit) + " are missing"};
 }

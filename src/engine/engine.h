@@ -33,6 +33,7 @@ struct EngineOptions {
                                        // threads: one each. The thread that calls Forward is one of the compute
                                        // threads and is pinned by its first call
   std::uint64_t memory_bytes_max = 0;  // weights + KV + compute; 0: what the machine has available
+  std::uint64_t other_bytes = 0;       // what the caller will spend beside the engine: counted with it before loading
   // Called during load with [0, 1]; returning false cancels it (kCancelled).
   std::function<bool(float)> on_progress;
 };

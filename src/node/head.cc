@@ -37,7 +37,7 @@ std::shared_ptr<Head> Head::Start(HeadOptions options, std::unique_ptr<Stage> st
   head->into_pipeline_ = FanIn(std::move(out.sender), results.size() + 1);
   head->receivers_ = std::move(results);
   head->worker_ =
-      std::make_unique<StageWorker>(std::move(stage), StageWorkerOptions{0, o.epoch, o.wire_type},
+      std::make_unique<StageWorker>(std::move(stage), StageWorkerOptions{0, o.epoch, o.wire_type, o.sent_bytes_max},
                                     std::move(input.receiver), std::move(next), std::move(head->into_pipeline_[0]));
   head->pipeline_ = std::make_unique<Pipeline>(head->loop_, PipelineOptions{o.schedule, o.epoch, o.on_broken},
                                                std::move(input.sender), std::move(out.receiver));
@@ -65,6 +65,8 @@ void Head::Stop() {
     loop_.Stop();
   });
 }
+
+std::unique_ptr<Stage> Head::TakeStage() { return worker_->TakeStage(); }
 
 // What is on its way through a stage that cannot be heard any more will never be answered: the pipeline is told.
 void Head::ReadResults(StageIndex stage, FrameReceiver& from, FrameSender& to) {

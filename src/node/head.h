@@ -25,6 +25,7 @@ struct HeadOptions {
   ScheduleOptions schedule;
   Epoch epoch = 0;
   WireType wire_type = WireType::kF16;
+  std::uint64_t sent_bytes_max = 0;  // memory of stage 0 for the hidden states it sent
   std::int32_t context_tokens = 0;
   std::int32_t n_vocab = 0;
   // When a stage or a link is lost, once, on the head's loop: hand it on, do not destroy the Head in it.
@@ -45,6 +46,8 @@ class Head : public std::enable_shared_from_this<Head> {
   bool Drain();
   // Ends running generations with kUnavailable and joins all threads. Idempotent. Not on its loop.
   void Stop();
+  // After Stop: stage 0 for the next epoch, as StageWorker::TakeStage.
+  std::unique_ptr<Stage> TakeStage();
 
  private:
   explicit Head(HeadOptions options) : options_(std::move(options)) {}

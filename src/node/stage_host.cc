@@ -143,6 +143,7 @@ Status StageHost::LoadNow(Hosted& hosted) {
   options.on_progress = [&hosted](std::size_t, float) { return !hosted.cancelled; };
   EngineOptions engine = MakeEngineOptions(options, model.file->info, layers, 0, 1);
   engine.memory_bytes_max = options_.memory_bytes_max;
+  engine.other_bytes = SentBytes(options, model.file->info, layers);
   std::shared_ptr<const Vocabulary> vocabulary;
   if (layers.last == model.file->info.n_layer) { SHOAL_ASSIGN_OR_RETURN(vocabulary, library_.OpenVocabulary(model)); }
   SHOAL_ASSIGN_OR_RETURN(hosted.stage, Stage::Open(model.file, engine, vocabulary));
@@ -199,7 +200,10 @@ Status StageHost::StartWorker(Hosted& hosted, std::unique_ptr<FrameSender> next)
   const NodeId& previous = placement.stages[static_cast<std::size_t>(hosted.index) - 1].node;
   SHOAL_ASSIGN_OR_RETURN(StreamLink input, pipes_.Take(previous, placement.epoch,
                                                        {PipeKind::kInput, hosted.index - 1, hosted.index}, kLinkMax));
-  const StageWorkerOptions options{hosted.index, placement.epoch, placement.request.options.wire_type};
+  const PlacementOptions placed = OptionsOf(placement, options_);
+  const LayerRange layers = placement.stages[static_cast<std::size_t>(hosted.index)].layers;
+  const StageWorkerOptions options{hosted.index, placement.epoch, placed.wire_type,
+                                   SentBytes(placed, hosted.model->info, layers)};
   auto worker = std::make_unique<StageWorker>(std::move(hosted.stage), options, ReceivingEnd(std::move(input)),
                                               std::move(next), SendingEnd(std::move(results)));
   const std::lock_guard lock(hosted.mutex);
@@ -223,6 +227,7 @@ Status StageHost::StartHead(Hosted& hosted, std::unique_ptr<FrameSender> next) {
       MakeScheduleOptions(options, *hosted.model, placement.stages.size(), InFlightMax(placement.stages.size()));
   head_options.epoch = placement.epoch;
   head_options.wire_type = options.wire_type;
+  head_options.sent_bytes_max = SentBytes(options, hosted.model->info, placement.stages.front().layers);
   head_options.context_tokens = ContextTokens(options, hosted.model->info);
   head_options.n_vocab = hosted.model->info.n_vocab;
   head_options.on_broken = [this, model = placement.model, epoch = placement.epoch](const std::string& why) {

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <thread>
 
+#include "stage/stage.h"
+
 namespace shoal {
 namespace {
 
@@ -77,6 +79,12 @@ EngineOptions MakeEngineOptions(const PlacementOptions& options, const ModelInfo
     engine.on_progress = [report = options.on_progress, index](float fraction) { return report(index, fraction); };
   }
   return engine;
+}
+
+std::uint64_t SentBytes(const PlacementOptions& options, const ModelInfo& model, LayerRange layers) {
+  if (layers.last == model.n_layer) return 0;
+  const EngineOptions engine = MakeEngineOptions(options, model, layers, 0, 1);
+  return Stage::SentBytesMax(engine, model.n_embd, options.wire_type, kSentBytesMax);
 }
 
 ScheduleOptions MakeScheduleOptions(const PlacementOptions& options, const ModelFile& model, std::size_t stages,

@@ -20,8 +20,10 @@ namespace {
 
 // Results that wait for the loop; then the link is left to fill.
 constexpr std::size_t kInboxMax = 1024;
+// For every stage to say what it holds, from Start: as long as a node may take to link its stages.
+constexpr DurationUs kInventoriesMaxUs = 30'000'000;
 
-using HeadMessage = std::variant<ResultMessage, FailureMessage>;
+using HeadMessage = std::variant<ResultMessage, FailureMessage, InventoryMessage>;
 
 }  // namespace
 
@@ -33,6 +35,7 @@ struct Pipeline::State : std::enable_shared_from_this<Pipeline::State> {
         to_first(std::move(first)),
         results(std::move(result_frames)),
         scheduler(pipeline_options.schedule),
+        inventories(static_cast<std::size_t>(pipeline_options.schedule.stages)),
         totals(pipeline_options.schedule.stages) {}
 
   // Receiver thread.
@@ -41,7 +44,9 @@ struct Pipeline::State : std::enable_shared_from_this<Pipeline::State> {
 
   // Loop.
   void Drain();
-  void Handle(const HeadMessage& message, std::vector<ScheduleEvent>& events);
+  void Handle(HeadMessage& message, std::vector<ScheduleEvent>& events);
+  void TakeInventory(InventoryMessage inventory);
+  void WaitForInventories();
   void AddTimings(const std::vector<StageTiming>& timings);
   void Pump();
   bool Send(FrameBytes frame);
@@ -62,6 +67,8 @@ struct Pipeline::State : std::enable_shared_from_this<Pipeline::State> {
   bool closed = false;             // guarded by mutex: Stop was called
 
   Scheduler scheduler;
+  std::vector<std::optional<InventoryMessage>> inventories;  // [stages], until all are there
+  bool adopted = false;                                      // they were: now micro-batches go out
   std::unordered_map<GenerationId, std::shared_ptr<const EventHandler>> handlers;
   std::vector<StageTotals> totals;
   bool broken = false;
@@ -77,6 +84,7 @@ void Pipeline::State::ReadResults() {
     if (decoded.ok() && decoded->header.epoch == options.epoch) {
       if (auto* result = std::get_if<ResultMessage>(&decoded->message)) message = std::move(*result);
       if (auto* failure = std::get_if<FailureMessage>(&decoded->message)) message = std::move(*failure);
+      if (auto* inventory = std::get_if<InventoryMessage>(&decoded->message)) message = std::move(*inventory);
     }
     if (message) {
       Deliver(std::move(*message));
@@ -113,13 +121,14 @@ void Pipeline::State::Drain() {
   inbox_has_room.notify_one();
   if (broken) return;
   std::vector<ScheduleEvent> events;
-  for (const HeadMessage& message : messages) Handle(message, events);
+  for (HeadMessage& message : messages) Handle(message, events);
   if (!broken) Pump();
   Dispatch(events);
   if (ended) Break("the link from the last stage has ended");
 }
 
-void Pipeline::State::Handle(const HeadMessage& message, std::vector<ScheduleEvent>& events) {
+void Pipeline::State::Handle(HeadMessage& message, std::vector<ScheduleEvent>& events) {
+  if (auto* inventory = std::get_if<InventoryMessage>(&message)) return TakeInventory(std::move(*inventory));
   if (const auto* result = std::get_if<ResultMessage>(&message)) {
     AddTimings(result->timings);
     scheduler.OnResult(*result, events);
@@ -136,6 +145,29 @@ void Pipeline::State::Handle(const HeadMessage& message, std::vector<ScheduleEve
   scheduler.OnFailure(failure, events);
 }
 
+void Pipeline::State::TakeInventory(InventoryMessage inventory) {
+  const auto stage = static_cast<std::size_t>(inventory.stage);
+  if (adopted || stage >= inventories.size() || inventories[stage]) return;  // nobody asked
+  inventories[stage] = std::move(inventory);
+  std::vector<InventoryMessage> all;
+  for (const auto& one : inventories) {
+    if (!one) return;
+    all.push_back(*one);
+  }
+  inventories.clear();
+  adopted = true;
+  const Status taken = scheduler.Adopt(std::move(all));
+  if (!taken.ok()) Break(taken.error().message);
+}
+
+void Pipeline::State::WaitForInventories() {
+  loop.After(kInventoriesMaxUs, [weak = weak_from_this()] {
+    const auto self = weak.lock();
+    if (self == nullptr || self->adopted) return;
+    self->Break("not every stage said what it holds");
+  });
+}
+
 void Pipeline::State::AddTimings(const std::vector<StageTiming>& timings) {
   for (std::size_t i = 0; i < timings.size() && i < totals.size(); ++i) {
     ++totals[i].batches;
@@ -146,7 +178,7 @@ void Pipeline::State::AddTimings(const std::vector<StageTiming>& timings) {
 }
 
 void Pipeline::State::Pump() {
-  while (!broken) {
+  while (adopted && !broken) {
     std::optional<MicroBatch> next = scheduler.Next();
     if (!next) return;
     for (FrameBytes& frame : EncodeControls(std::move(next->ops), options.epoch)) {
@@ -155,6 +187,8 @@ void Pipeline::State::Pump() {
     if (next->rows.empty()) continue;
     BatchMessage batch;
     batch.batch = next->id;
+    batch.first_stage = next->first_stage;
+    batch.last_stage = next->last_stage;
     batch.rows = std::move(next->rows);
     batch.tokens = std::move(next->tokens);
     if (!Send(EncodeBatch(batch, {}, options.epoch))) return;
@@ -221,6 +255,7 @@ Pipeline::~Pipeline() { Stop(); }
 
 void Pipeline::Start() {
   SHOAL_CHECK(!state_->receiver.joinable());
+  state_->WaitForInventories();
   state_->receiver = std::thread([state = state_.get()] { state->ReadResults(); });
 }
 

@@ -52,7 +52,7 @@ struct StageWorker::State {
   std::string reason;  // of the end; compute thread only
 
   std::atomic<std::uint64_t> batches{0}, rows{0}, compute_us{0}, wait_us{0}, wire_us{0}, frames_refused{0},
-      bytes_out{0};
+      bytes_out{0}, rows_replayed{0}, sent_bytes{0};
   // Of the micro-batch at hand. Encoding and sending end after its timings are written, so they count for the next.
   std::uint64_t waited_us = 0, wired_us = 0;
 
@@ -60,6 +60,8 @@ struct StageWorker::State {
   bool HandleFrame(FrameBytes bytes, SteadyTime received);
   bool HandleControl(const ControlMessage& control, FrameBytes bytes);
   bool HandleBatch(BatchFrame frame, SteadyTime received);
+  bool PassBy(BatchFrame frame, SteadyTime received);
+  StageTiming TakeTiming(std::uint64_t batch_compute_us);
   bool PassOn(BatchMessage batch, StageOutput output, std::vector<StageTiming> timings);
   bool ReportResult(BatchId batch, std::vector<RowResult> rows, std::vector<StageTiming> timings);
   bool ReportFailure(FailureMessage failure);
@@ -70,7 +72,8 @@ struct StageWorker::State {
 
 void StageWorker::State::Run() {
   reason = "its input ended";
-  for (;;) {
+  const bool said = Send(*results, EncodeInventory(stage->Inventory(options.index), options.epoch), "the head");
+  while (said) {
     const SteadyTime idle = Now();
     std::optional<FrameBytes> bytes = input->Receive();
     if (!bytes || stopping) break;
@@ -112,7 +115,7 @@ bool StageWorker::State::HandleFrame(FrameBytes bytes, SteadyTime received) {
 }
 
 bool StageWorker::State::HandleControl(const ControlMessage& control, FrameBytes bytes) {
-  const Status applied = stage->Apply(control);
+  const Status applied = stage->Apply(control, options.index);
   if (!applied.ok()) { return ReportFailure({0, 0, options.index, applied.error().code, applied.error().message}); }
   const SteadyTime start = Now();
   const bool sent = next == nullptr || Send(*next, std::move(bytes), "the next stage");
@@ -120,18 +123,43 @@ bool StageWorker::State::HandleControl(const ControlMessage& control, FrameBytes
   return sent;
 }
 
-bool StageWorker::State::HandleBatch(BatchFrame frame, SteadyTime received) {
-  const SteadyTime start = Now();
-  wired_us += MicrosecondsBetween(received, start);
-  Result<StageOutput> output = stage->Forward(frame.batch);
-  const SteadyTime computed = Now();
-  const StageTiming timing{Clamp32(MicrosecondsBetween(start, computed)), Clamp32(waited_us), Clamp32(wired_us)};
-  Count(batches, 1);
-  Count(rows, frame.batch.rows.size());
+StageTiming StageWorker::State::TakeTiming(std::uint64_t batch_compute_us) {
+  const StageTiming timing{Clamp32(batch_compute_us), Clamp32(waited_us), Clamp32(wired_us)};
   Count(compute_us, timing.compute_us);
   Count(wait_us, timing.wait_us);
   Count(wire_us, timing.wire_us);
   waited_us = wired_us = 0;
+  return timing;
+}
+
+// A micro-batch that starts at a later stage. Right before that, what was sent for its rows goes with it again.
+bool StageWorker::State::PassBy(BatchFrame frame, SteadyTime received) {
+  BatchMessage& batch = frame.batch;
+  if (next == nullptr || batch.n_embd != 0) {
+    return ReportFailure({batch.batch, 0, options.index, ErrorCode::kInvalidArgument,
+                          "a micro-batch for stage " + std::to_string(batch.first_stage) + " ended up here"});
+  }
+  if (batch.first_stage == options.index + 1) {
+    const Status replayed = stage->Replay(batch);
+    if (!replayed.ok()) {
+      return ReportFailure({batch.batch, 0, options.index, replayed.error().code, replayed.error().message});
+    }
+    Count(rows_replayed, batch.rows.size());
+  }
+  wired_us += MicrosecondsBetween(received, Now());
+  if (frame.timings.size() < kTimingsMax) frame.timings.push_back(TakeTiming(0));
+  return Send(*next, EncodeBatch(batch, frame.timings, options.epoch), "the next stage");
+}
+
+bool StageWorker::State::HandleBatch(BatchFrame frame, SteadyTime received) {
+  if (options.index < frame.batch.first_stage) return PassBy(std::move(frame), received);
+  const SteadyTime start = Now();
+  wired_us += MicrosecondsBetween(received, start);
+  Result<StageOutput> output = stage->Forward(frame.batch);
+  const SteadyTime computed = Now();
+  const StageTiming timing = TakeTiming(MicrosecondsBetween(start, computed));
+  Count(batches, 1);
+  Count(rows, frame.batch.rows.size());
   if (!output.ok()) {
     return ReportFailure({frame.batch.batch, 0, options.index, output.error().code, output.error().message});
   }
@@ -152,10 +180,13 @@ bool StageWorker::State::HandleBatch(BatchFrame frame, SteadyTime received) {
 bool StageWorker::State::PassOn(BatchMessage batch, StageOutput output, std::vector<StageTiming> timings) {
   batch.n_embd = static_cast<std::uint32_t>(stage->engine().n_embd());
   SHOAL_CHECK(output.hidden.size() == batch.rows.size() * batch.n_embd);
-  batch.tokens.clear();
   batch.wire_type = options.wire_type;
   batch.hidden = std::move(output.hidden);
-  return Send(*next, EncodeBatch(batch, timings, options.epoch), "the next stage");
+  FrameBytes bytes = EncodeBatch(batch, timings, options.epoch);
+  stage->Sent(batch.rows, EncodedHidden(bytes, batch));
+  sent_bytes.store(stage->sent_bytes(), std::memory_order_relaxed);
+  if (batch.last_stage <= options.index) return ReportResult(batch.batch, {}, std::move(timings));
+  return Send(*next, std::move(bytes), "the next stage");
 }
 
 bool StageWorker::State::ReportResult(BatchId batch, std::vector<RowResult> row_results,
@@ -197,6 +228,7 @@ StageWorker::StageWorker(std::unique_ptr<Stage> stage, const StageWorkerOptions&
   state_->next = std::move(next);
   state_->results = std::move(results);
   state_->name = "stage " + std::to_string(options.index);
+  state_->stage->KeepSent(options.wire_type, options.sent_bytes_max);
 }
 
 StageWorker::~StageWorker() { Stop(); }
@@ -233,7 +265,18 @@ StageWorkerStats StageWorker::stats() const {
   stats.wire_us = s.wire_us;
   stats.frames_refused = s.frames_refused;
   stats.bytes_out = s.bytes_out;
+  stats.rows_replayed = s.rows_replayed;
+  stats.sent_bytes = s.sent_bytes;
   return stats;
+}
+
+std::unique_ptr<Stage> StageWorker::TakeStage() {
+  State& s = *state_;
+  SHOAL_CHECK(s.stopping && !s.thread.joinable() && s.stage != nullptr);
+  std::unique_ptr<Stage> stage = std::move(s.stage);
+  if (stage->failed()) return nullptr;
+  stage->CloseAll();
+  return stage;
 }
 
 const Stage& StageWorker::stage() const { return *state_->stage; }

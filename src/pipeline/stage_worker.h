@@ -1,4 +1,5 @@
-// One stage's compute thread: takes frames from the stage before, runs them, passes frames on.
+// One stage's compute thread: takes frames from the stage before, runs them, passes frames on. Its first word to the
+// head is what the stage's KV cache holds.
 //
 // Knows its two (or three) links and its Stage; not which model, how many stages, or who asked.
 #pragma once
@@ -19,6 +20,7 @@ struct StageWorkerOptions {
   StageIndex index = 0;
   Epoch epoch = 0;
   WireType wire_type = WireType::kF16;  // of the hidden states it sends
+  std::uint64_t sent_bytes_max = 0;     // memory for those it keeps (Stage::KeepSent)
 };
 
 struct StageWorkerStats {
@@ -26,6 +28,8 @@ struct StageWorkerStats {
   std::uint64_t compute_us = 0, wait_us = 0, wire_us = 0;
   std::uint64_t frames_refused = 0;  // stale epoch or malformed
   std::uint64_t bytes_out = 0;
+  std::uint64_t rows_replayed = 0;  // hidden states sent again
+  std::uint64_t sent_bytes = 0;     // memory that those kept take
 };
 
 class StageWorker {
@@ -38,6 +42,9 @@ class StageWorker {
   void Start();
   // Closes the links, aborts what is computing, joins. Idempotent.
   void Stop();
+  // After Stop: the stage with its KV cache and what it sent, for the worker of the next epoch; its generations are
+  // closed. Null when the engine failed: then it has to be loaded anew. At most once; then stage() may not be called.
+  std::unique_ptr<Stage> TakeStage();
   StageWorkerStats stats() const;  // any thread
   const Stage& stage() const;
 

@@ -157,6 +157,17 @@ void Scheduler::Cancel(GenerationId id) {
   if (Generation* generation = state_->Find(id)) state_->End(*generation);
 }
 
+Status Scheduler::Adopt(std::vector<InventoryMessage> stages) {
+  State& s = *state_;
+  for (const InventoryMessage& stage : stages) {
+    for (const HeldSequence& held : stage.sequences) {
+      if (held.sequence >= s.options.slots_max) return Error{ErrorCode::kCorrupt, "unknown sequence"};
+      s.pending_ops.emplace_back(RewindSequence{held.sequence, 0, stage.stage});
+    }
+  }
+  return {};
+}
+
 std::optional<MicroBatch> Scheduler::Next() { return state_->Next(); }
 
 void Scheduler::OnResult(const ResultMessage& result, std::vector<ScheduleEvent>& events) {

@@ -47,6 +47,7 @@ struct GenerationRequest {
 // One micro-batch to send: first the control operations, then the rows.
 struct MicroBatch {
   BatchId id = 0;
+  StageIndex first_stage = 0, last_stage = kStageIndexMax;
   std::vector<ControlOp> ops;
   std::vector<BatchRow> rows;   // may be empty: only operations, which do not count as in flight
   std::vector<TokenId> tokens;  // [rows]
@@ -73,6 +74,10 @@ class Scheduler {
  public:
   explicit Scheduler(const ScheduleOptions& options);
   ~Scheduler();
+
+  // What the stages hold from an earlier epoch, [stages] in order. At most once, before the first Next. What fits is
+  // used; the rest is forgotten there. Errors: kCorrupt (not of these stages, or beyond these options' limits).
+  Status Adopt(std::vector<InventoryMessage> stages);
 
   // Errors: kOverloaded (queue full), kContextFull (prompt + 1 exceeds the context; says both numbers),
   // kInvalidArgument (empty prompt, tokens_max < 1, an id in use, sampling parameters that Validate refuses).

@@ -9,11 +9,20 @@
 
 #include "base/log.h"
 #include "engine/token_sampler.h"
+#include "stage/sent_log.h"
 
 namespace shoal {
 namespace {
 
 Error Refused(std::string why) { return {ErrorCode::kInvalidArgument, std::move(why)}; }
+
+// How many rows KeepSent keeps: no more than there are KV cells.
+std::int64_t SentRowsMax(const EngineOptions& options, std::int32_t n_embd, WireType type, std::uint64_t bytes_max) {
+  const std::int64_t cells = std::int64_t{options.kv_tokens_max} * (options.kv_shared ? 1 : options.sequences_max);
+  const std::uint64_t slab_bytes = SentLog::Bytes(1, static_cast<std::uint32_t>(n_embd), type);
+  const std::int64_t slab_rows = SentLog::kSlabRows;
+  return std::min(cells, static_cast<std::int64_t>(bytes_max / slab_bytes) * slab_rows);
+}
 
 // The generation that has a sequence on the last stage.
 struct Slot {
@@ -28,10 +37,27 @@ struct Slot {
 struct Stage::State {
   std::unique_ptr<Engine> engine;
   std::shared_ptr<const Vocabulary> vocabulary;
-  std::vector<Slot> slots;         // [sequences_max], used on the last stage
+  std::vector<Slot> slots;                  // [sequences_max], used on the last stage
+  std::vector<std::vector<TokenId>> known;  // [sequences_max][Length]: what the cache holds
+  std::unique_ptr<SentLog> sent;            // null: nothing is kept
+  bool failed = false;
   std::vector<Position> expected;  // [sequences_max], scratch of CheckRows: next position, or -1
   std::vector<EngineRow> rows;     // scratch of Forward
   std::vector<float> input, output;
+
+  // Known tokens and sent rows follow the cache, which may be shorter than asked for.
+  void Follow(SequenceId sequence) {
+    auto& tokens = known[static_cast<std::size_t>(sequence)];
+    const Position length = engine->Length(sequence);
+    if (static_cast<Position>(tokens.size()) > length) tokens.resize(static_cast<std::size_t>(length));
+    if (sent) sent->Rewind(sequence, length);
+  }
+  bool Holds(const BatchRow& row, TokenId token) const {
+    if (!Known(row.sequence) || row.position >= engine->Length(row.sequence)) return false;
+    return known[static_cast<std::size_t>(row.sequence)][static_cast<std::size_t>(row.position)] == token;
+  }
+  void Empty(SequenceId sequence);
+  void Forget(const BatchMessage& batch);
 
   bool Known(SequenceId sequence) const { return sequence >= 0 && sequence < engine->options().sequences_max; }
 
@@ -93,8 +119,28 @@ void Stage::State::Do(const OpenSequence& op) {
   slots[static_cast<std::size_t>(op.sequence)] = std::move(slot);
 }
 
-void Stage::State::Do(const RewindSequence& op) { LogFailure(engine->Rewind(op.sequence, op.position)); }
-void Stage::State::Do(const CopySequence& op) { LogFailure(engine->Copy(op.from, op.to, op.position)); }
+void Stage::State::Do(const RewindSequence& op) {
+  LogFailure(engine->Rewind(op.sequence, op.position));
+  Follow(op.sequence);
+}
+
+void Stage::State::Do(const CopySequence& op) {
+  LogFailure(engine->Copy(op.from, op.to, op.position));
+  known[static_cast<std::size_t>(op.to)] = known[static_cast<std::size_t>(op.from)];
+  if (sent) sent->Copy(op.from, op.to, op.position);
+  Follow(op.to);
+}
+
+void Stage::State::Empty(SequenceId sequence) { Do(RewindSequence{sequence, 0}); }
+
+// After a batch that failed: the cache is as before it. Where the engine cannot do that, the sequence goes.
+void Stage::State::Forget(const BatchMessage& batch) {
+  for (const BatchRow& row : batch.rows) {
+    const auto length = static_cast<Position>(known[static_cast<std::size_t>(row.sequence)].size());
+    if (engine->Length(row.sequence) > length) LogFailure(engine->Rewind(row.sequence, length));
+    Follow(row.sequence);
+  }
+}
 
 void Stage::State::Do(const CloseSequence& op) {
   Slot& slot = slots[static_cast<std::size_t>(op.sequence)];
@@ -108,12 +154,13 @@ Status Stage::State::CheckInput(const BatchMessage& batch) const {
     return Refused("a micro-batch of " + std::to_string(n) + " rows; 1 to " + std::to_string(options.batch_rows_max) +
                    " are possible");
   }
+  if (batch.tokens.size() != n) return Refused("a micro-batch without one token a row");
   if (engine->is_first()) {
-    if (batch.tokens.size() == n && batch.hidden.empty()) return {};
-    return Refused("the first stage takes one token a row and no hidden states");
+    if (batch.hidden.empty()) return {};
+    return Refused("the first stage takes no hidden states");
   }
   const auto n_embd = static_cast<std::size_t>(engine->n_embd());
-  if (batch.tokens.empty() && batch.n_embd == n_embd && batch.hidden.size() == n * n_embd) return {};
+  if (batch.n_embd == n_embd && batch.hidden.size() == n * n_embd) return {};
   return Refused("this stage takes hidden states of " + std::to_string(n_embd) + " values a row, not " +
                  std::to_string(batch.hidden.size()) + " values for " + std::to_string(n) + " rows");
 }
@@ -194,17 +241,62 @@ std::unique_ptr<Stage> Stage::Over(std::unique_ptr<Engine> engine, std::shared_p
   SHOAL_CHECK(engine != nullptr);
   auto state = std::make_unique<State>();
   state->slots.resize(static_cast<std::size_t>(engine->options().sequences_max));
+  state->known.resize(static_cast<std::size_t>(engine->options().sequences_max));
   state->engine = std::move(engine);
   state->vocabulary = std::move(vocabulary);
   return std::unique_ptr<Stage>(new Stage(std::move(state)));
 }
 
-Status Stage::Apply(const ControlMessage& control) {
+Status Stage::Apply(const ControlMessage& control, StageIndex self) {
   for (const ControlOp& op : control.ops) SHOAL_RETURN_IF_ERROR(state_->CheckOp(op));
   for (const ControlOp& op : control.ops) {
+    const auto* rewind = std::get_if<RewindSequence>(&op);
+    if (rewind != nullptr && rewind->stage != kAllStages && rewind->stage != self) continue;
     std::visit([this](const auto& o) { state_->Do(o); }, op);
   }
   return {};
+}
+
+std::uint64_t Stage::SentBytesMax(const EngineOptions& options, std::int32_t n_embd, WireType type,
+                                  std::uint64_t bytes_max) {
+  return SentLog::Bytes(SentRowsMax(options, n_embd, type, bytes_max), static_cast<std::uint32_t>(n_embd), type);
+}
+
+void Stage::KeepSent(WireType type, std::uint64_t bytes_max) {
+  State& s = *state_;
+  const EngineOptions& options = s.engine->options();
+  const std::int64_t rows = s.engine->is_last() ? 0 : SentRowsMax(options, s.engine->n_embd(), type, bytes_max);
+  if (s.sent && s.sent->type() == type && s.sent->rows_max() == rows) return;
+  s.sent.reset();
+  if (rows == 0) return;
+  s.sent = std::make_unique<SentLog>(options.sequences_max, static_cast<std::uint32_t>(s.engine->n_embd()), type, rows);
+}
+
+std::uint64_t Stage::sent_bytes() const { return state_->sent ? state_->sent->bytes() : 0; }
+bool Stage::failed() const { return state_->failed; }
+
+InventoryMessage Stage::Inventory(StageIndex self) {
+  State& s = *state_;
+  InventoryMessage inventory;
+  inventory.stage = self;
+  std::size_t tokens = 0;
+  for (std::size_t i = 0; i < s.known.size(); ++i) {
+    const auto sequence = static_cast<SequenceId>(i);
+    if (s.known[i].empty()) continue;
+    if (tokens + s.known[i].size() > kInventoryTokensMax || inventory.sequences.size() >= kInventorySequencesMax) {
+      s.Empty(sequence);
+      continue;
+    }
+    tokens += s.known[i].size();
+    const bool logged = s.sent && s.sent->Length(sequence) == static_cast<Position>(s.known[i].size());
+    const Position from = logged ? s.sent->From(sequence) : static_cast<Position>(s.known[i].size());
+    inventory.sequences.push_back({sequence, from, s.known[i]});
+  }
+  return inventory;
+}
+
+void Stage::CloseAll() {
+  for (Slot& slot : state_->slots) slot = Slot{};
 }
 
 Result<StageOutput> Stage::Forward(const BatchMessage& batch) {
@@ -220,9 +312,53 @@ Result<StageOutput> Stage::Forward(const BatchMessage& batch) {
     input = s.input;
   }
   StageOutput out;
-  SHOAL_RETURN_IF_ERROR(s.engine->Forward(s.rows, input, s.engine->is_last() ? s.output : out.hidden));
+  const Status ran = s.engine->Forward(s.rows, input, s.engine->is_last() ? s.output : out.hidden);
+  if (!ran.ok()) {
+    s.failed = s.failed || ran.error().code == ErrorCode::kInternal;
+    s.Forget(batch);
+    return ran.error();
+  }
+  for (std::size_t i = 0; i < batch.rows.size(); ++i) {
+    s.known[static_cast<std::size_t>(batch.rows[i].sequence)].push_back(batch.tokens[i]);
+  }
   if (s.engine->is_last()) s.Sample(batch, out);
   return out;
+}
+
+void Stage::Sent(std::span<const BatchRow> rows, std::span<const std::uint8_t> encoded) {
+  State& s = *state_;
+  if (s.sent == nullptr || rows.empty()) return;
+  const bool exponents = s.sent->type() == WireType::kF16;
+  const std::size_t row_bytes = encoded.size() / rows.size() - (exponents ? 1 : 0);
+  const std::span<const std::uint8_t> values = encoded.subspan(exponents ? rows.size() : 0);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    // A sequence whose beginning was not kept has nothing to be continued.
+    if (s.sent->Length(rows[i].sequence) != rows[i].position) continue;
+    s.sent->Append(rows[i].sequence, exponents ? encoded[i] : 0, values.subspan(i * row_bytes, row_bytes));
+  }
+}
+
+Status Stage::Replay(BatchMessage& batch) const {
+  const State& s = *state_;
+  const std::size_t n = batch.rows.size();
+  batch.encoded.clear();
+  if (s.sent == nullptr) return Error{ErrorCode::kNotFound, "this stage keeps nothing of what it sent"};
+  const bool exponents = s.sent->type() == WireType::kF16;
+  if (exponents) batch.encoded.resize(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    const BatchRow& row = batch.rows[i];
+    const std::optional<SentLog::Row> sent =
+        s.Holds(row, batch.tokens[i]) ? s.sent->Read(row.sequence, row.position) : std::nullopt;
+    if (!sent) {
+      return Error{ErrorCode::kNotFound, "what was sent of sequence " + std::to_string(row.sequence) + " at position " +
+                                             std::to_string(row.position) + " is gone"};
+    }
+    if (exponents) batch.encoded[i] = sent->exponent;
+    batch.encoded.insert(batch.encoded.end(), sent->values.begin(), sent->values.end());
+  }
+  batch.n_embd = static_cast<std::uint32_t>(s.engine->n_embd());
+  batch.wire_type = s.sent->type();
+  return {};
 }
 
 void Stage::Abort() { state_->engine->Abort(); }

@@ -1,10 +1,14 @@
-// Runs layers [first, last) of one model for one plan epoch: frames' contents in, hidden states or sampled tokens out.
+// Runs layers [first, last) of one model: frames' contents in, hidden states or sampled tokens out.
 //
-// Owns the engine (weights, KV cache) and, on the last stage, one sampler per open generation. Knows no peers, sockets
-// or requests: pipeline/ carries micro-batches between stages. One thread at a time (its compute thread).
+// Owns the engine (weights, KV cache), the tokens that the cache holds, the hidden states it sent for them, and, on the
+// last stage, one sampler per open generation. Serves one plan epoch at a time and may go over to the next with all but
+// its samplers. Knows no peers, sockets or requests: pipeline/ carries micro-batches between stages. One thread at a
+// time (its compute thread).
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <variant>
 #include <vector>
 
@@ -34,15 +38,39 @@ class Stage {
   static std::unique_ptr<Stage> Over(std::unique_ptr<Engine> engine, std::shared_ptr<const Vocabulary> vocabulary);
   ~Stage();
 
-  // Applies operations in order. A failure of one generation's Open is reported with its next row.
+  // Keeps, from here on, the hidden states that it sends as `type`, in at most `bytes_max` bytes of memory and for no
+  // more rows than there are KV cells. What was kept before stays where type and limit are the same. 0: keeps none; nor
+  // does the last stage ever.
+  void KeepSent(WireType type, std::uint64_t bytes_max);
+  // The most memory that KeepSent will take beside the engine's: for asking before it is spent.
+  static std::uint64_t SentBytesMax(const EngineOptions& options, std::int32_t n_embd, WireType type,
+                                    std::uint64_t bytes_max);
+  std::uint64_t sent_bytes() const;  // what they take now
+
+  // What the cache holds, as its first word to the head of an epoch. Sequences that do not fit kInventoryTokensMax are
+  // emptied.
+  InventoryMessage Inventory(StageIndex self);
+  // Closes all generations: the epoch is over.
+  void CloseAll();
+  // The engine failed in a way that leaves its cache in doubt: not to be used again.
+  bool failed() const;
+
+  // Applies operations in order; `self` is which stage this is. A failure of one generation's Open is reported with its
+  // next row.
   // Errors: kInvalidArgument (a sequence outside the engine's range): the peer is broken, nothing was applied.
-  Status Apply(const ControlMessage& control);
+  Status Apply(const ControlMessage& control, StageIndex self);
 
   // Runs one micro-batch of T rows.
   // Errors: kInvalidArgument (rows that do not continue their sequence, wrong n_embd, a token outside the vocabulary,
-  // more rows than the engine takes: the cache is unchanged), kKvFull, kCancelled, kInternal.
-  // Blocks while computing.
+  // more rows than the engine takes: the cache is unchanged), kKvFull, kCancelled, kInternal: the cache is as before,
+  // or without the sequences of the batch. Blocks while computing.
   Result<StageOutput> Forward(const BatchMessage& batch);
+
+  // The output of the last Forward, of these rows, as EncodedHidden gives it: kept for Replay.
+  void Sent(std::span<const BatchRow> rows, std::span<const std::uint8_t> encoded);
+  // Puts into `batch`, which has none, the hidden states that were sent for its rows.
+  // Errors: kNotFound (not kept, or the cache holds other tokens there).
+  Status Replay(BatchMessage& batch) const;
 
   void Abort();  // any thread
   const Engine& engine() const;

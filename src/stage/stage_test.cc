@@ -34,7 +34,10 @@ class FakeEngine final : public Engine {
     return {};
   }
   Status Forward(std::span<const EngineRow> rows, std::span<const float> hidden, std::vector<float>& out) override {
-    if (full_) return Error{ErrorCode::kKvFull, "full"};
+    if (full_) {
+      for (int i = 0; i < kept_on_failure_; ++i) ++lengths_[static_cast<std::size_t>(rows[i].sequence)];
+      return Error{ErrorCode::kKvFull, "full"};
+    }
     for (const EngineRow& row : rows) ++lengths_[static_cast<std::size_t>(row.sequence)];
     out.assign(hidden.begin(), hidden.end());
     for (float& v : out) v += 1;
@@ -60,6 +63,7 @@ class FakeEngine final : public Engine {
   EngineOptions options_;
   bool first_, last_;
   bool full_ = false;
+  int kept_on_failure_ = 0;
   int aborts_ = 0;
   std::vector<Position> lengths_;
 };
@@ -125,6 +129,7 @@ TEST_F(FakeStage, LaterStagesTakeHiddenStatesOfTheRightWidth) {
   Make(false, false);
   BatchMessage batch;
   batch.rows = {{0, 0}, {0, 1}};
+  batch.tokens = {1, 2};
   batch.n_embd = 2;
   batch.hidden = {1, 2, 3, 4};
   auto out = stage_->Forward(batch);
@@ -152,12 +157,12 @@ TEST_F(FakeStage, TheLastStageLimitsOutputs) {
 TEST_F(FakeStage, AppliesOperationsInOrderOrNotAtAll) {
   Make(true, false);
   ASSERT_TRUE(stage_->Forward(Tokens({{0, 0}, {0, 1}, {0, 2}})).ok());
-  ASSERT_TRUE(stage_->Apply({{CopySequence{0, 1, 3}, RewindSequence{1, 2}, CopySequence{1, 2, 1}}}).ok());
+  ASSERT_TRUE(stage_->Apply({{CopySequence{0, 1, 3}, RewindSequence{1, 2}, CopySequence{1, 2, 1}}}, 0).ok());
   EXPECT_EQ(engine_->lengths_, (std::vector<Position>{3, 2, 1, 0}));
   for (const ControlOp& bad :
        {ControlOp{RewindSequence{4, 0}}, ControlOp{RewindSequence{0, -1}}, ControlOp{CopySequence{0, 0, 1}},
         ControlOp{CopySequence{0, 9, 1}}, ControlOp{CloseSequence{-1, 1}}, ControlOp{OpenSequence{4, 1, {}, {}, 0}}}) {
-    const Status status = stage_->Apply({{RewindSequence{0, 0}, bad}});
+    const Status status = stage_->Apply({{RewindSequence{0, 0}, bad}}, 0);
     ASSERT_FALSE(status.ok());
     EXPECT_EQ(status.error().code, ErrorCode::kInvalidArgument);
     EXPECT_EQ(engine_->lengths_, (std::vector<Position>{3, 2, 1, 0}));
@@ -166,7 +171,7 @@ TEST_F(FakeStage, AppliesOperationsInOrderOrNotAtAll) {
 
 TEST_F(FakeStage, AFailedOpenIsReportedOnceWithItsNextRow) {
   Make(true, true);  // without a vocabulary no generation can be opened
-  ASSERT_TRUE(stage_->Apply({{OpenSequence{1, 42, {}, {1}, 0}}}).ok());
+  ASSERT_TRUE(stage_->Apply({{OpenSequence{1, 42, {}, {1}, 0}}}, 0).ok());
   auto out = stage_->Forward(Tokens({{0, 0, false, 7}, {1, 0, true, 42}}));
   ASSERT_TRUE(out.ok()) << out.error().message;
   ASSERT_EQ(out->failures.size(), 1U);
@@ -190,6 +195,76 @@ TEST_F(FakeStage, AbortReachesTheEngine) {
   Make(true, false);
   stage_->Abort();
   EXPECT_EQ(engine_->aborts_, 1);
+}
+
+// What a worker does with a stage's output: encode it, keep it.
+void RunAndKeep(Stage& stage, const BatchMessage& batch) {
+  auto out = stage.Forward(batch);
+  ASSERT_TRUE(out.ok()) << out.error().message;
+  BatchMessage sent = batch;
+  sent.n_embd = 2;
+  sent.wire_type = WireType::kF16;
+  sent.hidden = std::move(out->hidden);
+  const auto frame = EncodeBatch(sent, {}, 1);
+  stage.Sent(sent.rows, EncodedHidden(frame, sent));
+}
+
+TEST_F(FakeStage, KnowsWhatItsCacheHoldsThroughRewindsCopiesAndFailures) {
+  Make(true, false);
+  EXPECT_TRUE(stage_->Inventory(3).sequences.empty());
+  stage_->KeepSent(WireType::kF16, 1 << 20);
+  BatchMessage batch = Tokens({{0, 0}, {0, 1}, {0, 2}, {2, 0}});
+  batch.tokens = {0, 1, 2, 1};
+  RunAndKeep(*stage_, batch);
+  EXPECT_EQ(stage_->Inventory(3), (InventoryMessage{3, {{0, 0, {0, 1, 2}}, {2, 0, {1}}}}));
+  ASSERT_TRUE(stage_->Apply({{CopySequence{0, 1, 2}, RewindSequence{2, 0}}}, 1).ok());
+  EXPECT_EQ(stage_->Inventory(0), (InventoryMessage{0, {{0, 0, {0, 1, 2}}, {1, 0, {0, 1}}}}));
+  ASSERT_TRUE(stage_->Apply({{RewindSequence{0, 1, 2}, RewindSequence{1, 1, 1}}}, 1).ok());  // the first is not for us
+  EXPECT_EQ(stage_->Inventory(0), (InventoryMessage{0, {{0, 0, {0, 1, 2}}, {1, 0, {0}}}}));
+  engine_->full_ = true;
+  engine_->kept_on_failure_ = 1;  // rows that stay in the cache
+  EXPECT_FALSE(stage_->Forward(Tokens({{0, 3}, {1, 1}})).ok());
+  EXPECT_EQ(stage_->Inventory(0), (InventoryMessage{0, {{0, 0, {0, 1, 2}}, {1, 0, {0}}}}));
+  EXPECT_EQ(engine_->lengths_, (std::vector<Position>{3, 1, 0, 0}));
+  EXPECT_FALSE(stage_->failed());
+}
+
+TEST_F(FakeStage, SendsAgainWhatItSentAndNothingElse) {
+  Make(true, false);
+  BatchMessage batch = Tokens({{0, 0}, {0, 1}});
+  batch.tokens = {2, 1};
+  BatchMessage again = batch;
+  EXPECT_EQ(stage_->Replay(again).error().code, ErrorCode::kNotFound);  // nothing is kept
+  stage_->KeepSent(WireType::kF16, 1 << 20);
+  RunAndKeep(*stage_, batch);
+  EXPECT_GT(stage_->sent_bytes(), 0U);
+  EXPECT_LE(stage_->sent_bytes(), Stage::SentBytesMax(engine_->options_, 2, WireType::kF16, 1 << 20));
+  stage_->KeepSent(WireType::kF16, 1 << 20);  // the next epoch's worker: all stays
+  ASSERT_TRUE(stage_->Replay(again).ok());
+  EXPECT_EQ(again.n_embd, 2U);
+  const auto decoded = DecodeFrame(EncodeBatch(again, {}, 1));
+  ASSERT_TRUE(decoded.ok());
+  EXPECT_EQ(std::get<BatchFrame>(decoded->message).batch.hidden, (std::vector<float>{3, 3, 2, 2}));
+  for (const auto& [rows, tokens] : {std::pair<std::vector<BatchRow>, std::vector<TokenId>>{{{0, 0}}, {1}},
+                                     {{{0, 2}}, {1}},
+                                     {{{1, 0}}, {2}},
+                                     {{{9, 0}}, {2}}}) {
+    BatchMessage other = batch;
+    other.rows = rows;
+    other.tokens = tokens;
+    EXPECT_EQ(stage_->Replay(other).error().code, ErrorCode::kNotFound);
+  }
+  stage_->KeepSent(WireType::kF32, 1 << 20);  // another type: what was kept is of no use
+  EXPECT_EQ(stage_->Replay(again).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(stage_->Inventory(0), (InventoryMessage{0, {{0, 2, {2, 1}}}}));
+}
+
+TEST_F(FakeStage, TheLastStageKeepsNothing) {
+  Make(true, true);
+  stage_->KeepSent(WireType::kF16, 1 << 20);
+  ASSERT_TRUE(stage_->Forward(Tokens({{0, 0}})).ok());
+  EXPECT_EQ(stage_->sent_bytes(), 0U);
+  EXPECT_EQ(stage_->Inventory(0), (InventoryMessage{0, {{0, 1, {1}}}}));
 }
 
 TEST(StageOpen, RefusesMicroBatchesThatNoFrameHolds) {
@@ -225,12 +300,11 @@ class RealStages : public testing::Test {
   }
 
   void Apply(const ControlMessage& control) {
-    for (const auto& stage : stages_) ASSERT_TRUE(stage->Apply(control).ok());
+    for (const auto& stage : stages_) ASSERT_TRUE(stage->Apply(control, 0).ok());
   }
 
   Result<StageOutput> Forward(BatchMessage batch) {
     SHOAL_ASSIGN_OR_RETURN(StageOutput first, stages_[0]->Forward(batch));
-    batch.tokens.clear();
     batch.n_embd = static_cast<std::uint32_t>(stages_[0]->engine().n_embd());
     batch.hidden = std::move(first.hidden);
     return stages_[1]->Forward(batch);

@@ -23,17 +23,18 @@ inline constexpr std::size_t kFrameHeaderBytes = 24;
 inline constexpr std::size_t kFrameBytesMax = 64U << 20;
 
 enum class FrameType : std::uint8_t {
-  kBatch = 1,      // one micro-batch's hidden states (or tokens, to stage 0) down the pipeline
-  kControl = 2,    // sequence operations down the pipeline: open, rewind, copy, close
-  kResult = 3,     // one micro-batch's sampled tokens from the last stage
-  kFailure = 4,    // a stage could not run a micro-batch
-  kEnd = 5,        // nothing follows on this stream; without it a stream that ends was cut
-  kCluster = 6,    // a message of cluster/ between two nodes
-  kPipeHello = 7,  // first on an activation stream: for which stage of which placement
-  kGenerate = 8,   // entry node to head: a generation to start; a Control with its Open follows
-  kGenerated = 9,  // head to entry node: a generation was accepted, or is over
+  kBatch = 1,       // one micro-batch's tokens and hidden states down the pipeline
+  kControl = 2,     // sequence operations down the pipeline: open, rewind, copy, close
+  kResult = 3,      // one micro-batch's sampled tokens from the last stage
+  kFailure = 4,     // a stage could not run a micro-batch
+  kEnd = 5,         // nothing follows on this stream; without it a stream that ends was cut
+  kCluster = 6,     // a message of cluster/ between two nodes
+  kPipeHello = 7,   // first on an activation stream: for which stage of which placement
+  kGenerate = 8,    // entry node to head: a generation to start; a Control with its Open follows
+  kGenerated = 9,   // head to entry node: a generation was accepted, or is over
+  kInventory = 10,  // first from a stage to the head: what its KV cache holds
 };
-inline constexpr FrameType kFrameTypeLast = FrameType::kGenerated;
+inline constexpr FrameType kFrameTypeLast = FrameType::kInventory;
 
 struct FrameHeader {
   FrameType type = FrameType::kBatch;

@@ -24,6 +24,10 @@ inline constexpr std::uint32_t kHistoryMax = 1U << 20;   // tokens of an Open's 
 inline constexpr std::uint32_t kControlsMax = 1024;      // operations of one Control frame
 inline constexpr std::uint32_t kTimingsMax = 1024;       // stages whose timings one frame carries
 inline constexpr std::uint32_t kFailureBytesMax = 4096;  // of a failure's message
+inline constexpr std::uint32_t kInventorySequencesMax = 256;
+inline constexpr std::uint32_t kInventoryTokensMax = 8U << 20;  // of all sequences together
+inline constexpr StageIndex kStageIndexMax = 4095;
+inline constexpr StageIndex kAllStages = -1;
 
 // One token's place. `output`: sample after it (last stage).
 struct BatchRow {
@@ -34,14 +38,21 @@ struct BatchRow {
   bool operator==(const BatchRow&) const = default;
 };
 
-// One micro-batch of T rows. To stage 0 it carries tokens; after that, hidden states. Exactly one of the two is set.
+// One micro-batch of T rows. It runs on the stages first_stage to last_stage, both included; the last of them sends the
+// result. Each row carries its token to every stage, so that a stage knows what its KV cache holds.
+//
+// Up to stage first_stage - 1 there are no hidden states: the stages before that one pass it on, that one adds the
+// hidden states that it sent for these rows before (a replay). From first_stage on each sends its output along.
 struct BatchMessage {
   BatchId batch = 0;
-  std::vector<BatchRow> rows;   // [T], 1 <= T <= kRowsMax
-  std::vector<TokenId> tokens;  // [T] to stage 0, else empty
-  std::uint32_t n_embd = 0;     // of `hidden`; 0 with tokens
+  StageIndex first_stage = 0, last_stage = kStageIndexMax;  // kStageIndexMax: to the end
+  std::vector<BatchRow> rows;                               // [T], 1 <= T <= kRowsMax
+  std::vector<TokenId> tokens;                              // [T]
+  std::uint32_t n_embd = 0;                                 // 0: no hidden states
   WireType wire_type = WireType::kF16;
   std::vector<float> hidden;  // f32 [T, n_embd] row-major; encoded as wire_type
+  // For EncodeBatch in place of `hidden`: what EncodedHidden gave of these rows. DecodeFrame leaves it empty.
+  std::vector<std::uint8_t> encoded;
   bool operator==(const BatchMessage&) const = default;
 };
 
@@ -55,10 +66,11 @@ struct OpenSequence {
   std::uint32_t emitted = 0;
   bool operator==(const OpenSequence&) const = default;
 };
-// Forgets positions >= position.
+// Forgets positions >= position, on one stage or on all.
 struct RewindSequence {
   SequenceId sequence = 0;
   Position position = 0;
+  StageIndex stage = kAllStages;
   bool operator==(const RewindSequence&) const = default;
 };
 // Makes positions [0, position) of `to` the same as those of `from`; `to` is empty before.
@@ -80,7 +92,8 @@ struct ControlMessage {
   bool operator==(const ControlMessage&) const = default;
 };
 
-// What one stage spent on one micro-batch; the last stage's result carries all of them, in stage order.
+// What one stage spent on one micro-batch, also if it only passed it on; the result carries all of them, in stage
+// order.
 struct StageTiming {
   std::uint32_t compute_us = 0;  // in the engine
   std::uint32_t wait_us = 0;     // idle before this micro-batch arrived
@@ -114,7 +127,20 @@ struct FailureMessage {
   bool operator==(const FailureMessage&) const = default;
 };
 
-using Message = std::variant<BatchMessage, ControlMessage, ResultMessage, FailureMessage>;
+// What a stage's KV cache holds in one sequence: these tokens at positions 0, 1, ...; and the hidden states it sent of
+// the positions from `log_from` on (tokens.size(): of none).
+struct HeldSequence {
+  SequenceId sequence = 0;
+  Position log_from = 0;
+  std::vector<TokenId> tokens;
+  bool operator==(const HeldSequence&) const = default;
+};
+// The first a stage sends to the head. A sequence that is not named is empty there.
+struct InventoryMessage {
+  StageIndex stage = 0;
+  std::vector<HeldSequence> sequences;  // ascending
+  bool operator==(const InventoryMessage&) const = default;
+};
 
 // The stages' timings so far ride along with a BatchMessage.
 struct BatchFrame {
@@ -136,10 +162,17 @@ std::vector<std::uint8_t> EncodeControl(const ControlMessage& control, Epoch epo
 std::vector<std::vector<std::uint8_t>> EncodeControls(std::vector<ControlOp> ops, Epoch epoch);
 std::vector<std::uint8_t> EncodeResult(const ResultMessage& result, Epoch epoch);
 std::vector<std::uint8_t> EncodeFailure(const FailureMessage& failure, Epoch epoch);
+std::vector<std::uint8_t> EncodeInventory(const InventoryMessage& inventory, Epoch epoch);
+
+// The bytes of one hidden state of `n_embd` values, its exponent included.
+std::size_t EncodedHiddenBytes(std::uint32_t n_embd, WireType type);
+// The hidden states in `frame`, which EncodeBatch made of `batch`: with f16 first the exponents of all rows; then the
+// values row by row.
+std::span<const std::uint8_t> EncodedHidden(std::span<const std::uint8_t> frame, const BatchMessage& batch);
 
 struct DecodedFrame {
   FrameHeader header;
-  std::variant<BatchFrame, ControlMessage, ResultMessage, FailureMessage> message;
+  std::variant<BatchFrame, ControlMessage, ResultMessage, FailureMessage, InventoryMessage> message;
 };
 // Errors: kCorrupt (also: trailing bytes, a count over its limit, a negative id or position, sampling parameters that
 // Validate refuses), kUnsupported (another version). Hidden states and log-probabilities may be anything, NaN included.

@@ -71,12 +71,14 @@ Result<BatchFrame> DecodeBatch(ByteReader& in) {
   batch.n_embd = GetAtMost<std::uint32_t>(in, kEmbdMax);
   const auto timings = in.Get<std::uint32_t>();
   batch.wire_type = static_cast<WireType>(GetAtMost<std::uint32_t>(in, static_cast<std::uint32_t>(WireType::kBf16)));
+  batch.first_stage = GetAtMost<std::uint16_t>(in, kStageIndexMax);
+  batch.last_stage = GetAtMost<std::uint16_t>(in, kStageIndexMax);
   frame.timings = GetTimings(in, timings);
-  if (in.failed() || rows < 1 || rows > kRowsMax) return Corrupt("the head of a batch is out of range");
-  const std::size_t value_bytes = batch.n_embd == 0 ? sizeof(TokenId) : WireTypeBytes(batch.wire_type);
-  const std::uint64_t values = static_cast<std::uint64_t>(rows) * (batch.n_embd == 0 ? 1 : batch.n_embd);
+  const bool sane = rows >= 1 && rows <= kRowsMax && batch.first_stage <= batch.last_stage;
+  if (in.failed() || !sane) return Corrupt("the head of a batch is out of range");
+  const std::uint64_t values = static_cast<std::uint64_t>(rows) * batch.n_embd;
   const std::size_t exponents = HasRowExponents(batch.n_embd, batch.wire_type) ? rows : 0;
-  if (in.remaining() != rows * kRowBytes + exponents + values * value_bytes) {
+  if (in.remaining() != rows * kRowBytes + exponents + values * WireTypeBytes(batch.wire_type)) {
     return Corrupt("a batch's length is not that of its rows");
   }
 
@@ -88,12 +90,11 @@ Result<BatchFrame> DecodeBatch(ByteReader& in) {
     row.position = GetNonNegative(in);
     row.generation = in.Get<GenerationId>();
   }
-  if (batch.n_embd == 0) {
-    batch.tokens = GetTokens(in, rows);
-  } else if (!in.failed()) {
+  batch.tokens = GetTokens(in, rows);
+  if (batch.n_embd > 0 && !in.failed()) {
     const std::span<const std::uint8_t> row_exponents = in.Take(exponents);
     batch.hidden.resize(static_cast<std::size_t>(values));
-    DecodeTensor(in.Take(values * value_bytes), batch.wire_type, batch.hidden);
+    DecodeTensor(in.Take(values * WireTypeBytes(batch.wire_type)), batch.wire_type, batch.hidden);
     if (!ScaleRows(row_exponents, batch)) return Corrupt("a row's exponent is out of range");
   }
   if (!in.AtEnd()) return Corrupt("a batch has a negative token or position");
@@ -152,6 +153,8 @@ Result<ControlOp> GetOp(ByteReader& in) {
       RewindSequence op;
       op.sequence = GetNonNegative(in);
       op.position = GetNonNegative(in);
+      op.stage = in.Get<StageIndex>();
+      if (op.stage < kAllStages || op.stage > kStageIndexMax) in.Fail();
       return ControlOp(op);
     }
     case OpKind::kCopy: {
@@ -226,6 +229,28 @@ Result<FailureMessage> DecodeFailure(ByteReader& in) {
   return failure;
 }
 
+Result<InventoryMessage> DecodeInventory(ByteReader& in) {
+  InventoryMessage inventory;
+  inventory.stage = GetNonNegative(in);
+  std::uint32_t tokens_left = kInventoryTokensMax;
+  SequenceId last = -1;
+  const std::uint32_t count = in.GetCount(kInventorySequencesMax, kHeldSequenceBytesMin);
+  for (std::uint32_t i = 0; i < count && !in.failed(); ++i) {
+    HeldSequence held;
+    held.sequence = GetNonNegative(in);
+    held.log_from = GetNonNegative(in);
+    held.tokens = GetTokens(in, in.GetCount(tokens_left, sizeof(TokenId)));
+    if (held.sequence <= last || held.log_from > static_cast<Position>(held.tokens.size())) in.Fail();
+    last = held.sequence;
+    tokens_left -= static_cast<std::uint32_t>(held.tokens.size());
+    inventory.sequences.push_back(std::move(held));
+  }
+  if (!in.AtEnd() || inventory.stage > kStageIndexMax) {
+    return Corrupt("an Inventory is too long, too short or out of range");
+  }
+  return inventory;
+}
+
 template <typename T>
 Result<DecodedFrame> WithHeader(const FrameHeader& header, Result<T> message) {
   if (!message.ok()) return std::move(message).error();
@@ -242,6 +267,7 @@ Result<DecodedFrame> DecodeFrame(std::span<const std::uint8_t> bytes) {
     case FrameType::kControl: return WithHeader(header, DecodeControl(in));
     case FrameType::kResult: return WithHeader(header, DecodeResult(in));
     case FrameType::kFailure: return WithHeader(header, DecodeFailure(in));
+    case FrameType::kInventory: return WithHeader(header, DecodeInventory(in));
     default: return Corrupt("a frame that is not the pipeline's");
   }
 }

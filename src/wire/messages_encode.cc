@@ -27,9 +27,8 @@ Bytes StartFrame(std::size_t payload_bytes) {
 
 // The bytes of a Batch's payload, hidden states and all.
 std::uint64_t BatchBytes(std::uint64_t rows, std::uint64_t n_embd, WireType type, std::uint64_t timings) {
-  const std::uint64_t exponents = HasRowExponents(static_cast<std::uint32_t>(n_embd), type) ? 1 : 0;
-  const std::uint64_t row_bytes = n_embd == 0 ? sizeof(TokenId) : exponents + n_embd * WireTypeBytes(type);
-  return kBatchHeadBytes + kTimingBytes * timings + (kRowBytes + row_bytes) * rows;
+  const std::uint64_t row_bytes = kRowBytes + EncodedHiddenBytes(static_cast<std::uint32_t>(n_embd), type);
+  return kBatchHeadBytes + kTimingBytes * timings + row_bytes * rows;
 }
 
 void PutTimings(ByteWriter& out, std::span<const StageTiming> timings) {
@@ -89,10 +88,11 @@ void PutOp(ByteWriter& out, const OpenSequence& op) {
 }
 
 void PutOp(ByteWriter& out, const RewindSequence& op) {
-  SHOAL_CHECK(op.sequence >= 0 && op.position >= 0);
+  SHOAL_CHECK(op.sequence >= 0 && op.position >= 0 && op.stage >= kAllStages && op.stage <= kStageIndexMax);
   out.Put(static_cast<std::uint8_t>(OpKind::kRewind));
   out.Put(op.sequence);
   out.Put(op.position);
+  out.Put(op.stage);
 }
 
 void PutOp(ByteWriter& out, const CopySequence& op) {
@@ -113,10 +113,13 @@ void PutOp(ByteWriter& out, const CloseSequence& op) {
 void CheckBatch(const BatchMessage& batch, std::size_t timings) {
   const std::size_t rows = batch.rows.size();
   SHOAL_CHECK(rows >= 1 && rows <= kRowsMax && timings <= kTimingsMax && batch.n_embd <= kEmbdMax);
-  if (batch.n_embd == 0) {
-    SHOAL_CHECK(batch.tokens.size() == rows && batch.hidden.empty());
+  SHOAL_CHECK(batch.first_stage >= 0 && batch.first_stage <= batch.last_stage && batch.last_stage <= kStageIndexMax);
+  SHOAL_CHECK(batch.tokens.size() == rows);
+  if (batch.encoded.empty()) {
+    SHOAL_CHECK(batch.hidden.size() == rows * batch.n_embd);
   } else {
-    SHOAL_CHECK(batch.tokens.empty() && batch.hidden.size() == rows * batch.n_embd);
+    SHOAL_CHECK(batch.hidden.empty());
+    SHOAL_CHECK(batch.encoded.size() == rows * EncodedHiddenBytes(batch.n_embd, batch.wire_type));
   }
 }
 
@@ -132,6 +135,10 @@ std::size_t OpBytes(const ControlOp& op) {
 
 // f16: an exponent for each row, then the rows times 2^-exponent.
 void PutHidden(const BatchMessage& batch, Bytes& frame) {
+  if (!batch.encoded.empty()) {
+    frame.insert(frame.end(), batch.encoded.begin(), batch.encoded.end());
+    return;
+  }
   if (!HasRowExponents(batch.n_embd, batch.wire_type)) return EncodeTensor(batch.hidden, batch.wire_type, frame);
   const std::span<const float> hidden(batch.hidden);
   const std::size_t first = frame.size();
@@ -152,6 +159,16 @@ void PutHidden(const BatchMessage& batch, Bytes& frame) {
 }
 
 }  // namespace
+
+std::size_t EncodedHiddenBytes(std::uint32_t n_embd, WireType type) {
+  return (HasRowExponents(n_embd, type) ? 1 : 0) + n_embd * WireTypeBytes(type);
+}
+
+std::span<const std::uint8_t> EncodedHidden(std::span<const std::uint8_t> frame, const BatchMessage& batch) {
+  const std::size_t bytes = batch.rows.size() * EncodedHiddenBytes(batch.n_embd, batch.wire_type);
+  SHOAL_CHECK(bytes <= frame.size());
+  return frame.last(bytes);
+}
 
 Status CheckBatchFits(std::int64_t rows, std::int64_t n_embd, WireType type) {
   if (n_embd < 1 || n_embd > kEmbdMax) {
@@ -182,6 +199,8 @@ std::vector<std::uint8_t> EncodeBatch(const BatchMessage& batch, std::span<const
   out.Put(batch.n_embd);
   out.Put(static_cast<std::uint32_t>(timings.size()));
   out.Put(static_cast<std::uint32_t>(batch.wire_type));
+  out.Put(static_cast<std::uint16_t>(batch.first_stage));
+  out.Put(static_cast<std::uint16_t>(batch.last_stage));
   PutTimings(out, timings);
   for (const BatchRow& row : batch.rows) {
     SHOAL_CHECK(row.sequence >= 0 && row.position >= 0);
@@ -270,6 +289,25 @@ std::vector<std::uint8_t> EncodeFailure(const FailureMessage& failure, Epoch epo
   out.Put(static_cast<std::uint8_t>(code - kErrorCodes.begin() + 1));
   PutCounted(out, text);
   SealFrame(FrameType::kFailure, epoch, frame);
+  return frame;
+}
+
+std::vector<std::uint8_t> EncodeInventory(const InventoryMessage& inventory, Epoch epoch) {
+  SHOAL_CHECK(inventory.stage >= 0 && inventory.stage <= kStageIndexMax);
+  SHOAL_CHECK(inventory.sequences.size() <= kInventorySequencesMax);
+  std::size_t tokens = 0;
+  for (const HeldSequence& held : inventory.sequences) tokens += held.tokens.size();
+  SHOAL_CHECK(tokens <= kInventoryTokensMax);
+  Bytes frame = StartFrame(8 + kHeldSequenceBytesMin * inventory.sequences.size() + sizeof(TokenId) * tokens);
+  ByteWriter out(frame);
+  out.Put(inventory.stage);
+  out.Put(static_cast<std::uint32_t>(inventory.sequences.size()));
+  for (const HeldSequence& held : inventory.sequences) {
+    out.Put(held.sequence);
+    out.Put(held.log_from);
+    PutCounted(out, held.tokens);
+  }
+  SealFrame(FrameType::kInventory, epoch, frame);
   return frame;
 }
 

@@ -10,14 +10,15 @@
 
 namespace shoal::wire_layout {
 
-inline constexpr std::size_t kBatchHeadBytes = 24;  // before a Batch's timings
-inline constexpr std::size_t kRowBytes = 16;
+inline constexpr std::size_t kBatchHeadBytes = 28;  // before a Batch's timings
+inline constexpr std::size_t kRowBytes = 20;        // its token included
 inline constexpr std::size_t kTimingBytes = 12;
-inline constexpr std::size_t kControlOpBytesMin = 9;  // Rewind
+inline constexpr std::size_t kControlOpBytesMin = 13;  // Rewind
 inline constexpr std::size_t kRowResultBytesMin = 26;
 inline constexpr std::size_t kTokenLogprobBytes = 8;
 inline constexpr std::size_t kLogitBiasBytes = 8;
 inline constexpr std::size_t kTriggerBytesMin = 8;
+inline constexpr std::size_t kHeldSequenceBytesMin = 12;
 
 inline constexpr std::uint32_t kOutputBit = 1U << 31;  // in a row's sequence field
 inline constexpr std::uint8_t kIgnoreEndBit = 1, kGrammarLazyBit = 2;

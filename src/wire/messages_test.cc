@@ -42,7 +42,8 @@ TEST(BatchFrame, RoundTrip) {
                                   HiddenBatch(64, 576, WireType::kF32),
                                   HiddenBatch(64, 576, WireType::kF16),
                                   HiddenBatch(7, 640, WireType::kBf16),
-                                  HiddenBatch(1, kEmbdMax, WireType::kF16)};
+                                  HiddenBatch(1, kEmbdMax, WireType::kF16),
+                                  PartBatch()};
   for (const BatchMessage& batch : batches) {
     for (const std::uint32_t stages : {0U, 1U, 30U, kTimingsMax}) {
       const Bytes frame = EncodeBatch(batch, Timings(stages), 0xABCDEF0123456789);
@@ -59,7 +60,7 @@ TEST(BatchFrame, RoundTrip) {
 
 TEST(BatchFrame, IsCompact) {
   const BatchMessage batch = HiddenBatch(64, 576, WireType::kF16);
-  EXPECT_EQ(EncodeBatch(batch, Timings(3), 1).size(), kFrameHeaderBytes + 24 + 3 * 12 + 64 * 16 + 64 + 64 * 576 * 2);
+  EXPECT_EQ(EncodeBatch(batch, Timings(3), 1).size(), kFrameHeaderBytes + 28 + 3 * 12 + 64 * 20 + 64 + 64 * 576 * 2);
 }
 
 TEST(BatchFrame, HiddenF32IsBitExactNanIncluded) {
@@ -94,13 +95,15 @@ TEST(BatchFrame, RefusesWhatIsOutOfRange) {
   ExpectCorrupt(Patched(hidden, 16, {2, 0, 0, 0}), "more timings than there are");
   ExpectCorrupt(Patched(hidden, 20, {1, 0, 0, 0}), "f16 of the length of f32");
   ExpectCorrupt(Patched(hidden, 20, {3, 0, 0, 0}), "an unknown wire type");
-  ExpectCorrupt(Patched(hidden, 24 + 12 + 4, {0, 0, 0, 0x80}), "a negative position");
-  ExpectCorrupt(Patched(tokens, 24 + 2 * 16 + 4, {0xFF, 0xFF, 0xFF, 0xFF}), "a negative token");
+  ExpectCorrupt(Patched(hidden, 24, {2, 0, 1, 0}), "a last stage before the first");
+  ExpectCorrupt(Patched(hidden, 24, {0, 0, 0, 0x10}), "a last stage over the limit");
+  ExpectCorrupt(Patched(hidden, 28 + 12 + 4, {0, 0, 0, 0x80}), "a negative position");
+  ExpectCorrupt(Patched(tokens, 28 + 2 * 16 + 4, {0xFF, 0xFF, 0xFF, 0xFF}), "a negative token");
 }
 
 // rows * n_embd overflows 32 bits: the length must still be held against the bytes that are there.
 TEST(BatchFrame, ProductsDoNotWrap) {
-  Bytes payload(24 + 16);
+  Bytes payload(28 + 20);
   const auto put = [&](std::size_t at, std::uint32_t value) { std::memcpy(&payload[at], &value, sizeof value); };
   put(8, kRowsMax);
   put(12, kEmbdMax);
@@ -112,9 +115,15 @@ TEST(BatchFrameDeathTest, EncodingOverTheLimitsIsABug) {
   EXPECT_DEATH(EncodeBatch(BatchMessage{}, {}, 1), "rows >= 1");
   EXPECT_DEATH(EncodeBatch(TokenBatch(kRowsMax + 1), {}, 1), "kRowsMax");
   EXPECT_DEATH(EncodeBatch(TokenBatch(1), Timings(kTimingsMax + 1), 1), "kTimingsMax");
+  BatchMessage tokenless = HiddenBatch(1, 2, WireType::kF16);
+  tokenless.tokens.clear();
+  EXPECT_DEATH(EncodeBatch(tokenless, {}, 1), "tokens.size");
   BatchMessage both = HiddenBatch(1, 2, WireType::kF16);
-  both.tokens = {1};
-  EXPECT_DEATH(EncodeBatch(both, {}, 1), "tokens.empty");
+  both.encoded.resize(5);
+  EXPECT_DEATH(EncodeBatch(both, {}, 1), "hidden.empty");
+  BatchMessage backwards = PartBatch();
+  backwards.last_stage = 1;
+  EXPECT_DEATH(EncodeBatch(backwards, {}, 1), "first_stage");
   BatchMessage uneven = HiddenBatch(2, 2, WireType::kF16);
   uneven.hidden.pop_back();
   EXPECT_DEATH(EncodeBatch(uneven, {}, 1), "hidden.size");
@@ -131,10 +140,10 @@ TEST(CheckBatchFits, SaysWhatTheEncoderWouldTake) {
   const Status wide = CheckBatchFits(kRowsMax, 4096, WireType::kF32);
   ASSERT_FALSE(wide.ok());
   EXPECT_EQ(wide.error().code, ErrorCode::kInvalidArgument);
-  EXPECT_NE(wide.error().message.find("at most 4091 rows"), std::string::npos) << wide.error().message;
-  EXPECT_TRUE(CheckBatchFits(4091, 4096, WireType::kF32).ok());
-  EXPECT_FALSE(CheckBatchFits(4092, 4096, WireType::kF32).ok());
-  const BatchMessage largest = HiddenBatch(4091, 4096, WireType::kF32);
+  EXPECT_NE(wide.error().message.find("at most 4090 rows"), std::string::npos) << wide.error().message;
+  EXPECT_TRUE(CheckBatchFits(4090, 4096, WireType::kF32).ok());
+  EXPECT_FALSE(CheckBatchFits(4091, 4096, WireType::kF32).ok());
+  const BatchMessage largest = HiddenBatch(4090, 4096, WireType::kF32);
   EXPECT_LE(EncodeBatch(largest, Timings(kTimingsMax), 1).size(), kFrameBytesMax);
   EXPECT_FALSE(CheckBatchFits(0, 8, WireType::kF16).ok());
   EXPECT_FALSE(CheckBatchFits(kRowsMax + 1, 8, WireType::kF16).ok());
@@ -231,6 +240,8 @@ TEST(ControlFrame, RefusesWhatIsOutOfRange) {
   ExpectCorrupt(Patched(rewind, 4, {5}), "operation 5");
   ExpectCorrupt(Patched(rewind, 8, {0x80}), "a negative sequence");
   ExpectCorrupt(Patched(rewind, 12, {0x80}), "a negative position");
+  ExpectCorrupt(Patched(rewind, 13, {0xFE, 0xFF, 0xFF, 0xFF}), "stage -2");
+  ExpectCorrupt(Patched(rewind, 13, {0, 0x10, 0, 0}), "a stage over the limit");
   OpenSequence open;
   open.history = {1, 2};
   ExpectCorrupt(Patched(EncodeControl({{open}}, 1), 4 + 1 + 4 + 8, {3, 0, 0, 0}), "more emitted than history");
@@ -328,6 +339,59 @@ TEST(FailureFrame, RefusesWhatIsOutOfRange) {
   ExpectCorrupt(Patched(frame, 25, {0xFF}), "text that is not UTF-8");
 }
 
+// A replay sends again what was sent, to the bit, also where encoding anew would round differently.
+TEST(BatchFrame, EncodedHiddenStatesAreSentAsTheyAre) {
+  for (const WireType type : {WireType::kF32, WireType::kF16, WireType::kBf16}) {
+    BatchMessage batch = HiddenBatch(3, 7, type);
+    Rng rng(11);
+    for (float& value : batch.hidden) value = static_cast<float>(rng.Uniform() * 3e5 - 1e5);
+    const Bytes frame = EncodeBatch(batch, {}, 1);
+    const auto encoded = EncodedHidden(frame, batch);
+    ASSERT_EQ(encoded.size(), 3 * EncodedHiddenBytes(7, type));
+    BatchMessage again = batch;
+    again.hidden.clear();
+    again.encoded.assign(encoded.begin(), encoded.end());
+    EXPECT_EQ(EncodeBatch(again, {}, 1), frame);
+  }
+  EXPECT_EQ(EncodedHiddenBytes(0, WireType::kF16), 0U);
+}
+
+TEST(InventoryFrame, RoundTrip) {
+  InventoryMessage many;
+  for (SequenceId i = 0; i < static_cast<SequenceId>(kInventorySequencesMax); ++i)
+    many.sequences.push_back({i, 1, {i}});
+  InventoryMessage large;
+  large.stage = kStageIndexMax;
+  large.sequences = {{3, 0, std::vector<TokenId>(kInventoryTokensMax, 8)}};
+  for (const InventoryMessage& inventory : {FullInventory(), InventoryMessage{}, many, large}) {
+    const auto decoded = DecodeFrame(EncodeInventory(inventory, 3));
+    ASSERT_TRUE(decoded.ok()) << decoded.error().message;
+    EXPECT_EQ(std::get<InventoryMessage>(decoded->message), inventory);
+  }
+}
+
+TEST(InventoryFrame, RefusesWhatIsOutOfRange) {
+  const Bytes frame = EncodeInventory({0, {{1, 1, {5, 6}}, {2, 0, {7}}}}, 1);
+  ASSERT_TRUE(DecodeFrame(frame).ok());
+  ExpectCorrupt(Patched(frame, 0, {0, 0x10}), "a stage over the limit");
+  ExpectCorrupt(Patched(frame, 3, {0x80}), "a negative stage");
+  ExpectCorrupt(Patched(frame, 4, {3}), "more sequences than there are");
+  ExpectCorrupt(Patched(frame, 4, {1}), "sequences behind the last");
+  ExpectCorrupt(Patched(frame, 4, {0xFF, 0xFF, 0xFF, 0xFF}), "sequences over the limit");
+  ExpectCorrupt(Patched(frame, 8, {2}), "a sequence twice");
+  ExpectCorrupt(Patched(frame, 8, {3}), "sequences out of order");
+  ExpectCorrupt(Patched(frame, 12, {3}), "sent from behind the end");
+  ExpectCorrupt(Patched(frame, 15, {0x80}), "a negative position");
+  ExpectCorrupt(Patched(frame, 16, {0xFF, 0xFF, 0xFF, 0xFF}), "tokens over the limit");
+  ExpectCorrupt(Patched(frame, 23, {0x80}), "a negative token");
+}
+
+TEST(InventoryFrameDeathTest, EncodingOverTheLimitsIsABug) {
+  InventoryMessage many;
+  many.sequences.resize(kInventorySequencesMax + 1);
+  EXPECT_DEATH(EncodeInventory(many, 1), "kInventorySequencesMax");
+}
+
 TEST(DecodeFrame, RefusesEveryTruncationAndAnythingBehind) {
   for (const auto& [name, frame] : SmallFrames()) {
     for (std::size_t n = 0; n < frame.size(); ++n) {
@@ -370,6 +434,7 @@ TEST(MessagesTest, RowsBeyondTheRangeOfF16KeepTheirPrecision) {
   batch.n_embd = 3;
   batch.wire_type = WireType::kF16;
   batch.rows = {BatchRow{0, 0, false, 1}, BatchRow{0, 1, false, 1}, BatchRow{0, 2, false, 1}};
+  batch.tokens = {1, 2, 3};
   batch.hidden = {98407.0F, -1.5F, 0.25F, 1.0F, 2.0F, 65504.0F, 3.0e38F, -3.0e38F, 1.0F};
   auto decoded = DecodeFrame(EncodeBatch(batch, {}, 1));
   ASSERT_TRUE(decoded.ok()) << decoded.error().message;

@@ -26,13 +26,20 @@ inline BatchMessage TokenBatch(std::uint32_t rows) {
 // Values that every wire type holds exactly, so that messages compare equal after a round trip.
 inline BatchMessage HiddenBatch(std::uint32_t rows, std::uint32_t n_embd, WireType type) {
   BatchMessage batch = TokenBatch(rows);
-  batch.tokens.clear();
   batch.n_embd = n_embd;
   batch.wire_type = type;
   Rng rng(rows + n_embd);
   for (std::uint32_t i = 0; i < rows * n_embd; ++i) {
     batch.hidden.push_back(static_cast<float>(static_cast<int>(rng.Below(255)) - 127) / 16.0F);
   }
+  return batch;
+}
+
+// For stages 2 and 3, on its way to stage 1.
+inline BatchMessage PartBatch() {
+  BatchMessage batch = TokenBatch(2);
+  batch.first_stage = 2;
+  batch.last_stage = 3;
   return batch;
 }
 
@@ -68,7 +75,7 @@ inline SamplingParams FullSampling() {
 inline ControlMessage AllControls() {
   OpenSequence open{2, 77, FullSampling(), {1, 2, 3, 4}, 2};
   OpenSequence plain{0, 78, SamplingParams{}, {}, 0};
-  return {{open, RewindSequence{1, 9}, CopySequence{0, 3, 5}, CloseSequence{2, 77}, plain}};
+  return {{open, RewindSequence{1, 9}, RewindSequence{2, 0, 4}, CopySequence{0, 3, 5}, CloseSequence{2, 77}, plain}};
 }
 
 inline ResultMessage FullResult() {
@@ -81,6 +88,8 @@ inline ResultMessage FullResult() {
   return result;
 }
 
+inline InventoryMessage FullInventory() { return {3, {{0, 2, {5, 6, 7}}, {2, 0, {}}, {7, 1, {9}}}}; }
+
 inline FailureMessage FullFailure() { return {5, 42, 2, ErrorCode::kKvFull, "no room left: caf\xC3\xA9"}; }
 
 // Small valid frames, with names for the corpus files.
@@ -89,11 +98,14 @@ inline std::vector<std::pair<std::string, Bytes>> SmallFrames() {
           {"batch_f32", EncodeBatch(HiddenBatch(2, 5, WireType::kF32), Timings(2), 2)},
           {"batch_f16", EncodeBatch(HiddenBatch(3, 4, WireType::kF16), Timings(1), 3)},
           {"batch_bf16", EncodeBatch(HiddenBatch(1, 9, WireType::kBf16), {}, 4)},
+          {"batch_part", EncodeBatch(PartBatch(), Timings(1), 4)},
           {"control", EncodeControl(AllControls(), 5)},
           {"control_empty", EncodeControl({}, 6)},
           {"result", EncodeResult(FullResult(), 7)},
           {"result_empty", EncodeResult({9, {}, {}}, 8)},
-          {"failure", EncodeFailure(FullFailure(), 9)}};
+          {"failure", EncodeFailure(FullFailure(), 9)},
+          {"inventory", EncodeInventory(FullInventory(), 10)},
+          {"inventory_empty", EncodeInventory({}, 11)}};
 }
 
 }  // namespace shoal::test_messages

@@ -1,6 +1,7 @@
 // Any bytes as a frame: decoding never crashes, and what decodes encodes to a frame that decodes to the same.
 //
 // Bytes that no sender sealed mostly end at the checksum, so the same bytes are also tried under a sound header.
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -21,6 +22,7 @@ Bytes Encode(const DecodedFrame& frame) {
     return EncodeBatch(batch->batch, batch->timings, epoch);
   if (const auto* control = std::get_if<ControlMessage>(&frame.message)) return EncodeControl(*control, epoch);
   if (const auto* result = std::get_if<ResultMessage>(&frame.message)) return EncodeResult(*result, epoch);
+  if (const auto* inventory = std::get_if<InventoryMessage>(&frame.message)) return EncodeInventory(*inventory, epoch);
   return EncodeFailure(std::get<FailureMessage>(frame.message), epoch);
 }
 
@@ -48,8 +50,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   shoal::TryFrame(bytes);
   if (size < shoal::kFrameHeaderBytes || size > (1U << 20)) return 0;
   shoal::Bytes sealed(bytes.begin(), bytes.end());
-  const std::uint8_t type = static_cast<std::uint8_t>(data[5] % 4 + 1);
-  shoal::SealFrame(static_cast<shoal::FrameType>(type), 7, sealed);
+  constexpr std::array kTypes = {shoal::FrameType::kBatch, shoal::FrameType::kControl, shoal::FrameType::kResult,
+                                 shoal::FrameType::kFailure, shoal::FrameType::kInventory};
+  shoal::SealFrame(kTypes[data[5] % kTypes.size()], 7, sealed);
   shoal::TryFrame(sealed);
   return 0;
 }

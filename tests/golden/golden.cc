@@ -130,6 +130,7 @@ namespace {
 Result<std::vector<float>> OverTheWire(std::vector<float> hidden, std::size_t rows, WireType type) {
   BatchMessage batch;
   batch.rows.resize(rows);
+  batch.tokens.resize(rows);
   batch.n_embd = static_cast<std::uint32_t>(hidden.size() / rows);
   batch.wire_type = type;
   batch.hidden = std::move(hidden);

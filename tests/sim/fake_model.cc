@@ -105,8 +105,8 @@ Status SimStage::Apply(const ControlMessage& control) {
 
 Status SimStage::CheckRows(const BatchMessage& batch) const {
   const bool tokens = layers_.first == 0;
-  if (tokens ? batch.tokens.size() != batch.rows.size() : batch.hidden.size() != batch.rows.size() * kEmbd) {
-    return Refused("tokens where hidden states belong, or the reverse");
+  if (batch.tokens.size() != batch.rows.size() || batch.hidden.size() != (tokens ? 0 : batch.rows.size() * kEmbd)) {
+    return Refused("rows without tokens or hidden states");
   }
   std::map<SequenceId, Position> next;
   for (const BatchRow& row : batch.rows) {
@@ -145,9 +145,8 @@ Status SimStage::Forward(BatchMessage& batch, ResultMessage& result, std::vector
       result.rows.push_back({row.sequence, row.generation, row.position + 1, Draw(model_, state, sampler.seed)});
     }
   }
-  batch.tokens.clear();
   batch.hidden = std::move(out);
-  batch.n_embd = kEmbd;
+  batch.n_embd = is_last() ? 0 : kEmbd;
   return {};
 }
 
