@@ -1,10 +1,6 @@
-// Rows by pread, decoded by ggml's own type traits: the numbers are those of libllama's lookup.
+// Rows read one by one, decoded by ggml's own type traits: the numbers are those of libllama's lookup.
 #include "engine/embedding_table.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <cstring>
 
 #include "engine/llama_log.h"
@@ -37,31 +33,9 @@ Result<std::unique_ptr<EmbeddingTable>> EmbeddingTable::Open(std::shared_ptr<con
   }
   table->offset_ = model->gguf.data_offset + tensor->offset;
   table->row_.resize(table->row_bytes_);
-  table->fd_ = open(model->path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (table->fd_ < 0) {
-    return Error{errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo, model->path + ": " + std::strerror(errno)};
-  }
+  SHOAL_ASSIGN_OR_RETURN(table->reader_, model->source->Open());
   table->model_ = std::move(model);
   return table;
-}
-
-EmbeddingTable::~EmbeddingTable() {
-  if (fd_ >= 0) close(fd_);
-}
-
-Status EmbeddingTable::ReadRow(TokenId token) {
-  std::uint64_t done = 0;
-  while (done < row_bytes_) {
-    const std::uint64_t at = offset_ + static_cast<std::uint64_t>(token) * row_bytes_ + done;
-    const ssize_t n = pread(fd_, row_.data() + done, row_bytes_ - done, static_cast<off_t>(at));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) {
-      return Error{ErrorCode::kIo, model_->path + ": " + (n < 0 ? std::strerror(errno) : "the file ends early") +
-                                       " at byte " + std::to_string(at)};
-    }
-    done += static_cast<std::uint64_t>(n);
-  }
-  return {};
 }
 
 Status EmbeddingTable::Look(std::span<const TokenId> tokens, std::vector<float>& hidden) {
@@ -75,7 +49,7 @@ Status EmbeddingTable::Look(std::span<const TokenId> tokens, std::vector<float>&
   hidden.resize(tokens.size() * n_embd);
   const ggml_type_traits* traits = ggml_get_type_traits(static_cast<ggml_type>(type_));
   for (std::size_t i = 0; i < tokens.size(); ++i) {
-    SHOAL_RETURN_IF_ERROR(ReadRow(tokens[i]));
+    SHOAL_RETURN_IF_ERROR(reader_->Read(offset_ + static_cast<std::uint64_t>(tokens[i]) * row_bytes_, row_));
     float* out = hidden.data() + i * n_embd;
     if (type_ == GGML_TYPE_F32) {
       std::memcpy(out, row_.data(), row_bytes_);

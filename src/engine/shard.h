@@ -19,7 +19,7 @@ namespace shoal {
 struct ShardSegment {
   std::uint64_t offset = 0;  // in the virtual file; segments are consecutive and ascending
   std::uint64_t bytes = 0;
-  std::int64_t source_offset = -1;  // in the model file
+  std::int64_t source_offset = -1;  // in the model file, wherever its bytes are
 };
 
 // How the last shard carries the vocabulary matrices.
@@ -49,6 +49,9 @@ struct Shard {
 // The whole model as one shard (layers = all) is always allowed.
 Result<Shard> MakeShard(std::shared_ptr<const ModelFile> model, LayerRange layers,
                         ShardHead head = ShardHead::kSeparate);
+
+// The model as it is, header and all: for a reader that wants no more than the header.
+Shard WholeFile(std::shared_ptr<const ModelFile> model);
 
 inline constexpr std::uint64_t kDummyVocabulary = 32;
 

@@ -1,10 +1,6 @@
 // stdio's own hooks make the FILE*: fopencookie (glibc, musl) or funopen (Bionic, macOS, BSD).
 #include "engine/virtual_file.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -14,7 +10,6 @@ namespace shoal {
 namespace {
 
 constexpr std::size_t kBufferBytes = 256U << 10;
-constexpr std::uint64_t kReadBytesMax = 64U << 20;  // of one pread
 
 VirtualFile* Self(void* cookie) { return static_cast<VirtualFile*>(cookie); }
 
@@ -53,17 +48,7 @@ std::FILE* OpenStream(VirtualFile* self) { return funopen(self, &ReadHook, nullp
 
 Result<std::unique_ptr<VirtualFile>> VirtualFile::Open(const Shard& shard) {
   std::unique_ptr<VirtualFile> self(new VirtualFile(shard));
-  const std::string& path = shard.model->path;
-  self->fd_ = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (self->fd_ < 0) {
-    return Error{errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo, path + ": " + std::strerror(errno)};
-  }
-  struct stat facts {};
-  if (fstat(self->fd_, &facts) != 0) return Error{ErrorCode::kIo, path + ": " + std::strerror(errno)};
-  if (static_cast<std::uint64_t>(facts.st_size) != shard.model->gguf.file_bytes) {
-    return Error{ErrorCode::kIo, path + " changed since it was opened: " + std::to_string(facts.st_size) +
-                                     " bytes, not " + std::to_string(shard.model->gguf.file_bytes)};
-  }
+  SHOAL_ASSIGN_OR_RETURN(self->reader_, shard.model->source->Open());
   self->file_ = OpenStream(self.get());
   if (self->file_ == nullptr) return Error{ErrorCode::kIo, std::string("no stream: ") + std::strerror(errno)};
   // Streams with hooks read by the buffer, however much is asked for; the default one is a page.
@@ -76,12 +61,6 @@ Result<std::unique_ptr<VirtualFile>> VirtualFile::Open(const Shard& shard) {
 
 VirtualFile::~VirtualFile() {
   if (file_ != nullptr) std::fclose(file_);
-  if (fd_ >= 0) close(fd_);
-}
-
-Status VirtualFile::status() const {
-  if (!error_.empty()) return Error{ErrorCode::kIo, error_};
-  return {};
 }
 
 std::int64_t VirtualFile::Seek(std::int64_t offset, int whence) {
@@ -112,7 +91,11 @@ std::int64_t VirtualFile::Read(char* out, std::uint64_t bytes) {
       n = std::min(bytes - done, segment->bytes - inside);
       if (segment->source_offset < 0) {
         std::memset(out + done, 0, n);
-      } else if (!ReadSource(out + done, n, static_cast<std::uint64_t>(segment->source_offset) + inside)) {
+      } else if (Status read = reader_->Read(static_cast<std::uint64_t>(segment->source_offset) + inside,
+                                             {reinterpret_cast<std::uint8_t*>(out + done), n});
+                 !read.ok()) {
+        if (status_.ok()) status_ = std::move(read);
+        errno = EIO;
         return -1;
       }
     }
@@ -120,25 +103,6 @@ std::int64_t VirtualFile::Read(char* out, std::uint64_t bytes) {
     position_ += n;
   }
   return static_cast<std::int64_t>(done);
-}
-
-bool VirtualFile::ReadSource(char* out, std::uint64_t bytes, std::uint64_t offset) {
-  while (bytes > 0) {
-    const ssize_t n = pread(fd_, out, std::min(bytes, kReadBytesMax), static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) {
-      if (error_.empty()) {
-        error_ = shard_.model->path + ": " + (n < 0 ? std::strerror(errno) : "the file ends early") + " at byte " +
-                 std::to_string(offset);
-      }
-      errno = EIO;
-      return false;
-    }
-    out += n;
-    bytes -= static_cast<std::uint64_t>(n);
-    offset += static_cast<std::uint64_t>(n);
-  }
-  return true;
 }
 
 }  // namespace shoal

@@ -1,6 +1,6 @@
-// A shard presented as a read-only FILE*: its generated header, then byte ranges of the model file.
+// A shard presented as a read-only FILE*: its generated header, then byte ranges of the model.
 //
-// Knows nothing of GGUF or libllama. Nothing is copied ahead: each read is a bounded pread of the model file.
+// Knows nothing of GGUF or libllama. Nothing is copied ahead: each read goes to the model's source.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ namespace shoal {
 
 class VirtualFile {
  public:
-  // `shard` must outlive it. Errors: kNotFound, kIo (also: the file is not as long as its header was read with).
+  // `shard` must outlive it. Errors: as TensorSource::Open.
   static Result<std::unique_ptr<VirtualFile>> Open(const Shard& shard);
   ~VirtualFile();  // closes file()
   VirtualFile(const VirtualFile&) = delete;
@@ -24,8 +24,8 @@ class VirtualFile {
 
   // Seekable, read-only, with a buffer of 256 KiB.
   std::FILE* file() const { return file_; }
-  // kIo with the first read that failed; ok if none did. stdio itself reports no more than "error".
-  Status status() const;
+  // The error of the first read that failed; ok if none did. stdio itself reports no more than "error".
+  const Status& status() const { return status_; }
 
   // What stdio calls. Up to `bytes` bytes at the current position; 0 at the end; -1 on errors.
   std::int64_t Read(char* out, std::uint64_t bytes);
@@ -34,14 +34,13 @@ class VirtualFile {
 
  private:
   explicit VirtualFile(const Shard& shard) : shard_(shard) {}
-  bool ReadSource(char* out, std::uint64_t bytes, std::uint64_t offset);
 
   const Shard& shard_;
-  int fd_ = -1;
+  std::unique_ptr<TensorReader> reader_;
   std::FILE* file_ = nullptr;
   std::vector<char> buffer_;  // of file_
   std::uint64_t position_ = 0;
-  std::string error_;
+  Status status_;
 };
 
 }  // namespace shoal

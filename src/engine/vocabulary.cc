@@ -6,6 +6,8 @@
 
 #include "engine/llama_guard.h"
 #include "engine/llama_log.h"
+#include "engine/shard.h"
+#include "engine/virtual_file.h"
 #include "llama.h"
 
 namespace shoal {
@@ -45,13 +47,16 @@ Result<std::shared_ptr<const Vocabulary>> Vocabulary::Open(std::shared_ptr<const
   }
 
   auto state = std::make_unique<State>();
+  const Shard whole = WholeFile(model);
+  SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<VirtualFile> file, VirtualFile::Open(whole));
   try {
     LlamaGuard guard;
     llama_model_params params = llama_model_default_params();
     params.vocab_only = true;
     params.n_gpu_layers = 0;
-    state->model.reset(llama_model_load_from_file(model->path.c_str(), params));
+    state->model.reset(llama_model_load_from_file_ptr(file->file(), params));
   } catch (const std::exception& e) { return fail(ErrorCode::kCorrupt, e.what()); }
+  SHOAL_RETURN_IF_ERROR(file->status());
   if (state->model == nullptr) return fail(ErrorCode::kCorrupt, "libllama cannot read it");
   state->vocab = llama_model_get_vocab(state->model.get());
   if (llama_vocab_type(state->vocab) == LLAMA_VOCAB_TYPE_NONE) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <fstream>
 
 #include "engine/test_vocabularies.h"
@@ -113,6 +114,8 @@ TEST(Vocabulary, AFileThatIsNotAModelIsCorrupt) {
   std::ofstream(path, std::ios::binary) << "GGUF, but not really";
   auto model = std::make_shared<ModelFile>();
   model->path = path;
+  model->gguf.file_bytes = std::filesystem::file_size(path);
+  model->source = MakeFileSource(path, model->gguf.file_bytes);
   model->gguf.Set("tokenizer.ggml.model", GgufValue::String("gpt2"));
   const auto broken = Vocabulary::Open(model);
   ASSERT_FALSE(broken.ok());

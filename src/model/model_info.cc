@@ -367,6 +367,7 @@ Result<std::shared_ptr<const ModelFile>> OpenModelFile(const std::string& path) 
   Result<ModelInfo> info = DescribeModel(file->gguf, path);
   if (!info.ok()) return Error{info.error().code, path + ": " + info.error().message};
   file->info = std::move(info).value();
+  file->source = MakeFileSource(path, file->gguf.file_bytes);
   return std::shared_ptr<const ModelFile>(std::move(file));
 }
 

@@ -11,6 +11,7 @@
 #include "base/ids.h"
 #include "base/result.h"
 #include "model/gguf.h"
+#include "model/tensor_source.h"
 
 namespace shoal {
 
@@ -48,11 +49,12 @@ struct ModelInfo {
 // Errors: kCorrupt (a required key is absent or absurd), kUnsupported (no decoder layers).
 Result<ModelInfo> DescribeModel(const Gguf& gguf, const std::string& path);
 
-// A model file, opened once and shared by the stages of this process.
+// A model, opened once and shared by the stages of this process: its header, and where its bytes are.
 struct ModelFile {
-  std::string path;
+  std::string path;  // of the GGUF file; a model that has none on this node: what to call it in messages
   Gguf gguf;
   ModelInfo info;
+  std::shared_ptr<const TensorSource> source;
 };
 // Errors: as ReadGguf and DescribeModel.
 Result<std::shared_ptr<const ModelFile>> OpenModelFile(const std::string& path);
