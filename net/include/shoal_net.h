@@ -70,6 +70,11 @@ int sn_peer_id(const uint8_t public_key[SN_KEY_BYTES], char *out, size_t cap);
 int sn_peer_id_parse(const char *text, uint8_t public_key[SN_KEY_BYTES]);
 
 int sn_sha256(const uint8_t *message, size_t len, uint8_t out[SN_KEY_BYTES]);
+/* SHA-256 of what comes piece by piece. `finish` writes the digest (NULL: none) and frees the state. One thread. */
+typedef struct Sha256 sn_sha256_state;
+sn_sha256_state *sn_sha256_new(void);
+int sn_sha256_update(sn_sha256_state *state, const uint8_t *message, size_t len);
+void sn_sha256_finish(sn_sha256_state *state, uint8_t out[SN_KEY_BYTES]);
 int sn_hmac_sha256(const uint8_t *key, size_t key_len, const uint8_t *message, size_t len, uint8_t out[SN_KEY_BYTES]);
 /* 1 when equal, else 0; the time taken depends on `len` alone. */
 int sn_equal(const uint8_t *a, const uint8_t *b, size_t len);

@@ -4,6 +4,7 @@
 mod certificate;
 mod counted;
 mod crypto;
+mod digest;
 mod events;
 mod gate;
 mod gate_messages;

@@ -1,4 +1,4 @@
-// The functions of crypto.h over net/include/shoal_net.h. Holds no state.
+// The functions of crypto.h over net/include/shoal_net.h.
 #include "identity/crypto.h"
 
 #include "base/check.h"
@@ -16,6 +16,27 @@ bool SecretKey::operator==(const SecretKey& other) const {
 Status FillRandom(std::span<std::uint8_t> out) {
   if (sn_random(out.data(), out.size()) == SN_OK) return {};
   return Error{ErrorCode::kInternal, "the operating system gives no random numbers"};
+}
+
+Digest Sha256(ByteSpan message) {
+  Digest digest;
+  SHOAL_CHECK(sn_sha256(message.data(), message.size(), digest.data()) == SN_OK);
+  return digest;
+}
+
+Sha256Stream::Sha256Stream() : state_(sn_sha256_new()) {}
+Sha256Stream::~Sha256Stream() { sn_sha256_finish(static_cast<sn_sha256_state*>(state_), nullptr); }
+
+void Sha256Stream::Update(ByteSpan piece) {
+  SHOAL_CHECK(sn_sha256_update(static_cast<sn_sha256_state*>(state_), piece.data(), piece.size()) == SN_OK);
+}
+
+Digest Sha256Stream::Finish() {
+  SHOAL_CHECK(state_ != nullptr);
+  Digest digest;
+  sn_sha256_finish(static_cast<sn_sha256_state*>(state_), digest.data());
+  state_ = nullptr;
+  return digest;
 }
 
 SecretKey HmacSha256(ByteSpan key, ByteSpan message) {

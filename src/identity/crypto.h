@@ -33,6 +33,25 @@ inline constexpr std::size_t kSealOverheadBytes = kSealNonceBytes + kSealTagByte
 // Random bytes of the operating system, fit for keys. Errors: kInternal (the system has none to give).
 Status FillRandom(std::span<std::uint8_t> out);
 
+// SHA-256 (FIPS 180-4).
+using Digest = std::array<std::uint8_t, 32>;
+Digest Sha256(ByteSpan message);
+
+// The same of a message that comes piece by piece. One thread at a time.
+class Sha256Stream {
+ public:
+  Sha256Stream();
+  ~Sha256Stream();
+  Sha256Stream(const Sha256Stream&) = delete;
+  Sha256Stream& operator=(const Sha256Stream&) = delete;
+
+  void Update(ByteSpan piece);  // before Finish (CHECK)
+  Digest Finish();              // once (CHECK)
+
+ private:
+  void* state_;
+};
+
 // HMAC-SHA256 (RFC 2104) of `message` under `key`.
 SecretKey HmacSha256(ByteSpan key, ByteSpan message);
 

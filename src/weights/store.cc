@@ -1,0 +1,367 @@
+// Names, manifests, blobs; what goes when there is no room.
+#include "weights/store.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/log.h"
+#include "base/units.h"
+#include "model/tensor_source.h"
+#include "weights/local_file.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::uint64_t kRecordBytesMax = 64 * 1024;
+constexpr char kPartEnd[] = ".part", kRecordEnd[] = ".json", kNewEnd[] = ".new";
+constexpr const char* kFolders[] = {"models", "manifests", "blobs", "partial", "drafts", "local"};
+
+struct NameRecord {
+  ModelId id{};
+  std::string origin;
+};
+
+Result<NameRecord> ReadRecord(const std::string& path) {
+  SHOAL_ASSIGN_OR_RETURN(const auto bytes, ReadWholeFile(path, kRecordBytesMax));
+  if (!bytes) return Error{ErrorCode::kNotFound, path + " is not there"};
+  const nlohmann::json json = nlohmann::json::parse(bytes->begin(), bytes->end(), nullptr, false);
+  NameRecord record;
+  if (!json.is_object() || !json.contains("id") || !json["id"].is_string() ||
+      !ParseHex(json["id"].get<std::string>(), record.id)) {
+    return Error{ErrorCode::kCorrupt, path + " is damaged; remove it"};
+  }
+  if (json.contains("origin") && json["origin"].is_string()) record.origin = json["origin"].get<std::string>();
+  return record;
+}
+
+// The lock that nobody else may hold: the file is in nobody's use, and cannot be taken into use under its name.
+OwnedFd LockUnused(const std::string& path) {
+  OwnedFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  if (fd && flock(fd.get(), LOCK_EX | LOCK_NB) != 0) return OwnedFd();
+  return fd;
+}
+
+std::uint64_t DiskFreeBytes(const std::string& folder) {
+  struct statvfs facts {};
+  if (statvfs(folder.c_str(), &facts) != 0) return UINT64_MAX;
+  return std::uint64_t{facts.f_bavail} * facts.f_frsize;
+}
+
+}  // namespace
+
+Result<std::string> CheckModelName(const std::string& name) {
+  const bool fits = !name.empty() && name.size() <= kModelNameMax && name.front() != '.' && name.front() != '-' &&
+                    std::all_of(name.begin(), name.end(), [](unsigned char c) {
+                      return std::isalnum(c) != 0 || c == '.' || c == '-' || c == '_' || c == '+';
+                    });
+  if (fits) return name;
+  return Error{ErrorCode::kInvalidArgument,
+               "a model's name has 1 to 128 letters, digits, '.', '-', '_' or '+', and begins with a letter or digit"};
+}
+
+Result<std::unique_ptr<WeightStore>> WeightStore::Open(StoreOptions options) {
+  std::unique_ptr<WeightStore> store(new WeightStore(std::move(options)));
+  for (const char* name : kFolders) {
+    std::error_code error;
+    std::filesystem::create_directories(store->Path(name), error);
+    if (error) return FileError("create", store->Path(name), error.value());
+  }
+  return store;
+}
+
+// ---- Models ---------------------------------------------------------------------------------------------------------
+
+Result<ModelId> WeightStore::Add(const Manifest& manifest, const std::string& name, const std::string& origin) {
+  SHOAL_RETURN_IF_ERROR([&]() -> Status {
+    const Result<std::string> checked = CheckModelName(name);
+    return checked.ok() ? Status() : Status(checked.error());
+  }());
+  const std::vector<std::uint8_t> bytes = EncodeManifest(manifest);
+  const ModelId id = Sha256(bytes);
+  const std::string path = Path("manifests/" + HexOf(id));
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) SHOAL_RETURN_IF_ERROR(ReplaceFile(path, bytes));
+  const std::string record = nlohmann::json{{"id", HexOf(id)}, {"origin", origin}}.dump(
+      2, ' ', false, nlohmann::json::error_handler_t::replace);
+  SHOAL_RETURN_IF_ERROR(ReplaceFile(Path("models/" + name + kRecordEnd),
+                                    {reinterpret_cast<const std::uint8_t*>(record.data()), record.size()}));
+  return id;
+}
+
+Result<ModelId> WeightStore::AddLocal(const std::string& path, const std::string& name,
+                                      const std::function<bool(std::uint64_t)>& progress) {
+  SHOAL_ASSIGN_OR_RETURN(const LocalFile now, LookAtLocalFile(path));
+  const std::string record_path = Path("local/" + HexOf(LocalKey(now.path)) + kRecordEnd);
+  if (const Result<LocalFile> known = ReadLocalRecord(record_path); known.ok() && known->SameFile(now)) {
+    if (const auto manifest = FindManifest(known->id); manifest.ok()) return Add(**manifest, name, now.path);
+  }
+  SHOAL_ASSIGN_OR_RETURN(const Manifest manifest, HashLocalFile(now, progress));
+  SHOAL_ASSIGN_OR_RETURN(const ModelId id, Add(manifest, name, now.path));
+  LocalFile record = now;
+  record.id = id;
+  SHOAL_RETURN_IF_ERROR(WriteLocalRecord(record_path, record));
+  return id;
+}
+
+// The local file that has this model, if it is still the file that was hashed.
+std::optional<std::string> WeightStore::LocalPathOf(const ModelId& id) const {
+  for (const FileFacts& file : ListFiles(Path("local"))) {
+    const Result<LocalFile> record = ReadLocalRecord(Path("local/" + file.name));
+    if (!record.ok() || record->id != id) continue;
+    const Result<LocalFile> now = LookAtLocalFile(record->path);
+    if (now.ok() && record->SameFile(*now)) return record->path;
+  }
+  return std::nullopt;
+}
+
+Result<std::shared_ptr<const Manifest>> WeightStore::FindManifest(const ModelId& id) const {
+  const std::string path = Path("manifests/" + HexOf(id));
+  SHOAL_ASSIGN_OR_RETURN(const auto bytes, ReadWholeFile(path, kManifestBytesMax));
+  if (!bytes) return Error{ErrorCode::kNotFound, "the manifest " + HexOf(id) + " is not on this node"};
+  if (Sha256(*bytes) != id) return Error{ErrorCode::kCorrupt, path + " is damaged; remove it"};
+  SHOAL_ASSIGN_OR_RETURN(Manifest manifest, ParseManifest(*bytes));
+  return std::shared_ptr<const Manifest>(std::make_shared<Manifest>(std::move(manifest)));
+}
+
+Result<StoredModel> WeightStore::Load(const std::string& name) const {
+  SHOAL_ASSIGN_OR_RETURN(const NameRecord record, ReadRecord(Path("models/" + name + kRecordEnd)));
+  StoredModel model;
+  model.name = name;
+  model.id = record.id;
+  model.origin = record.origin;
+  SHOAL_ASSIGN_OR_RETURN(model.manifest, FindManifest(record.id));
+  model.local_path = LocalPathOf(record.id).value_or("");
+  for (const WeightRange& range : model.manifest->ranges) {
+    const bool here = !model.local_path.empty() || Has(BlobId(range, model.manifest->chunk_bytes));
+    model.held.push_back(here);
+    if (here) model.held_bytes += range.bytes;
+  }
+  return model;
+}
+
+std::vector<StoredModel> WeightStore::Models() const {
+  std::vector<StoredModel> models;
+  for (const FileFacts& file : ListFiles(Path("models"))) {
+    if (!file.name.ends_with(kRecordEnd)) continue;
+    const std::string name = file.name.substr(0, file.name.size() - (sizeof kRecordEnd - 1));
+    Result<StoredModel> model = Load(name);
+    if (model.ok()) {
+      models.push_back(*std::move(model));
+    } else {
+      Log(LogLevel::kWarning, "weights", "the model '" + name + "' is left out: " + model.error().message);
+    }
+  }
+  return models;
+}
+
+Result<StoredModel> WeightStore::Find(const std::string& name) const {
+  SHOAL_ASSIGN_OR_RETURN(const std::string checked, CheckModelName(name));
+  Result<StoredModel> model = Load(checked);
+  if (model.ok() || model.error().code != ErrorCode::kNotFound) return model;
+  return Error{ErrorCode::kNotFound, "the store has no model '" + name + "'; `shoal models` lists what there is"};
+}
+
+Status WeightStore::Remove(const std::string& name) {
+  SHOAL_ASSIGN_OR_RETURN(const std::string checked, CheckModelName(name));
+  const std::string path = Path("models/" + checked + kRecordEnd);
+  if (unlink(path.c_str()) != 0) {
+    if (errno == ENOENT) {
+      return Error{ErrorCode::kNotFound, "the store has no model '" + name + "'; `shoal models` lists what there is"};
+    }
+    return FileError("remove", path, errno);
+  }
+  (void)Collect(false);
+  return SyncFolder(Path("models"));
+}
+
+std::uint64_t WeightStore::Collect(bool drafts) {
+  std::set<std::string> ids, blobs;
+  for (const FileFacts& file : ListFiles(Path("models"))) {
+    const Result<NameRecord> record = ReadRecord(Path("models/" + file.name));
+    if (record.ok()) ids.insert(HexOf(record->id));
+  }
+  std::uint64_t removed = 0;
+  const auto remove = [&removed](const std::string& path, std::uint64_t bytes) {
+    if (unlink(path.c_str()) == 0) removed += bytes;
+  };
+  for (const FileFacts& file : ListFiles(Path("manifests"))) {
+    Digest id;
+    if (!ids.contains(file.name)) {
+      remove(Path("manifests/" + file.name), file.bytes);
+    } else if (ParseHex(file.name, id)) {
+      const auto manifest = FindManifest(id);
+      if (!manifest.ok()) continue;
+      for (const WeightRange& range : (*manifest)->ranges) blobs.insert(HexOf(BlobId(range, (*manifest)->chunk_bytes)));
+    }
+  }
+  // A draft's finished ranges have no manifest yet.
+  const bool drafted = !ListFolders(Path("drafts")).empty();
+  if (drafts) {
+    for (const std::string& name : ListFolders(Path("drafts"))) {
+      std::error_code ignored;
+      for (const FileFacts& file : ListFiles(Path("drafts/" + name))) removed += file.bytes;
+      std::filesystem::remove_all(Path("drafts/" + name), ignored);
+    }
+  }
+  for (const char* folder : {"blobs", "partial"}) {
+    for (const FileFacts& file : ListFiles(Path(folder))) {
+      const bool wanted = blobs.contains(file.name.substr(0, 2 * sizeof(Digest)));
+      if (wanted || (drafted && !drafts)) continue;
+      const std::string path = Path(folder) + "/" + file.name;
+      if (const OwnedFd lock = LockUnused(path)) remove(path, file.bytes);
+    }
+  }
+  return removed;
+}
+
+// ---- Ranges ---------------------------------------------------------------------------------------------------------
+
+bool WeightStore::Has(const Digest& blob) const {
+  struct stat info {};
+  return stat(BlobPath(blob).c_str(), &info) == 0 && S_ISREG(info.st_mode);
+}
+
+Result<OwnedFd> WeightStore::Pin(const Digest& blob) const {
+  const std::string path = BlobPath(blob);
+  for (;;) {
+    OwnedFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    if (!fd) return FileError("open", path, errno);
+    if (flock(fd.get(), LOCK_SH) != 0) {
+      if (errno == EINTR) continue;
+      return FileError("lock", path, errno);
+    }
+    struct stat info {};
+    if (fstat(fd.get(), &info) != 0) return FileError("look at", path, errno);
+    if (info.st_nlink == 0) continue;   // evicted between the two calls: look again
+    (void)futimens(fd.get(), nullptr);  // a read-only disk keeps no order of use
+    return fd;
+  }
+}
+
+Result<std::unique_ptr<RangeWriter>> WeightStore::Begin(const Manifest& manifest, std::size_t range) {
+  const WeightRange& what = manifest.ranges[range];
+  const std::string part = Path("partial/" + HexOf(BlobId(what, manifest.chunk_bytes)) + kPartEnd);
+  std::error_code error;
+  const std::uint64_t there = std::filesystem::exists(part, error) ? what.bytes : 0;
+  SHOAL_RETURN_IF_ERROR(MakeRoom(what.bytes - there));
+  return RangeWriter::Open(manifest, range, {part, "", Path("blobs")});
+}
+
+Status WeightStore::Verify(const Manifest& manifest, std::size_t range) {
+  const WeightRange& what = manifest.ranges[range];
+  const Digest blob = BlobId(what, manifest.chunk_bytes);
+  SHOAL_ASSIGN_OR_RETURN(const OwnedFd fd, Pin(blob));
+  std::vector<std::uint8_t> buffer(std::min<std::uint64_t>(manifest.chunk_bytes, what.bytes));
+  for (std::uint64_t chunk = 0; chunk < what.chunks.size(); ++chunk) {
+    const std::span<std::uint8_t> bytes(buffer.data(), manifest.ChunkBytes(range, chunk));
+    const Status read = ReadAt(fd.get(), BlobPath(blob), chunk * manifest.chunk_bytes, bytes);
+    if (read.ok() && Sha256(bytes) == what.chunks[chunk]) continue;
+    unlink(BlobPath(blob).c_str());
+    return Error{ErrorCode::kCorrupt, what.Name() + " was damaged on this disk" +
+                                          (read.ok() ? "" : " (" + read.error().message + ")") +
+                                          "; it was removed and will be fetched again"};
+  }
+  return {};
+}
+
+Result<std::vector<std::uint8_t>> WeightStore::ReadChunk(const StoredModel& model, std::size_t range,
+                                                         std::uint64_t chunk) const {
+  const Manifest& manifest = *model.manifest;
+  if (range >= manifest.ranges.size() || chunk >= manifest.ChunkCount(range)) {
+    return Error{ErrorCode::kNotFound, "there is no such chunk"};
+  }
+  const WeightRange& what = manifest.ranges[range];
+  std::vector<std::uint8_t> bytes(manifest.ChunkBytes(range, chunk));
+  const std::uint64_t start = chunk * manifest.chunk_bytes;
+  const Digest blob = BlobId(what, manifest.chunk_bytes);
+  Status read = Error{ErrorCode::kNotFound, what.Name() + " is not on this node"};
+  if (!model.local_path.empty()) {
+    SHOAL_ASSIGN_OR_RETURN(const auto reader, MakeFileSource(model.local_path, manifest.file_bytes)->Open());
+    std::size_t done = 0;
+    read = Status();
+    ForExtents(what, start, bytes.size(), [&](std::uint64_t offset, std::uint64_t n) {
+      if (read.ok()) read = reader->Read(offset, {bytes.data() + done, n});
+      done += n;
+    });
+  } else {
+    for (const std::string& path : {BlobPath(blob), Path("partial/" + HexOf(blob) + kPartEnd)}) {
+      const OwnedFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+      if (!fd) continue;
+      read = ReadAt(fd.get(), path, start, bytes);
+      break;
+    }
+  }
+  SHOAL_RETURN_IF_ERROR(read);
+  // Of a range that is still being fetched any chunk may be missing, and any file may have been changed.
+  if (Sha256(bytes) != what.chunks[chunk]) {
+    return Error{ErrorCode::kNotFound, "this chunk of " + what.Name() + " is not on this node"};
+  }
+  return bytes;
+}
+
+// ---- Room -----------------------------------------------------------------------------------------------------------
+
+bool WeightStore::EvictOne(const std::string& path) const {
+  const OwnedFd lock = LockUnused(path);
+  return lock && unlink(path.c_str()) == 0;
+}
+
+Status WeightStore::MakeRoom(std::uint64_t bytes) {
+  const std::lock_guard lock(room_mutex_);
+  struct Candidate {
+    std::string path;
+    std::uint64_t bytes;
+    std::int64_t time_ns;
+  };
+  std::vector<Candidate> candidates;
+  std::uint64_t used = 0;
+  for (const char* folder : {"blobs", "partial"}) {
+    for (const FileFacts& file : ListFiles(Path(folder))) {
+      candidates.push_back({Path(folder) + "/" + file.name, file.bytes, file.time_ns});
+      used += file.bytes;
+    }
+  }
+  std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) { return a.time_ns < b.time_ns; });
+  const auto fits = [&] {
+    const bool quota = options_.quota_bytes == 0 || used + bytes <= options_.quota_bytes;
+    return quota && (bytes == 0 || DiskFreeBytes(options_.folder) >= bytes + options_.disk_free_min_bytes);
+  };
+  for (const Candidate& candidate : candidates) {
+    if (fits()) return {};
+    if (EvictOne(candidate.path)) used -= candidate.bytes;
+  }
+  if (fits()) return {};
+  const bool over_quota = options_.quota_bytes != 0 && used + bytes > options_.quota_bytes;
+  return Error{ErrorCode::kIo, over_quota ? "no room for " + FormatBytes(bytes) + ": the store may hold " +
+                                                FormatBytes(options_.quota_bytes) + ", and " + FormatBytes(used) +
+                                                " of it are in use. Allow more, or unload a model"
+                                          : "no room for " + FormatBytes(bytes) + ": the disk of " + options_.folder +
+                                                " has " + FormatBytes(DiskFreeBytes(options_.folder)) +
+                                                " left. Free some space and try again: what is "
+                                                "there already is kept"};
+}
+
+StoreUsage WeightStore::Usage() const {
+  StoreUsage usage;
+  for (const FileFacts& file : ListFiles(Path("blobs"))) {
+    ++usage.blobs;
+    usage.blob_bytes += file.bytes;
+    if (!LockUnused(Path("blobs/" + file.name))) usage.pinned_bytes += file.bytes;
+  }
+  for (const FileFacts& file : ListFiles(Path("partial"))) usage.partial_bytes += file.bytes;
+  for (const std::string& draft : ListFolders(Path("drafts"))) {
+    for (const FileFacts& file : ListFiles(Path("drafts/" + draft))) usage.partial_bytes += file.bytes;
+  }
+  return usage;
+}
+
+}  // namespace shoal

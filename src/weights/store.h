@@ -1,0 +1,119 @@
+// The models of this node by their pieces: manifests, and the ranges (layers, embeddings, ...) that are here.
+//
+//   models/NAME.json        a name, the manifest it means, where it came from
+//   manifests/ID            weights/manifest.h; the name is its SHA-256
+//   blobs/ID                one range's bytes; the name is a hash over the hashes of its chunks
+//   partial/ID.part         a range that is being fetched
+//   drafts/KEY/...          a model from a source that tells no hashes (weights/draft.h)
+//   local/KEY.json          a GGUF file elsewhere on this disk whose manifest we have made: used as it lies, never
+//   copied
+//
+// Everything appears by a rename and is named by what it contains, so a process that is killed at any instant leaves
+// nothing to repair, and several processes may use one store. A blob in use is locked (flock) by who uses it: that is
+// its pin, which the system takes back however the process ends. Last use is the file's time. Any thread; every call
+// blocks on the disk.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "weights/files.h"
+#include "weights/manifest.h"
+#include "weights/range_writer.h"
+
+namespace shoal {
+
+inline constexpr std::size_t kModelNameMax = 128;
+
+struct StoreOptions {
+  std::string folder;                                // made when absent
+  std::uint64_t quota_bytes = 0;                     // of blobs and what is being fetched; 0: as the disk allows
+  std::uint64_t disk_free_min_bytes = 256ULL << 20;  // left to others
+};
+
+struct StoredModel {
+  std::string name;
+  ModelId id{};
+  std::string origin;  // "hf:owner/repo:Q4_K_M", a URL, a path, "cluster"
+  std::shared_ptr<const Manifest> manifest;
+  std::string local_path;  // a GGUF file that has all of it; empty: none
+  std::vector<bool> held;  // [ranges]
+  std::uint64_t held_bytes = 0;
+};
+
+struct StoreUsage {
+  std::uint64_t blobs = 0, blob_bytes = 0, pinned_bytes = 0, partial_bytes = 0;
+};
+
+// A file name for a model, with nothing in it that a path could misunderstand. Errors: kInvalidArgument.
+Result<std::string> CheckModelName(const std::string& name);
+
+class WeightStore {
+ public:
+  // Errors: kIo.
+  static Result<std::unique_ptr<WeightStore>> Open(StoreOptions options);
+
+  // --- Models. A manifest of this store has all its hashes.
+  // `name` replaces one of the same name. Errors: kInvalidArgument (the name), kIo.
+  Result<ModelId> Add(const Manifest& manifest, const std::string& name, const std::string& origin);
+  // Reads and hashes a GGUF file, unless it is known and unchanged since. `progress` gets the bytes read; false
+  // cancels. Errors: as ReadGguf; kCancelled, kIo.
+  Result<ModelId> AddLocal(const std::string& path, const std::string& name,
+                           const std::function<bool(std::uint64_t)>& progress);
+  // By name. What cannot be read any more is left out.
+  std::vector<StoredModel> Models() const;
+  // Errors: kNotFound, kCorrupt, kIo.
+  Result<StoredModel> Find(const std::string& name) const;
+  Result<std::shared_ptr<const Manifest>> FindManifest(const ModelId& id) const;
+  // Forgets the name, and what no other name needs. Ranges in use stay until the next Collect. Errors: kNotFound, kIo.
+  Status Remove(const std::string& name);
+  // Removes manifests without a name, blobs without a manifest, leftovers of writers that are gone; with `drafts` also
+  // unfinished models. What is in use stays. Returns the bytes removed.
+  std::uint64_t Collect(bool drafts);
+
+  // --- Ranges.
+  bool Has(const Digest& blob) const;
+  // Keeps a finished range from being evicted as long as the descriptor is open, and marks it as used now. The
+  // descriptor reads its bytes. Errors: kNotFound, kIo.
+  Result<OwnedFd> Pin(const Digest& blob) const;
+  // Makes room first. Errors: as MakeRoom and RangeWriter::Open.
+  Result<std::unique_ptr<RangeWriter>> Begin(const Manifest& manifest, std::size_t range);
+  // Reads a finished range anew; one with a wrong byte is removed. Errors: kNotFound, kCorrupt (it was removed), kIo.
+  Status Verify(const Manifest& manifest, std::size_t range);
+  // One verified chunk from wherever it is on this node: a blob, an unfinished range, a local file. For peers.
+  // Errors: kNotFound, kCorrupt (the file is not what it was: nothing is told), kIo.
+  Result<std::vector<std::uint8_t>> ReadChunk(const StoredModel& model, std::size_t range, std::uint64_t chunk) const;
+
+  // Evicts finished ranges nobody uses, the longest unused first, until `bytes` more fit quota and disk.
+  // Errors: kIo (they do not fit: says what is in the way).
+  Status MakeRoom(std::uint64_t bytes);
+  StoreUsage Usage() const;
+  const StoreOptions& options() const { return options_; }
+  std::string Path(std::string_view name) const { return options_.folder + "/" + std::string(name); }
+
+ private:
+  explicit WeightStore(StoreOptions options) : options_(std::move(options)) {}
+  std::string BlobPath(const Digest& blob) const { return Path("blobs/" + HexOf(blob)); }
+  std::optional<std::string> LocalPathOf(const ModelId& id) const;
+  Result<StoredModel> Load(const std::string& name) const;
+  bool EvictOne(const std::string& path) const;
+
+  const StoreOptions options_;
+  std::mutex room_mutex_;  // one at a time evicts
+};
+
+// A model's bytes from the store: its blobs, or the local file that has all of it. A reader pins the ranges it touches.
+// `store` must outlive it and its readers.
+std::shared_ptr<const TensorSource> MakeStoreSource(const WeightStore& store, const StoredModel& model);
+
+// The ranges that layers [first, last) need on a node: their own, the shared ones, the embeddings on the first stage,
+// the output head on the last. Errors: as MakeShard.
+Result<std::vector<std::size_t>> RangesOf(const Manifest& manifest, LayerRange layers);
+
+}  // namespace shoal

@@ -1,0 +1,387 @@
+// A store over a made-up model: what is kept, what is verified, what goes, and what a crash leaves.
+#include "weights/store.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <thread>
+
+#include "weights/test_model.h"
+
+namespace shoal {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+class StoreTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = testing::TempDir() + "store_test_" + std::to_string(getpid());
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+    file_ = WriteTestModel(folder_ + "/model.gguf", 4, 700);  // layers of several chunks
+    auto manifest = HashTestModel(file_);
+    ASSERT_TRUE(manifest.ok()) << manifest.error().message;
+    manifest_ = *std::move(manifest);
+    bytes_ = ReadTestFile(file_);
+    Reopen(0);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  void Reopen(std::uint64_t quota) {
+    StoreOptions options;
+    options.folder = folder_ + "/store";
+    options.quota_bytes = quota;
+    options.disk_free_min_bytes = 0;
+    auto store = WeightStore::Open(options);
+    ASSERT_TRUE(store.ok()) << store.error().message;
+    store_ = *std::move(store);
+  }
+
+  std::vector<std::uint8_t> Chunk(std::size_t range, std::uint64_t chunk) const {
+    return TestChunk(manifest_, bytes_, range, chunk);
+  }
+
+  void Fill(std::size_t range) {
+    auto writer = store_->Begin(manifest_, range);
+    ASSERT_TRUE(writer.ok()) << writer.error().message;
+    for (const std::uint64_t chunk : (*writer)->Missing()) {
+      ASSERT_TRUE((*writer)->Put(chunk, Chunk(range, chunk)).ok());
+    }
+    const auto finished = (*writer)->Finish();
+    ASSERT_TRUE(finished.ok()) << finished.error().message;
+  }
+
+  std::size_t Layer(std::int32_t layer) const {
+    for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) {
+      if (manifest_.ranges[i].kind == RangeKind::kLayer && manifest_.ranges[i].layer == layer) return i;
+    }
+    ADD_FAILURE() << "no layer " << layer;
+    return 0;
+  }
+  Digest Blob(std::size_t range) const { return BlobId(manifest_.ranges[range], manifest_.chunk_bytes); }
+
+  std::string folder_, file_;
+  Manifest manifest_;
+  std::vector<std::uint8_t> bytes_;  // of the model file
+  std::unique_ptr<WeightStore> store_;
+};
+
+TEST_F(StoreTest, AStageReadsItsBytesFromBlobs) {
+  const auto id = store_->Add(manifest_, "model", "test");
+  ASSERT_TRUE(id.ok()) << id.error().message;
+  for (const std::size_t range : *RangesOf(manifest_, {1, 3})) Fill(range);
+  const auto model = store_->Find("model");
+  ASSERT_TRUE(model.ok());
+  EXPECT_EQ(model->id, *id);
+  EXPECT_FALSE(model->held[Layer(0)]);
+  EXPECT_TRUE(model->held[Layer(1)]);
+
+  const auto reader = MakeStoreSource(*store_, *model)->Open();
+  ASSERT_TRUE(reader.ok());
+  const Extent& extent = manifest_.ranges[Layer(2)].extents[0];
+  std::vector<std::uint8_t> out(extent.bytes);
+  ASSERT_TRUE((*reader)->Read(extent.offset, out).ok());
+  EXPECT_TRUE(std::equal(out.begin(), out.end(), bytes_.begin() + static_cast<std::ptrdiff_t>(extent.offset)));
+  // Across the border of the header and of two layers.
+  out.resize(64);
+  ASSERT_TRUE((*reader)->Read(extent.offset - 32, out).ok());
+  EXPECT_TRUE(std::equal(out.begin(), out.end(), bytes_.begin() + static_cast<std::ptrdiff_t>(extent.offset) - 32));
+  const Status absent = (*reader)->Read(manifest_.ranges[Layer(0)].extents[0].offset, out);
+  ASSERT_FALSE(absent.ok());
+  EXPECT_EQ(absent.error().code, ErrorCode::kNotFound);
+  EXPECT_THAT(absent.error().message, HasSubstr("layer 0 of model is not on this node"));
+}
+
+TEST_F(StoreTest, AWrongByteIsRefusedAndNothingIsCounted) {
+  auto writer = store_->Begin(manifest_, Layer(0));
+  ASSERT_TRUE(writer.ok());
+  ASSERT_GE((*writer)->chunk_count(), 2U);
+  std::vector<std::uint8_t> wrong = Chunk(Layer(0), 1);
+  wrong[5] ^= 1;
+  const Status refused = (*writer)->Put(1, wrong);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kCorrupt);
+  EXPECT_EQ((*writer)->Missing().size(), (*writer)->chunk_count());
+  EXPECT_FALSE((*writer)->Put(1, std::span(wrong).first(7)).ok());
+}
+
+TEST_F(StoreTest, ARangeIsWrittenByOneAtATime) {
+  auto writer = store_->Begin(manifest_, Layer(0));
+  ASSERT_TRUE(writer.ok());
+  const auto second = store_->Begin(manifest_, Layer(0));
+  ASSERT_FALSE(second.ok());
+  EXPECT_EQ(second.error().code, ErrorCode::kUnavailable);
+}
+
+TEST_F(StoreTest, WhatWasFetchedIsThereAfterARestart) {
+  {
+    auto writer = store_->Begin(manifest_, Layer(0));
+    ASSERT_TRUE(writer.ok());
+    ASSERT_TRUE((*writer)->Put(1, Chunk(Layer(0), 1)).ok());
+  }
+  // What a lost power supply might have done to a chunk that was not counted as written.
+  {
+    auto writer = store_->Begin(manifest_, Layer(1));
+    ASSERT_TRUE(writer.ok());
+    ASSERT_TRUE((*writer)->Put(0, Chunk(Layer(1), 0)).ok());
+  }
+  std::fstream part(folder_ + "/store/partial/" + HexOf(Blob(Layer(1))) + ".part",
+                    std::ios::binary | std::ios::in | std::ios::out);
+  part.seekp(100);
+  part.put('\x7f');
+  part.close();
+  Reopen(0);
+  auto first = store_->Begin(manifest_, Layer(0)), damaged = store_->Begin(manifest_, Layer(1));
+  ASSERT_TRUE(first.ok() && damaged.ok());
+  EXPECT_EQ((*first)->Missing().size(), (*first)->chunk_count() - 1);
+  EXPECT_EQ((*damaged)->Missing().size(), (*damaged)->chunk_count());
+}
+
+TEST_F(StoreTest, TheLongestUnusedGoesFirstAndWhatIsPinnedStays) {
+  const std::uint64_t layer_bytes = manifest_.ranges[Layer(0)].bytes;
+  Reopen(3 * layer_bytes);
+  for (int i = 0; i < 3; ++i) Fill(Layer(i));
+  // 1 is the oldest now; 0 and 2 are newer, 2 is in use.
+  const auto set_time = [&](int layer, int seconds) {
+    const timespec times[2] = {{1000 + seconds, 0}, {1000 + seconds, 0}};
+    ASSERT_EQ(utimensat(AT_FDCWD, (folder_ + "/store/blobs/" + HexOf(Blob(Layer(layer)))).c_str(), times, 0), 0);
+  };
+  set_time(0, 20);
+  set_time(1, 10);
+  set_time(2, 30);
+  Fill(Layer(3));
+  EXPECT_TRUE(store_->Has(Blob(Layer(0))));
+  EXPECT_FALSE(store_->Has(Blob(Layer(1))));
+
+  const auto pin0 = store_->Pin(Blob(Layer(0))), pin2 = store_->Pin(Blob(Layer(2))), pin3 = store_->Pin(Blob(Layer(3)));
+  ASSERT_TRUE(pin0.ok() && pin2.ok() && pin3.ok());
+  const auto none = store_->Begin(manifest_, Layer(1));
+  ASSERT_FALSE(none.ok());
+  EXPECT_EQ(none.error().code, ErrorCode::kIo);
+  EXPECT_THAT(none.error().message, HasSubstr("in use"));
+  EXPECT_EQ(store_->Usage().pinned_bytes, 3 * layer_bytes);
+  for (const int layer : {0, 2, 3}) EXPECT_TRUE(store_->Has(Blob(Layer(layer))));
+}
+
+TEST_F(StoreTest, APinHoldsAcrossProcesses) {
+  Fill(Layer(0));
+  int ready[2], leave[2];
+  ASSERT_EQ(pipe(ready), 0);
+  ASSERT_EQ(pipe(leave), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    const auto pin = store_->Pin(Blob(Layer(0)));
+    char byte = pin.ok() ? 'y' : 'n';
+    if (write(ready[1], &byte, 1) == 1) (void)!read(leave[0], &byte, 1);
+    _exit(0);
+  }
+  char byte = 0;
+  ASSERT_EQ(read(ready[0], &byte, 1), 1);
+  ASSERT_EQ(byte, 'y');
+  EXPECT_EQ(store_->Collect(true), 0U);
+  EXPECT_TRUE(store_->Has(Blob(Layer(0))));
+  ASSERT_EQ(kill(child, SIGKILL), 0);
+  waitpid(child, nullptr, 0);
+  EXPECT_GT(store_->Collect(true), 0U);
+  EXPECT_FALSE(store_->Has(Blob(Layer(0))));
+  for (const int fd : {ready[0], ready[1], leave[0], leave[1]}) close(fd);
+}
+
+TEST_F(StoreTest, ModelsShareWhatIsEqualAndRemoveLeavesTheOthers) {
+  for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) Fill(i);
+  ASSERT_TRUE(store_->Add(manifest_, "one", "test").ok());
+  ASSERT_TRUE(store_->Add(manifest_, "two", "test").ok());
+  ASSERT_TRUE(store_->Remove("one").ok());
+  const auto two = store_->Find("two");
+  ASSERT_TRUE(two.ok());
+  EXPECT_EQ(two->held_bytes + manifest_.header.size(), manifest_.file_bytes);
+  EXPECT_EQ(store_->Find("one").error().code, ErrorCode::kNotFound);
+  ASSERT_TRUE(store_->Remove("two").ok());
+  EXPECT_EQ(store_->Usage().blobs, 0U);
+  EXPECT_TRUE(store_->Models().empty());
+}
+
+TEST_F(StoreTest, NamesThatLeaveTheStoreAreRefused) {
+  for (const char* name : {"", "..", "../x", "a/b", ".hidden", "-x", "a\nb", "/etc/passwd", "a b"}) {
+    const auto added = store_->Add(manifest_, name, "test");
+    ASSERT_FALSE(added.ok()) << name;
+    EXPECT_EQ(added.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_FALSE(store_->Remove(name).ok());
+  }
+}
+
+TEST_F(StoreTest, VerifyFindsAWrongByteAndRemovesTheRange) {
+  Fill(Layer(2));
+  ASSERT_TRUE(store_->Verify(manifest_, Layer(2)).ok());
+  const std::string path = folder_ + "/store/blobs/" + HexOf(Blob(Layer(2)));
+  std::fstream blob(path, std::ios::binary | std::ios::in | std::ios::out);
+  blob.seekp(static_cast<std::streamoff>(manifest_.ranges[Layer(2)].bytes - 3));
+  blob.put('\x11');
+  blob.close();
+  const Status found = store_->Verify(manifest_, Layer(2));
+  ASSERT_FALSE(found.ok());
+  EXPECT_EQ(found.error().code, ErrorCode::kCorrupt);
+  EXPECT_FALSE(store_->Has(Blob(Layer(2))));
+}
+
+TEST_F(StoreTest, ALocalFileIsUsedAsItLiesUntilItChanges) {
+  std::uint64_t read = 0;
+  const auto id = store_->AddLocal(file_, "local", [&](std::uint64_t n) {
+    read = n;
+    return true;
+  });
+  ASSERT_TRUE(id.ok()) << id.error().message;
+  EXPECT_EQ(read, manifest_.file_bytes);
+  EXPECT_EQ(*id, Sha256(EncodeManifest(manifest_)));
+  EXPECT_EQ(store_->Usage().blobs, 0U);
+  auto model = store_->Find("local");
+  ASSERT_TRUE(model.ok());
+  EXPECT_EQ(model->local_path, file_);
+  const auto chunk = store_->ReadChunk(*model, Layer(1), 1);
+  ASSERT_TRUE(chunk.ok());
+  EXPECT_EQ(*chunk, Chunk(Layer(1), 1));
+
+  read = 0;
+  ASSERT_TRUE(store_
+                  ->AddLocal(file_, "local",
+                             [&](std::uint64_t n) {
+                               read = n;
+                               return true;
+                             })
+                  .ok());
+  EXPECT_EQ(read, 0U);  // known and unchanged
+
+  std::ofstream(file_, std::ios::app) << "more";
+  model = store_->Find("local");
+  ASSERT_TRUE(model.ok());
+  EXPECT_EQ(model->local_path, "");
+  EXPECT_EQ(model->held_bytes, 0U);
+}
+
+TEST_F(StoreTest, AFullDiskIsSaidAndLosesNothing) {
+  const std::uint64_t layer_bytes = manifest_.ranges[Layer(0)].bytes;
+  const std::string small = folder_ + "/small", size = "size=" + std::to_string(layer_bytes + layer_bytes / 2);
+  std::filesystem::create_directory(small);
+  if (mount("tmpfs", small.c_str(), "tmpfs", 0, size.c_str()) != 0) {
+    GTEST_SKIP() << "a small disk cannot be mounted here: " << std::strerror(errno);
+  }
+  {
+    StoreOptions options;
+    options.folder = small;
+    options.disk_free_min_bytes = 0;
+    store_ = *WeightStore::Open(options);
+    Fill(Layer(0));
+    const auto pin = store_->Pin(Blob(Layer(0)));
+    const auto none = store_->Begin(manifest_, Layer(1));
+    EXPECT_FALSE(none.ok());
+    if (!none.ok()) {
+      EXPECT_EQ(none.error().code, ErrorCode::kIo);
+      EXPECT_THAT(none.error().message, HasSubstr("Free some space"));
+    }
+    // Others may fill the disk after we have asked: the file system says it then.
+    Manifest unknown = manifest_;
+    const auto writer = RangeWriter::Open(unknown, Layer(1), {small + "/part", small + "/sums", small + "/blobs"});
+    EXPECT_FALSE(writer.ok());
+    if (!writer.ok()) { EXPECT_THAT(writer.error().message, HasSubstr("Free some space")); }
+    EXPECT_TRUE(store_->Verify(manifest_, Layer(0)).ok());
+    store_.reset();
+  }
+  ASSERT_EQ(umount(small.c_str()), 0) << std::strerror(errno);
+}
+
+// What the child of the next test counts, in memory that outlives it.
+struct Tally {
+  std::atomic<std::uint32_t> fetched[64][16];  // [range][chunk]
+  std::atomic<std::uint32_t> rounds;
+};
+
+TEST_F(StoreTest, KilledAtAnyInstantItIsConsistentAndFetchesAtMostOneRangeAgain) {
+  const int kills = 200;
+  auto* tally =
+      static_cast<Tally*>(mmap(nullptr, sizeof(Tally), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  ASSERT_NE(tally, MAP_FAILED);
+  std::mt19937 random(20250711);
+  std::uint64_t again_max = 0, finished = 0;
+  std::size_t largest = 0;
+  for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) {
+    largest = std::max<std::size_t>(largest, manifest_.ChunkCount(i));
+  }
+  // Room for all but one range: so fetching goes hand in hand with evicting.
+  const std::uint64_t quota = manifest_.file_bytes - manifest_.ranges[Layer(0)].bytes;
+  for (int k = 0; k < kills; ++k) {
+    std::memset(static_cast<void*>(tally), 0, sizeof(Tally));
+    std::vector<std::vector<std::uint64_t>> before(manifest_.ranges.size());
+    {
+      // What is there at the start of this life, so that a fetch of it counts as one too many.
+      Reopen(quota);
+      for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) {
+        if (store_->Has(Blob(i))) before[i].assign(manifest_.ChunkCount(i), 1);
+      }
+    }
+    const pid_t child = fork();
+    if (child == 0) {
+      std::mt19937 own(static_cast<unsigned>(k));
+      for (;;) {
+        const std::size_t range = own() % manifest_.ranges.size();
+        if (store_->Has(Blob(range))) {
+          if (own() % 3 == 0) (void)store_->MakeRoom(manifest_.file_bytes / 2);
+          continue;
+        }
+        auto writer = store_->Begin(manifest_, range);
+        if (!writer.ok()) _exit(3);
+        for (const std::uint64_t chunk : (*writer)->Missing()) {
+          tally->fetched[range][chunk].fetch_add(1);
+          if (!(*writer)->Put(chunk, Chunk(range, chunk)).ok()) _exit(4);
+        }
+        if (!(*writer)->Finish().ok()) _exit(5);
+        for (std::uint64_t c = 0; c < manifest_.ChunkCount(range); ++c) tally->fetched[range][c] = 0;
+        ++tally->rounds;
+      }
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(500 + random() % 20000));
+    ASSERT_EQ(kill(child, SIGKILL), 0);
+    int status = 0;
+    waitpid(child, &status, 0);
+    ASSERT_TRUE(WIFSIGNALED(status)) << "the child ended by itself with " << WEXITSTATUS(status);
+    finished += tally->rounds;
+
+    Reopen(quota);
+    std::uint64_t again = 0;
+    for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) {
+      if (store_->Has(Blob(i))) {
+        ASSERT_TRUE(store_->Verify(manifest_, i).ok()) << "after kill " << k;
+        continue;
+      }
+      // A chunk that was fetched in this life and is not there any more will be fetched again.
+      std::uint64_t fetched = 0;
+      for (std::uint64_t c = 0; c < manifest_.ChunkCount(i); ++c) fetched += tally->fetched[i][c];
+      if (fetched == 0) continue;
+      auto writer = store_->Begin(manifest_, i);
+      ASSERT_TRUE(writer.ok()) << writer.error().message;
+      const std::uint64_t kept = (*writer)->chunk_count() - (*writer)->Missing().size();
+      again += fetched > kept ? fetched - kept : 0;
+    }
+    again_max = std::max(again_max, again);
+    EXPECT_LE(again, 1U) << "chunks that had come and were lost at kill " << k;
+  }
+  EXPECT_LE(again_max, largest);
+  EXPECT_GT(finished, static_cast<std::uint64_t>(kills) / 4) << "the child hardly ever got to finish a range";
+  munmap(tally, sizeof(Tally));
+}
+
+}  // namespace
+}  // namespace shoal
