@@ -137,7 +137,7 @@ void ServerImpl::InstallHandlers() {
       [this](const httplib::Request&, httplib::Response& response) { return FillError(response); });
   http_->set_exception_handler([this](const auto&, auto& response, std::exception_ptr e) {
     try {
-      std::rethrow_exception(e);
+      std::rethrow_exception(std::move(e));
     } catch (const std::exception& what) {
       Log(LogLevel::kError, "api", std::string("a request failed: ") + what.what());
     } catch (...) { Log(LogLevel::kError, "api", "a request failed"); }
