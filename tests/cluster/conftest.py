@@ -15,18 +15,12 @@ import lan as lans
 import nodes
 
 LIMIT_S = 120
-INSIDE = "SHOAL_INSIDE_USER_NAMESPACE"
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", f"limit(seconds): how long a test may take; {LIMIT_S} s when not given")
-    if lans.why_not() is None or INSIDE in os.environ or not lans.user_namespace_works():
-        return
     capture = config.pluginmanager.getplugin("capturemanager")
-    if capture:
-        capture.stop_global_capturing()
-    os.environ[INSIDE] = "1"
-    os.execvp("unshare", ["unshare", "-Urn", sys.executable, "-m", "pytest", *sys.argv[1:]])
+    lans.enter_user_namespace("-m", "pytest", *sys.argv[1:], before=capture.stop_global_capturing if capture else None)
 
 
 def pytest_terminal_summary(terminalreporter):

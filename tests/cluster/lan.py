@@ -15,12 +15,14 @@ import selectors
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEVICE = "eth0"
 CLONE_NEWNET = 0x40000000
+INSIDE = "SHOAL_INSIDE_USER_NAMESPACE"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -49,6 +51,18 @@ def user_namespace_works():
     tried = subprocess.run(["unshare", "-Urn", "sh", "-c", "unshare --net ip tuntap add t0 mode tap"],
                            capture_output=True)
     return tried.returncode == 0
+
+
+def enter_user_namespace(*words, before=None):
+    """Who is not root but may make user namespaces: runs `python words` in place of this program, as root in one.
+
+    Calls `before` when it does that."""
+    if why_not() is None or INSIDE in os.environ or not user_namespace_works():
+        return
+    if before:
+        before()
+    os.environ[INSIDE] = "1"
+    os.execvp("unshare", ["unshare", "-Urn", sys.executable, *words])
 
 
 def _enter(path):
