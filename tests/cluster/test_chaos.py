@@ -1,4 +1,4 @@
-"""Chaos for a minute, by a fixed seed; and the rule by which its faults are chosen. `./dev chaos` goes on for longer."""
+"""Chaos for a minute by a fixed seed, and the rule by which its faults are chosen. `./dev chaos` goes on for longer."""
 import itertools
 
 import pytest

@@ -1,10 +1,16 @@
-"""`./dev chaos`: faults for so many seconds; exit code 0 only when every check holds. See docs/reliability.md."""
+"""`./dev chaos`: faults for so many seconds, or --soak: load without faults, or --takeover N: N times kill -9 of a middle
+stage. Exit code 0 only when every check holds. See docs/reliability.md."""
 import argparse
 import json
 import sys
 
 import lan as lans
-from chaos import run
+from chaos import run, soak
+
+
+def say(text):
+    """News for whoever watches."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def main():
@@ -14,12 +20,16 @@ def main():
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same faults")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--keep-logs", action="store_true", help="also when every check holds")
+    parser.add_argument("--soak", action="store_true", help="mixed load without faults: does anything grow?")
+    parser.add_argument("--pause", type=float, default=0.2, help="with --soak: mean seconds between a client's requests")
     options = parser.parse_args()
     lans.enter_user_namespace("-m", "chaos", *sys.argv[1:])
     if lans.why_not():
         sys.exit("chaos needs a LAN of network namespaces: " + lans.why_not())
-    report = run.play(options.seconds, options.seed, lambda text: print(text, file=sys.stderr, flush=True),
-                      options.keep_logs)
+    if options.soak:
+        report = soak.play(options.seconds, options.seed, options.pause, say)
+    else:
+        report = run.play(options.seconds, options.seed, say, options.keep_logs)
     if options.json:
         print(json.dumps(report, indent=2))
     else:
