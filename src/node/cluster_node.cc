@@ -29,6 +29,7 @@
 #include "node/generation_stream.h"
 #include "node/joining.h"
 #include "node/model_library.h"
+#include "node/peer_tasks.h"
 #include "node/peers.h"
 #include "node/pipe_rendezvous.h"
 #include "node/stage_host.h"
@@ -45,6 +46,7 @@ constexpr DurationUs kTickUs = 100'000;
 constexpr DurationUs kFactsUs = 5'000'000;       // how often memory and model folders are looked at
 constexpr DurationUs kPeersFileUs = 20'000'000;  // how often addresses are kept
 constexpr std::uint32_t kStreamOpenMs = 3'000;
+constexpr std::chrono::seconds kFirstFramesMax{10};  // from a stream's opening to what it is for
 constexpr std::chrono::seconds kPlaceMax{300};
 constexpr std::chrono::seconds kLeaveMax{150};
 constexpr std::uint32_t kJoinMs = 30'000;
@@ -133,6 +135,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
 
   // Tasks.
   void ServePipe(const NodeId& peer, int fd);
+  void ServeGenerate(int fd);
   Result<std::unique_ptr<GenerationHandle>> StartAt(const PlacementRecord& placement, GenerateOptions options);
   Answer Wait(std::optional<std::shared_ptr<std::promise<Answer>>> asked, std::chrono::seconds limit);
 
@@ -144,6 +147,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   ModelLibrary library_;
   PipeRendezvous pipes_;
   BlockingTasks tasks_;
+  PeerTasks peer_tasks_;
   StageHost host_;
   std::unique_ptr<Peers> peers_;
   PlacementTable placements_;
@@ -289,6 +293,7 @@ void RealClusterNode::Stop() {
     pipes_.Close();
     host_.Stop();
     if (peers_) peers_->Stop();
+    peer_tasks_.Join();
     tasks_.Join();
     loop_.Stop();
   });
@@ -407,20 +412,22 @@ void RealClusterNode::OnClone(const std::string& why) {
 
 void RealClusterNode::OnStream(const NodeId& peer, const std::string& protocol, int fd) {
   bool started = false;
-  if (protocol == kPipeProtocol) started = tasks_.Run([this, peer, fd] { ServePipe(peer, fd); });
-  if (protocol == kGenerateProtocol) {
-    started = tasks_.Run([this, fd] {
-      ServeGeneration(MakeStreamLink(fd, kFrameBytesMax),
-                      [this](Epoch epoch, const std::string& model, GenerateOptions options) {
-                        return host_.Generate(model, epoch, std::move(options));
-                      });
-    });
-  }
+  if (protocol == kPipeProtocol) started = peer_tasks_.Run(peer, [this, peer, fd] { ServePipe(peer, fd); });
+  if (protocol == kGenerateProtocol) started = peer_tasks_.Run(peer, [this, fd] { ServeGenerate(fd); });
   if (!started) ::close(fd);
+}
+
+void RealClusterNode::ServeGenerate(int fd) {
+  StreamLink link = MakeStreamLink(fd, kFrameBytesMax);
+  LimitFirstFrames(*link.receiver, kGenerateRequestFrames, kFirstFramesMax);
+  ServeGeneration(std::move(link), [this](Epoch epoch, const std::string& model, GenerateOptions options) {
+    return host_.Generate(model, epoch, std::move(options));
+  });
 }
 
 void RealClusterNode::ServePipe(const NodeId& peer, int fd) {
   StreamLink link = MakeStreamLink(fd, kFrameBytesMax);
+  LimitFirstFrames(*link.receiver, 1, kFirstFramesMax);
   const std::optional<FrameBytes> first = link.receiver->Receive();
   if (!first) return;
   const Result<PipeHelloFrame> hello = DecodePipeHello(*first);

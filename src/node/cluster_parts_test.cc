@@ -12,6 +12,7 @@
 #include "node/control_link.h"
 #include "node/joining.h"
 #include "node/model_library.h"
+#include "node/peer_tasks.h"
 #include "node/pipe_rendezvous.h"
 #include "node/resolve.h"
 #include "runtime/blocking_tasks.h"
@@ -36,6 +37,25 @@ TwoEnds MakeEnds() {
   int fds[2];
   EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
   return {MakeStreamLink(fds[0], kFrameBytesMax), fds[1]};
+}
+
+TEST(PeerTasksTest, OnePeerLeavesRoomForOthers) {
+  PeerTasks tasks;
+  std::atomic<bool> go{false};
+  const auto wait = [&] {
+    while (!go) std::this_thread::sleep_for(milliseconds(1));
+  };
+  for (std::size_t i = 0; i < PeerTasks::kPerPeerMax; ++i) ASSERT_TRUE(tasks.Run(Id(1), wait)) << i;
+  EXPECT_FALSE(tasks.Run(Id(1), wait));
+  EXPECT_TRUE(tasks.Run(Id(2), wait));
+  go = true;
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!tasks.Run(Id(1), [] {})) {  // a place comes back with the task that had it
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  tasks.Join();
+  EXPECT_FALSE(tasks.Run(Id(3), [] {})) << "after the end";
 }
 
 TEST(BlockingTasksTest, RunsAtMostSoManyAndJoinsThem) {

@@ -22,6 +22,8 @@ Result<std::unique_ptr<GenerationHandle>> OpenRemoteGeneration(StreamLink stream
 using StartGenerationAt = std::function<Result<std::unique_ptr<GenerationHandle>>(Epoch epoch, const std::string& model,
                                                                                   GenerateOptions options)>;
 
+inline constexpr int kGenerateRequestFrames = 2;  // that the asker sends: a Generate, and a Control with its prompt
+
 // Serves one generation to its end, or until the asker closes the stream. Blocks: a thread of its own.
 // Anything malformed ends the stream with a Failure.
 void ServeGeneration(StreamLink stream, const StartGenerationAt& start);

@@ -1,13 +1,16 @@
 // Blocking reads and writes of whole frames; shutdown() is what wakes a thread that sits in one.
 #include "transport/stream_link.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "base/check.h"
@@ -24,6 +27,9 @@ constexpr int kNoSignal = 0;  // SO_NOSIGPIPE is set instead
 #endif
 
 constexpr std::size_t kReadBytes = 256U << 10;  // most frames are shorter
+
+using Deadline = std::optional<std::chrono::steady_clock::time_point>;
+constexpr std::int64_t kPollMsMax = 60'000;  // of one poll, whose time is an int
 
 // Closes when sender and receiver are both gone.
 class Socket {
@@ -53,8 +59,9 @@ class Socket {
     static_cast<void>(send(fd_, bytes.data(), bytes.size(), kNoSignal | MSG_DONTWAIT));
   }
 
-  bool Read(std::span<std::uint8_t> bytes) const {
+  bool Read(std::span<std::uint8_t> bytes, const Deadline& deadline) const {
     while (!bytes.empty()) {
+      if (deadline && !WaitReadable(*deadline)) return false;
       const ssize_t got = recv(fd_, bytes.data(), bytes.size(), 0);
       if (got < 0 && errno == EINTR) continue;
       if (got <= 0) return false;
@@ -66,6 +73,18 @@ class Socket {
   void Shutdown(int how) const { shutdown(fd_, how); }
 
  private:
+  // False when there is nothing to read by then.
+  bool WaitReadable(std::chrono::steady_clock::time_point deadline) const {
+    for (;;) {
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+      pollfd waiting{fd_, POLLIN, 0};
+      const int ready = poll(&waiting, 1, static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, kPollMsMax)));
+      if (ready > 0) return true;
+      if (ready == 0 && left.count() <= kPollMsMax) return false;
+      if (ready < 0 && errno != EINTR) return false;
+    }
+  }
+
   const int fd_;
 };
 
@@ -112,16 +131,21 @@ class StreamReceiver final : public FrameReceiver {
     if (ended_) return std::nullopt;
     std::optional<FrameBytes> frame = ReadFrame();
     if (!frame) ended_ = true;
+    if (deadline_ && --limited_frames_ == 0) deadline_.reset();
     return frame;
   }
 
   void Close() override { socket_->Shutdown(SHUT_RD); }
+  void LimitFirst(int frames, std::chrono::milliseconds limit) {
+    deadline_ = std::chrono::steady_clock::now() + limit;
+    limited_frames_ = frames;
+  }
   bool ended_cleanly() const { return clean_; }
 
  private:
   std::optional<FrameBytes> ReadFrame() {
     FrameBytes frame(kFrameHeaderBytes);
-    if (!socket_->Read(frame)) return std::nullopt;
+    if (!socket_->Read(frame, deadline_)) return std::nullopt;
     const Result<FrameHeader> header = ParseFrameHeader(frame);
     if (!header.ok() || header->payload_bytes > frame_bytes_max_ - kFrameHeaderBytes) {
       Log(LogLevel::kWarning, "transport",
@@ -141,13 +165,15 @@ class StreamReceiver final : public FrameReceiver {
     while (frame.size() < whole_bytes) {
       const std::size_t have = frame.size();
       frame.resize(std::min(whole_bytes, std::max(kReadBytes, 2 * have)));
-      if (!socket_->Read(std::span(frame).subspan(have))) return false;
+      if (!socket_->Read(std::span(frame).subspan(have), deadline_)) return false;
     }
     return true;
   }
 
   const std::shared_ptr<Socket> socket_;
   const std::size_t frame_bytes_max_;
+  Deadline deadline_;  // of the next limited_frames_ frames
+  int limited_frames_ = 0;
   bool ended_ = false;
   std::atomic<bool> clean_{false};
 };
@@ -188,6 +214,12 @@ std::unique_ptr<FrameSender> SendingEnd(StreamLink link) { return std::make_uniq
 
 std::unique_ptr<FrameReceiver> ReceivingEnd(StreamLink link) {
   return std::make_unique<OneWayReceiver>(std::move(link));
+}
+
+void LimitFirstFrames(FrameReceiver& receiver, int frames, std::chrono::milliseconds limit) {
+  auto* stream = dynamic_cast<StreamReceiver*>(&receiver);
+  SHOAL_CHECK(stream != nullptr && frames > 0);
+  stream->LimitFirst(frames, limit);
 }
 
 bool EndedCleanly(const FrameReceiver& receiver) {

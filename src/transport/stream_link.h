@@ -5,6 +5,7 @@
 // tell a lost peer as a clean end. Knows no peers and no protocols.
 #pragma once
 
+#include <chrono>
 #include <memory>
 
 #include "base/result.h"
@@ -32,6 +33,11 @@ StreamLink MakeStreamLink(int fd, std::size_t frame_bytes_max);
 // read as a loss at the other end.
 std::unique_ptr<FrameSender> SendingEnd(StreamLink link);
 std::unique_ptr<FrameReceiver> ReceivingEnd(StreamLink link);
+
+// The next `frames` frames must be here within `limit` from now: later ones are not received, and nothing after them.
+// So that a peer which opens a stream and says nothing holds nobody. Not during a Receive. `receiver` is one of
+// MakeStreamLink's (CHECK).
+void LimitFirstFrames(FrameReceiver& receiver, int frames, std::chrono::milliseconds limit);
 
 // After Receive gave nothing: true when the peer said that it was done. `receiver` is one of MakeStreamLink's (CHECK).
 bool EndedCleanly(const FrameReceiver& receiver);

@@ -44,6 +44,48 @@ TEST(StreamLink, FramesArriveWholeAndInOrderBothWays) {
   EXPECT_EQ(ends.a.receiver->Receive(), Frame(0));
 }
 
+TEST(StreamLink, WhoSaysNothingInTimeIsNotHeardAnyMore) {
+  Ends ends;
+  LimitFirstFrames(*ends.b.receiver, 2, std::chrono::milliseconds(50));
+  ASSERT_TRUE(ends.a.sender->Send(Frame(1)).ok());
+  EXPECT_EQ(ends.b.receiver->Receive(), Frame(1));
+  EXPECT_EQ(ends.b.receiver->Receive(), std::nullopt) << "nothing came";
+  ASSERT_TRUE(ends.a.sender->Send(Frame(2)).ok());
+  EXPECT_EQ(ends.b.receiver->Receive(), std::nullopt) << "too late";
+}
+
+TEST(StreamLink, AFrameThatComesInDripsIsNotWaitedForLonger) {
+  int fds[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+  StreamLink link = MakeStreamLink(fds[0], kFrameMax);
+  LimitFirstFrames(*link.receiver, 1, std::chrono::milliseconds(100));
+  std::atomic<bool> done{false};
+  std::thread dripper([&] {
+    const FrameBytes frame = Frame(1 << 16);
+    for (std::size_t at = 0; !done; at = (at + 1) % frame.size()) {
+      static_cast<void>(write(fds[1], &frame[at], 1));
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  });
+  EXPECT_EQ(link.receiver->Receive(), std::nullopt);
+  done = true;
+  dripper.join();
+  close(fds[1]);
+}
+
+TEST(StreamLink, AfterItsFirstFramesAStreamHasAllTheTime) {
+  Ends ends;
+  LimitFirstFrames(*ends.b.receiver, 1, std::chrono::milliseconds(20));
+  ASSERT_TRUE(ends.a.sender->Send(Frame(1)).ok());
+  EXPECT_EQ(ends.b.receiver->Receive(), Frame(1));
+  std::thread later([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(60));
+    EXPECT_TRUE(ends.a.sender->Send(Frame(2)).ok());
+  });
+  EXPECT_EQ(ends.b.receiver->Receive(), Frame(2));
+  later.join();
+}
+
 // Long frames are read in growing pieces: sizes around every border of theirs.
 TEST(StreamLink, LongFramesArriveWhole) {
   Ends ends;
