@@ -1,11 +1,13 @@
-"""`./dev chaos`: faults for so many seconds, or --soak: load without faults, or --takeover N: N times kill -9 of a middle
-stage. Exit code 0 only when every check holds. See docs/reliability.md."""
+"""`./dev chaos`: faults for so many seconds; load without faults (--soak); or kill after kill (--takeover N).
+
+The exit code is 0 only when every check holds. See docs/reliability.md.
+"""
 import argparse
 import json
 import sys
 
 import lan as lans
-from chaos import run, soak
+from chaos import run, soak, takeover
 
 
 def say(text):
@@ -15,19 +17,22 @@ def say(text):
 
 def main():
     """Parses the words and prints one report."""
-    parser = argparse.ArgumentParser(prog="./dev chaos", description=__doc__)
+    parser = argparse.ArgumentParser(prog="./dev chaos", description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same faults")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--keep-logs", action="store_true", help="also when every check holds")
     parser.add_argument("--soak", action="store_true", help="mixed load without faults: does anything grow?")
-    parser.add_argument("--pause", type=float, default=0.2, help="with --soak: mean seconds between a client's requests")
+    parser.add_argument("--takeover", type=int, metavar="N", help="N kills of the middle stage: how long a pause?")
+    parser.add_argument("--pause", type=float, default=0.2, help="with --soak: mean seconds between two requests")
     options = parser.parse_args()
     lans.enter_user_namespace("-m", "chaos", *sys.argv[1:])
     if lans.why_not():
         sys.exit("chaos needs a LAN of network namespaces: " + lans.why_not())
     if options.soak:
         report = soak.play(options.seconds, options.seed, options.pause, say)
+    elif options.takeover:
+        report = takeover.play(options.takeover, say)
     else:
         report = run.play(options.seconds, options.seed, say, options.keep_logs)
     if options.json:

@@ -123,9 +123,9 @@ class Lost(Exception):
     """The connection ended before the answer did."""
 
 
-def read(stream, response):
-    """Takes up what comes until [DONE]; raises Lost or ValueError (an error event)."""
-    for stream.event_id, data in events(response):
+def read(stream, coming):
+    """Takes up what events() gives until [DONE]; raises Lost or ValueError (an error event)."""
+    for stream.event_id, data in coming:
         if data == "[DONE]":
             return
         chunk = json.loads(data)
@@ -180,7 +180,7 @@ class Client(threading.Thread):
         with contextlib.closing(connection):
             if response.status != 200:
                 raise ValueError(f"{response.status}: {response.read()[:300]!r}")
-            read(stream, response)
+            read(stream, events(response))
 
     def _go_on(self, stream, headers, error):
         """At another node, from the event after the last one."""

@@ -139,7 +139,7 @@ def resumable(node, task):
     stream = clients.Stream(task, [node.name], time.monotonic())
     connection, response = clients.request(node, "POST", "/v1/completions", task.body(stream=True, max_tokens=4))
     with contextlib.closing(connection):
-        clients.read(stream, response)
+        clients.read(stream, clients.events(response))
     return bool(stream.event_id)
 
 
