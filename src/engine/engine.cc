@@ -6,8 +6,8 @@
 #include <limits>
 
 #include "base/units.h"
-#include "engine/available_memory.h"
-#include "engine/cpu_affinity.h"
+#include "device/available_memory.h"
+#include "device/cpu_affinity.h"
 #include "engine/libllama_engine.h"
 #include "engine/llama_shard.h"
 #include "engine/shard.h"

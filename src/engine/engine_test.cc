@@ -15,7 +15,7 @@
 
 #include "base/test_models.h"
 #include "base/units.h"
-#include "engine/cpu_affinity.h"
+#include "device/cpu_affinity.h"
 
 namespace shoal {
 namespace {

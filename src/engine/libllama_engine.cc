@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "engine/cpu_affinity.h"
+#include "device/cpu_affinity.h"
 #include "engine/llama_guard.h"
 #include "engine/llama_log.h"
 

@@ -19,7 +19,7 @@
 
 #include "base/log.h"
 #include "cluster/cluster.h"
-#include "engine/available_memory.h"
+#include "device/available_memory.h"
 #include "identity/home.h"
 #include "identity/instance.h"
 #include "identity/invite.h"

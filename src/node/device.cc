@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <thread>
 
-#include "engine/available_memory.h"
+#include "device/available_memory.h"
 
 namespace shoal {
 namespace {

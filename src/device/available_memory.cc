@@ -1,14 +1,16 @@
 // Linux: /proc/meminfo and memory controllers of cgroup v2 and v1. Elsewhere: free physical pages.
 //
 // https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
-#include "engine/available_memory.h"
+#include "device/available_memory.h"
 
 #include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
-#include <fstream>
 #include <sstream>
+
+#include "device/memory_facts.h"
+#include "device/system_files.h"
 
 #if defined(__APPLE__)
 #include <mach/mach.h>
@@ -17,16 +19,8 @@
 namespace shoal {
 namespace {
 
-constexpr std::size_t kFileBytesMax = 64U << 10;
 constexpr int kGroupDepthMax = 64;
-
-std::string ReadSmallFile(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::string text(kFileBytesMax, '\0');
-  in.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<std::size_t>(std::max<std::streamsize>(in.gcount(), 0)));
-  return text;
-}
+constexpr std::uint64_t kNoLimit = std::uint64_t{1} << 60;
 
 std::string_view FirstLine(std::string_view text) { return text.substr(0, text.find('\n')); }
 
@@ -37,35 +31,50 @@ std::optional<std::uint64_t> ParseNumber(std::string_view text) {
   return value;
 }
 
-// What is left in one group. File pages that the kernel would drop first do not count as taken.
-std::optional<std::uint64_t> LeftIn(const std::string& folder, const char* limit_file, const char* usage_file,
-                                    std::string_view cache_key) {
-  const auto limit = ParseLimit(ReadSmallFile(folder + limit_file));
-  const auto usage = ParseLimit(ReadSmallFile(folder + usage_file));
-  if (!limit || !usage) return std::nullopt;
-  const std::uint64_t cache = ParseStat(ReadSmallFile(folder + "/memory.stat"), cache_key);
-  const std::uint64_t taken = *usage - std::min(*usage, cache);
-  return *limit - std::min(*limit, taken);
-}
+// One control group's files.
+struct Group {
+  const SystemFiles& files;
+  std::string folder;
+  bool v2;
+
+  std::string Text(const char* file) const { return files.Read(folder + file).value_or(""); }
+  // Without a limit, version 1 has a number close to 2^63.
+  std::optional<std::uint64_t> Limit() const {
+    const auto limit = ParseLimit(Text(v2 ? "/memory.max" : "/memory.limit_in_bytes"));
+    return limit && *limit < kNoLimit ? limit : std::nullopt;
+  }
+  // What is left. File pages that the kernel would drop first do not count as taken.
+  std::optional<std::uint64_t> Left() const {
+    const auto limit = Limit();
+    const auto usage = ParseLimit(Text(v2 ? "/memory.current" : "/memory.usage_in_bytes"));
+    if (!limit || !usage) return std::nullopt;
+    const std::uint64_t cache = ParseStat(Text("/memory.stat"), v2 ? "inactive_file" : "total_inactive_file");
+    const std::uint64_t taken = *usage - std::min(*usage, cache);
+    return *limit - std::min(*limit, taken);
+  }
+};
+
+using Measure = std::optional<std::uint64_t> (Group::*)() const;
 
 void TakeLess(std::optional<std::uint64_t>& least, std::optional<std::uint64_t> value) {
   if (value && (!least || *value < *least)) least = value;
 }
 
 // Every group from `path` up to the root of the hierarchy may have a limit.
-void WalkGroups(std::optional<std::uint64_t>& least, const std::string& mount, std::string path, bool v2) {
+void WalkGroups(std::optional<std::uint64_t>& least, const SystemFiles& files, const std::string& mount,
+                std::string path, bool v2, Measure measure) {
   for (int depth = 0; depth < kGroupDepthMax; ++depth) {
-    const std::string folder = mount + path;
-    TakeLess(least, v2 ? LeftIn(folder, "/memory.max", "/memory.current", "inactive_file")
-                       : LeftIn(folder, "/memory.limit_in_bytes", "/memory.usage_in_bytes", "total_inactive_file"));
+    TakeLess(least, (Group{files, mount + path, v2}.*measure)());
     const std::size_t slash = path.rfind('/');
     if (slash == std::string::npos) return;
     path.resize(slash);
   }
 }
 
-void LookAtGroups(std::optional<std::uint64_t>& least, const std::string& root) {
-  std::istringstream groups(ReadSmallFile(root + "/proc/self/cgroup"));
+// The least that `measure` finds in any group of this process.
+void LookAtGroups(std::optional<std::uint64_t>& least, const std::string& root, Measure measure) {
+  const SystemFiles files(root);
+  std::istringstream groups(files.Read("/proc/self/cgroup").value_or(""));
   for (std::string line; std::getline(groups, line);) {
     const std::size_t first = line.find(':');
     const std::size_t second = first == std::string::npos ? first : line.find(':', first + 1);
@@ -74,26 +83,14 @@ void LookAtGroups(std::optional<std::uint64_t>& least, const std::string& root) 
     std::string path = line.substr(second + 1);
     if (path == "/") path.clear();
     if (controllers.empty()) {
-      WalkGroups(least, root + "/sys/fs/cgroup", path, true);
+      WalkGroups(least, files, "/sys/fs/cgroup", path, true, measure);
     } else if (("," + controllers + ",").find(",memory,") != std::string::npos) {
-      WalkGroups(least, root + "/sys/fs/cgroup/memory", path, false);
+      WalkGroups(least, files, "/sys/fs/cgroup/memory", path, false, measure);
     }
   }
 }
 
 }  // namespace
-
-std::optional<std::uint64_t> ParseMemAvailable(std::string_view meminfo) {
-  constexpr std::string_view kKey = "MemAvailable:";
-  const std::size_t at = meminfo.find(kKey);
-  if (at == std::string_view::npos) return std::nullopt;
-  std::string_view rest = FirstLine(meminfo.substr(at + kKey.size()));
-  const std::size_t digits = rest.find_first_of("0123456789");
-  if (digits == std::string_view::npos) return std::nullopt;
-  const auto kib = ParseNumber(rest.substr(digits));
-  if (!kib) return std::nullopt;
-  return *kib * 1024;
-}
 
 std::optional<std::uint64_t> ParseLimit(std::string_view text) { return ParseNumber(FirstLine(text)); }
 
@@ -111,8 +108,8 @@ std::uint64_t ParseStat(std::string_view stat, std::string_view key) {
 std::optional<std::uint64_t> AvailableMemory(const std::string& root) {
   std::optional<std::uint64_t> least;
 #if defined(__linux__)
-  TakeLess(least, ParseMemAvailable(ReadSmallFile(root + "/proc/meminfo")));
-  LookAtGroups(least, root);
+  TakeLess(least, ParseMeminfo(SystemFiles(root).Read("/proc/meminfo").value_or(""), "MemAvailable"));
+  LookAtGroups(least, root, &Group::Left);
 #elif defined(__APPLE__)
   (void)root;
   vm_statistics64_data_t facts{};
@@ -125,6 +122,12 @@ std::optional<std::uint64_t> AvailableMemory(const std::string& root) {
 #else
   (void)root;
 #endif
+  return least;
+}
+
+std::optional<std::uint64_t> MemoryLimit(const std::string& root) {
+  std::optional<std::uint64_t> least;
+  LookAtGroups(least, root, &Group::Limit);
   return least;
 }
 

@@ -1,5 +1,5 @@
 // Linux and Android: sched_setaffinity of the calling thread.
-#include "engine/cpu_affinity.h"
+#include "device/cpu_affinity.h"
 
 #if defined(__linux__)
 #include <sched.h>

@@ -1,11 +1,13 @@
 // Memory limits from made-up /proc and /sys trees.
-#include "engine/available_memory.h"
+#include "device/available_memory.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
+
+#include "device/memory_facts.h"
 
 namespace shoal {
 namespace {
@@ -25,10 +27,11 @@ class AvailableMemoryTest : public testing::Test {
   std::string root_;
 };
 
-TEST(ParseMemAvailable, ReadsKibibytes) {
-  EXPECT_EQ(ParseMemAvailable("MemTotal: 5 kB\nMemAvailable:   1234 kB\n"), 1234U * 1024);
-  EXPECT_FALSE(ParseMemAvailable("MemTotal: 5 kB\n"));
-  EXPECT_FALSE(ParseMemAvailable("MemAvailable: none\n"));
+TEST(ParseMeminfo, ReadsKibibytes) {
+  EXPECT_EQ(ParseMeminfo("MemTotal: 5 kB\nMemAvailable:   1234 kB\n", "MemAvailable"), 1234U * 1024);
+  EXPECT_FALSE(ParseMeminfo("MemTotal: 5 kB\n", "MemAvailable"));
+  EXPECT_FALSE(ParseMeminfo("MemTotal: 5 kB\n", "Mem"));
+  EXPECT_FALSE(ParseMeminfo("MemAvailable: none\n", "MemAvailable"));
 }
 
 TEST(ParseLimit, KnowsMax) {
@@ -54,6 +57,7 @@ TEST_F(AvailableMemoryTest, TheTightestGroupCounts) {
   Write("/sys/fs/cgroup/outer/memory.current", "300000\n");
   Write("/sys/fs/cgroup/outer/memory.stat", "inactive_file 100000\n");
   EXPECT_EQ(AvailableMemory(root_), 300000U);
+  EXPECT_EQ(MemoryLimit(root_), 500000U);
 }
 
 TEST_F(AvailableMemoryTest, VersionOneGroups) {
@@ -61,6 +65,14 @@ TEST_F(AvailableMemoryTest, VersionOneGroups) {
   Write("/sys/fs/cgroup/memory/job/memory.limit_in_bytes", "400000\n");
   Write("/sys/fs/cgroup/memory/job/memory.usage_in_bytes", "500000\n");
   EXPECT_EQ(AvailableMemory(root_), 0U);
+}
+
+TEST_F(AvailableMemoryTest, NoLimitOfVersionOneIsNoLimit) {
+  Write("/proc/self/cgroup", "5:memory:/\n");
+  Write("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+  Write("/sys/fs/cgroup/memory/memory.usage_in_bytes", "500000\n");
+  EXPECT_EQ(AvailableMemory(root_), 8000U * 1024);
+  EXPECT_FALSE(MemoryLimit(root_));
 }
 
 TEST(AvailableMemory, ThisMachineHasSome) {

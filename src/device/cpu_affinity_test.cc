@@ -1,5 +1,5 @@
 // Pinning a thread to the CPUs this process may use.
-#include "engine/cpu_affinity.h"
+#include "device/cpu_affinity.h"
 
 #include <gtest/gtest.h>
 

@@ -13,10 +13,10 @@ namespace shoal {
 // Bytes that can be taken without swapping or being killed; empty if the system does not say.
 // `root` is put before /proc and /sys (tests). Blocks for some small file reads.
 std::optional<std::uint64_t> AvailableMemory(const std::string& root = "");
+// The tightest memory limit of the control groups this process is in; empty if there is none, or none can be read.
+std::optional<std::uint64_t> MemoryLimit(const std::string& root = "");
 
 // Pure parts.
-// "MemAvailable" of a /proc/meminfo text, in bytes.
-std::optional<std::uint64_t> ParseMemAvailable(std::string_view meminfo);
 // A limit file of a control group: empty for "max" and for anything that is no plain number.
 std::optional<std::uint64_t> ParseLimit(std::string_view text);
 // The value of `key` in a memory.stat text; 0 if absent.

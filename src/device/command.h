@@ -1,0 +1,22 @@
+// Runs a small program of the system and takes what it prints: for facts that only a program can get, such as
+// termux-battery-status. Knows nothing of what is printed.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace shoal {
+
+inline constexpr std::size_t kCommandOutputBytesMax = 64U << 10;
+inline constexpr std::chrono::milliseconds kCommandTimeMax{3000};
+
+// The program's stdout if it ended with 0 within kCommandTimeMax; empty otherwise, also where there is no such program.
+using CommandRunner = std::function<std::optional<std::string>(const std::vector<std::string>& command)>;
+
+// Looks in PATH; no shell, no stdin, stderr dropped. What runs too long is killed. Blocks.
+std::optional<std::string> RunCommand(const std::vector<std::string>& command);
+
+}  // namespace shoal

@@ -1,0 +1,135 @@
+// The parsers on what is odd and on what is hostile; commands; this machine.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "device/command.h"
+#include "device/cpu_affinity.h"
+#include "device/cpuinfo.h"
+#include "device/instruction_sets.h"
+#include "device/known_chips.h"
+#include "device/power_facts.h"
+#include "device/profile.h"
+#include "device/system_files.h"
+
+namespace shoal {
+namespace {
+
+TEST(ParseCpuList, ReadsAndWrites) {
+  EXPECT_EQ(ParseCpuList("0-3,5,7-8\n"), (std::vector<int>{0, 1, 2, 3, 5, 7, 8}));
+  EXPECT_EQ(ParseCpuList(" "), std::vector<int>{});
+  for (const char* bad : {"a", "1-", "-1", "3-1", "0-999999999", "1,", "0x3", "99999999999999999999"}) {
+    EXPECT_FALSE(ParseCpuList(bad)) << bad;
+  }
+  EXPECT_EQ(CpuListText({0, 1, 2, 5, 7, 8}), "0-2,5,7-8");
+  EXPECT_EQ(CpuListText({}), "");
+}
+
+TEST(ParseNumbers, WholeTextOnly) {
+  EXPECT_EQ(ParseSystemNumber(" 0x41fd4e0\n"), 0x41fd4e0U);
+  EXPECT_FALSE(ParseSystemNumber("12 kB"));
+  EXPECT_FALSE(ParseSystemNumber("-1"));
+  EXPECT_EQ(ParseSystemInteger("-5000"), -5000);
+  EXPECT_EQ(ParseCacheSize("48K"), 48U << 10);
+  EXPECT_EQ(ParseCacheSize("32M"), 32U << 20);
+  EXPECT_FALSE(ParseCacheSize("99999999999999M"));
+  EXPECT_FALSE(ParseCacheSize(""));
+}
+
+TEST(ParseCpuInfo, OldAndroidNamesTheKindFirst) {
+  const CpuInfo info = ParseCpuInfo(
+      "Processor\t: AArch64 Processor rev 14 (aarch64)\nprocessor\t: 0\nCPU implementer\t: 0x51\nCPU part\t: 0x805\n"
+      "\nprocessor\t: 7\nFeatures\t: fp asimddp\nHardware\t: Qualcomm Technologies, Inc SM8250\n");
+  ASSERT_EQ(info.cpus.size(), 2U);
+  EXPECT_EQ(info.cpus[0].core->part, 0x805U);
+  EXPECT_TRUE(info.cpus[0].features.empty());
+  EXPECT_EQ(info.cpus[1].cpu, 7);
+  EXPECT_FALSE(info.cpus[1].core);
+  EXPECT_EQ(info.hardware, "Qualcomm Technologies, Inc SM8250");
+}
+
+TEST(ParseCpuInfo, HostileTextSizesNothing) {
+  EXPECT_TRUE(ParseCpuInfo("processor : 99999999\nCPU part : 0xd4e\n").cpus.empty());
+  std::string many;
+  for (int i = 0; i < 5000; ++i) many += "processor : 1\n";
+  EXPECT_EQ(ParseCpuInfo(many).cpus.size(), static_cast<std::size_t>(kCpusMax));
+  EXPECT_FALSE(ParseCpuInfo("processor : 0\nCPU part : 0xfffff\n").cpus[0].core);
+}
+
+TEST(DecodeMidr, Fields) {
+  const auto id = DecodeMidr(0x411fd4e0);
+  ASSERT_TRUE(id);
+  EXPECT_EQ(*id, (CoreId{0x41, 1, 0xd4e, 0}));
+  EXPECT_STREQ(FindCore(*id)->name, "Cortex-X3");
+  EXPECT_FALSE(DecodeMidr(0));
+}
+
+TEST(FindChip, WholeWordsOnly) {
+  EXPECT_STREQ(FindChip("Qualcomm Technologies, Inc SM8650")->name, "Snapdragon 8 Gen 3");
+  EXPECT_STREQ(FindChip(std::string_view("google,ZUMA HUSKY\0google,ZUMA", 29))->name, "Google Tensor G3");
+  EXPECT_EQ(FindChip("qcom,sm86501"), nullptr);
+  EXPECT_EQ(FindChip(""), nullptr);
+}
+
+TEST(InstructionSets, HwcapsSayTheSameAsWords) {
+  const InstructionSets words =
+      InstructionSetsOf(CpuArchitecture::kArm64, {"fp", "asimdhp", "asimddp", "i8mm", "bf16"});
+  EXPECT_EQ(words, (InstructionSets{"fp16", "dotprod", "i8mm", "bf16"}));
+  EXPECT_EQ(InstructionSetsOfHwcap(1U << 10 | 1U << 20, 1U << 13 | 1U << 14), words);
+  EXPECT_EQ(InstructionSetsOf(CpuArchitecture::kX86, {"avx512f", "avx2"}), InstructionSets{"avx2"})
+      << "half of AVX-512 is none";
+}
+
+TEST(ParseAuxv, FindsBoth) {
+  const std::uint64_t pairs[] = {16, 0x1234, 26, 0x5678, 0, 0};
+  std::string bytes(sizeof pairs, 0);
+  std::memcpy(bytes.data(), pairs, sizeof pairs);
+  EXPECT_EQ(ParseAuxv(bytes)->hwcap, 0x1234U);
+  EXPECT_EQ(ParseAuxv(bytes)->hwcap2, 0x5678U);
+  EXPECT_FALSE(ParseAuxv(bytes.substr(0, 15)));
+}
+
+TEST(BestCpuVariant, SmeNeedsSve) {
+  EXPECT_EQ(BestCpuVariant(CpuArchitecture::kArm64, {"dotprod", "fp16", "i8mm", "sve", "sve2", "sme"}).name,
+            "armv9.2_2");
+  EXPECT_EQ(BestCpuVariant(CpuArchitecture::kArm64, {"dotprod", "fp16", "i8mm", "sme"}).name, "armv8.6_0");
+  EXPECT_EQ(BestCpuVariant(CpuArchitecture::kUnknown, {}).name, "");
+}
+
+TEST(ParseTermuxBattery, RefusesWhatIsNotOne) {
+  EXPECT_FALSE(ParseTermuxBattery("[]"));
+  EXPECT_FALSE(ParseTermuxBattery("{}"));
+  EXPECT_FALSE(ParseTermuxBattery("termux-battery-status: not found"));
+  const auto odd = ParseTermuxBattery(R"({"percentage":4000,"status":"CHARGING","temperature":"hot"})");
+  ASSERT_TRUE(odd);
+  EXPECT_FALSE(odd->battery.percent);
+  EXPECT_FALSE(odd->battery.celsius);
+  EXPECT_EQ(odd->battery.charging, true);
+}
+
+TEST(RunCommand, TakesWhatIsPrinted) {
+  EXPECT_EQ(RunCommand({"printf", "a b"}), "a b");
+  EXPECT_FALSE(RunCommand({"false"}));
+  EXPECT_FALSE(RunCommand({"shoal-no-such-program"}));
+  EXPECT_FALSE(RunCommand({}));
+}
+
+TEST(RunCommand, EndsWhatPrintsWithoutEnd) { EXPECT_FALSE(RunCommand({"yes"})); }
+
+#if defined(__linux__)
+TEST(ReadDeviceProfile, ThisMachineHasCoresAndMemory) {
+  const DeviceProfile profile = ReadDeviceProfile();
+  EXPECT_FALSE(profile.topology.cores.empty());
+  EXPECT_FALSE(profile.UsableCpus().empty());
+  ASSERT_TRUE(profile.memory.total_bytes);
+  EXPECT_GT(*profile.memory.total_bytes, profile.memory.available_bytes.value_or(0));
+  std::vector<int> allowed;
+  for (const Core& core : profile.topology.cores) {
+    if (core.allowed == true) allowed.push_back(core.cpu);
+  }
+  EXPECT_EQ(allowed, AllowedCpus()) << "what /proc says is what the system grants";
+}
+#endif
+
+}  // namespace
+}  // namespace shoal

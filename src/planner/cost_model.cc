@@ -1,0 +1,201 @@
+// The formulas of the header.
+#include "planner/cost_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace shoal {
+namespace {
+
+constexpr double kTokenIdBytes = 64;  // a frame with the id of the next token
+
+// Seconds a byte of weights in a pass of `rows` rows.
+double WeightPrice(const PlanDevice& device, double rows) {
+  const double one = 1 / device.decode_bytes_s;
+  const double many = std::max(one, 1 / device.prefill_bytes_s);
+  return one + (many - one) * (std::clamp<double>(rows, 1, kPassRows) - 1) / (kPassRows - 1);
+}
+
+double MeanContext(const PlanWorkload& workload) { return workload.prompt_tokens + workload.answer_tokens / 2.0; }
+
+// Micro-batches of a prompt.
+double Passes(const PlanWorkload& workload) { return std::ceil(workload.prompt_tokens / double{kPassRows}); }
+
+double HopSeconds(const PlanLink& link, double bytes) { return link.latency_s + bytes / link.bytes_s; }
+
+StagePrice DecodePrice(const PlanInput& input, const PlanDevice& device, double rows) {
+  StagePrice price;
+  price.fixed = device.pass_overhead_s;
+  price.weight = WeightPrice(device, rows);
+  price.kv = rows * MeanContext(input.workload) / device.kv_bytes_s;
+  price.last = price.weight * static_cast<double>(input.model.output_bytes);
+  return price;
+}
+
+StagePrice PassPrice(const PlanInput& input, const PlanDevice& device) {
+  StagePrice price;
+  price.fixed = device.pass_overhead_s;
+  price.weight = WeightPrice(device, kPassRows);
+  price.kv = input.workload.prompt_tokens / 2.0 / device.kv_bytes_s;
+  return price;
+}
+
+struct Groups {
+  double count = 1, rows = 1;
+};
+// How many groups of streams are under way in a pipeline of `stages` stages, and their rows.
+Groups GroupsOf(const PlanWorkload& workload, std::size_t stages) {
+  const double streams = workload.streams;
+  Groups groups;
+  groups.count = stages > 1 ? std::min(streams, static_cast<double>(stages + 1)) : 1;
+  groups.rows = std::ceil(streams / groups.count);
+  return groups;
+}
+
+}  // namespace
+
+PlanSizes::PlanSizes(const PlanInput& input) {
+  const PlanModel& model = input.model;
+  places_.push_back(0);
+  for (const std::int32_t cut : model.cuts) places_.push_back(cut);
+  places_.push_back(static_cast<std::int32_t>(model.layer_bytes.size()));
+  weights_ = kv_ = memory_ = std::vector<double>(places_.size(), 0);
+  for (std::size_t i = 0; i + 1 < places_.size(); ++i) {
+    double weights = 0, kv = 0;
+    for (auto layer = static_cast<std::size_t>(places_[i]); layer < static_cast<std::size_t>(places_[i + 1]); ++layer) {
+      weights += static_cast<double>(model.layer_bytes[layer]);
+      kv += static_cast<double>(model.kv_bytes[layer]);
+    }
+    weights_[i + 1] = weights_[i] + weights;
+    kv_[i + 1] = kv_[i] + kv;
+    memory_[i + 1] = memory_[i] + weights + kv * input.workload.context_tokens;
+  }
+  head_extra_ = static_cast<double>(model.head_bytes);
+  last_extra_ = static_cast<double>(model.output_bytes);
+  for (const PlanDevice& device : input.devices) {
+    room_.push_back(static_cast<double>(device.memory_bytes) * (1 - input.policy.memory_headroom) -
+                    static_cast<double>(input.policy.stage_bytes));
+  }
+}
+
+PlanPrices::PlanPrices(const PlanInput& input, std::size_t stages) : devices_(input.devices.size()) {
+  link_sum_ = link_pace_ = way_back_ = std::vector<double>(devices_ * devices_, 0);
+  if (input.policy.objective == PlanObjective::kLatency) {
+    PriceLatency(input);
+  } else {
+    PriceThroughput(input, stages);
+  }
+}
+
+void PlanPrices::PriceLatency(const PlanInput& input) {
+  const double answers = std::max(input.workload.answer_tokens - 1, 0);
+  pace_weight_ = Passes(input.workload) - 1;
+  for (const PlanDevice& device : input.devices) {
+    const StagePrice decode = DecodePrice(input, device, 1);
+    const StagePrice pass = PassPrice(input, device);
+    // The output head is asked once for the prompt, and then for every token.
+    sum_.push_back({answers * decode.fixed + pass.fixed, answers * decode.weight + pass.weight,
+                    answers * decode.kv + pass.kv, (answers + 1) * decode.last});
+    pace_.push_back(pass);
+  }
+  const auto row = static_cast<double>(input.model.hidden_bytes);
+  for (std::size_t i = 0; i < link_sum_.size(); ++i) {
+    if (i / devices_ == i % devices_) continue;
+    const PlanLink& link = input.links[i];
+    link_sum_[i] = answers * HopSeconds(link, row) + HopSeconds(link, row * kPassRows);
+    link_pace_[i] = row * kPassRows / link.bytes_s;
+    way_back_[i] = (answers + 1) * HopSeconds(link, kTokenIdBytes);
+  }
+}
+
+void PlanPrices::PriceThroughput(const PlanInput& input, std::size_t stages) {
+  const Groups groups = GroupsOf(input.workload, stages);
+  by_pace_ = groups.count;
+  scale_ = 1.0 / input.workload.streams;
+  for (const PlanDevice& device : input.devices) sum_.push_back(DecodePrice(input, device, groups.rows));
+  pace_ = sum_;
+  const double bytes = static_cast<double>(input.model.hidden_bytes) * groups.rows;
+  for (std::size_t i = 0; i < link_sum_.size(); ++i) {
+    if (i / devices_ == i % devices_) continue;
+    link_sum_[i] = HopSeconds(input.links[i], bytes);
+    link_pace_[i] = bytes / input.links[i].bytes_s;
+    way_back_[i] = HopSeconds(input.links[i], kTokenIdBytes * groups.rows);
+  }
+}
+
+double PlanPrices::PaceBelow(double cost, double sum) const {
+  if (by_pace_ > 0) return cost / scale_ / by_pace_;
+  if (pace_weight_ <= 0) return std::numeric_limits<double>::infinity();
+  return (cost / scale_ - sum) / pace_weight_;
+}
+
+double PlanPrices::SumBelow(double cost, double pace) const {
+  return by_pace_ > 0 ? cost / scale_ : cost / scale_ - pace_weight_ * pace;
+}
+
+double CostOf(const PlanSizes& sizes, const PlanPrices& prices, const SegmentPlan& plan) {
+  double sum = 0, pace = 0;
+  for (std::size_t i = 0; i < plan.devices.size(); ++i) {
+    const std::size_t device = plan.devices[i];
+    const std::size_t begin = plan.starts[i];
+    const bool is_last = i + 1 == plan.devices.size();
+    const std::size_t end = is_last ? sizes.segments() : plan.starts[i + 1];
+    sum += prices.sum(device).Of(sizes.weights(begin, end), sizes.kv(begin, end), is_last);
+    pace = std::max(pace, prices.pace(device).Of(sizes.weights(begin, end), sizes.kv(begin, end), is_last));
+    if (is_last) break;
+    sum += prices.link_sum(device, plan.devices[i + 1]);
+    pace = std::max(pace, prices.link_pace(device, plan.devices[i + 1]));
+  }
+  sum += prices.way_back(plan.devices.back(), plan.devices.front());
+  return prices.Cost(sum, pace);
+}
+
+Plan Predict(const PlanInput& input, const std::vector<PlanStage>& stages) {
+  const Groups groups = GroupsOf(input.workload, stages.size());
+  const auto row = static_cast<double>(input.model.hidden_bytes);
+  const double passes = Passes(input.workload);
+  Plan plan;
+  plan.stages = stages;
+  double token = 0, prompt = 0, pace = 0, round = 0, round_pace = 0;
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    const PlanDevice& device = input.devices[static_cast<std::size_t>(stages[i].device)];
+    const bool is_last = i + 1 == stages.size();
+    double weights = 0, kv = 0;
+    for (std::int32_t layer = stages[i].layers.first; layer < stages[i].layers.last; ++layer) {
+      weights += static_cast<double>(input.model.layer_bytes[static_cast<std::size_t>(layer)]);
+      kv += static_cast<double>(input.model.kv_bytes[static_cast<std::size_t>(layer)]);
+    }
+    const StagePrice one = DecodePrice(input, device, 1);
+    token += one.Of(weights, kv, is_last);
+    const double pass = PassPrice(input, device).Of(weights, kv, is_last);
+    prompt += pass + (is_last ? one.last : 0);
+    const double group = DecodePrice(input, device, groups.rows).Of(weights, kv, is_last);
+    round += group;
+    pace = std::max(pace, pass);
+    round_pace = std::max(round_pace, group);
+    double memory = weights + kv * input.workload.context_tokens + static_cast<double>(input.policy.stage_bytes);
+    memory += i == 0 ? static_cast<double>(input.model.head_bytes) : 0;
+    memory += is_last ? static_cast<double>(input.model.output_bytes) : 0;
+    plan.memory_bytes.push_back(static_cast<std::uint64_t>(memory));
+    if (stages.size() == 1) break;
+    const std::size_t next = is_last ? 0 : i + 1;
+    const PlanLink& link = input.links[static_cast<std::size_t>(stages[i].device) * input.devices.size() +
+                                       static_cast<std::size_t>(stages[next].device)];
+    token += HopSeconds(link, is_last ? kTokenIdBytes : row);
+    prompt += HopSeconds(link, is_last ? kTokenIdBytes : row * kPassRows);
+    round += HopSeconds(link, (is_last ? kTokenIdBytes : row) * groups.rows);
+    if (is_last) break;
+    pace = std::max(pace, row * kPassRows / link.bytes_s);
+    round_pace = std::max(round_pace, row * groups.rows / link.bytes_s);
+  }
+  plan.first_token_s = prompt + (passes - 1) * pace;
+  plan.tokens_s = 1 / token;
+  plan.tokens_s_many = input.workload.streams / std::max(groups.count * round_pace, round);
+  plan.cost = input.policy.objective == PlanObjective::kThroughput
+                  ? 1 / plan.tokens_s_many
+                  : plan.first_token_s + std::max(input.workload.answer_tokens - 1, 0) * token;
+  return plan;
+}
+
+}  // namespace shoal

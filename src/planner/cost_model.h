@@ -1,0 +1,99 @@
+// What a plan costs: the one place that says how long stages and links take.
+//
+// A pass of r rows through a stage reads its weights once and computes r rows; between one row and kPassRows rows its
+// time goes linearly from bytes / decode_bytes_s to bytes / prefill_bytes_s. Each row also reads its K and V.
+//   one stream    every token goes through all stages and links, and its id back to the head
+//   a prompt      passes of kPassRows rows follow each other: the slowest stage or link sets the pace
+//   many streams  stages + 1 groups are under way; a round takes the slowest stage times the groups, or the way around
+// Both objectives are a sum over stages and links (A) and the largest of them (B): latency A + w B, throughput
+// max(g B, A). The searches know no more than that.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "planner/plan.h"
+
+namespace shoal {
+
+inline constexpr std::int32_t kPassRows = 64;  // of a micro-batch
+
+// Prefix sums over the places where the model may be cut, and what every device can hold.
+class PlanSizes {
+ public:
+  explicit PlanSizes(const PlanInput& input);
+
+  // Segment i is layers [places[i], places[i + 1]).
+  std::size_t segments() const { return places_.size() - 1; }
+  std::int32_t place(std::size_t i) const { return places_[i]; }
+  double weights(std::size_t a, std::size_t b) const { return weights_[b] - weights_[a]; }  // bytes, no output head
+  double kv(std::size_t a, std::size_t b) const { return kv_[b] - kv_[a]; }                 // bytes a token
+  // Memory that segments take: weights and reserved K and V. First and last add head_extra() and last_extra().
+  double memory(std::size_t a, std::size_t b) const { return memory_[b] - memory_[a]; }
+  double head_extra() const { return head_extra_; }
+  double last_extra() const { return last_extra_; }
+  double room(std::size_t device) const { return room_[device]; }  // for segments and extras
+  bool Fits(std::size_t device, std::size_t a, std::size_t b) const {
+    return memory(a, b) + (a == 0 ? head_extra_ : 0) + (b == segments() ? last_extra_ : 0) <= room_[device];
+  }
+
+ private:
+  std::vector<std::int32_t> places_;
+  std::vector<double> weights_, kv_, memory_, room_;
+  double head_extra_ = 0, last_extra_ = 0;
+};
+
+// A linear price: seconds of a stage with so many bytes of weights and of K and V.
+struct StagePrice {
+  double fixed = 0, weight = 0, kv = 0;
+  double last = 0;  // added on the last stage
+  double Of(double weights, double kv_bytes, bool is_last) const {
+    return fixed + weight * weights + kv * kv_bytes + (is_last ? last : 0);
+  }
+};
+
+// The objective as prices, for plans of `stages` stages (throughput depends on how many there are).
+class PlanPrices {
+ public:
+  PlanPrices(const PlanInput& input, std::size_t stages);
+
+  const StagePrice& sum(std::size_t device) const { return sum_[device]; }
+  const StagePrice& pace(std::size_t device) const { return pace_[device]; }
+  double link_sum(std::size_t from, std::size_t to) const { return link_sum_[from * devices_ + to]; }
+  double link_pace(std::size_t from, std::size_t to) const { return link_pace_[from * devices_ + to]; }
+  double way_back(std::size_t last, std::size_t head) const {
+    return last == head ? 0 : way_back_[last * devices_ + head];
+  }
+  // The objective of a sum and a pace.
+  double Cost(double sum, double pace) const {
+    return by_pace_ > 0 ? std::max(by_pace_ * pace, sum) * scale_ : (sum + pace_weight_ * pace) * scale_;
+  }
+  // The largest pace and the largest sum that a plan better than `cost` may have.
+  double PaceBelow(double cost, double sum) const;
+  double SumBelow(double cost, double pace) const;
+
+ private:
+  void PriceLatency(const PlanInput& input);
+  void PriceThroughput(const PlanInput& input, std::size_t stages);
+
+  std::size_t devices_ = 0;
+  std::vector<StagePrice> sum_, pace_;
+  std::vector<double> link_sum_, link_pace_, way_back_;
+  double by_pace_ = 0;      // throughput: groups under way
+  double pace_weight_ = 0;  // latency: passes of the prompt after the first
+  double scale_ = 1;
+};
+
+// A plan in segments: stage i runs on devices[i] from starts[i] to starts[i + 1], the last one to the end.
+struct SegmentPlan {
+  std::vector<std::size_t> devices, starts;
+  double cost = 0;
+};
+// Sum and pace of a plan under `prices`, whose number of stages it must have.
+double CostOf(const PlanSizes& sizes, const PlanPrices& prices, const SegmentPlan& plan);
+
+// Everything that is said of a plan. Precondition: it is one (CheckStages).
+Plan Predict(const PlanInput& input, const std::vector<PlanStage>& stages);
+
+}  // namespace shoal

@@ -1,0 +1,216 @@
+// Checks what is given, runs a search, and says why.
+#include "planner/plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <set>
+
+#include "base/units.h"
+#include "planner/cost_model.h"
+#include "planner/relaxation.h"
+#include "planner/search.h"
+
+namespace shoal {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kBytesMax = 1e15;  // of a layer, a row, a memory: sums stay exact enough
+constexpr std::size_t kRunnersUpMax = 3;
+
+Error Bad(const std::string& what) { return {ErrorCode::kInvalidArgument, what}; }
+bool IsPositive(double value) { return value > 0 && value < kBytesMax; }
+bool IsTime(double value) { return value >= 0 && value < 1e6; }
+
+Status CheckModel(const PlanModel& model) {
+  const std::size_t layers = model.layer_bytes.size();
+  if (layers == 0 || layers > kPlanLayersMax || model.kv_bytes.size() != layers) {
+    return Bad("the model needs 1 to " + std::to_string(kPlanLayersMax) + " layers, each with its weights and KV size");
+  }
+  for (std::size_t i = 0; i < layers; ++i) {
+    if (!IsPositive(static_cast<double>(model.layer_bytes[i])) || static_cast<double>(model.kv_bytes[i]) > 1e9) {
+      return Bad("layer " + std::to_string(i) + " has an absurd size");
+    }
+  }
+  for (const std::uint64_t bytes : {model.output_bytes, model.head_bytes, model.hidden_bytes}) {
+    if (static_cast<double>(bytes) > kBytesMax) return Bad("the model has an absurd size");
+  }
+  std::int32_t previous = 0;
+  for (const std::int32_t cut : model.cuts) {
+    if (cut <= previous || cut >= static_cast<std::int32_t>(layers)) return Bad("the model's cuts are not in order");
+    previous = cut;
+  }
+  return {};
+}
+
+Status CheckInput(const PlanInput& input) {
+  if (input.devices.empty()) return Error{ErrorCode::kNotFound, "there is no device to plan for"};
+  if (input.devices.size() > kPlanDevicesMax) return Bad("more than " + std::to_string(kPlanDevicesMax) + " devices");
+  SHOAL_RETURN_IF_ERROR(CheckModel(input.model));
+  for (const PlanDevice& device : input.devices) {
+    if (!IsPositive(device.decode_bytes_s) || !IsPositive(device.prefill_bytes_s) || !IsPositive(device.kv_bytes_s) ||
+        !IsTime(device.pass_overhead_s) || static_cast<double>(device.memory_bytes) > kBytesMax) {
+      return Bad(device.name + " has no speed or an absurd one");
+    }
+  }
+  if (input.links.size() != input.devices.size() * input.devices.size()) return Bad("links are missing");
+  for (std::size_t i = 0; i < input.links.size(); ++i) {
+    if (i / input.devices.size() == i % input.devices.size()) continue;
+    if (!IsTime(input.links[i].latency_s) || !IsPositive(input.links[i].bytes_s)) {
+      return Bad("the link from " + input.devices[i / input.devices.size()].name + " to " +
+                 input.devices[i % input.devices.size()].name + " has no speed or an absurd one");
+    }
+  }
+  const PlanWorkload& work = input.workload;
+  if (work.prompt_tokens < 1 || work.answer_tokens < 1 || work.streams < 1 || work.context_tokens < 1 ||
+      std::max({work.prompt_tokens, work.answer_tokens, work.context_tokens}) > 1 << 24 || work.streams > 1 << 16) {
+    return Bad("the workload needs at least one token of prompt, answer and context, and one stream");
+  }
+  if (!(input.policy.memory_headroom >= 0 && input.policy.memory_headroom < 1) || input.policy.stages_max < 0) {
+    return Bad("the share of memory that stays free must be from 0 to below 1, stages_max not negative");
+  }
+  return {};
+}
+
+Error TooLarge(const PlanInput& input, const PlanSizes& sizes) {
+  double need = sizes.memory(0, sizes.segments()) + sizes.head_extra() + sizes.last_extra(), have = 0;
+  for (std::size_t d = 0; d < input.devices.size(); ++d) have += std::max(0.0, sizes.room(d));
+  const std::string missing = need > have ? FormatBytes(static_cast<std::uint64_t>(need - have)) + " are missing"
+                                          : std::string("no cut of the layers fits their shares");
+  return {ErrorCode::kOutOfMemory, "the model needs " + FormatBytes(static_cast<std::uint64_t>(need)) +
+                                       " with this context, the devices have " +
+                                       FormatBytes(static_cast<std::uint64_t>(have)) + " for it: " + missing +
+                                       "; use a smaller context, a smaller model, or another device"};
+}
+
+std::vector<PlanStage> StagesOf(const PlanSizes& sizes, const SegmentPlan& plan) {
+  std::vector<PlanStage> stages;
+  for (std::size_t i = 0; i < plan.devices.size(); ++i) {
+    const std::size_t end = i + 1 < plan.devices.size() ? plan.starts[i + 1] : sizes.segments();
+    stages.push_back({static_cast<std::int32_t>(plan.devices[i]), {sizes.place(plan.starts[i]), sizes.place(end)}});
+  }
+  return stages;
+}
+
+std::string Times(double ratio) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2g", ratio);
+  return text;
+}
+
+std::string Names(const PlanInput& input, const Plan& plan) {
+  std::string text;
+  for (std::size_t i = 0; i < plan.stages.size(); ++i) {
+    if (i > 0) text += i + 1 == plan.stages.size() ? " and " : ", ";
+    text += input.devices[static_cast<std::size_t>(plan.stages[i].device)].name;
+  }
+  return text;
+}
+
+std::string ReasonOf(const PlanInput& input, const PlanResult& result) {
+  const Plan& plan = result.plan;
+  const std::string goal = input.policy.objective == PlanObjective::kLatency ? "answer a request" : "give tokens";
+  if (plan.stages.size() == 1) {
+    if (input.devices.size() == 1) return Names(input, plan) + " is the only device.";
+    if (result.runners_up.empty())
+      return Names(input, plan) + " alone holds the model, and no plan of several devices was found.";
+    return Names(input, plan) + " alone is fastest: the best plan with more devices takes " +
+           Times(result.runners_up.front().cost / plan.cost) + " times as long.";
+  }
+  const std::string who = Names(input, plan);
+  if (!result.best_single) return "No device alone holds the model; " + who + " together do, the fastest way found.";
+  return who + " together " + goal + " " + Times(result.best_single->cost / plan.cost) + " times as fast as " +
+         Names(input, *result.best_single) + " alone.";
+}
+
+// What the objective does not say: a plan for many may be worse for one.
+void Warn(const PlanInput& input, PlanResult& result) {
+  if (!result.best_single || result.plan.stages.size() == 1) return;
+  const std::string alone = Names(input, *result.best_single) + " alone";
+  const auto slower = [&](double plan, double single, const std::string& what) {
+    if (plan < single * 0.999)
+      result.warnings.push_back(what + Times(single / plan) + " times as fast on " + alone + ".");
+  };
+  slower(result.plan.tokens_s, result.best_single->tokens_s, "One stream by itself would be ");
+  slower(result.plan.tokens_s_many, result.best_single->tokens_s_many, "Many streams at once would be ");
+  slower(1 / result.plan.first_token_s, 1 / result.best_single->first_token_s, "The first token would come ");
+}
+
+Status CheckStages(const PlanInput& input, const std::vector<PlanStage>& stages) {
+  std::set<std::int32_t> devices;
+  std::int32_t next = 0;
+  for (const PlanStage& stage : stages) {
+    const bool cut =
+        next == 0 || std::find(input.model.cuts.begin(), input.model.cuts.end(), next) != input.model.cuts.end();
+    if (stage.device < 0 || stage.device >= static_cast<std::int32_t>(input.devices.size()) ||
+        !devices.insert(stage.device).second || stage.layers.first != next || stage.layers.last <= next || !cut) {
+      return Bad("the stages are no plan of this model: a gap, a forbidden cut, or a device that comes twice");
+    }
+    next = stage.layers.last;
+  }
+  return next == static_cast<std::int32_t>(input.model.layer_bytes.size())
+             ? Status{}
+             : Status{Bad("the stages end before the model's last layer")};
+}
+
+}  // namespace
+
+Result<PlanResult> MakePlan(const PlanInput& input) {
+  SHOAL_RETURN_IF_ERROR(CheckInput(input));
+  const PlanSizes sizes(input);
+  const SearchSpace space = MakeSearchSpace(input, sizes);
+  PlansByStages found = SearchBounded(space);
+  PlanResult result;
+  result.exact = input.devices.size() <= kExactDevicesMax && SearchExact(space, found);
+  std::vector<Plan> plans;
+  for (const SegmentPlan& plan : found) {
+    if (!plan.devices.empty()) plans.push_back(Predict(input, StagesOf(sizes, plan)));
+  }
+  if (plans.empty()) return TooLarge(input, sizes);
+  // Of equal plans the one with fewer devices.
+  std::stable_sort(plans.begin(), plans.end(), [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
+  for (const Plan& plan : plans) {
+    if (plan.stages.size() == 1) result.best_single = plan;
+  }
+  result.plan = plans.front();
+  for (std::size_t i = 1; i < plans.size() && result.runners_up.size() < kRunnersUpMax; ++i) {
+    result.runners_up.push_back(plans[i]);
+  }
+  result.reason = ReasonOf(input, result);
+  Warn(input, result);
+  return result;
+}
+
+Result<Plan> JudgePlan(const PlanInput& input, const std::vector<PlanStage>& stages) {
+  SHOAL_RETURN_IF_ERROR(CheckInput(input));
+  SHOAL_RETURN_IF_ERROR(CheckStages(input, stages));
+  Plan plan = Predict(input, stages);
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    const PlanDevice& device = input.devices[static_cast<std::size_t>(stages[i].device)];
+    const double room = static_cast<double>(device.memory_bytes) * (1 - input.policy.memory_headroom);
+    if (static_cast<double>(plan.memory_bytes[i]) > room) {
+      return Error{ErrorCode::kOutOfMemory, device.name + " has " + FormatBytes(static_cast<std::uint64_t>(room)) +
+                                                " for stages, its stage needs " + FormatBytes(plan.memory_bytes[i])};
+    }
+  }
+  return plan;
+}
+
+Result<double> LowerBound(const PlanInput& input) {
+  SHOAL_RETURN_IF_ERROR(CheckInput(input));
+  const PlanSizes sizes(input);
+  const SearchSpace space = MakeSearchSpace(input, sizes);
+  double bound = kInfinity;
+  if (!space.depends_on_stages()) {
+    bound = Relaxation(sizes, space.prices[1], input.devices.size()).Bound(0);
+  } else {
+    for (std::size_t k = 1; k <= space.stages_max; ++k) {
+      bound = std::min(bound, Relaxation(sizes, space.prices[k], input.devices.size()).Bound(k));
+    }
+  }
+  if (bound == kInfinity) return TooLarge(input, sizes);
+  return bound;
+}
+
+}  // namespace shoal

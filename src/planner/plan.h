@@ -1,0 +1,110 @@
+// From devices, links, a model's sizes and a workload to a plan: which devices, in which order, which layers each, and
+// what to expect of it.
+//
+// Pure: no clock, no I/O, the same answer for the same input. One cost model (cost_model.h) judges every plan, found
+// here or given. With up to kExactDevicesMax devices the plan is the best there is; with more, the best that a bounded
+// search finds, which `LowerBound` tells how far from the best it can be.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+
+namespace shoal {
+
+inline constexpr std::size_t kPlanDevicesMax = 256;
+inline constexpr std::size_t kPlanLayersMax = 1024;
+inline constexpr std::size_t kExactDevicesMax = 10;
+
+// Speeds are measured (engine/speed_test.h) or estimated; who fills them says which.
+struct PlanDevice {
+  std::string name;
+  std::uint64_t memory_bytes = 0;  // what stages may take
+  double decode_bytes_s = 0;       // weight bytes a second in a pass of one row
+  double prefill_bytes_s = 0;      // weight bytes a second in a pass of kPassRows rows
+  double kv_bytes_s = 0;           // bytes of K and V read a second
+  double pass_overhead_s = 0;      // of each pass, whatever its size
+  bool may_be_head = true;         // may take stage 0
+};
+
+struct PlanLink {
+  double latency_s = 0;  // one way
+  double bytes_s = 0;
+};
+
+struct PlanModel {
+  std::vector<std::uint64_t> layer_bytes;  // [layers]
+  std::vector<std::uint64_t> kv_bytes;     // [layers]: K and V of one token as the cache holds them
+  std::uint64_t output_bytes = 0;          // the output head, on the last stage
+  std::uint64_t head_bytes = 0;            // what the first stage holds besides its layers
+  std::uint64_t hidden_bytes = 0;          // one row between two stages
+  std::vector<std::int32_t> cuts;          // allowed first layers of stages other than the first, ascending
+};
+
+struct PlanWorkload {
+  std::int32_t prompt_tokens = 512;
+  std::int32_t answer_tokens = 128;
+  std::int32_t streams = 8;            // for the prediction of many at once, and the throughput objective
+  std::int32_t context_tokens = 4096;  // KV cells that every stage reserves
+};
+
+enum class PlanObjective : std::uint8_t {
+  kLatency,     // one request's prompt and answer, start to end
+  kThroughput,  // tokens a second over all streams
+};
+
+struct PlanPolicy {
+  PlanObjective objective = PlanObjective::kLatency;
+  std::int32_t stages_max = 0;              // 0: as many as help
+  double memory_headroom = 0.05;            // share of a device's memory that stays free
+  std::uint64_t stage_bytes = 64ULL << 20;  // compute buffers of a stage
+};
+
+struct PlanInput {
+  std::vector<PlanDevice> devices;
+  std::vector<PlanLink> links;  // [devices, devices], from row to column; the diagonal is not used
+  PlanModel model;
+  PlanWorkload workload;
+  PlanPolicy policy;
+};
+
+struct PlanStage {
+  std::int32_t device = 0;
+  LayerRange layers;
+  bool operator==(const PlanStage&) const = default;
+};
+
+struct Plan {
+  std::vector<PlanStage> stages;
+  double cost = 0;           // what the objective minimizes: seconds a request, or seconds a token of all streams
+  double first_token_s = 0;  // of a prompt of the workload's length
+  double tokens_s = 0;       // one stream
+  double tokens_s_many = 0;  // workload.streams at once, all of them together
+  std::vector<std::uint64_t> memory_bytes;  // [stages]
+};
+
+struct PlanResult {
+  Plan plan;
+  bool exact = false;               // nothing is better, by the cost model
+  std::optional<Plan> best_single;  // empty: no device holds the whole model
+  std::vector<Plan> runners_up;     // the best of each other number of stages, best first
+  std::string reason;               // one sentence
+  std::vector<std::string> warnings;
+};
+
+// Errors: kInvalidArgument (sizes that do not go together, numbers that are not finite and positive, too many devices
+// or layers), kNotFound (no device), kOutOfMemory (no set of devices holds the model; says what is missing).
+Result<PlanResult> MakePlan(const PlanInput& input);
+
+// What a plan given by its stages is worth. Errors: kInvalidArgument (stages that are no plan of this model: gaps,
+// forbidden cuts, a device twice), kOutOfMemory (a stage that does not fit).
+Result<Plan> JudgePlan(const PlanInput& input, const std::vector<PlanStage>& stages);
+
+// No plan costs less than this. Errors: as MakePlan.
+Result<double> LowerBound(const PlanInput& input);
+
+}  // namespace shoal

@@ -1,0 +1,168 @@
+// Plans against trying everything, against bounds, and against what a person would expect.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/units.h"
+#include "planner/plan.h"
+#include "planner/test_instances.h"
+
+namespace shoal {
+namespace {
+
+PlanDevice Phone(const std::string& name, double gib, double gb_s) {
+  PlanDevice device;
+  device.name = name;
+  device.memory_bytes = static_cast<std::uint64_t>(gib * static_cast<double>(kGiB));
+  device.decode_bytes_s = gb_s * 1e9;
+  device.prefill_bytes_s = gb_s * 0.2e9;
+  device.kv_bytes_s = gb_s * 1e9;
+  device.pass_overhead_s = 1e-4;
+  return device;
+}
+
+// 32 layers of 128 MiB on links of 2 ms and 20 MB/s.
+PlanInput Cluster(std::vector<PlanDevice> devices) {
+  PlanInput input;
+  input.model.layer_bytes.assign(32, 128 * kMiB);
+  input.model.kv_bytes.assign(32, 4096);
+  input.model.output_bytes = 200 * kMiB;
+  input.model.hidden_bytes = 8192;
+  for (std::int32_t cut = 1; cut < 32; ++cut) input.model.cuts.push_back(cut);
+  input.devices = std::move(devices);
+  input.links.assign(input.devices.size() * input.devices.size(), {0.002, 20e6});
+  return input;
+}
+
+TEST(MakePlan, OneDeviceThatHoldsAllIsBestForOneStream) {
+  PlanInput input = Cluster({Phone("a", 8, 20), Phone("b", 8, 20)});
+  input.workload.prompt_tokens = 32;
+  const auto result = MakePlan(input);
+  ASSERT_TRUE(result.ok()) << result.error().message;
+  EXPECT_TRUE(result->exact);
+  EXPECT_EQ(result->plan.stages.size(), 1U);
+  EXPECT_THAT(result->reason, testing::HasSubstr("alone is fastest"));
+}
+
+TEST(MakePlan, ALongPromptUsesBothEvenForOneStream) {
+  PlanInput input = Cluster({Phone("a", 8, 20), Phone("b", 8, 20)});
+  input.workload.prompt_tokens = 2048;
+  const auto result = MakePlan(input);
+  ASSERT_TRUE(result.ok());
+  EXPECT_EQ(result->plan.stages.size(), 2U) << "passes of the prompt follow each other";
+  EXPECT_LT(result->plan.first_token_s, result->best_single->first_token_s * 0.6);
+  EXPECT_LT(result->plan.tokens_s, result->best_single->tokens_s);
+  EXPECT_THAT(result->warnings, testing::Contains(testing::HasSubstr("One stream by itself would be")));
+  EXPECT_THAT(result->reason, testing::HasSubstr("times as fast as"));
+}
+
+TEST(MakePlan, ManyStreamsUseBoth) {
+  PlanInput input = Cluster({Phone("a", 8, 20), Phone("b", 8, 20)});
+  input.policy.objective = PlanObjective::kThroughput;
+  input.workload.streams = 16;
+  const auto result = MakePlan(input);
+  ASSERT_TRUE(result.ok());
+  ASSERT_EQ(result->plan.stages.size(), 2U);
+  EXPECT_NEAR(result->plan.stages[0].layers.last, 17, 1) << "the output head weighs as much as 1.5 layers";
+  EXPECT_GT(result->plan.tokens_s_many, result->best_single->tokens_s_many);
+  EXPECT_THAT(result->warnings, testing::Contains(testing::HasSubstr("One stream by itself would be")));
+}
+
+TEST(MakePlan, MemoryMakesThemShare) {
+  PlanInput input = Cluster({Phone("small", 2.5, 30), Phone("fast", 3, 60), Phone("slow", 3, 10)});
+  input.workload.prompt_tokens = 32;
+  const auto result = MakePlan(input);
+  ASSERT_TRUE(result.ok()) << result.error().message;
+  EXPECT_FALSE(result->best_single);
+  ASSERT_EQ(result->plan.stages.size(), 2U) << "the slow one is not needed";
+  for (std::size_t i = 0; i < 2; ++i) EXPECT_LE(result->plan.memory_bytes[i], 3 * kGiB * 95 / 100);
+  EXPECT_THAT(result->reason, testing::HasSubstr("No device alone holds the model"));
+}
+
+TEST(MakePlan, SaysWhatIsMissing) {
+  const auto result = MakePlan(Cluster({Phone("a", 1, 20), Phone("b", 1, 20)}));
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.error().code, ErrorCode::kOutOfMemory);
+  EXPECT_THAT(result.error().message, testing::HasSubstr("missing"));
+}
+
+TEST(MakePlan, OnlyAllowedCutsAndHeads) {
+  PlanInput input = Cluster({Phone("a", 4, 60), Phone("b", 4, 20)});
+  input.model.cuts = {10, 20};
+  input.devices[0].may_be_head = false;
+  const auto result = MakePlan(input);
+  ASSERT_TRUE(result.ok());
+  ASSERT_EQ(result->plan.stages.size(), 2U);
+  EXPECT_EQ(result->plan.stages[0].device, 1);
+  EXPECT_EQ(result->plan.stages[0].layers.last, 10);
+}
+
+TEST(MakePlan, RefusesNonsense) {
+  PlanInput input = Cluster({Phone("a", 8, 20)});
+  input.devices[0].decode_bytes_s = 0;
+  EXPECT_EQ(MakePlan(input).error().code, ErrorCode::kInvalidArgument);
+  input = Cluster({Phone("a", 8, 20)});
+  input.model.cuts = {5, 5};
+  EXPECT_EQ(MakePlan(input).error().code, ErrorCode::kInvalidArgument);
+  input = Cluster({Phone("a", 8, 20), Phone("b", 8, 20)});
+  input.links[1].bytes_s = std::nan("");
+  EXPECT_EQ(MakePlan(input).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(MakePlan(PlanInput{}).error().code, ErrorCode::kNotFound);
+}
+
+TEST(JudgePlan, RefusesWhatIsNoPlan) {
+  const PlanInput input = Cluster({Phone("a", 8, 20), Phone("b", 8, 20)});
+  EXPECT_TRUE(JudgePlan(input, {{0, {0, 16}}, {1, {16, 32}}}).ok());
+  EXPECT_FALSE(JudgePlan(input, {{0, {0, 16}}, {0, {16, 32}}}).ok());
+  EXPECT_FALSE(JudgePlan(input, {{0, {0, 16}}}).ok());
+  EXPECT_FALSE(JudgePlan(input, {{0, {0, 16}}, {1, {17, 32}}}).ok());
+  EXPECT_FALSE(JudgePlan(input, {{7, {0, 32}}}).ok());
+}
+
+TEST(JudgePlan, SlowerLinksCostMore) {
+  PlanInput input = Cluster({Phone("a", 8, 20), Phone("b", 8, 20)});
+  const std::vector<PlanStage> stages = {{0, {0, 16}}, {1, {16, 32}}};
+  const Plan before = JudgePlan(input, stages).value();
+  for (PlanLink& link : input.links) link.latency_s += 0.01;
+  const Plan after = JudgePlan(input, stages).value();
+  EXPECT_NEAR(1 / after.tokens_s - 1 / before.tokens_s, 0.02, 1e-9) << "there and back";
+  EXPECT_GT(after.first_token_s, before.first_token_s + 0.019);
+}
+
+TEST(MakePlan, IsTheBestThereIsOnSmallClusters) {
+  InstanceRng rng(1);
+  int solved = 0;
+  for (int i = 0; i < 150; ++i) {
+    InstanceOptions options;
+    options.devices_max = 5;
+    options.layers_max = 7;
+    const PlanInput input = RandomInstance(rng, options);
+    const BruteForce brute(input);
+    const auto result = MakePlan(input);
+    ASSERT_EQ(result.ok(), brute.best().has_value()) << "instance " << i;
+    if (!result.ok()) continue;
+    ++solved;
+    EXPECT_TRUE(result->exact);
+    EXPECT_NEAR(result->plan.cost, *brute.best(), *brute.best() * 1e-9) << "instance " << i;
+    EXPECT_LE(LowerBound(input).value(), result->plan.cost * (1 + 1e-9)) << "instance " << i;
+    EXPECT_NEAR(JudgePlan(input, result->plan.stages).value().cost, result->plan.cost, result->plan.cost * 1e-12);
+  }
+  EXPECT_GT(solved, 50);
+}
+
+TEST(MakePlan, NeverBelowItsBoundOnLargeClusters) {
+  InstanceRng rng(2);
+  for (int i = 0; i < 6; ++i) {
+    InstanceOptions options{64, 64, 126, 126, 30e9, 60e9, true};
+    PlanInput input = RandomInstance(rng, options);
+    const auto result = MakePlan(input);
+    ASSERT_TRUE(result.ok());
+    EXPECT_FALSE(result->exact);
+    EXPECT_GE(result->plan.cost, LowerBound(input).value() * (1 - 1e-9));
+    EXPECT_TRUE(JudgePlan(input, result->plan.stages).ok());
+  }
+}
+
+}  // namespace
+}  // namespace shoal

@@ -1,0 +1,36 @@
+// Two searches for the cheapest plan: one that ends with the best there is, one that ends soon.
+//
+// Both work on segments (cost_model.h) and are pure and deterministic.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "planner/cost_model.h"
+
+namespace shoal {
+
+// What both look for plans in.
+struct SearchSpace {
+  const PlanInput& input;
+  const PlanSizes& sizes;
+  std::vector<PlanPrices> prices;  // [stages_max + 1]: for plans of so many stages
+  std::size_t stages_max = 0;
+
+  std::size_t devices() const { return input.devices.size(); }
+  bool depends_on_stages() const { return input.policy.objective == PlanObjective::kThroughput; }
+};
+SearchSpace MakeSearchSpace(const PlanInput& input, const PlanSizes& sizes);
+
+// The best plan found for each number of stages: [stages_max + 1], empty `devices` where none was found.
+using PlansByStages = std::vector<SegmentPlan>;
+
+// Bounded: every single device, then local search from several starts; the work is limited (kWorkMax).
+PlansByStages SearchBounded(const SearchSpace& space);
+
+// Improves the best of `plans` to the best there is, by depth first search over devices and cuts with bounds. False if
+// it would take more than kExactNodesMax steps: then the best so far. Preconditions: at most kExactDevicesMax devices;
+// `plans` has the best single device.
+bool SearchExact(const SearchSpace& space, PlansByStages& plans);
+
+}  // namespace shoal
