@@ -217,6 +217,27 @@ double StageMemoryExcess(const std::string& path, LayerRange layers) {
   return ResidentBytes() - before - 1.05 * static_cast<double>(memory.weight_bytes + memory.kv_bytes);
 }
 
+// One micro-batch with a row of each of `rows` sequences, each some 100 tokens long.
+double RowsMs(const std::shared_ptr<const ModelFile>& model, LayerRange layers, std::int32_t rows) {
+  constexpr std::int32_t kRounds = 40, kSkipped = 8;
+  EngineOptions options;
+  options.layers = layers;
+  options.kv_tokens_max = 4096;
+  options.sequences_max = rows;
+  options.output_rows_max = std::min(rows, 16);
+  const auto engine = Must(Engine::Open(model, options));
+  std::vector<float> hidden(static_cast<std::size_t>(rows * engine->n_embd()), 0.01F), out;
+  double seconds = 0;
+  for (std::int32_t round = 0; round < kRounds; ++round) {
+    std::vector<EngineRow> batch;
+    for (std::int32_t i = 0; i < rows; ++i) batch.push_back({i, round, i < options.output_rows_max});
+    const auto start = SteadyClock::now();
+    if (!engine->Forward(batch, hidden, out).ok()) std::_Exit(1);
+    if (round >= kSkipped) seconds += SecondsSince(start);
+  }
+  return 1e3 * seconds / (kRounds - kSkipped);
+}
+
 class Report {
  public:
   void Ratio(const std::string& name, double bar, bool at_least, int rounds, const std::function<double()>& a,
@@ -304,8 +325,30 @@ int Try(const std::string& what, const std::string& model, const std::string& cu
   return 0;
 }
 
+// `--rows MODEL CUT`: milliseconds of one micro-batch of 1, 2, 4, 8, 16 and 64 sequences' rows on each stage, to see
+// what a group of decoding answers costs. On the last stage every row (at most 16) has an output.
+int Rows(const std::string& path, const std::string& cut) {
+  const auto model = Must(OpenModelFile(path));
+  const std::vector<LayerRange> ranges = Must(ParseStages(cut, model->info.n_layer));
+  Json stages = Json::array();
+  for (const LayerRange& range : ranges) {
+    Json times;
+    for (const std::int32_t rows : {1, 2, 4, 8, 16, 64}) {
+      times[std::to_string(rows)] = InChild({0}, [&] { return RowsMs(model, range, rows); });
+    }
+    stages.push_back({{"first", range.first}, {"last", range.last - 1}, {"ms_by_rows", times}});
+    std::fprintf(stderr, "%s\n", stages.back().dump().c_str());
+  }
+  std::printf("%s\n", Json{{"bench", "stages"}, {"stages", stages}}.dump(2).c_str());
+  return 0;
+}
+
 int Main(int argc, char** argv) {
   int rounds = 5;
+  if (argc == 4 && std::string(argv[1]) == "--rows") {
+    SetLogLevel(LogLevel::kError);
+    return Rows(argv[2], argv[3]);
+  }
   SetLogLevel(LogLevel::kError);
   for (int i = 1; i + 3 < argc; ++i) {
     if (std::string(argv[i]) == "--try") return Try(argv[i + 1], argv[i + 2], argv[i + 3], 3);

@@ -9,6 +9,7 @@
 
 #include "api/errors.h"
 #include "base/log.h"
+#include "base/thread_name.h"
 
 namespace shoal {
 namespace {
@@ -30,7 +31,10 @@ bool ConnectionThreads::enqueue(std::function<void()> job) {
       if (threads_.size() >= threads_max_) return false;
       const auto self = threads_.emplace(threads_.end());
       try {
-        *self = std::thread([this, self] { Work(self); });
+        *self = std::thread([this, self] {
+          NameThisThread("shoal-http");
+          Work(self);
+        });
       } catch (const std::system_error&) {  // the system gives no more threads: refuse this one connection
         threads_.erase(self);
         return false;

@@ -18,6 +18,7 @@
 #include "api/unix_socket.h"
 #include "base/check.h"
 #include "base/log.h"
+#include "base/thread_name.h"
 
 namespace shoal {
 namespace {
@@ -193,7 +194,10 @@ Status ServerImpl::Start() {
                                               std::to_string(options_.port) +
                                               ": the port is in use, or the host is not an address of this machine."};
   }
-  listener_ = std::thread([this] { http_->listen_after_bind(); });
+  listener_ = std::thread([this] {
+    NameThisThread("shoal-listener");
+    http_->listen_after_bind();
+  });
   http_->wait_until_ready();
   return {};
 }

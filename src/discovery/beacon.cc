@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/thread_name.h"
 #include "discovery/beacon_filter.h"
 #include "discovery/beacon_packet.h"
 #include "discovery/beacon_sockets.h"
@@ -297,7 +298,10 @@ Result<std::unique_ptr<Beacon>> Beacon::Start(BeaconOptions options, Handler han
   if (state->options.seek) settings.seek_key = BeaconInviteKey(*state->options.seek);
   std::unique_ptr<Beacon> beacon(new Beacon(std::move(state)));
   State* const running = beacon->state_.get();
-  running->thread = std::thread([running] { running->Run(); });
+  running->thread = std::thread([running] {
+    NameThisThread("shoal-beacon");
+    running->Run();
+  });
   return beacon;
 }
 

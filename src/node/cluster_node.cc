@@ -33,6 +33,7 @@
 #include "node/peers.h"
 #include "node/pipe_rendezvous.h"
 #include "node/stage_host.h"
+#include "node/stage_metrics.h"
 #include "runtime/ask_loop.h"
 #include "runtime/blocking_tasks.h"
 #include "runtime/rng.h"
@@ -499,6 +500,7 @@ void RealClusterNode::RefreshMetrics() {
       .Set(static_cast<double>(stats.cpu_ns) / 1e9);
   metrics_.GetGauge("shoal_network_refused", "Connections that the gate or its limits closed.")
       .Set(static_cast<double>(stats.refused_inbound));
+  for (const auto& [model, totals] : host_.HeadTotals()) SetStageMetrics(metrics_, model, totals);
 }
 
 // ---- What a person asks ---------------------------------------------------------------------------------------------

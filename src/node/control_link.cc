@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/thread_name.h"
 #include "runtime/bounded_queue.h"
 #include "transport/stream_link.h"
 
@@ -70,8 +71,14 @@ struct ControlLink::State : std::enable_shared_from_this<ControlLink::State> {
 
 ControlLink::ControlLink(Loop& loop, int fd, Handlers handlers)
     : state_(std::make_shared<State>(loop, fd, std::move(handlers))) {
-  state_->writer = std::thread([state = state_.get()] { state->Write(); });
-  state_->reader = std::thread([state = state_.get()] { state->Read(); });
+  state_->writer = std::thread([state = state_.get()] {
+    NameThisThread("shoal-control");
+    state->Write();
+  });
+  state_->reader = std::thread([state = state_.get()] {
+    NameThisThread("shoal-control");
+    state->Read();
+  });
 }
 
 ControlLink::~ControlLink() {

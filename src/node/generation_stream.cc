@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/thread_name.h"
 #include "runtime/bounded_queue.h"
 #include "wire/messages.h"
 #include "wire/stream_messages.h"
@@ -57,7 +58,10 @@ Result<FailureMessage> AsFailure(std::span<const std::uint8_t> frame) {
 class RemoteGeneration final : public GenerationHandle {
  public:
   explicit RemoteGeneration(StreamLink stream) : stream_(std::move(stream)), events_(kEventsMax) {
-    reader_ = std::thread([this] { Read(); });
+    reader_ = std::thread([this] {
+      NameThisThread("shoal-remote");
+      Read();
+    });
   }
   ~RemoteGeneration() override {
     events_.Close();
@@ -198,6 +202,7 @@ void ServeGeneration(StreamLink stream, const StartGenerationAt& start) {
   }
   std::atomic<bool> cancelled{false};
   std::thread reader([&] {
+    NameThisThread("shoal-remote");
     while (stream.receiver->Receive()) {}  // the asker says nothing more: what matters is the end
     cancelled = true;
   });

@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/thread_name.h"
+#include "runtime/ask_loop.h"
 #include "transport/fan_in.h"
 #include "transport/memory.h"
 #include "wire/messages.h"
@@ -45,6 +47,7 @@ std::shared_ptr<Head> Head::Start(HeadOptions options, std::unique_ptr<Stage> st
       std::make_unique<GenerateTarget>(GenerateTarget{head->loop_, *head->pipeline_, o.context_tokens, o.n_vocab});
   for (std::size_t i = 0; i < head->receivers_.size(); ++i) {
     head->readers_.emplace_back([self = head.get(), i] {
+      NameThisThread("shoal-stage-in");
       self->ReadResults(static_cast<StageIndex>(i) + 1, *self->receivers_[i], *self->into_pipeline_[i + 1]);
     });
   }
@@ -95,6 +98,10 @@ Result<std::unique_ptr<GenerationHandle>> Head::Generate(GenerateOptions options
   SHOAL_ASSIGN_OR_RETURN(std::unique_ptr<GenerationHandle> handle,
                          StartGeneration(target, next_id_.fetch_add(1), std::move(options)));
   return std::unique_ptr<GenerationHandle>(std::make_unique<CountedGeneration>(std::move(handle), std::move(count)));
+}
+
+std::vector<StageTotals> Head::Totals() {
+  return AskLoop(loop_, [this] { return pipeline_->stage_totals(); }).value_or(std::vector<StageTotals>{});
 }
 
 bool Head::Drain() {

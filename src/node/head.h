@@ -42,6 +42,8 @@ class Head : public std::enable_shared_from_this<Head> {
 
   // Errors: as StartGeneration; kStale after Drain.
   Result<std::unique_ptr<GenerationHandle>> Generate(GenerateOptions options);
+  // Of the stages in order; empty once stopped. Not on its loop.
+  std::vector<StageTotals> Totals();
   // Refuses new generations. True once none is left.
   bool Drain();
   // Ends running generations with kUnavailable and joins all threads. Idempotent. Not on its loop.

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "node/generate.h"
 #include "node/model_library.h"
+#include "node/stage_metrics.h"
 #include "runtime/ask_loop.h"
 
 namespace shoal {
@@ -98,21 +99,16 @@ void LocalNode::RefreshMetrics() {
   set("shoal_preemptions", "Generations set back for want of KV cells since start.",
       static_cast<double>(stats.preemptions));
   const std::vector<StageReport> reports = Report();
+  std::vector<StageTotals> totals;
   for (std::size_t i = 0; i < reports.size(); ++i) {
-    const std::string stage = "stage=\"" + std::to_string(i) + "\"";
     const StageWorkerStats& s = reports[i].stats;
-    const auto seconds = [&](const char* activity, std::uint64_t us) {
-      metrics_
-          .GetGauge("shoal_stage_seconds", "Time a stage spent computing, waiting or on the wire since start.",
-                    stage + ",activity=\"" + activity + "\"")
-          .Set(static_cast<double>(us) / 1e6);
-    };
-    seconds("compute", s.compute_us);
-    seconds("wait", s.wait_us);
-    seconds("wire", s.wire_us);
-    metrics_.GetGauge("shoal_stage_memory_bytes", "Weights, KV cache and compute buffers of a stage.", stage)
+    totals.push_back({s.batches, s.compute_us, s.wait_us, s.wire_us});
+    metrics_
+        .GetGauge("shoal_stage_memory_bytes", "Weights, KV cache and compute buffers of a stage.",
+                  "stage=\"" + std::to_string(i) + "\"")
         .Set(static_cast<double>(reports[i].memory.total()));
   }
+  SetStageMetrics(metrics_, "", totals);
 }
 
 }  // namespace

@@ -260,6 +260,24 @@ Result<std::unique_ptr<GenerationHandle>> StageHost::Generate(const std::string&
   return head->Generate(std::move(options));
 }
 
+std::map<std::string, std::vector<StageTotals>> StageHost::HeadTotals() {
+  std::map<std::string, std::shared_ptr<Hosted>> hosted;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [key, one] : hosted_) hosted[key.first] = one;  // the newest epoch comes last
+  }
+  std::map<std::string, std::vector<StageTotals>> totals;
+  for (const auto& [model, one] : hosted) {
+    std::shared_ptr<Head> head;
+    {
+      const std::lock_guard lock(one->mutex);
+      head = one->head;
+    }
+    if (head != nullptr) totals[model] = head->Totals();
+  }
+  return totals;
+}
+
 void StageHost::Drain(const PlacementRecord& placement, std::int32_t index) {
   const std::shared_ptr<Hosted> hosted = Find(placement.model, placement.epoch);
   if (hosted == nullptr || index != 0 || hosted->draining) return;

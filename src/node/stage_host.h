@@ -19,6 +19,7 @@
 #include "cluster/placement_record.h"
 #include "node/model_library.h"
 #include "node/pipe_rendezvous.h"
+#include "pipeline/pipeline.h"
 #include "runtime/blocking_tasks.h"
 #include "runtime/loop.h"
 #include "transport/stream_link.h"
@@ -50,6 +51,9 @@ class StageHost {
   // A generation on the head that is here. Any thread; blocks until the head is linked with its stages, at most some
   // seconds. Errors: kStale (no such head here, or it takes no more), kUnavailable, and as StartGeneration.
   Result<std::unique_ptr<GenerationHandle>> Generate(const std::string& model, Epoch epoch, GenerateOptions options);
+
+  // Time of all stages of each model whose head is here, by model. Not on the loop.
+  std::map<std::string, std::vector<StageTotals>> HeadTotals();
 
   // Ends everything. Not on the loop; nothing else may be called after.
   void Stop();

@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/thread_name.h"
 #include "runtime/ask_loop.h"
 
 namespace shoal {
@@ -256,7 +257,10 @@ Pipeline::~Pipeline() { Stop(); }
 void Pipeline::Start() {
   SHOAL_CHECK(!state_->receiver.joinable());
   state_->WaitForInventories();
-  state_->receiver = std::thread([state = state_.get()] { state->ReadResults(); });
+  state_->receiver = std::thread([state = state_.get()] {
+    NameThisThread("shoal-results");
+    state->ReadResults();
+  });
 }
 
 void Pipeline::Stop() {

@@ -15,6 +15,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/thread_name.h"
 
 namespace shoal {
 namespace {
@@ -235,7 +236,10 @@ StageWorker::~StageWorker() { Stop(); }
 
 void StageWorker::Start() {
   SHOAL_CHECK(!state_->thread.joinable() && !state_->stopping);
-  state_->thread = std::thread([state = state_.get()] { state->Run(); });
+  state_->thread = std::thread([state = state_.get()] {
+    NameThisThread("shoal-compute");
+    state->Run();
+  });
 }
 
 void StageWorker::Stop() {

@@ -7,6 +7,8 @@
 #include <thread>
 #include <utility>
 
+#include "base/thread_name.h"
+
 namespace shoal {
 
 struct BlockingTasks::State {
@@ -36,6 +38,7 @@ bool BlockingTasks::Run(std::function<void()> task) {
   };
   try {
     std::thread([task = std::move(task), ended]() mutable {
+      NameThisThread("shoal-task");
       task();
       task = nullptr;  // what it holds goes before anyone who waits goes on
       ended();

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/thread_name.h"
 #include "runtime/task_queue.h"
 
 namespace shoal {
@@ -72,7 +73,10 @@ struct RealLoop::State {
 
 RealLoop::RealLoop() : state_(std::make_unique<State>()) {
   const std::lock_guard lock(state_->join_mutex);
-  state_->thread = std::thread([this, state = state_.get()] { state->Run(this); });
+  state_->thread = std::thread([this, state = state_.get()] {
+    NameThisThread("shoal-loop");
+    state->Run(this);
+  });
 }
 
 RealLoop::~RealLoop() { Stop(); }

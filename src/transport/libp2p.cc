@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/thread_name.h"
 
 namespace shoal {
 namespace {
@@ -126,7 +127,10 @@ Result<std::unique_ptr<Network>> Network::Start(const NetworkOptions& options, H
     for (const int fd : state->wake) close(fd);
     return ErrorOf(status, "the network cannot start", error);
   }
-  state->events = std::thread([s = state.get()] { s->PullEvents(); });
+  state->events = std::thread([s = state.get()] {
+    NameThisThread("shoal-net-event");
+    s->PullEvents();
+  });
   return std::unique_ptr<Network>(new Network(std::move(state)));
 }
 

@@ -1,0 +1,186 @@
+"""shoal on the hosts: a cluster of three nodes, stages on the first two, one core each.
+
+Asked over HTTP, as anybody would. `entry` is the index of the node that is asked: 0 has the first stage, 2 has none."""
+import dataclasses
+import json
+import pathlib
+import re
+import selectors
+import socket
+import subprocess
+import time
+
+import nodes
+
+NETWORK_THREADS = ("shoal-net", "shoal-net-event", "shoal-stage-in")
+COMPUTE_THREAD = "shoal-compute"
+TOKEN_IDS = re.compile(rb'"token_ids":\[([\d,]+)\]')
+
+
+class Pinned:
+    """A host of which one core may be used."""
+
+    def __init__(self, host, cpu):
+        self._host, self._cpu = host, cpu
+
+    def __getattr__(self, name):
+        return getattr(self._host, name)
+
+    def command(self, *words):
+        return self._host.command("taskset", "-c", self._cpu, *words)
+
+
+@dataclasses.dataclass
+class Usage:
+    """What the nodes used since they started: seconds of stages by activity, processor time by thread name."""
+    stages: dict
+    batches: float
+    threads: dict
+    bytes_sent: float
+
+    def __sub__(self, other):
+        return Usage({k: v - other.stages.get(k, 0) for k, v in self.stages.items()}, self.batches - other.batches,
+                     {k: v - other.threads.get(k, 0) for k, v in self.threads.items()},
+                     self.bytes_sent - other.bytes_sent)
+
+
+@dataclasses.dataclass
+class Decoded:
+    """Times of every token of every stream; with `used`, what the nodes used from the first token on."""
+    times: list
+    used: Usage | None = None
+
+    def rate(self):
+        """Tokens a second of all streams together, while all of them decode."""
+        start, end = max(t[0] for t in self.times), min(t[-1] for t in self.times)
+        return sum(sum(start < at <= end for at in t) for t in self.times) / (end - start)
+
+    def seconds_per_token(self):
+        """Of a single stream; the first tokens were spent on taking notes."""
+        times = self.times[0][8:]
+        return (times[-1] - times[0]) / (len(times) - 1)
+
+    def tokens(self):
+        return sum(len(t) - 1 for t in self.times)
+
+    @property
+    def compute_s(self):
+        """Of all stages, for one micro-batch."""
+        return sum(s for (_, activity), s in self.used.stages.items() if activity == "compute") / self.used.batches
+
+    @property
+    def network_cpu_s(self):
+        return sum(self.used.threads.get(name, 0) for name in NETWORK_THREADS)
+
+    @property
+    def compute_cpu_s(self):
+        return self.used.threads[COMPUTE_THREAD]
+
+    def thread_us_per_token(self):
+        return {name: 1e6 * s / self.tokens() for name, s in sorted(self.used.threads.items()) if s > 0}
+
+
+@dataclasses.dataclass
+class Prefilled:
+    seconds: float
+    bytes_sent: float
+
+
+class Subject:
+    def __init__(self, hosts, models):
+        pinned = [Pinned(host, cpu) for host, cpu in zip(hosts, ("0", "1", "0,1"), strict=True)]
+        self.nodes = nodes.cluster_on(pinned, "--threads", 1, models=models)
+
+    def place(self, path, ranges):
+        self.model = pathlib.Path(path).stem
+        head = self.nodes[0]
+        if head.placement(self.model):
+            head.cli("unplace", self.model)
+            nodes.wait_for("the model is gone", lambda: not head.placement(self.model), 20)
+        stages = ",".join(f"{first}-{last}" for first, last in ranges)
+        names = ",".join(node.name for node in self.nodes[:2])
+        head.cli("place", self.model, "--stages", stages, "--nodes", names, timeout=60)
+        nodes.wait_for("the placement is live", lambda: head.placement(self.model), 30)
+        described = json.loads(head.cli("model", path, "--json").stdout)
+        self.n_embd = described["embedding_length"]
+
+    def prefill(self, prompt, entry):
+        before = self._bytes_sent()
+        start = time.monotonic()
+        times = self._stream([prompt], 1, entry)
+        return Prefilled(times[0][0] - start, self._bytes_sent() - before)
+
+    def decode(self, prompts, tokens, entry=0, account=False):
+        first = []
+        times = self._stream(prompts, tokens, entry, (lambda: first.append(self._usage())) if account else None)
+        return Decoded(times, self._usage() - first[0] if account else None)
+
+    def _stream(self, prompts, tokens, entry, on_first=None):
+        """When each token of each answer came; on_first() when all answers have begun."""
+        times = [[] for _ in prompts]
+        with selectors.DefaultSelector() as ready:
+            for prompt, own in zip(prompts, times, strict=True):
+                connection = self.nodes[entry].host.connect(self.nodes[entry].api_port)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.sendall(self._request(prompt, tokens))
+                ready.register(connection, selectors.EVENT_READ, own)
+            try:
+                while ready.get_map():
+                    for key, _ in ready.select(60):
+                        self._read(ready, key)
+                    if on_first and all(times):
+                        on_first()
+                        on_first = None
+            finally:
+                for key in list(ready.get_map().values()):
+                    key.fileobj.close()
+        assert all(len(own) == tokens for own in times), f"{[len(own) for own in times]} of {tokens} tokens"
+        return times
+
+    @staticmethod
+    def _read(ready, key):
+        data = key.fileobj.recv(65536)
+        now = time.monotonic()
+        for ids in TOKEN_IDS.findall(data):
+            key.data.extend([now] * (ids.count(b",") + 1))
+        if not data or b"data: [DONE]" in data:
+            ready.unregister(key.fileobj)
+            key.fileobj.close()
+
+    def _request(self, prompt, tokens):
+        body = json.dumps({"model": self.model, "prompt": prompt, "max_tokens": tokens, "temperature": 0,
+                           "ignore_eos": True, "stream": True, "return_token_ids": True})
+        return (f"POST /v1/completions HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {nodes.KEY}\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}").encode()
+
+    def _metrics(self, node):
+        with node.host.connect(node.api_port) as connection:
+            connection.sendall(f"GET /metrics HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {nodes.KEY}\r\n"
+                               "Connection: close\r\n\r\n".encode())
+            text = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+        return dict(re.findall(r"^(shoal_\S+) (\S+)$", text, re.M))
+
+    def _bytes_sent(self):
+        return float(self._metrics(self.nodes[0])["shoal_network_bytes_sent"])
+
+    def _usage(self):
+        metrics = self._metrics(self.nodes[0])
+        stages, batches = {}, 0.0
+        for name, value in metrics.items():
+            if f'model="{self.model}"' not in name:
+                continue
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', name))
+            if name.startswith("shoal_stage_seconds{"):
+                stages[labels["stage"], labels["activity"]] = float(value)
+            elif name.startswith("shoal_stage_micro_batches{"):
+                batches = float(value)
+        return Usage(stages, batches, self._thread_seconds(), float(metrics["shoal_network_bytes_sent"]))
+
+    def _thread_seconds(self):
+        seconds = {}
+        for node in self.nodes[:2]:
+            for task in pathlib.Path(f"/proc/{node.process.pid}/task").iterdir():
+                name = (task / "comm").read_text().strip()
+                ran_ns = int((task / "schedstat").read_text().split()[0])
+                seconds[name] = seconds.get(name, 0) + ran_ns / 1e9
+        return seconds

@@ -1,0 +1,41 @@
+// Gauges of stages: see stage_metrics.h.
+#include "node/stage_metrics.h"
+
+#include <cstdint>
+#include <string>
+
+namespace shoal {
+namespace {
+
+// A label's value is one line within quotes.
+std::string Escaped(std::string_view text) {
+  std::string escaped;
+  for (const char c : text) {
+    if (c == '\\' || c == '"') escaped += '\\';
+    escaped += c == '\n' ? ' ' : c;
+  }
+  return escaped;
+}
+
+}  // namespace
+
+void SetStageMetrics(MetricsRegistry& metrics, std::string_view model, const std::vector<StageTotals>& stages) {
+  const std::string labels = model.empty() ? "" : "model=\"" + Escaped(model) + "\",";
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    const StageTotals& stage = stages[i];
+    const std::string label = labels + "stage=\"" + std::to_string(i) + "\"";
+    const auto seconds = [&](const char* activity, std::uint64_t us) {
+      metrics
+          .GetGauge("shoal_stage_seconds", "Time a stage spent computing, waiting or on the wire since start.",
+                    label + ",activity=\"" + activity + "\"")
+          .Set(static_cast<double>(us) / 1e6);
+    };
+    seconds("compute", stage.compute_us);
+    seconds("wait", stage.wait_us);
+    seconds("wire", stage.wire_us);
+    metrics.GetGauge("shoal_stage_micro_batches", "Micro-batches a stage has computed since start.", label)
+        .Set(static_cast<double>(stage.batches));
+  }
+}
+
+}  // namespace shoal

@@ -1,0 +1,16 @@
+// What stages did with their time, as gauges for GET /metrics.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "base/metrics.h"
+#include "pipeline/pipeline.h"
+
+namespace shoal {
+
+// Sets shoal_stage_seconds{model,stage,activity} and shoal_stage_micro_batches{model,stage}. `model` may be any text;
+// empty: without that label.
+void SetStageMetrics(MetricsRegistry& metrics, std::string_view model, const std::vector<StageTotals>& stages);
+
+}  // namespace shoal
