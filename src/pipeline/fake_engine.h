@@ -37,6 +37,8 @@ std::vector<TokenId> FakeAnswer(std::vector<TokenId> prompt, int count, std::int
 // Greedy, and not ended by a token.
 SamplingParams Greedy();
 
+LayerRange FakeLayers(int stage, int stages);
+
 // Stages over fake engines in this process, with a pipeline in front.
 class FakePlacement {
  public:
@@ -47,9 +49,14 @@ class FakePlacement {
     std::chrono::microseconds compute{0};
     int failing_stage = -1;
     std::int64_t fail_at = -1;
+    Epoch epoch = 1;
+    std::uint64_t sent_bytes_max = 0;
   };
-  explicit FakePlacement(const Options& options);
+  // `stages`: those of an earlier epoch; null or none: fresh.
+  explicit FakePlacement(const Options& options, std::vector<std::unique_ptr<Stage>> stages = {});
   ~FakePlacement();
+  // Stops everything in the middle of what it does.
+  std::vector<std::unique_ptr<Stage>> TakeStages();
 
   RealLoop& loop() { return loop_; }
   Pipeline& pipeline() { return *pipeline_; }

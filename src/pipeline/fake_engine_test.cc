@@ -32,6 +32,12 @@ void ToFloats(std::uint64_t hash, float* values) {
   for (int i = 0; i < kFakeEmbd; ++i) values[i] = static_cast<float>((hash >> (8 * i)) & 0xFF);
 }
 
+// Greedy sampling that ignores the end gives any token but those that end a text, which come first in the vocabulary.
+TokenId TokenOf(std::uint64_t state, std::int32_t n_vocab) {
+  constexpr std::int32_t kSpecial = 100;
+  return static_cast<TokenId>(kSpecial + state % static_cast<std::uint64_t>(n_vocab - kSpecial));
+}
+
 std::uint64_t Embedding(TokenId token) { return Mix(0x51, static_cast<std::uint64_t>(token)); }
 
 // One layer at one position: `before` is its cache's hash up to there.
@@ -67,6 +73,7 @@ class FakeEngine final : public Engine {
   }
 
   Status Forward(std::span<const EngineRow> rows, std::span<const float> hidden, std::vector<float>& out) override {
+    aborted_ = false;
     if (calls_++ == fake_.fail_at) return Error{ErrorCode::kInternal, "the fake engine was told to fail"};
     const auto end = std::chrono::steady_clock::now() + fake_.compute;
     SHOAL_CHECK(hidden.size() == rows.size() * kFakeEmbd);
@@ -84,7 +91,7 @@ class FakeEngine final : public Engine {
         ToFloats(state, &out[i * kFakeEmbd]);
       } else if (rows[i].output) {
         out.resize(out.size() + fake_.n_vocab, 0.0F);
-        out[out.size() - fake_.n_vocab + state % fake_.n_vocab] = 10.0F;
+        out[out.size() - static_cast<std::size_t>(fake_.n_vocab - TokenOf(state, fake_.n_vocab))] = 10.0F;
       }
     }
     while (!aborted_ && std::chrono::steady_clock::now() < end) std::this_thread::sleep_until(end);
@@ -146,7 +153,7 @@ std::vector<TokenId> FakeAnswer(std::vector<TokenId> prompt, int count, std::int
       state = LayerOutput(caches[layer], layer);
     }
     if (i + 1 < prompt.size()) continue;
-    answer.push_back(static_cast<TokenId>(state % n_vocab));
+    answer.push_back(TokenOf(state, n_vocab));
     prompt.push_back(answer.back());
   }
   return answer;
@@ -159,7 +166,13 @@ SamplingParams Greedy() {
   return sampling;
 }
 
-FakePlacement::FakePlacement(const Options& options) : n_vocab_(SmolLm2Vocabulary()->size()) {
+LayerRange FakeLayers(int stage, int stages) {
+  return {kFakeLayers * stage / stages, kFakeLayers * (stage + 1) / stages};
+}
+
+FakePlacement::FakePlacement(const Options& options, std::vector<std::unique_ptr<Stage>> stages)
+    : n_vocab_(SmolLm2Vocabulary()->size()) {
+  stages.resize(static_cast<std::size_t>(options.stages));
   MemoryLink results = MakeMemoryLink(kPipelineLinkFramesMax);
   auto senders = FanIn(std::move(results.sender), options.stages + 1);
   result_injector_ = std::move(senders.back());
@@ -172,22 +185,27 @@ FakePlacement::FakePlacement(const Options& options) : n_vocab_(SmolLm2Vocabular
     const bool last = i + 1 == options.stages;
     if (!last) next = MakeMemoryLink(kPipelineLinkFramesMax);
     FakeEngineOptions fake;
-    fake.layers = {kFakeLayers * i / options.stages, kFakeLayers * (i + 1) / options.stages};
+    fake.layers = FakeLayers(i, options.stages);
     fake.n_vocab = n_vocab_;
     fake.sequences_max = options.schedule.slots_max;
     fake.batch_rows_max = options.schedule.batch_rows_max;
     fake.kv_tokens_max = options.schedule.kv_tokens_max;
     fake.compute = options.compute;
     if (i == options.failing_stage) fake.fail_at = options.fail_at;
-    workers_.push_back(
-        std::make_unique<StageWorker>(Stage::Over(MakeFakeEngine(fake), last ? SmolLm2Vocabulary() : nullptr),
-                                      StageWorkerOptions{i, 1, options.wire_type}, std::move(input.receiver),
-                                      std::move(next.sender), std::move(senders[i])));
+    if (!stages[i]) stages[i] = Stage::Over(MakeFakeEngine(fake), last ? SmolLm2Vocabulary() : nullptr);
+    const StageWorkerOptions worker{i, options.epoch, options.wire_type, options.sent_bytes_max};
+    workers_.push_back(std::make_unique<StageWorker>(std::move(stages[i]), worker, std::move(input.receiver),
+                                                     std::move(next.sender), std::move(senders[i])));
     input = std::move(next);
   }
-  PipelineOptions head{options.schedule, 1};
+  PipelineOptions head;
+  head.schedule = options.schedule;
+  head.epoch = options.epoch;
   head.schedule.stages = options.stages;
   head.schedule.in_flight_max = options.stages + 1;
+  for (int i = 0; i < options.stages; ++i) {
+    head.schedule.stage_layers.push_back(FakeLayers(i, options.stages).count());
+  }
   pipeline_ = std::make_unique<Pipeline>(loop_, head, std::make_unique<SharedSender>(first, mutex),
                                          std::move(results.receiver));
   for (const auto& worker : workers_) worker->Start();
@@ -198,6 +216,14 @@ FakePlacement::~FakePlacement() {
   pipeline_->Stop();
   for (const auto& worker : workers_) worker->Stop();
   loop_.Stop();
+}
+
+std::vector<std::unique_ptr<Stage>> FakePlacement::TakeStages() {
+  std::vector<std::unique_ptr<Stage>> stages;
+  pipeline_->Stop();
+  for (const auto& worker : workers_) worker->Stop();
+  for (const auto& worker : workers_) stages.push_back(worker->TakeStage());
+  return stages;
 }
 
 void FakePlacement::OnLoop(const std::function<void()>& task) {

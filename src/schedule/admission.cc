@@ -45,18 +45,18 @@ void Scheduler::State::Admit() {
   }
 }
 
-// True when a running prefill is about to have much more of the generation's prompt than any slot has now.
+// True when a running prefill is about to spare the generation much more work than any slot does now.
 bool Scheduler::State::WaitsForPrefix(const Generation& generation, const Placement& placement) const {
   if (!slots.can_copy()) return false;
   const Position reuse_max = slots.ReuseMax(generation.tokens, generation.emitted);
+  const double needed = slots.PrefillCost(static_cast<Position>(generation.tokens.size())) - placement.saved;
   for (const Generation* other : running) {
-    if (!Prefills(*other)) continue;
+    if (!Prefills(*other) && !Recovers(*other)) continue;
     const Position shared = std::min(CommonPrefix(other->tokens, generation.tokens), reuse_max);
-    const Position saved = shared - placement.reuse;
-    const Position needed = static_cast<Position>(generation.tokens.size()) - placement.reuse;
+    const double saved = slots.PrefillCost(shared) - placement.saved;
     if (saved <= 0 || Sent(*other) >= shared) continue;
     // Not worth a micro-batch for little more than a common first token.
-    if (saved >= options.batch_rows_max || saved * 4 >= needed) return true;
+    if (saved >= slots.PrefillCost(options.batch_rows_max) || saved * 4 >= needed) return true;
   }
   return false;
 }
@@ -65,8 +65,8 @@ bool Scheduler::State::Fits(const Generation& generation, const Placement& place
   if (!options.kv_shared) return true;
   const KvCells& cells = slots.cells();
   const SequenceId source = placement.copy_from >= 0 ? placement.copy_from : placement.slot;
-  std::int64_t needed = static_cast<std::int64_t>(generation.tokens.size()) - placement.reuse;
-  needed += cells.IdleCells(source, placement.reuse);
+  std::int64_t needed = static_cast<std::int64_t>(generation.tokens.size()) - placement.kept();
+  needed += cells.IdleCells(source, placement.kept());
   if (!running.empty()) {
     // Everyone's next token, and some more, or it would soon be thrown out again; once bitten, more.
     const std::int64_t margin = cells.max() / (generation.preempted ? 8 : 64);
@@ -79,19 +79,20 @@ void Scheduler::State::Start(Generation& generation, const Placement& placement)
   const SequenceId slot = placement.slot;
   if (placement.copy_from >= 0) {
     RewindSlot(slot, 0);
-    CopySlot(placement.copy_from, slot, placement.reuse);
+    CopySlot(placement.copy_from, slot, placement.reuse());
   } else {
-    RewindSlot(slot, placement.reuse);
+    KeepInSlot(slot, placement.keep);
   }
+  CountRecovery(generation, placement);
   slots.Acquire(slot, generation.id);
   generation.slot = slot;
   generation.admission = ++admissions;
   generation.decoding = generation.awaiting = false;
   generation.turn = ++turns;
-  if (generation.reused < 0) generation.reused = placement.reuse;
-  tokens_reused += placement.reuse;
+  if (generation.reused < 0) generation.reused = placement.reuse();
+  tokens_reused += placement.reuse();
   running.push_back(&generation);
-  cells_reserved += Unsent(generation);
+  cells_reserved += CellsToCome(generation);
   while (!HasRoom(0)) SHOAL_CHECK(EvictOne());
   open_bytes += OpenBytes(generation);
   pending_ops.emplace_back(
@@ -120,7 +121,7 @@ void Scheduler::State::Preempt(Generation& generation) {
 }
 
 void Scheduler::State::LeaveSlot(Generation& generation) {
-  if (!generation.decoding) cells_reserved -= Unsent(generation);
+  if (!generation.decoding) cells_reserved -= CellsToCome(generation);
   pending_ops.emplace_back(CloseSequence{generation.slot, generation.id});
   slots.Release(generation.slot);
   std::erase(running, &generation);
@@ -134,9 +135,39 @@ void Scheduler::State::RewindSlot(SequenceId slot, Position length) {
   if (slots.cells().Length(slot) <= length) return;
   slots.Rewind(slot, length);
   pending_ops.emplace_back(RewindSequence{slot, length});
+  ForgetWrites(slot, length);
+}
+
+// As RewindSlot, but each stage may keep another length.
+void Scheduler::State::KeepInSlot(SequenceId slot, const std::vector<Position>& lengths) {
+  const auto [least, most] = std::minmax_element(lengths.begin(), lengths.end());
+  if (*least == *most) return RewindSlot(slot, *most);
+  for (StageIndex stage = 0; stage < options.stages; ++stage) {
+    const Position length = lengths[stage];
+    if (slots[slot].held[stage] > length) pending_ops.emplace_back(RewindSequence{slot, length, stage});
+  }
+  slots.Keep(slot, lengths);
+  ForgetWrites(slot, *most);
+}
+
+void Scheduler::State::ForgetWrites(SequenceId slot, Position length) {
   for (InFlight& batch : in_flight) {
     std::erase_if(batch.writes, [&](const InFlight::Write& w) { return w.sequence == slot && w.first >= length; });
   }
+}
+
+// Of who was running when stages were lost: by what was emitted before, or by what some stages still hold. The last
+// row is left out: it gives the next token and would have to run in any case.
+void Scheduler::State::CountRecovery(Generation& generation, const Placement& placement) {
+  const bool uneven = placement.reuse() < placement.kept();
+  if (!generation.resumed && !uneven) return;
+  const auto rows = static_cast<Position>(generation.tokens.size()) - 1;
+  for (StageIndex stage = 0; stage < options.stages; ++stage) {
+    const auto layers = static_cast<std::uint64_t>(slots.Layers(stage));
+    recovery.row_layers += layers * static_cast<std::uint64_t>(std::max(rows - placement.keep[stage], 0));
+    if (generation.reused < 0) recovery.row_layers_from_nothing += layers * static_cast<std::uint64_t>(rows);
+  }
+  if (generation.reused < 0) ++recovery.generations;
 }
 
 void Scheduler::State::CopySlot(SequenceId from, SequenceId to, Position length) {

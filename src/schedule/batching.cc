@@ -1,9 +1,10 @@
-// Which rows go into the next micro-batch: decode rows in front, then prefill.
+// Which rows go into the next micro-batch: decode rows in front, then prefill; or rows that fill some stages.
 //
 // Decoding generations are cut into as many groups as there are stages, so that each stage has one to work on; a group
 // smaller than that waits for more while every stage has work, or two groups that once fell apart would stay apart and
 // each cost a whole pass over the weights. Prefills take turns in being first; where decode rows would leave them
-// nothing, they get a place after each round of decode rows.
+// nothing, they get a place after each round of decode rows. Rows that run on some stages only, to fill them up to the
+// others, have micro-batches of their own, every second one where there are other rows.
 #include <algorithm>
 
 #include "base/check.h"
@@ -20,18 +21,23 @@ std::optional<MicroBatch> Scheduler::State::Next() {
   Admit();
   MicroBatch batch;
   InFlight record;
-  for (Generation* generation : SelectDecodes()) {
-    AddRows(*generation, 1, batch, record);
-    record.decodes = true;
-    ++decodes_since_prefill;
+  if (!filled_last) AddFills(batch, record);
+  if (batch.rows.empty()) {
+    for (Generation* generation : SelectDecodes()) {
+      AddRows(*generation, 1, batch, record);
+      record.decodes = true;
+      ++decodes_since_prefill;
+    }
+    AddPrefills(batch, record);
   }
-  AddPrefills(batch, record);
+  if (batch.rows.empty()) AddFills(batch, record);
   // While something is in flight the operations can wait for the next rows: so what is on its way stays bounded.
   if (batch.rows.empty() && (pending_ops.empty() || !in_flight.empty())) return std::nullopt;
   batch.ops = std::move(pending_ops);
   pending_ops.clear();
   open_bytes = 0;
   if (batch.rows.empty()) return batch;
+  filled_last = record.fills;
   batch.id = record.id = ++batches;
   in_flight.push_back(std::move(record));
   return batch;
@@ -110,6 +116,30 @@ void Scheduler::State::AddPrefills(MicroBatch& batch, InFlight& record) {
   }
 }
 
+// The gap of whoever waited longest, and the same stages' gaps of others.
+void Scheduler::State::AddFills(MicroBatch& batch, InFlight& record) {
+  std::vector<Generation*> order;
+  for (Generation* generation : running) {
+    if (Recovers(*generation)) order.push_back(generation);
+  }
+  std::sort(order.begin(), order.end(), [](const auto* a, const auto* b) { return a->turn < b->turn; });
+  std::int32_t outputs = 0;
+  for (Generation* generation : order) {
+    const Gap gap = slots.NextGap(generation->slot);
+    if (record.fills && (gap.first != batch.first_stage || gap.last != batch.last_stage)) continue;
+    const std::int32_t room = options.batch_rows_max - static_cast<std::int32_t>(batch.rows.size());
+    if (room == 0 || static_cast<std::int32_t>(record.parts.size()) >= options.batch_sequences_max) break;
+    const std::int32_t rows = std::min(room, gap.to - gap.from);
+    const bool output = gap.last + 1 == options.stages && rows == Unsent(*generation);
+    if (output && ++outputs > options.output_rows_max) continue;
+    if (!record.fills) generation->turn = ++turns;
+    record.fills = true;
+    batch.first_stage = gap.first;
+    batch.last_stage = gap.last;
+    AddRows(*generation, rows, batch, record);
+  }
+}
+
 std::int32_t Scheduler::State::PrefillRows(const Generation& generation, std::int32_t room, std::int32_t outputs) {
   const Position unsent = Unsent(generation);
   std::int32_t rows = std::min(room, unsent);
@@ -129,9 +159,10 @@ std::int32_t Scheduler::State::PrefillRows(const Generation& generation, std::in
 }
 
 void Scheduler::State::AddRows(Generation& generation, std::int32_t count, MicroBatch& batch, InFlight& record) {
-  const Position first = Sent(generation);
+  const Gap gap = slots.NextGap(generation.slot);
+  const Position first = gap.from;
   const auto end = first + count;
-  const bool output = end == static_cast<Position>(generation.tokens.size());
+  const bool output = end == static_cast<Position>(generation.tokens.size()) && gap.last + 1 == options.stages;
   for (Position position = first; position < end; ++position) {
     batch.rows.push_back({generation.slot, position, output && position + 1 == end, generation.id});
     batch.tokens.push_back(generation.tokens[position]);
@@ -139,7 +170,14 @@ void Scheduler::State::AddRows(Generation& generation, std::int32_t count, Micro
   record.parts.push_back({generation.id, generation.admission, output});
   record.writes.push_back({generation.slot, first});
   generation.awaiting = output;
-  slots.Append(generation.slot, std::span(generation.tokens).subspan(first, count));
+  std::uint64_t layers = 0;
+  for (StageIndex stage = gap.first; stage <= gap.last; ++stage) layers += slots.Layers(stage);
+  (record.fills ? row_layers_filled : row_layers_whole) += layers * static_cast<std::uint64_t>(count);
+  if (record.fills) {
+    slots.Fill(generation.slot, gap, count);
+  } else {
+    slots.Append(generation.slot, std::span(generation.tokens).subspan(first, count));
+  }
 }
 
 }  // namespace shoal

@@ -1,6 +1,7 @@
 // A pipeline for tests of the scheduler: stages whose "model" hashes what their KV cache holds, so that a lost,
 // doubled, reordered or wrongly reused row changes the tokens that come out. Each stage keeps its cache as a real one
-// would and reports every row that does not continue it.
+// would and reports every row that does not continue it. A stage may be lost: the next epoch starts with what the
+// others hold, and what they sent.
 //
 // Links are queues that the test drains one frame at a time, in any order between links; knows no clock.
 #pragma once
@@ -36,6 +37,9 @@ ReferenceRun RunAlone(const FakeModel& model, const GenerationRequest& request, 
 struct FakeCell {
   std::uint64_t id = 0;       // shared by copies
   std::uint64_t history = 0;  // hash of everything up to here
+  TokenId token = 0;
+  std::uint64_t sent = 0;  // the hidden state that went to the next stage
+  bool logged = true;      // and the stage still has it
 };
 
 class FakeStages {
@@ -48,6 +52,15 @@ class FakeStages {
   void Step(int stage, bool fail);
   bool HasResult() const { return !results_.empty(); }
   ResultMessage TakeResult();
+
+  // The epoch ends: nothing is in flight or open any more, and the stages `lost` hold nothing.
+  void NextEpoch(const std::set<int>& lost);
+  // The stage no longer has what it sent of the first `count` positions of each sequence.
+  void ForgetSent(int stage, std::size_t count);
+  std::vector<InventoryMessage> Inventories() const;
+  std::uint64_t rows_run() const { return rows_run_; }  // summed over the stages
+  std::uint64_t refused_replays() const { return refused_replays_; }
+
   bool HasFailure(int stage) const { return !failures_[stage].empty(); }
   FailureMessage TakeFailure(int stage);
 
@@ -62,8 +75,9 @@ class FakeStages {
  private:
   struct Frame {
     MicroBatch batch;
-    std::vector<std::uint64_t> hidden;  // [rows]; empty: tokens
-    std::vector<SequenceId> lost;       // had rows in it that failed on a stage before
+    std::vector<std::uint64_t> hidden;         // [rows]; empty: tokens
+    std::vector<SequenceId> lost;              // had rows in it that failed on a stage before
+    StageIndex lost_first = 0, lost_last = 0;  // where those were to run
   };
   struct Sequence {
     std::vector<FakeCell> cells;
@@ -77,6 +91,7 @@ class FakeStages {
   void Rewind(int stage, const RewindSequence& op);
   void Copy(int stage, const CopySequence& op);
   bool Continues(int stage, const MicroBatch& batch);
+  bool Replay(int stage, Frame& frame);
   void Lose(int stage, Frame& frame);
   void Run(int stage, Frame& frame);
   void Sample(const Frame& frame);
@@ -91,7 +106,7 @@ class FakeStages {
   std::vector<std::deque<FailureMessage>> failures_;
   std::map<GenerationId, Sampler> samplers_;
   std::set<GenerationId> touched_by_failure_;
-  std::uint64_t cell_ids_ = 0;
+  std::uint64_t cell_ids_ = 0, rows_run_ = 0, refused_replays_ = 0;
   std::string violation_;
 };
 

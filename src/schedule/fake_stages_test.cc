@@ -74,25 +74,52 @@ void FakeStages::Step(int stage, bool fail) {
   for (const ControlOp& op : frame.batch.ops) Apply(stage, op);
   const bool last = stage + 1 == model_.stages;
   // Behind the stage where a batch failed only its operations go on.
-  for (const SequenceId sequence : frame.lost) caches_[stage][sequence].broken = true;
-  if (!frame.batch.rows.empty()) {
-    if (fail || !Continues(stage, frame.batch)) {
+  if (stage >= frame.lost_first && stage <= frame.lost_last) {
+    for (const SequenceId sequence : frame.lost) caches_[stage][sequence].broken = true;
+  }
+  if (!frame.batch.rows.empty() && stage + 1 >= frame.batch.first_stage) {
+    const bool replays = stage < frame.batch.first_stage;
+    if (fail || !(replays ? Replay(stage, frame) : Continues(stage, frame.batch))) {
       Lose(stage, frame);
-    } else {
+    } else if (!replays) {
       Run(stage, frame);
       CheckRoom(stage);
       if (last) Sample(frame);
+      if (!last && stage == frame.batch.last_stage) results_.push_back({frame.batch.id, {}, {}});
+      if (stage == frame.batch.last_stage) frame.batch.rows.clear();
     }
   }
   if (!last) links_[stage + 1].push_back(std::move(frame));
 }
 
+// What this stage sent for the rows, again. False when it no longer has it.
+bool FakeStages::Replay(int stage, Frame& frame) {
+  for (std::size_t i = 0; i < frame.batch.rows.size(); ++i) {
+    const BatchRow& row = frame.batch.rows[i];
+    const Sequence& sequence = caches_[stage][row.sequence];
+    const bool has = row.position < static_cast<Position>(sequence.cells.size());
+    if (has && sequence.cells[row.position].token != frame.batch.tokens[i] && !sequence.broken) {
+      Violate(stage, "a replay of other tokens than it holds");
+    }
+    if (!has && !sequence.broken) Violate(stage, "a replay of what it never held");
+    if (!has || !sequence.cells[row.position].logged) {
+      ++refused_replays_;
+      return false;
+    }
+    frame.hidden.push_back(sequence.cells[row.position].sent);
+  }
+  return true;
+}
+
 void FakeStages::Lose(int stage, Frame& frame) {
+  const bool runs_here = stage >= frame.batch.first_stage;
   for (const BatchRow& row : frame.batch.rows) {
-    caches_[stage][row.sequence].broken = true;
+    caches_[stage][row.sequence].broken = caches_[stage][row.sequence].broken || runs_here;
     frame.lost.push_back(row.sequence);
     touched_by_failure_.insert(row.generation);
   }
+  frame.lost_first = frame.batch.first_stage;
+  frame.lost_last = frame.batch.last_stage;
   frame.batch.rows.clear();
   failures_[stage].push_back({frame.batch.id, 0, stage, ErrorCode::kInternal, "injected"});
 }
@@ -128,9 +155,10 @@ void FakeStages::Run(int stage, Frame& frame) {
     auto& cells = caches_[stage][rows[i].sequence].cells;
     const auto& [start, count] = shapes[rows[i].sequence];
     const std::uint64_t before = cells.empty() ? kStart : cells.back().history;
-    cells.push_back({++cell_ids_, Mix(before, Mix(in, Shape(model_, start, count)))});
-    out[i] = Mix(cells.back().history, stage);
+    cells.push_back({++cell_ids_, Mix(before, Mix(in, Shape(model_, start, count))), frame.batch.tokens[i]});
+    out[i] = cells.back().sent = Mix(cells.back().history, stage);
   }
+  rows_run_ += rows.size();
   frame.hidden = std::move(out);
 }
 
@@ -173,13 +201,14 @@ void FakeStages::Apply(int stage, const ControlOp& op) {
 }
 
 void FakeStages::Rewind(int stage, const RewindSequence& op) {
+  if (op.stage != kAllStages && op.stage != stage) return;
   Sequence& sequence = caches_[stage][op.sequence];
   const auto length = static_cast<Position>(sequence.cells.size());
   if (!options_.rewindable && op.position != 0) Violate(stage, "a partial rewind of a model that cannot");
   if (op.position <= length) {
     sequence.cells.resize(op.position);
     sequence.broken = false;
-  } else if (!sequence.broken) {
+  } else if (!sequence.broken && op.stage == stage) {
     Violate(stage, "a rewind beyond the end");
   }
 }
@@ -209,6 +238,42 @@ void FakeStages::CheckRoom(int stage) {
   if (options_.kv_shared && static_cast<std::int32_t>(cells.size()) > options_.kv_tokens_max) {
     Violate(stage, std::to_string(cells.size()) + " cells in use");
   }
+}
+
+void FakeStages::NextEpoch(const std::set<int>& lost) {
+  for (auto& link : links_) link.clear();
+  for (auto& failures : failures_) failures.clear();
+  results_.clear();
+  samplers_.clear();
+  failing_generations.clear();
+  for (int stage = 0; stage < model_.stages; ++stage) {
+    for (Sequence& sequence : caches_[stage]) {
+      sequence.broken = false;
+      if (lost.contains(stage)) sequence.cells.clear();
+    }
+  }
+}
+
+void FakeStages::ForgetSent(int stage, std::size_t count) {
+  for (Sequence& sequence : caches_[stage]) {
+    for (std::size_t i = 0; i < std::min(count, sequence.cells.size()); ++i) sequence.cells[i].logged = false;
+  }
+}
+
+std::vector<InventoryMessage> FakeStages::Inventories() const {
+  std::vector<InventoryMessage> inventories(model_.stages);
+  for (int stage = 0; stage < model_.stages; ++stage) {
+    inventories[stage].stage = stage;
+    for (SequenceId i = 0; i < options_.slots_max; ++i) {
+      const std::vector<FakeCell>& cells = caches_[stage][i].cells;
+      if (cells.empty()) continue;
+      HeldSequence held{i, static_cast<Position>(cells.size()), {}};
+      while (held.log_from > 0 && cells[held.log_from - 1].logged) --held.log_from;
+      for (const FakeCell& cell : cells) held.tokens.push_back(cell.token);
+      inventories[stage].sequences.push_back(std::move(held));
+    }
+  }
+  return inventories;
 }
 
 ResultMessage FakeStages::TakeResult() {

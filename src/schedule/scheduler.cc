@@ -1,4 +1,5 @@
-// Requests in, results back: the life of a generation. Slots and cells are in admission.cc, rows in batching.cc.
+// Requests in, results back: the life of a generation. Slots and cells are in admission.cc, rows in batching.cc, what
+// an earlier epoch left in adoption.cc.
 #include "schedule/scheduler.h"
 
 #include <algorithm>
@@ -87,8 +88,8 @@ void Scheduler::State::Fail(Generation& generation, Error error, std::vector<Sch
 }
 
 // The batch's rows exist on some stages only, and so does what was written behind them: those batches will fail as
-// well. Its own generations end, unless they only shared it with one that had failed before; those, and whoever took
-// over content of it, start again from nothing.
+// well. Its own generations end, unless they only shared it with one that had failed before, or it was to fill stages
+// from what others have (and that may be gone); those, and whoever took over content of it, start again from nothing.
 void Scheduler::State::FailBatch(const InFlight& batch, const Error& error, std::vector<ScheduleEvent>& events) {
   for (InFlight& later : in_flight) {
     if (later.id < batch.id) continue;
@@ -101,7 +102,7 @@ void Scheduler::State::FailBatch(const InFlight& batch, const Error& error, std:
   for (const InFlight::Part& part : batch.parts) {
     Generation* generation = FindPart(part);
     if (generation == nullptr) continue;
-    if (batch.collateral) {
+    if (batch.collateral || batch.fills) {
       Preempt(*generation);
     } else {
       Fail(*generation, error, events);
@@ -146,6 +147,7 @@ Status Scheduler::Submit(GenerationRequest request) {
   generation.id = request.id;
   generation.tokens = std::move(request.tokens);
   generation.emitted = request.emitted;
+  generation.resumed = request.emitted > 0;
   generation.tokens_left = request.tokens_max;
   generation.sampling = std::move(request.sampling);
   generation.arrival = ++s.arrivals;
@@ -157,16 +159,7 @@ void Scheduler::Cancel(GenerationId id) {
   if (Generation* generation = state_->Find(id)) state_->End(*generation);
 }
 
-Status Scheduler::Adopt(std::vector<InventoryMessage> stages) {
-  State& s = *state_;
-  for (const InventoryMessage& stage : stages) {
-    for (const HeldSequence& held : stage.sequences) {
-      if (held.sequence >= s.options.slots_max) return Error{ErrorCode::kCorrupt, "unknown sequence"};
-      s.pending_ops.emplace_back(RewindSequence{held.sequence, 0, stage.stage});
-    }
-  }
-  return {};
-}
+Status Scheduler::Adopt(std::vector<InventoryMessage> stages) { return state_->Adopt(std::move(stages)); }
 
 std::optional<MicroBatch> Scheduler::Next() { return state_->Next(); }
 
@@ -227,6 +220,9 @@ ScheduleStats Scheduler::stats() const {
   stats.tokens_reused = s.tokens_reused;
   stats.tokens_decoded = s.tokens_decoded;
   stats.preemptions = s.preemptions;
+  stats.row_layers_whole = s.row_layers_whole;
+  stats.row_layers_filled = s.row_layers_filled;
+  stats.recovery = s.recovery;
   return stats;
 }
 

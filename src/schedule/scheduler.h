@@ -3,7 +3,9 @@
 // Requests wait in a bounded queue for a slot (a sequence of the KV cache). A slot prefills in micro-batches, then
 // decodes one token at a time; decode rows ride in front of prefill rows, so a long prompt delays running answers by at
 // most one micro-batch. Several micro-batches are in flight at once (at most `in_flight_max`), so that all stages work.
-// A slot that ends keeps its tokens: a later request with the same beginning prefills only what is new. When the KV
+// A slot that ends keeps its tokens: a later request with the same beginning prefills only what is new. The same holds
+// for what stages bring along from an earlier epoch (Adopt): where some of them lack what others have, those alone are
+// filled, from what the stage before had sent, or from the nearest that can compute it again. When the KV
 // cache runs full, the youngest generation gives its cells back and is prefilled again later (prompt + emitted).
 #pragma once
 
@@ -34,6 +36,7 @@ struct ScheduleOptions {
   // Every micro-batch holds rows of one sequence, and prefill chunks start at multiples of batch_rows_max: with
   // kv_shared = false a request's tokens then never depend on what else runs.
   bool reproducible = false;
+  std::vector<std::int32_t> stage_layers;  // [stages]; for weighing and counting work; empty: 1 each
 };
 
 struct GenerationRequest {
@@ -47,7 +50,7 @@ struct GenerationRequest {
 // One micro-batch to send: first the control operations, then the rows.
 struct MicroBatch {
   BatchId id = 0;
-  StageIndex first_stage = 0, last_stage = kStageIndexMax;
+  StageIndex first_stage = 0, last_stage = kStageIndexMax;  // as in BatchMessage
   std::vector<ControlOp> ops;
   std::vector<BatchRow> rows;   // may be empty: only operations, which do not count as in flight
   std::vector<TokenId> tokens;  // [rows]
@@ -64,10 +67,25 @@ struct ScheduleEvent {
   Error error;                         // with kError
 };
 
+// Of generations that went on after a loss: the work, in layers run for one row, of having on all stages again what had
+// been there; and what it would have been had all of it been computed anew.
+struct RecoveryStats {
+  std::uint64_t generations = 0, row_layers = 0, row_layers_from_nothing = 0;
+  RecoveryStats& operator+=(const RecoveryStats& other) {
+    generations += other.generations;
+    row_layers += other.row_layers;
+    row_layers_from_nothing += other.row_layers_from_nothing;
+    return *this;
+  }
+};
+
 struct ScheduleStats {
   std::int32_t waiting = 0, running = 0, slots_free = 0, in_flight = 0;
   std::int64_t kv_tokens_used = 0;
   std::uint64_t tokens_prefilled = 0, tokens_reused = 0, tokens_decoded = 0, preemptions = 0;
+  // Layers run for one row: on all stages (prefill and decode), and on some stages only, to fill them.
+  std::uint64_t row_layers_whole = 0, row_layers_filled = 0;
+  RecoveryStats recovery;
 };
 
 class Scheduler {

@@ -1,5 +1,6 @@
-// What the scheduler remembers, shared by its three parts: scheduler.cc (requests in, results back), admission.cc (who
-// gets a slot and cells, who gives them up) and batching.cc (which rows go next). Private to schedule/.
+// What the scheduler remembers, shared by its parts: scheduler.cc (requests in, results back), adoption.cc (what an
+// earlier epoch left), admission.cc (who gets a slot and cells, who gives them up) and batching.cc (which rows go
+// next). Private to schedule/.
 //
 // The one idea: `slots` describes the stages' caches as they will be once everything sent so far has run. Links are
 // first in, first out, so whatever is decided on that description holds when it takes effect. What comes back late
@@ -30,6 +31,7 @@ struct Generation {
   std::uint64_t arrival = 0;    // order of Submit; kept through preemption, so that the oldest always gets on
   std::uint64_t admission = 0;  // 0: waits for a slot; else unique to this stay in the slot
   SequenceId slot = -1;
+  bool resumed = false;        // came with tokens that were emitted before
   bool decoding = false;       // its first token since admission has come: one row at a time
   bool awaiting = false;       // a row with output is in flight
   bool preempted = false;      // gave its cells back at least once
@@ -53,6 +55,7 @@ struct InFlight {
   std::vector<Part> parts;
   std::vector<Write> writes;  // not those overwritten since; and copies made from them
   bool decodes = false;
+  bool fills = false;       // runs on some stages only, to fill what others have: its generations may start anew
   bool collateral = false;  // it will fail because one before it did
 };
 
@@ -68,6 +71,11 @@ struct Scheduler::State {
   void FailBatch(const InFlight& batch, const Error& error, std::vector<ScheduleEvent>& events);
   void End(Generation& generation);  // forgets it; a running one closes its sequence and frees its slot
 
+  // adoption.cc
+  Status Adopt(std::vector<InventoryMessage> stages);
+  Status CheckInventories(const std::vector<InventoryMessage>& stages) const;
+  void AdoptSlot(SequenceId slot, const std::vector<const HeldSequence*>& stages);
+
   // admission.cc
   void Admit();
   bool WaitsForPrefix(const Generation& generation, const Placement& placement) const;
@@ -78,6 +86,9 @@ struct Scheduler::State {
   void Preempt(Generation& generation);
   void LeaveSlot(Generation& generation);
   void RewindSlot(SequenceId slot, Position length);
+  void KeepInSlot(SequenceId slot, const std::vector<Position>& lengths);
+  void ForgetWrites(SequenceId slot, Position length);
+  void CountRecovery(Generation& generation, const Placement& placement);
   void CopySlot(SequenceId from, SequenceId to, Position length);
 
   // batching.cc
@@ -86,14 +97,24 @@ struct Scheduler::State {
   std::vector<Generation*> SelectDecodes();
   void MakeRoomFor(std::vector<Generation*>& decodes);
   void AddPrefills(MicroBatch& batch, InFlight& record);
+  void AddFills(MicroBatch& batch, InFlight& record);
   std::int32_t PrefillRows(const Generation& generation, std::int32_t room, std::int32_t outputs);
   void AddRows(Generation& generation, std::int32_t count, MicroBatch& batch, InFlight& record);
 
-  Position Sent(const Generation& generation) const { return slots.cells().Length(generation.slot); }
+  // Positions that every stage has.
+  Position Sent(const Generation& generation) const { return slots[generation.slot].shortest(); }
   Position Unsent(const Generation& generation) const {
     return static_cast<Position>(generation.tokens.size()) - Sent(generation);
   }
-  bool Prefills(const Generation& generation) const { return !generation.decoding && Unsent(generation) > 0; }
+  // The others have their cells already, for the stage that holds most.
+  Position CellsToCome(const Generation& generation) const {
+    return static_cast<Position>(generation.tokens.size()) - slots.cells().Length(generation.slot);
+  }
+  // Rows on all stages, or first on those that lack what others have.
+  bool Prefills(const Generation& generation) const {
+    return !generation.decoding && Unsent(generation) > 0 && slots[generation.slot].even();
+  }
+  bool Recovers(const Generation& generation) const { return !generation.decoding && !slots[generation.slot].even(); }
 
   const ScheduleOptions options;
   const std::int64_t context_max;  // tokens of one request, prompt and answer
@@ -109,12 +130,15 @@ struct Scheduler::State {
   std::uint64_t arrivals = 0, admissions = 0, ready_count = 0, turns = 0;
   BatchId batches = 0;
   std::int32_t decodes_since_prefill = 0;  // decode rows sent since the last prefill rows
+  bool filled_last = false;                // the last micro-batch was one of AddFills
   bool prefill_wants_output = false;       // a prefill's last row found no room for its output
   bool admission_blocked = false;          // the first in the queue does not fit, and nothing has been freed since
 
   std::unordered_map<GenerationId, std::int32_t> finished_reused;
   std::deque<GenerationId> finished;
   std::uint64_t tokens_prefilled = 0, tokens_reused = 0, tokens_decoded = 0, preemptions = 0;
+  std::uint64_t row_layers_whole = 0, row_layers_filled = 0;
+  RecoveryStats recovery;
 };
 
 }  // namespace shoal

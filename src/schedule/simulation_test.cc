@@ -1,5 +1,6 @@
 // Thousands of short random histories of the scheduler over hashing stages (fake_stages.h): arrivals, cancels, ends,
-// failures, caches too small for what runs. Each is a pure function of its seed, which a failure prints.
+// failures, caches too small for what runs, stages that are lost and replaced. Each is a pure function of its seed,
+// which a failure prints.
 //
 // Replay one with SHOAL_SIM_SEED=<seed>; SHOAL_SIM_RUNS=<count> runs more of them.
 #include <gtest/gtest.h>
@@ -7,6 +8,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <map>
+#include <memory>
 #include <set>
 #include <sstream>
 #include <string>
@@ -26,6 +28,7 @@ struct History {
   int requests = 0;
   int prompt_max = 0, answer_max = 0;
   int cancel_one_in = 0, fail_one_in = 0;  // steps; 0: never
+  int lose_one_in = 0;                     // stages
   int burst_one_in = 2;                    // how eagerly requests arrive
 };
 
@@ -56,7 +59,13 @@ History RandomHistory(Rng& rng) {
   h.cancel_one_in = rng.Below(2) == 0 ? Between(rng, 5, 60) : 0;
   h.fail_one_in = rng.Below(3) == 0 ? Between(rng, 10, 120) : 0;
   h.burst_one_in = Between(rng, 1, 20);
+  for (int i = 0; i < o.stages; ++i) o.stage_layers.push_back(2 + i % 3);
   return h;
+}
+
+void AddLosses(History& h, Rng& rng) {
+  h.lose_one_in = Between(rng, 20, 400);
+  h.options.queue_max = h.requests;  // whoever is lost finds room again
 }
 
 std::string Describe(const History& h) {
@@ -66,7 +75,7 @@ std::string Describe(const History& h) {
       << o.batch_sequences_max << " outputs " << o.output_rows_max << " kv " << o.kv_tokens_max << " shared "
       << o.kv_shared << " in_flight " << o.in_flight_max << " queue " << o.queue_max << " rewindable " << o.rewindable
       << " reproducible " << o.reproducible << " requests " << h.requests << " cancel " << h.cancel_one_in << " fail "
-      << h.fail_one_in;
+      << h.fail_one_in << " lose " << h.lose_one_in;
   return out.str();
 }
 
@@ -84,7 +93,10 @@ struct Client {
 class Simulation {
  public:
   Simulation(const History& history, Rng& rng)
-      : h_(history), rng_(rng), scheduler_(history.options), stages_(history.model, history.options) {}
+      : h_(history),
+        rng_(rng),
+        scheduler_(std::make_unique<Scheduler>(history.options)),
+        stages_(history.model, history.options) {}
 
   // Empty when nothing was wrong.
   std::string Run() {
@@ -102,6 +114,9 @@ class Simulation {
   const ScheduleStats& totals() const { return totals_; }
   int copies() const { return copies_; }
   int errors() const { return errors_; }
+  int losses() const { return losses_; }
+  const RecoveryStats& recovery() const { return recovery_; }
+  std::uint64_t refused_replays() const { return stages_.refused_replays(); }
 
  private:
   void Fault(const std::string& what) {
@@ -110,12 +125,12 @@ class Simulation {
   std::string Name(GenerationId id) const { return "generation " + std::to_string(id); }
 
   void Pump() {
-    while (std::optional<MicroBatch> batch = scheduler_.Next()) {
+    while (std::optional<MicroBatch> batch = scheduler_->Next()) {
       CheckBatch(*batch);
       stages_.Send(std::move(*batch));
       if (!error_.empty()) return;
     }
-    totals_ = scheduler_.stats();
+    totals_ = scheduler_->stats();
     if (totals_.in_flight != in_flight_) Fault("the scheduler counts other micro-batches in flight than there are");
   }
 
@@ -154,8 +169,12 @@ class Simulation {
     // smaller groups when others end meanwhile); a cap cuts those in more, and gives prefills every other place at
     // worst.
     const std::int32_t groups = std::min(o.stages, o.in_flight_max);
-    const std::int64_t decode_wait = tightest > o.slots_max ? (groups == 1 ? 0 : groups) : 2 * o.slots_max + o.stages;
-    const std::int64_t prefill_wait = tightest > o.slots_max ? o.slots_max : 2 * o.slots_max * (o.slots_max + 1);
+    std::int64_t decode_wait = tightest > o.slots_max ? (groups == 1 ? 0 : groups) : 2 * o.slots_max + o.stages;
+    std::int64_t prefill_wait = tightest > o.slots_max ? o.slots_max : 2 * o.slots_max * (o.slots_max + 1);
+    if (losses_ > 0) {  // stages that are filled up have every second micro-batch
+      decode_wait = 2 * decode_wait + 1;
+      prefill_wait = 2 * prefill_wait + 2 * o.slots_max;
+    }
     bool decodes = true;
     GenerationId previous = 0;
     for (const BatchRow& row : batch.rows) {
@@ -184,6 +203,10 @@ class Simulation {
       if (stages_.CanStep(i)) stages.push_back(i);
       if (stages_.HasFailure(i)) failures.push_back(i);
     }
+    if (h_.lose_one_in != 0 && rng_.Below(h_.lose_one_in) == 0) {
+      LoseStages();
+      return true;
+    }
     const bool arrivals_left = submitted_ < h_.requests;
     if (stages.empty() && failures.empty() && !stages_.HasResult() && !arrivals_left) return false;
     if (arrivals_left && rng_.Below(h_.burst_one_in) == 0) Submit();
@@ -203,10 +226,10 @@ class Simulation {
     if (choice < failures.size()) {
       const FailureMessage failure = stages_.TakeFailure(failures[choice]);
       if (failure.generation == 0) --in_flight_;
-      scheduler_.OnFailure(failure, events);
+      scheduler_->OnFailure(failure, events);
     } else {
       --in_flight_;
-      scheduler_.OnResult(stages_.TakeResult(), events);
+      scheduler_->OnResult(stages_.TakeResult(), events);
     }
     for (const ScheduleEvent& event : events) Receive(event);
     return true;
@@ -242,8 +265,8 @@ class Simulation {
       client.expected.tokens.erase(client.expected.tokens.begin(), client.expected.tokens.begin() + emitted);
     }
     client.request = request;
-    const std::size_t waiting = scheduler_.stats().waiting;
-    const Status status = scheduler_.Submit(request);
+    const std::size_t waiting = scheduler_->stats().waiting;
+    const Status status = scheduler_->Submit(request);
     if (status.ok()) {
       clients_.emplace(request.id, std::move(client));
       if (static_cast<std::int64_t>(request.tokens.size()) >= context) Fault("a prompt beyond the context was taken");
@@ -254,13 +277,48 @@ class Simulation {
     }
   }
 
+  // A new epoch: some stages are fresh, what was in flight is gone, everybody asks again with what it has.
+  void LoseStages() {
+    std::set<int> lost;
+    for (int i = 0; i < h_.options.stages; ++i) {
+      if (rng_.Below(h_.options.stages + 1) == 0) lost.insert(i);
+    }
+    ++losses_;
+    recovery_ += scheduler_->stats().recovery;
+    stages_.NextEpoch(lost);
+    if (rng_.Below(3) == 0) stages_.ForgetSent(Between(rng_, 0, h_.options.stages - 1), 1 + rng_.Below(20));
+    stages_.ForgetSent(h_.options.stages - 1, h_.options.kv_tokens_max);  // the last one sends nothing
+    scheduler_ = std::make_unique<Scheduler>(h_.options);
+    const Status adopted = scheduler_->Adopt(stages_.Inventories());
+    if (!adopted.ok()) Fault(adopted.error().message);
+    if (rng_.Below(6) == 0) stages_.ForgetSent(Between(rng_, 0, h_.options.stages - 1), 1 + rng_.Below(20));
+    in_flight_ = 0;
+    for (auto& [id, client] : clients_) {
+      if (client.ended || client.cancelled) continue;
+      client.ready = client.prefilling = false;
+      if (rng_.Below(10) == 0) {  // its entry node is gone, too
+        client.cancelled = true;
+        continue;
+      }
+      for (std::size_t i = 0; i < client.received; ++i)
+        client.request.tokens.push_back(client.expected.tokens[i].token);
+      client.request.emitted += static_cast<std::uint32_t>(client.received);
+      client.request.tokens_max -= static_cast<std::int32_t>(client.received);
+      client.expected.tokens.erase(client.expected.tokens.begin(),
+                                   client.expected.tokens.begin() + static_cast<std::ptrdiff_t>(client.received));
+      client.received = 0;
+      const Status status = scheduler_->Submit(client.request);
+      if (!status.ok()) Fault(Name(id) + " cannot go on: " + status.error().message);
+    }
+  }
+
   void CancelOne() {
     if (clients_.empty()) return;
     const GenerationId id = 1 + rng_.Below(clients_.size());
     Client& client = clients_.at(id);
-    const std::int32_t free_before = scheduler_.stats().slots_free + scheduler_.stats().waiting;
-    scheduler_.Cancel(id);
-    const std::int32_t free_after = scheduler_.stats().slots_free + scheduler_.stats().waiting;
+    const std::int32_t free_before = scheduler_->stats().slots_free + scheduler_->stats().waiting;
+    scheduler_->Cancel(id);
+    const std::int32_t free_after = scheduler_->stats().slots_free + scheduler_->stats().waiting;
     if (!client.ended && !client.cancelled && free_after == free_before) Fault("a cancel freed nothing");
     client.cancelled = true;
   }
@@ -296,7 +354,7 @@ class Simulation {
     for (const auto& [id, client] : clients_) {
       if (!client.ended && !client.cancelled) Fault(Name(id) + " never ended");
     }
-    const ScheduleStats stats = scheduler_.stats();
+    const ScheduleStats stats = scheduler_->stats();
     if (stats.running != 0 || stats.waiting != 0 || stats.in_flight != 0) Fault("something is left at the end");
     if (stats.slots_free != h_.options.slots_max) Fault("a slot leaked");
     if (stages_.samplers() != 0) Fault("a sampler leaked");
@@ -304,12 +362,13 @@ class Simulation {
 
   const History& h_;
   Rng& rng_;
-  Scheduler scheduler_;
+  std::unique_ptr<Scheduler> scheduler_;
   FakeStages stages_;
   std::map<GenerationId, Client> clients_;
-  int submitted_ = 0, in_flight_ = 0, copies_ = 0, errors_ = 0;
+  int submitted_ = 0, in_flight_ = 0, copies_ = 0, errors_ = 0, losses_ = 0;
   std::int64_t sent_ = 0;
   ScheduleStats totals_;
+  RecoveryStats recovery_;
   std::string error_;
 };
 
@@ -318,10 +377,12 @@ TEST(SchedulerSimulation, EveryHistoryEqualsRequestsRunAlone) {
   const char* count = std::getenv("SHOAL_SIM_RUNS");
   const std::uint64_t first = only != nullptr ? std::strtoull(only, nullptr, 10) : 1;
   const std::uint64_t runs = only != nullptr ? 1 : count != nullptr ? std::strtoull(count, nullptr, 10) : 4000;
-  std::uint64_t preemptions = 0, reused = 0, copies = 0, errors = 0, decoded = 0;
+  std::uint64_t preemptions = 0, reused = 0, copies = 0, errors = 0, decoded = 0, losses = 0, refused = 0;
+  RecoveryStats recovery;
   for (std::uint64_t seed = first; seed < first + runs; ++seed) {
     Rng rng(seed);
-    const History history = RandomHistory(rng);
+    History history = RandomHistory(rng);
+    if (seed % 2 == 0) AddLosses(history, rng);
     Simulation simulation(history, rng);
     const std::string error = simulation.Run();
     ASSERT_EQ(error, "") << "SHOAL_SIM_SEED=" << seed << ": " << Describe(history);
@@ -330,17 +391,29 @@ TEST(SchedulerSimulation, EveryHistoryEqualsRequestsRunAlone) {
     decoded += simulation.totals().tokens_decoded;
     copies += simulation.copies();
     errors += simulation.errors();
+    losses += simulation.losses();
+    refused += simulation.refused_replays();
+    recovery += simulation.recovery();
   }
   std::printf("%llu histories: %llu tokens, %llu reused, %llu copies, %llu preemptions, %llu errors\n",
               static_cast<unsigned long long>(runs), static_cast<unsigned long long>(decoded),
               static_cast<unsigned long long>(reused), static_cast<unsigned long long>(copies),
               static_cast<unsigned long long>(preemptions), static_cast<unsigned long long>(errors));
+  std::printf("%llu losses: %llu generations recovered with %llu of %llu row-layers, %llu replays refused\n",
+              static_cast<unsigned long long>(losses), static_cast<unsigned long long>(recovery.generations),
+              static_cast<unsigned long long>(recovery.row_layers),
+              static_cast<unsigned long long>(recovery.row_layers_from_nothing),
+              static_cast<unsigned long long>(refused));
   if (only != nullptr) return;
   // The histories are worth something only if they come to these corners.
   EXPECT_GT(preemptions, runs / 10);
   EXPECT_GT(reused, runs);
   EXPECT_GT(copies, runs / 20);
   EXPECT_GT(errors, runs / 50);
+  EXPECT_GT(losses, runs / 10);
+  EXPECT_GT(recovery.generations, runs / 10);
+  EXPECT_LT(recovery.row_layers, recovery.row_layers_from_nothing);
+  EXPECT_GT(refused, 0U);
 }
 
 // Two generations with rows in each other's micro-batches once restarted each other for ever after a failure.
