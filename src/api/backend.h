@@ -68,6 +68,9 @@ class Backend {
   virtual Result<std::unique_ptr<GenerationHandle>> Generate(GenerateOptions options) = 0;
 };
 
+class Answers;
+class AnswerPeers;
+
 class Service {
  public:
   virtual ~Service() = default;
@@ -77,6 +80,10 @@ class Service {
   // Null: no such model.
   virtual std::shared_ptr<Backend> Find(const std::string& model) = 0;
   virtual bool healthy() const = 0;
+  // Where answers are kept when several servers, or other nodes, share them. Null: each server has its own.
+  virtual Answers* answers() { return nullptr; }
+  // The other nodes, for answers that are there. Null: none.
+  virtual AnswerPeers* answer_peers() { return nullptr; }
   virtual MetricsRegistry& metrics() = 0;
   // Brings gauges up to date before they are read.
   virtual void RefreshMetrics() = 0;

@@ -1,12 +1,7 @@
-// Parse, render by the model's template, start, then either collect everything or stream it.
-#include "api/chat.h"
-
-#include <ctime>
-
+// Chat completions: parse, render by the model's template, and OpenAI's shapes of what comes.
+#include "api/answer_plan.h"
 #include "api/chat_choice.h"
-#include "api/completion.h"
 #include "api/openai_requests.h"
-#include "api/openai_responses.h"
 #include "api/required_tool.h"
 
 namespace shoal {
@@ -15,18 +10,110 @@ namespace {
 // As for text completions: longer conversations cannot fit whatever their tokens are. Twice, for the JSON around.
 constexpr std::size_t kBytesPerTokenMax = 512;
 
-struct Session {
-  ChatCompletionRequest request;
-  std::shared_ptr<Backend> backend;
-  AnswerHead head;
-  std::shared_ptr<const ChatPrompt> prompt;
-  std::unique_ptr<GenerationRun> run;
+class ChatStreamView final : public StreamView {
+ public:
+  ChatStreamView(const AnswerHead& head, bool logprobs, std::vector<ChatChoice> choices)
+      : head_(head), logprobs_(logprobs), choices_(std::move(choices)) {}
+
+  std::string Begin(std::size_t choice) override { return ChatRoleEvent(head_, choice); }
+
+  std::vector<std::string> Add(std::size_t choice, ChoiceStep& step) override {
+    std::vector<std::string> events;
+    const ChatDelta delta = choices_[choice].Add(step);
+    const bool ids = head_.token_ids && !step.token_ids.empty();
+    if (!delta.empty() || !step.tokens.empty() || ids) {
+      const auto* tokens = logprobs_ ? &step.tokens : nullptr;
+      events.push_back(ChatDeltaEvent(head_, choice, delta, tokens, step.token_ids, ""));
+    }
+    if (step.end) events.push_back(ChatDeltaEvent(head_, choice, {}, nullptr, {}, choices_[choice].finish_reason()));
+    return events;
+  }
+
+ private:
+  const AnswerHead head_;
+  const bool logprobs_;
+  std::vector<ChatChoice> choices_;
 };
 
-std::optional<ApiError> Prepare(const Backend& backend, Session& session) {
-  ChatCompletionRequest& request = session.request;
-  const ModelCard card = backend.model();
-  const auto chat_template = backend.chat_template();
+class ChatWholeView final : public WholeView {
+ public:
+  ChatWholeView(const AnswerHead& head, bool logprobs, std::vector<ChatChoice> choices)
+      : head_(head), logprobs_(logprobs), choices_(std::move(choices)), answers_(choices_.size()) {}
+
+  void Add(std::size_t choice, ChoiceStep& step) override {
+    choices_[choice].Add(step);
+    ChatAnswer& answer = answers_[choice];
+    answer.token_ids.insert(answer.token_ids.end(), step.token_ids.begin(), step.token_ids.end());
+    std::move(step.tokens.begin(), step.tokens.end(), std::back_inserter(answer.tokens));
+  }
+
+  std::string Body(const RunUsage& usage) override {
+    for (std::size_t i = 0; i < choices_.size(); ++i) {
+      answers_[i].message = choices_[i].message();
+      answers_[i].finish_reason = choices_[i].finish_reason();
+    }
+    return ChatObject(head_, answers_, logprobs_, usage);
+  }
+
+ private:
+  const AnswerHead head_;
+  const bool logprobs_;
+  std::vector<ChatChoice> choices_;
+  std::vector<ChatAnswer> answers_;
+};
+
+class ChatPlan final : public AnswerPlan {
+ public:
+  std::unique_ptr<StreamView> Stream(const AnswerHead& as) const override {
+    return std::make_unique<ChatStreamView>(as, logprobs(), MakeChoices());
+  }
+  std::unique_ptr<WholeView> Whole() const override {
+    return std::make_unique<ChatWholeView>(head, logprobs(), MakeChoices());
+  }
+
+  std::shared_ptr<const ChatPrompt> prompt;
+
+ private:
+  bool logprobs() const { return prompts[0].sampling.logprobs >= 0; }
+  std::vector<ChatChoice> MakeChoices() const {
+    std::vector<ChatChoice> made;
+    for (std::size_t i = 0; i < choices(); ++i) made.emplace_back(prompt);
+    return made;
+  }
+};
+
+// FNV-1a. Ids of calls follow from the answer's id, which nobody can guess.
+std::uint64_t SeedOfCalls(const std::string& id) {
+  std::uint64_t hash = 0xCBF29CE484222325U;
+  for (const char c : id) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3U;
+  return hash;
+}
+
+std::optional<ApiError> Render(const ChatTemplate& chat_template, ChatCompletionRequest& request, ChatPlan& plan) {
+  SamplingParams sampling = request.sampling;
+  auto prompt = chat_template.Render(request.chat);
+  if (prompt.ok()) (*prompt)->ConstrainSampling(sampling);
+  if (prompt.ok() && request.chat.tool_choice == ToolChoice::kRequired && sampling.grammar.empty()) {
+    // The template passed the tools over, and nothing would make the model call one.
+    sampling = request.sampling;
+    prompt = RenderRequiredTool(chat_template, request.chat);
+    if (prompt.ok()) (*prompt)->ConstrainSampling(sampling);
+  }
+  if (!prompt.ok()) return FromError(prompt.error(), "messages");
+  plan.prompt = *std::move(prompt);
+  request.sampling = std::move(sampling);
+  return std::nullopt;
+}
+
+}  // namespace
+
+PlannedAnswer PlanChat(Service& service, const AnswerRecord& record) {
+  auto plan = std::make_unique<ChatPlan>();
+  ChatCompletionRequest request;
+  if (auto error = ParseChatCompletionRequest(record.body, request)) return *error;
+  if (auto error = FindBackend(service, record, request.model, plan->backend)) return *error;
+  const ModelCard card = plan->backend->model();
+  const auto chat_template = plan->backend->chat_template();
   if (chat_template == nullptr) {
     return InvalidRequest("This model has no chat template: use /v1/completions.", "model");
   }
@@ -35,103 +122,18 @@ std::optional<ApiError> Prepare(const Backend& backend, Session& session) {
                                                    std::to_string(card.context_tokens_max) + " tokens."},
                      "messages");
   }
-  SamplingParams sampling = request.sampling;
-  auto prompt = chat_template->Render(request.chat);
-  if (prompt.ok()) (*prompt)->ConstrainSampling(sampling);
-  if (prompt.ok() && request.chat.tool_choice == ToolChoice::kRequired && sampling.grammar.empty()) {
-    // The template passed the tools over, and nothing would make the model call one.
-    sampling = request.sampling;
-    prompt = RenderRequiredTool(*chat_template, request.chat);
-    if (prompt.ok()) (*prompt)->ConstrainSampling(sampling);
-  }
-  if (!prompt.ok()) return FromError(prompt.error(), "messages");
-  session.prompt = *std::move(prompt);
-  request.sampling = std::move(sampling);
-  if (auto error = CheckSampling(backend, request.seed_given, request.sampling)) return error;
-  session.head = {MakeId("chatcmpl-"), card.id, std::time(nullptr), request.include_usage};
-  session.head.token_ids = request.token_ids;
-  session.head.prompt_tokens = session.prompt->tokens.size();
-  return std::nullopt;
-}
-
-std::variant<std::unique_ptr<GenerationRun>, ApiError> StartRun(ApiContext& context, const Session& session) {
-  RunPrompt prompt{session.prompt->tokens, session.request.sampling, session.request.tokens_max.value_or(0),
-                   session.request.stops};
-  prompt.stops.insert(prompt.stops.end(), session.prompt->stops.begin(), session.prompt->stops.end());
-  return GenerationRun::Start(context, session.backend, {prompt}, session.request.choices);
-}
-
-std::vector<ChatChoice> MakeChoices(const Session& session) {
-  std::vector<ChatChoice> choices;
-  for (std::int32_t i = 0; i < session.request.choices; ++i) choices.emplace_back(session.prompt);
-  return choices;
-}
-
-Reply Collect(Session& session, const ClientLink& link) {
-  std::vector<ChatChoice> choices = MakeChoices(session);
-  std::vector<ChatAnswer> answers(choices.size());
-  const auto outcome = session.run->Run(
-      link,
-      [&](std::size_t index, ChoiceStep& step) {
-        choices[index].Add(step);
-        std::vector<TokenId>& ids = answers[index].token_ids;
-        ids.insert(ids.end(), step.token_ids.begin(), step.token_ids.end());
-        std::move(step.tokens.begin(), step.tokens.end(), std::back_inserter(answers[index].tokens));
-        return true;
-      },
-      [] { return true; });
-  if (outcome == GenerationRun::Outcome::kFailed) return ErrorReply(FromError(session.run->error()));
-  if (outcome == GenerationRun::Outcome::kGone) return ErrorReply(FromStatus(503, "The server is stopping."));
-  for (std::size_t i = 0; i < choices.size(); ++i) {
-    answers[i].message = choices[i].message();
-    answers[i].finish_reason = choices[i].finish_reason();
-  }
-  Reply reply;
-  reply.body = ChatObject(session.head, answers, session.request.sampling.logprobs >= 0, session.run->usage());
-  return reply;
-}
-
-void Stream(Session& session, const ClientLink& link, EventSink& sink) {
-  const bool logprobs = session.request.sampling.logprobs >= 0;
-  std::vector<ChatChoice> choices = MakeChoices(session);
-  for (std::size_t i = 0; i < choices.size(); ++i) {
-    if (!sink.Write(ChatRoleEvent(session.head, i))) return;
-  }
-  const auto outcome = session.run->Run(
-      link,
-      [&](std::size_t index, ChoiceStep& step) {
-        const ChatDelta delta = choices[index].Add(step);
-        const bool ids = session.head.token_ids && !step.token_ids.empty();
-        if (!delta.empty() || !step.tokens.empty() || ids) {
-          const auto* tokens = logprobs ? &step.tokens : nullptr;
-          if (!sink.Write(ChatDeltaEvent(session.head, index, delta, tokens, step.token_ids, ""))) return false;
-        }
-        if (!step.end) return true;
-        return sink.Write(ChatDeltaEvent(session.head, index, {}, nullptr, {}, choices[index].finish_reason()));
-      },
-      [&] { return sink.Write(kKeepAliveEvent); });
-  if (outcome == GenerationRun::Outcome::kFailed) sink.Write(ErrorEvent(FromError(session.run->error())));
-  if (outcome != GenerationRun::Outcome::kDone) return;
-  if (session.request.include_usage) sink.Write(UsageEvent(session.head, true, session.run->usage()));
-  sink.Write(kDoneEvent);
-}
-
-}  // namespace
-
-Reply AnswerChat(ApiContext& context, std::string_view body, const ClientLink& link) {
-  auto session = std::make_shared<Session>();
-  if (auto error = ParseChatCompletionRequest(body, session->request)) return ErrorReply(*error);
-  if (auto error = FindBackend(context.service, session->request.model, session->backend)) return ErrorReply(*error);
-  if (auto error = Prepare(*session->backend, *session)) return ErrorReply(*error);
-  auto run = StartRun(context, *session);
-  if (const auto* error = std::get_if<ApiError>(&run)) return ErrorReply(*error);
-  session->run = std::get<0>(std::move(run));
-  if (!session->request.stream) return Collect(*session, link);
-  if (!session->run->AwaitFirst(kFirstStepWait, link)) return ErrorReply(FromStatus(503, "The server is stopping."));
-  if (auto error = session->run->EarlyError()) return ErrorReply(FromError(*error));
-  Reply reply;
-  reply.stream = [session, link](EventSink& sink) { Stream(*session, link, sink); };
-  return reply;
+  request.chat.now_s = record.created_s;
+  request.chat.call_seed = SeedOfCalls(record.id);
+  if (auto error = Render(*chat_template, request, *plan)) return *error;
+  if (auto error = CheckSampling(*plan->backend, request.seed_given, record.seed, request.sampling)) return *error;
+  RunPrompt prompt{plan->prompt->tokens, request.sampling, request.tokens_max.value_or(0), request.stops};
+  prompt.stops.insert(prompt.stops.end(), plan->prompt->stops.begin(), plan->prompt->stops.end());
+  plan->head = {record.id, card.id, record.created_s, request.include_usage, request.token_ids, prompt.tokens.size()};
+  plan->prompts.push_back(std::move(prompt));
+  plan->choices_per_prompt = static_cast<std::size_t>(request.choices);
+  plan->chat = true;
+  plan->streamed = request.stream;
+  return plan;
 }
 
 }  // namespace shoal

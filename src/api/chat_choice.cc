@@ -1,8 +1,7 @@
 // Merging deltas, and the fallback to plain text.
 #include "api/chat_choice.h"
 
-#include "api/completion.h"
-#include "api/openai_responses.h"
+#include "api/answer_plan.h"
 
 namespace shoal {
 
@@ -38,7 +37,7 @@ void ChatChoice::Merge(ChatDelta& delta) {
     // A parser counts its calls up from 0: a gap would be its bug, and is not worth an abort.
     if (call.index > message_.tool_calls.size()) call.index = message_.tool_calls.size();
     if (call.index == message_.tool_calls.size()) {
-      if (call.id.empty()) call.id = MakeId("call_");
+      if (call.id.empty()) call.id = ToolCallId(call_seed_, call.index);
       message_.tool_calls.push_back({call.id, call.name, call.arguments});
       continue;
     }

@@ -14,7 +14,8 @@ namespace shoal {
 
 class ChatChoice {
  public:
-  explicit ChatChoice(std::shared_ptr<const ChatPrompt> prompt) : stream_(std::move(prompt)) {}
+  explicit ChatChoice(std::shared_ptr<const ChatPrompt> prompt)
+      : call_seed_(prompt->call_seed), stream_(std::move(prompt)) {}
 
   // What `step` adds for the client. Call it with every step, in order.
   ChatDelta Add(const ChoiceStep& step);
@@ -26,6 +27,7 @@ class ChatChoice {
  private:
   void Merge(ChatDelta& delta);
 
+  std::uint64_t call_seed_;
   ChatStream stream_;
   std::string text_;    // all of it, for when it cannot be parsed
   bool plain_ = false;  // the parser refused the text: no more parsing

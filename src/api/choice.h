@@ -1,16 +1,17 @@
-// One choice of an answer: a generation's events turned into text, log-probabilities and a reason to end.
+// One choice of an answer: what was sampled for it turned into text, log-probabilities and a reason to end. Pure.
 //
-// Knows no dialect and no HTTP: completion.cc and chat.cc format what comes out.
+// Knows no dialect, no HTTP and no generation: the same entries give the same steps wherever they are played.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "api/backend.h"
 #include "text/detokenizer.h"
+#include "wire/answer_messages.h"
 
 namespace shoal {
 
@@ -30,33 +31,33 @@ struct ChoiceStep {
   std::string text;                  // whole UTF-8 characters, never part of a stop string
   std::vector<TokenReport> tokens;   // those whose text begins in what has been shown so far
   std::vector<TokenId> token_ids;    // sampled in this step, shown as text or not
-  std::optional<GenerationEnd> end;  // nothing follows
-  Error error;                       // with kError
+  std::optional<GenerationEnd> end;  // kStop or kLength: nothing follows
 };
 
-class Choice {
+struct RunUsage {
+  std::int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0;
+};
+
+class ChoiceText {
  public:
   // `stops` end the choice; `preserved`: control tokens that show as text.
-  Choice(std::unique_ptr<GenerationHandle> handle, std::shared_ptr<const Vocabulary> vocabulary,
-         std::vector<std::string> stops, std::vector<TokenId> preserved, bool logprobs);
+  ChoiceText(std::shared_ptr<const Vocabulary> vocabulary, std::vector<std::string> stops,
+             std::vector<TokenId> preserved, bool logprobs);
 
-  // The next step; empty when nothing came within `timeout`. Precondition: !done(). Blocks up to `timeout`.
-  // Once the step with `end` is returned the generation is gone and its slot free: also when a stop string matched.
-  std::optional<ChoiceStep> Next(std::chrono::milliseconds timeout);
-
-  bool done() const { return handle_ == nullptr; }
-  std::int32_t reused_tokens() const { return reused_tokens_; }
+  // What `entry` adds. After the step with `end`, which comes of an end or of a stop string, nothing does.
+  ChoiceStep Add(const AnswerEntry& entry);
+  bool done() const { return done_; }
 
  private:
+  void Take(const SampledToken& token, ChoiceStep& step);
   void Report(const SampledToken& token, std::string piece);
   void Finish(GenerationEnd end, ChoiceStep& step);
 
-  std::unique_ptr<GenerationHandle> handle_;
   std::shared_ptr<const Vocabulary> vocabulary_;
   std::vector<TokenId> preserved_;
   bool logprobs_;
   Detokenizer detokenizer_;
-  std::int32_t reused_tokens_ = 0;
+  bool done_ = false;
   struct Pending {
     TokenReport report;
     std::size_t offset_bytes;

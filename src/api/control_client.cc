@@ -164,6 +164,7 @@ bool EventReader::Add(std::string_view bytes, const std::function<bool(const Jso
 bool EventReader::AddEvent(std::string_view event, const std::function<bool(const Json&)>& take) {
   constexpr std::string_view kData = "data: ";
   if (event.empty() || event.front() == ':') return true;
+  event = event.substr(0, event.find("\nid: "));  // for those who come back, which this program does not
   Json json;
   if (event == "data: [DONE]") {
     done_ = true;

@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "api/control_service.h"
-#include "api/generation_run.h"
+#include "api/reply.h"
 
 namespace shoal {
 

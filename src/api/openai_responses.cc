@@ -2,10 +2,12 @@
 #include "api/openai_responses.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "api/json_input.h"
-#include "runtime/rng.h"
+#include "base/check.h"
+#include "identity/crypto.h"
 
 namespace shoal {
 namespace {
@@ -146,10 +148,10 @@ Json CardObject(const ModelCard& card) {
 std::string MakeId(std::string_view prefix) {
   static constexpr char kAlphabet[] = "abcdefghijkmnopqrstuvwxyz0123456";  // 32 of them
   std::string id(prefix);
-  for (int word = 0; word < 2; ++word) {
-    std::uint64_t bits = RandomSeed();
-    for (int i = 0; i < 12; ++i, bits >>= 5) id += kAlphabet[bits & 31];
-  }
+  std::array<std::uint8_t, 24> bytes{};
+  const Status random = FillRandom(bytes);
+  SHOAL_CHECK(random.ok());  // a system without random numbers has no secrets to keep
+  for (const std::uint8_t byte : bytes) id += kAlphabet[byte & 31];
   return id;
 }
 

@@ -11,7 +11,7 @@
 
 #include "api/backend.h"
 #include "api/choice.h"
-#include "api/generation_run.h"
+#include "api/errors.h"
 #include "text/chat.h"
 
 namespace shoal {
@@ -26,7 +26,7 @@ struct AnswerHead {
   std::size_t prompt_tokens = 0;
 };
 
-// `prefix` and 24 random letters and digits.
+// `prefix` and 24 random letters and digits, which nobody can guess.
 std::string MakeId(std::string_view prefix);
 
 struct ChatAnswer {

@@ -2,7 +2,6 @@
 #include "api/required_tool.h"
 
 #include "api/json_input.h"
-#include "api/openai_responses.h"
 
 namespace shoal {
 namespace {
@@ -52,10 +51,11 @@ std::string WithInstruction(const std::string& messages_json, const std::string&
 class RequiredToolPrompt final : public ChatPrompt {
  public:
   explicit RequiredToolPrompt(std::shared_ptr<const ChatPrompt> inner)
-      : inner_(std::move(inner)), id_(MakeId("call_")) {
+      : inner_(std::move(inner)), id_(ToolCallId(inner_->call_seed, 0)) {
     prompt = inner_->prompt;
     tokens = inner_->tokens;
     stops = inner_->stops;
+    call_seed = inner_->call_seed;
   }
   void ConstrainSampling(SamplingParams& params) const override { inner_->ConstrainSampling(params); }
   // Nothing of a call is told before it is whole: its text becomes the arguments in one piece.

@@ -78,7 +78,8 @@ class ScriptedBackend final : public Backend, public Service, public std::enable
     Handle(ScriptedBackend& owner, GenerateOptions options)
         : owner_(owner),
           options_(std::move(options)),
-          tokens_(*SmolLm2Vocabulary()->Tokenize(owner.script_.text, false, true)) {
+          tokens_(*SmolLm2Vocabulary()->Tokenize(owner.script_.text, false, true)),
+          next_(owner.script_.forever && !tokens_.empty() ? options_.emitted % tokens_.size() : options_.emitted) {
       ++owner_.alive;
     }
     ~Handle() override { --owner_.alive; }
@@ -117,7 +118,7 @@ class ScriptedBackend final : public Backend, public Service, public std::enable
     ScriptedBackend& owner_;
     const GenerateOptions options_;
     const std::vector<TokenId> tokens_;
-    std::size_t next_ = 0;
+    std::size_t next_;  // goes on where an earlier one of the same answer was
     std::int32_t said_ = 0;
     std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
   };

@@ -10,8 +10,7 @@
 #include <optional>
 #include <thread>
 
-#include "api/chat.h"
-#include "api/completion.h"
+#include "api/answering.h"
 #include "api/control_server.h"
 #include "api/http_server.h"
 #include "api/openai_responses.h"
@@ -25,6 +24,7 @@ namespace {
 
 constexpr const char* kJsonType = "application/json";
 constexpr std::string_view kModelPrefix = "/v1/models/";
+constexpr std::string_view kStreamPrefix = "/v1/stream/";
 
 struct Route {
   std::string_view name;
@@ -47,6 +47,9 @@ std::optional<Route> FindRoute(std::string_view path, bool control) {
   if (path.size() > kModelPrefix.size() && path.substr(0, kModelPrefix.size()) == kModelPrefix) {
     return Route{"/v1/models/{id}", "GET, HEAD, OPTIONS", true};
   }
+  if (path.size() > kStreamPrefix.size() && path.substr(0, kStreamPrefix.size()) == kStreamPrefix) {
+    return Route{"/v1/stream/{id}", "GET, OPTIONS", true};
+  }
   return std::nullopt;
 }
 
@@ -64,6 +67,22 @@ bool SameKey(std::string_view given, std::string_view key) {
   return difference == 0;
 }
 
+std::string BearerOf(const httplib::Request& request) {
+  constexpr std::string_view kScheme = "Bearer ";
+  const std::string header = request.get_header_value("Authorization");
+  return header.compare(0, kScheme.size(), kScheme) == 0 ? header.substr(kScheme.size()) : "";
+}
+
+ClientAsk AskOf(const httplib::Request& request, Dialect dialect) {
+  ClientAsk ask;
+  ask.dialect = dialect;
+  ask.idempotency_key = request.get_header_value("Idempotency-Key");
+  ask.api_key = BearerOf(request);
+  ask.last_event_id = request.get_header_value("Last-Event-ID");
+  ask.keep = request.get_header_value("Shoal-Keep") == "true";
+  return ask;
+}
+
 class ServerImpl final : public Server {
  public:
   ServerImpl(std::shared_ptr<Service> service, const ServerOptions& options, std::shared_ptr<ControlService> control);
@@ -73,7 +92,7 @@ class ServerImpl final : public Server {
   void Stop(int drain_ms) override;
 
  private:
-  using Answer = std::function<Reply(std::string_view body, const ClientLink&)>;
+  using Handler = std::function<Reply(const httplib::Request&, std::string_view body, const ClientLink&)>;
   using Handled = httplib::Server::HandlerResponse;
 
   void InstallHandlers();
@@ -83,9 +102,10 @@ class ServerImpl final : public Server {
   Handled BeforeRouting(const httplib::Request& request, httplib::Response& response);
   void Preflight(const httplib::Request& request, const Route& route, httplib::Response& response) const;
   void Get(const httplib::Request& request, httplib::Response& response);
-  void Post(const Answer& answer, const httplib::Request& request, httplib::Response& response,
+  void Post(const Handler& handler, const httplib::Request& request, httplib::Response& response,
             const httplib::ContentReader& read);
   Handled FillError(httplib::Response& response);
+  ClientLink LinkOf(const httplib::Request& request) const;
   void Send(const ApiError& error, httplib::Response& response) const;
   void Send(Reply reply, const httplib::Request& request, httplib::Response& response) const;
 
@@ -93,7 +113,7 @@ class ServerImpl final : public Server {
   const std::shared_ptr<ControlService> control_;
   const ServerOptions options_;
   ApiMetrics metrics_;
-  Admission admission_;
+  std::unique_ptr<Answers> own_answers_;  // where the service has none
   ApiContext context_;
   std::atomic<bool> draining_{false}, aborting_{false};
   std::unique_ptr<HttpServer> http_;
@@ -107,14 +127,22 @@ ConnectionLimits LimitsOf(const ServerOptions& options) {
   return limits;
 }
 
+std::unique_ptr<Answers> MakeAnswers(MetricsRegistry& registry, const ServerOptions& options) {
+  AnswersOptions answers;
+  answers.generations_max = options.requests_max;
+  answers.grace = std::chrono::milliseconds(options.keep_grace_ms);
+  return std::make_unique<Answers>(registry, answers);
+}
+
 ServerImpl::ServerImpl(std::shared_ptr<Service> service, const ServerOptions& options,
                        std::shared_ptr<ControlService> control)
     : service_(std::move(service)),
       control_(std::move(control)),
       options_(options),
       metrics_(service_->metrics()),
-      admission_(options.requests_max, metrics_.requests_in_flight),
-      context_{*service_, admission_, metrics_, std::chrono::milliseconds(options.stream_comment_ms)},
+      own_answers_(service_->answers() == nullptr ? MakeAnswers(service_->metrics(), options) : nullptr),
+      context_{*service_, own_answers_ ? *own_answers_ : *service_->answers(), service_->answer_peers(),
+               std::chrono::milliseconds(options.stream_comment_ms)},
       http_(std::make_unique<HttpServer>(LimitsOf(options), options.connections_max, metrics_.connections)) {
   InstallHandlers();
   InstallPosts();
@@ -153,19 +181,24 @@ void ServerImpl::InstallHandlers() {
 }
 
 void ServerImpl::InstallPosts() {
-  const auto post = [this](const std::string& path, Answer answer) {
-    http_->Post(path, [this, answer = std::move(answer)](const httplib::Request& request, httplib::Response& response,
-                                                         const httplib::ContentReader& read) {
-      Post(answer, request, response, read);
+  const auto post = [this](const std::string& path, Handler handler) {
+    http_->Post(path, [this, handler = std::move(handler)](const httplib::Request& request, httplib::Response& response,
+                                                           const httplib::ContentReader& read) {
+      Post(handler, request, response, read);
     });
   };
-  post("/v1/chat/completions", [this](auto body, const auto& link) { return AnswerChat(context_, body, link); });
-  post("/v1/completions", [this](auto body, const auto& link) { return AnswerCompletion(context_, body, link); });
+  for (const auto& [path, dialect] :
+       {std::pair("/v1/chat/completions", Dialect::kChat), std::pair("/v1/completions", Dialect::kCompletions)}) {
+    post(path, [this, dialect = dialect](const auto& request, auto body, const auto& link) {
+      return AnswerPost(context_, AskOf(request, dialect), body, link);
+    });
+  }
   if (control_ == nullptr) return;
   for (const ControlRoute& route : kControlRoutes) {
     if (!route.posted) continue;
-    post(std::string(route.path),
-         [this, path = route.path](auto body, const auto&) { return AnswerControl(*control_, path, body); });
+    post(std::string(route.path), [this, path = route.path](const auto&, auto body, const auto&) {
+      return AnswerControl(*control_, path, body);
+    });
   }
 }
 
@@ -215,6 +248,7 @@ void ServerImpl::Stop(int drain_ms) {
   aborting_ = true;
   http_->CloseAll();
   listener_.join();
+  if (own_answers_) own_answers_->Stop();
 }
 
 // Everything that can be said of a request by its line and headers. What passes here has a route that takes it.
@@ -229,11 +263,7 @@ ServerImpl::Handled ServerImpl::BeforeRouting(const httplib::Request& request, h
   if (route && request.method == "OPTIONS") return Preflight(request, *route, response), Handled::Handled;
   // Without a key even what exists is not told.
   if (!options_.api_key.empty() && (!route || route->needs_key)) {
-    constexpr std::string_view kScheme = "Bearer ";
-    std::string_view given;
-    const std::string header = request.get_header_value("Authorization");
-    if (header.compare(0, kScheme.size(), kScheme) == 0) given = std::string_view(header).substr(kScheme.size());
-    if (!SameKey(given, options_.api_key)) {
+    if (!SameKey(BearerOf(request), options_.api_key)) {
       response.set_header("WWW-Authenticate", "Bearer");
       return refuse(FromStatus(401));
     }
@@ -273,6 +303,11 @@ void ServerImpl::Get(const httplib::Request& request, httplib::Response& respons
     response.set_content(ModelListObject(service_->models()), kJsonType);
   } else if (RouteOf(request.path)->control) {
     Send(AnswerControl(*control_, request.path, ""), request, response);
+  } else if (request.path.compare(0, kStreamPrefix.size(), kStreamPrefix) == 0) {
+    http_->BeginAnswer();
+    Send(AnswerResume(context_, request.path.substr(kStreamPrefix.size()), request.get_header_value("Last-Event-ID"),
+                      LinkOf(request)),
+         request, response);
   } else {
     const std::string id = request.path.substr(kModelPrefix.size());
     if (const std::shared_ptr<Backend> backend = service_->Find(id))
@@ -282,7 +317,7 @@ void ServerImpl::Get(const httplib::Request& request, httplib::Response& respons
   }
 }
 
-void ServerImpl::Post(const Answer& answer, const httplib::Request& request, httplib::Response& response,
+void ServerImpl::Post(const Handler& handler, const httplib::Request& request, httplib::Response& response,
                       const httplib::ContentReader& read) {
   std::string body;
   // cpp-httplib counts the bytes, compressed or not, and stops with 413 at body_bytes_max.
@@ -295,8 +330,11 @@ void ServerImpl::Post(const Answer& answer, const httplib::Request& request, htt
     return;
   }
   http_->BeginAnswer();
-  const ClientLink link{[this, &gone = request.is_connection_closed] { return aborting_.load() || gone(); }};
-  Send(answer(body, link), request, response);
+  Send(handler(request, body, LinkOf(request)), request, response);
+}
+
+ClientLink ServerImpl::LinkOf(const httplib::Request& request) const {
+  return {[this, &gone = request.is_connection_closed] { return aborting_.load() || gone(); }};
 }
 
 void ServerImpl::Send(const ApiError& error, httplib::Response& response) const {

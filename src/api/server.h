@@ -19,9 +19,11 @@ struct ServerOptions {
   std::string cors_origin = "*";  // Access-Control-Allow-Origin; empty: none
   std::size_t body_bytes_max = 8U << 20;
   int connections_max = 256;       // HTTP threads; one more connection gets 503
-  int requests_max = 128;          // generations at once, waiting or running; one more gets 429
+  int requests_max = 128;          // generations at once, waiting or running; one more gets 429; where the service has
+                                   // no Answers of its own, as keep_grace_ms
   int read_timeout_s = 10;         // a client that sends slower loses its connection
   int stream_comment_ms = 15'000;  // a stream without events for so long gets an SSE comment
+  int keep_grace_ms = 60'000;      // how long an answer that is to be kept goes on without a client
 };
 
 class Server {

@@ -75,7 +75,7 @@ class ServerTest : public testing::Test {
       else if (event == "data: [DONE]")
         ended = true;
       else
-        events.push_back(Json::parse(event.substr(6)));
+        events.push_back(Json::parse(event.substr(6, event.find("\nid: ") - 6)));
     }
     EXPECT_EQ(rest, "");
     EXPECT_EQ(ended, done);

@@ -319,9 +319,13 @@ std::optional<PlacementView> Cluster::placement(const std::string& model) const 
   view.reason = state_->ProblemOf(found->second, &moves_only);
   view.broken = !view.reason.empty() && !moves_only;
   const auto care = state_->care.find(model);
-  if (!view.reason.empty() && care != state_->care.end() && !care->second.reason.empty()) {
-    view.reason += "; it cannot be placed anew: " + care->second.reason;
+  std::string failed = care == state_->care.end() ? "" : care->second.reason;
+  if (view.broken) {
+    const Result<PlacementRecord> possible = state_->Build(view.record.request, true, true);
+    view.hopeless = !possible.ok();
+    if (view.hopeless) failed = possible.error().message;
   }
+  if (!view.reason.empty() && !failed.empty()) view.reason += "; it cannot be placed anew: " + failed;
   return view;
 }
 

@@ -139,7 +139,8 @@ struct LinkView {
 struct PlacementView {
   PlacementRecord record;
   bool broken = false;  // live, but a stage's node is not here: nothing can run until it is back or replaced
-  std::string reason;   // why it is broken, or why it cannot be replaced
+  bool hopeless = false;  // broken, and those that are here (the suspect ones too) cannot run it: no use waiting
+  std::string reason;     // why it is broken, or why it cannot be replaced
 };
 
 struct ClusterCounters {

@@ -126,8 +126,9 @@ std::uint64_t Cluster::State::MemoryTaken(const NodeId& node, const std::string&
   return taken;
 }
 
-// `relax`: what was asked for explicitly gives way where it cannot be had any more.
-Result<PlacementRecord> Cluster::State::Build(const PlaceRequest& asked, bool relax) {
+// `relax`: what was asked for explicitly gives way where it cannot be had any more. `only_asks`: whether there could be
+// one, when those that are suspect come back; it is no placement to make.
+Result<PlacementRecord> Cluster::State::Build(const PlaceRequest& asked, bool relax, bool only_asks) {
   struct Holder {
     NodeId node;
     const ModelHolding* holding;
@@ -135,7 +136,7 @@ Result<PlacementRecord> Cluster::State::Build(const PlaceRequest& asked, bool re
   std::vector<Holder> holders;
   std::map<std::uint64_t, int> votes;
   for (const auto& [id, member] : members) {
-    if (!member.here() || member.suspect || member.record.facts.leaving) continue;
+    if (!member.here() || (member.suspect && !only_asks) || member.record.facts.leaving) continue;
     for (const ModelHolding& holding : member.record.facts.models) {
       if (holding.name != asked.model || holding.shape.layers() < 1) continue;
       holders.push_back({id, &holding});
@@ -186,7 +187,7 @@ Result<PlacementRecord> Cluster::State::Build(const PlaceRequest& asked, bool re
 
   PlacementRecord record;
   record.model = asked.model;
-  record.epoch = NewEpoch();
+  record.epoch = only_asks ? 0 : NewEpoch();
   record.decider = options.self;
   record.request = asked;
   record.request.fingerprint = fingerprint;

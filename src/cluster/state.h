@@ -149,7 +149,7 @@ struct Cluster::State {
   void AnswerAsker(const Asker& asker, const Status& status, Epoch epoch);
   void DriveWish(std::uint64_t id, Wish& wish);
   void EndWish(std::uint64_t id, const Status& status, Epoch epoch);
-  Result<PlacementRecord> Build(const PlaceRequest& request, bool relax);
+  Result<PlacementRecord> Build(const PlaceRequest& request, bool relax, bool only_asks = false);
   void StartDeciding(PlacementRecord record, std::vector<Asker> askers, bool automatic, int attempts);
   void SendPrepare(Deciding& deciding);
   void GiveUp(const std::string& model, const Status& why);

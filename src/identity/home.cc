@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstdlib>
 #include <utility>
 
@@ -23,9 +22,6 @@ constexpr char kPeersFile[] = "peers.json";
 constexpr char kIncarnationFile[] = "incarnation";
 constexpr char kSerialFile[] = "serial";
 constexpr char kLockFile[] = "lock";
-
-constexpr std::size_t kNumberBytesMax = 32;
-constexpr std::size_t kRevocationsFileBytesMax = kRevocationsMax * (2 + kRevocationBytesMax);
 
 Error Broken(const std::string& path, const std::string& why, const char* advice) {
   return Error{ErrorCode::kCorrupt, path + " is broken (" + why + "): " + advice};
@@ -114,52 +110,29 @@ Status Home::LoadRevocations() {
   const std::string path = Path(kRevocationsFile);
   SHOAL_ASSIGN_OR_RETURN(const auto bytes, ReadPrivateFile(path, kRevocationsFileBytesMax));
   if (!bytes || !membership_) return {};
-  constexpr char kAdvice[] = "remove it; the other members tell it again";
-  ByteSpan rest(*bytes);
-  while (!rest.empty()) {
-    if (rest.size() < 2) return Broken(path, "cut", kAdvice);
-    const std::size_t length = rest[0] + 256U * rest[1];
-    if (length > rest.size() - 2) return Broken(path, "cut", kAdvice);
-    auto revocation = ParseRevocation(rest.subspan(2, length), membership_->cluster());
-    if (!revocation.ok()) return Broken(path, revocation.error().message, kAdvice);
-    if (revocations_.size() == kRevocationsMax) return Broken(path, "too many entries", kAdvice);
-    revocations_.push_back(std::move(revocation).value());
-    rest = rest.subspan(2 + length);
+  Result<std::vector<Revocation>> revocations = ParseRevocations(*bytes, membership_->cluster());
+  if (!revocations.ok()) {
+    return Broken(path, revocations.error().message, "remove it; the other members tell it again");
   }
+  revocations_ = *std::move(revocations);
   return {};
-}
-
-Status Home::StoreRevocations(const std::vector<Revocation>& revocations) const {
-  Bytes bytes;
-  for (const Revocation& revocation : revocations) {
-    bytes.push_back(static_cast<std::uint8_t>(revocation.encoded.size() % 256));
-    bytes.push_back(static_cast<std::uint8_t>(revocation.encoded.size() / 256));
-    bytes.insert(bytes.end(), revocation.encoded.begin(), revocation.encoded.end());
-  }
-  return WritePrivateFile(Path(kRevocationsFile), bytes);
 }
 
 // The number in the file; 0 when there is none.
 Result<std::uint64_t> Home::LastCount(const char* name) const {
   const std::string path = Path(name);
-  SHOAL_ASSIGN_OR_RETURN(const auto bytes, ReadPrivateFile(path, kNumberBytesMax));
-  std::uint64_t last = 0;
-  if (!bytes) return last;
-  const char* const first = reinterpret_cast<const char*>(bytes->data());
-  const char* const end = first + bytes->size();
-  const auto [rest, error] = std::from_chars(first, end, last);
-  const bool whole = rest == end || (rest + 1 == end && *rest == '\n');
-  if (error != std::errc() || !whole || last == UINT64_MAX) {
-    return Broken(path, "not a number", "write a number into it that is higher than the one before, or remove it");
-  }
-  return last;
+  SHOAL_ASSIGN_OR_RETURN(const auto bytes, ReadPrivateFile(path, kNumberFileBytesMax));
+  if (!bytes) return std::uint64_t{0};
+  const Result<std::uint64_t> last = ParseNumber(*bytes);
+  if (last.ok()) return *last;
+  return Broken(path, last.error().message, "write a number into it that is higher than the one before, or remove it");
 }
 
 // One more than the number in the file, at least `at_least`; written before it returns.
 Result<std::uint64_t> Home::NextCount(const char* name, std::uint64_t at_least) const {
   SHOAL_ASSIGN_OR_RETURN(const std::uint64_t last, LastCount(name));
   const std::uint64_t next = std::max(last + 1, at_least);
-  SHOAL_RETURN_IF_ERROR(WritePrivateFile(Path(name), BytesOf(std::to_string(next) + "\n")));
+  SHOAL_RETURN_IF_ERROR(WritePrivateFile(Path(name), EncodeNumber(next)));
   return next;
 }
 
@@ -206,11 +179,10 @@ Status Home::StoreGrant(const Certificate& certificate, const SecretKey& cluster
 }
 
 // Every invite and every revocation takes a serial after that of the owner's own certificate.
-Result<bool> Home::IsAlone() const {
+Result<bool> Home::HasNeverInvited() const {
   if (!membership_ || !membership_->is_owner()) return false;
   SHOAL_ASSIGN_OR_RETURN(const std::uint64_t last, LastCount(kSerialFile));
-  SHOAL_ASSIGN_OR_RETURN(const std::string peers, LoadPeers());
-  return last == membership_->certificate.serial && peers.find("\"id\"") == std::string::npos;
+  return last == membership_->certificate.serial;
 }
 
 Status Home::ForgetCluster() {
@@ -275,7 +247,7 @@ Result<bool> Home::AddRevocation(const Revocation& revocation) {
     }
     changed.push_back(revocation);
   }
-  SHOAL_RETURN_IF_ERROR(StoreRevocations(changed));
+  SHOAL_RETURN_IF_ERROR(WritePrivateFile(Path(kRevocationsFile), EncodeRevocations(changed)));
   revocations_ = std::move(changed);
   return true;
 }

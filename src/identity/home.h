@@ -22,10 +22,10 @@
 #include "identity/certificate.h"
 #include "identity/crypto.h"
 #include "identity/keys.h"
+#include "identity/state_files.h"
 
 namespace shoal {
 
-inline constexpr std::size_t kRevocationsMax = 1024;
 inline constexpr std::size_t kPeersFileBytesMax = 256 * 1024;
 
 // $SHOAL_HOME, else $HOME/.shoal. Errors: kNotFound (neither is set).
@@ -72,9 +72,9 @@ class Home {
   // certificate is for another key), kIo.
   Status StoreGrant(const Certificate& certificate, const SecretKey& cluster_secret);
 
-  // Whether this node's cluster is its own and it has never invited anybody, so that nothing is lost with it.
+  // Whether this node's cluster is its own and it has never invited nor revoked anybody.
   // Errors: kIo, kCorrupt (of the file with the serials).
-  Result<bool> IsAlone() const;
+  Result<bool> HasNeverInvited() const;
 
   // Leaves for good: removes the certificate, the secret, the cluster key, revocations and peers. Keeps the node key.
   // An owner's cluster can admit nobody after this. Errors: kIo.
@@ -115,7 +115,6 @@ class Home {
   Status LoadNodeKey();
   Status LoadMembership(std::int64_t now_s);
   Status LoadRevocations();
-  Status StoreRevocations(const std::vector<Revocation>& revocations) const;
   Result<std::uint64_t> LastCount(const char* name) const;
   Result<std::uint64_t> NextCount(const char* name, std::uint64_t at_least) const;
   Result<Certificate> IssueOwn(const NodeKey& cluster_key, const NodeId& member, std::string_view name,

@@ -1,6 +1,7 @@
 // Vocabulary and template from this node's own file; tokens from the head.
 #include "node/cluster_backend.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -35,25 +36,39 @@ class ClusterBackend final : public Backend {
 
 }  // namespace
 
-void PlacementTable::Set(std::vector<PlacementView> placements) {
+void PlacementTable::Set(std::vector<PlacementView> placements, bool alone) {
   const std::lock_guard lock(mutex_);
-  by_model_.clear();
+  std::map<std::string, Known> by_model;
   for (PlacementView& placement : placements) {
-    std::string model = placement.record.model;
-    by_model_.emplace(std::move(model), std::move(placement));
+    Known known{std::move(placement)};
+    const auto before = by_model_.find(known.view.record.model);
+    if (known.view.hopeless) known.hopeless_since = Clock::now();
+    if (known.view.hopeless && before != by_model_.end()) {
+      known.hopeless_since = std::min(known.hopeless_since, before->second.hopeless_since);
+    }
+    std::string model = known.view.record.model;
+    by_model.emplace(std::move(model), std::move(known));
   }
+  by_model_ = std::move(by_model);
+  alone_ = alone;
+}
+
+PlacementView PlacementTable::Shown(const Known& known) const {
+  PlacementView view = known.view;
+  view.hopeless = view.hopeless && Clock::now() - known.hopeless_since >= (alone_ ? kAloneWait : kHopelessWait);
+  return view;
 }
 
 std::optional<PlacementView> PlacementTable::Find(const std::string& model) const {
   const std::lock_guard lock(mutex_);
   const auto found = by_model_.find(model);
-  return found == by_model_.end() ? std::nullopt : std::optional<PlacementView>(found->second);
+  return found == by_model_.end() ? std::nullopt : std::optional(Shown(found->second));
 }
 
 std::vector<PlacementView> PlacementTable::all() const {
   const std::lock_guard lock(mutex_);
   std::vector<PlacementView> placements;
-  for (const auto& [model, placement] : by_model_) placements.push_back(placement);
+  for (const auto& [model, known] : by_model_) placements.push_back(Shown(known));
   return placements;
 }
 

@@ -2,6 +2,7 @@
 // wherever its head is.
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -17,15 +18,29 @@
 namespace shoal {
 
 // The placements as the loop last saw them, for other threads. Any thread.
+//
+// A view is hopeless here only once it was for a moment (kHopelessWait), and longer where this node sees no other one
+// (kAloneWait): it may be this one that was cut off.
 class PlacementTable {
  public:
-  void Set(std::vector<PlacementView> placements);
+  static constexpr std::chrono::seconds kHopelessWait{2}, kAloneWait{15};
+
+  // `alone`: no other member is here.
+  void Set(std::vector<PlacementView> placements, bool alone = false);
   std::optional<PlacementView> Find(const std::string& model) const;
   std::vector<PlacementView> all() const;
 
  private:
+  using Clock = std::chrono::steady_clock;
+  struct Known {
+    PlacementView view;
+    Clock::time_point hopeless_since = Clock::time_point::max();
+  };
+  PlacementView Shown(const Known& known) const;
+
   mutable std::mutex mutex_;
-  std::map<std::string, PlacementView> by_model_;
+  std::map<std::string, Known> by_model_;
+  bool alone_ = false;
 };
 
 // Errors: kNotFound (the model's file is not here: its text cannot be made into tokens), as Vocabulary::Open.

@@ -23,6 +23,7 @@
 #include "identity/home.h"
 #include "identity/instance.h"
 #include "identity/invite.h"
+#include "node/answer_streams.h"
 #include "node/cluster_backend.h"
 #include "node/cluster_views.h"
 #include "node/device.h"
@@ -68,6 +69,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
         instance_(instance),
         library_(ModelFolders(options_)),
         tasks_(kTasksMax),
+        answers_(metrics_, AnswersOptions{}),
         host_(loop_, library_, tasks_, pipes_, HostOptions()) {}
   ~RealClusterNode() override { Stop(); }
   RealClusterNode(const RealClusterNode&) = delete;
@@ -84,6 +86,8 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   std::vector<ModelCard> models() override;
   std::shared_ptr<Backend> Find(const std::string& name) override;
   bool healthy() const override { return !stopping_; }
+  Answers* answers() override { return &answers_; }
+  AnswerPeers* answer_peers() override { return answer_streams_.get(); }
   MetricsRegistry& metrics() override { return metrics_; }
   void RefreshMetrics() override;
 
@@ -124,9 +128,10 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   void Do(const RequestDone& done);
   void Do(const Revoked& revoked);
   void Do(const MembersChanged&);
-  void Do(const PlacementsChanged&) { placements_.Set(cluster_->placements()); }
+  void Do(const PlacementsChanged&);
   void Do(const Left& left);
   void Do(const Note& note) { Log(LogLevel::kInfo, "cluster", note.text); }
+  void TellAnswerMembers();
   void OnStream(const NodeId& peer, const std::string& protocol, int fd);
   void OnInvite(const NetworkEvent& event);
   void OnClone(const std::string& why);
@@ -149,9 +154,11 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   PipeRendezvous pipes_;
   BlockingTasks tasks_;
   PeerTasks peer_tasks_;
+  Answers answers_;
   StageHost host_;
   std::unique_ptr<Peers> peers_;
   PlacementTable placements_;
+  std::unique_ptr<AnswerStreams> answer_streams_;
 
   // Loop only.
   std::unique_ptr<Cluster> cluster_;
@@ -241,6 +248,12 @@ PeersHandlers RealClusterNode::MakePeersHandlers() {
 Status RealClusterNode::Begin() {
   library_.Scan();
   SHOAL_ASSIGN_OR_RETURN(peers_, Peers::Start(loop_, tasks_, MakePeersOptions(), MakePeersHandlers()));
+  AnswerStreamsOptions answers;
+  answers.self = home_->id();
+  answers.open = [this](const NodeId& peer, const std::string& protocol, std::uint32_t timeout_ms) {
+    return peers_->OpenStream(peer, protocol, timeout_ms);
+  };
+  answer_streams_ = std::make_unique<AnswerStreams>(*this, answers_, std::move(answers));
   const std::optional<Status> started = OnLoop([this] { return StartCluster(); });
   return started ? *started : Status(Error{ErrorCode::kInternal, "the loop has stopped"});
 }
@@ -291,10 +304,12 @@ void RealClusterNode::Stop() {
       leaving_.clear();
       return 0;
     });
+    if (answer_streams_) answer_streams_->Stop();
     pipes_.Close();
     host_.Stop();
     if (peers_) peers_->Stop();
     peer_tasks_.Join();
+    answers_.Stop();
     tasks_.Join();
     loop_.Stop();
   });
@@ -307,6 +322,7 @@ void RealClusterNode::Tick() {
   cluster_->OnTick(Now());
   Obey();
   peers_->Tick(Now());
+  answers_.Sweep();
   if (Now() >= facts_due_) RefreshFacts();
   if (Now() >= peers_file_due_) KeepPeers();
   loop_.After(kTickUs, [this] { Tick(); });
@@ -389,6 +405,32 @@ void RealClusterNode::Do(const MembersChanged&) {
     if (member.self || member.state == MemberState::kLeft || member.state == MemberState::kDead) continue;
     peers_->LearnGossip(member.record.id, member.record.facts.addresses, Now());
   }
+  Do(PlacementsChanged{});  // whether one is broken, and can be replaced, depends on who is here
+}
+
+void RealClusterNode::Do(const PlacementsChanged&) {
+  const std::vector<MemberView> members = cluster_->members();
+  const bool alone = std::none_of(members.begin(), members.end(), [](const MemberView& member) {
+    return !member.self && member.state == MemberState::kAlive;
+  });
+  placements_.Set(cluster_->placements(), alone);
+  TellAnswerMembers();
+}
+
+void RealClusterNode::TellAnswerMembers() {
+  std::set<std::uint64_t> placed;
+  for (const PlacementView& placement : placements_.all()) placed.insert(placement.record.request.fingerprint);
+  std::vector<AnswerMember> members;
+  for (const MemberView& member : cluster_->members()) {
+    if (member.self || !member.linked) continue;
+    if (member.state != MemberState::kAlive && member.state != MemberState::kSuspect) continue;
+    const MemberFacts& facts = member.record.facts;
+    AnswerMember& one = members.emplace_back();
+    one.id = member.record.id;
+    one.alive = member.state == MemberState::kAlive && !facts.leaving;
+    for (const ModelHolding& model : facts.models) one.models += placed.count(model.fingerprint);
+  }
+  answer_streams_->SetMembers(std::move(members));
 }
 
 void RealClusterNode::Do(const Left& left) {
@@ -415,6 +457,10 @@ void RealClusterNode::OnStream(const NodeId& peer, const std::string& protocol, 
   bool started = false;
   if (protocol == kPipeProtocol) started = peer_tasks_.Run(peer, [this, peer, fd] { ServePipe(peer, fd); });
   if (protocol == kGenerateProtocol) started = peer_tasks_.Run(peer, [this, fd] { ServeGenerate(fd); });
+  if (protocol == kKeepProtocol) {
+    started = peer_tasks_.Run(peer, [this, peer, fd] { answer_streams_->ServeKeep(peer, fd); });
+  }
+  if (protocol == kAnswerProtocol) started = peer_tasks_.Run(peer, [this, fd] { answer_streams_->ServeAnswer(fd); });
   if (!started) ::close(fd);
 }
 

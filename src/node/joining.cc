@@ -25,6 +25,7 @@ namespace {
 constexpr std::size_t kExtrasBytesMax = 480;
 constexpr std::uint32_t kAttemptMs = 5'000;
 constexpr std::chrono::milliseconds kListenSlice{200};
+constexpr std::chrono::seconds kAfterRefusal{5};  // how long others are looked for
 constexpr std::size_t kCandidatesMax = 64;
 
 // Addresses to try, filled by the beacon's thread too.
@@ -52,8 +53,11 @@ class Candidates {
 // A device that was started before it was invited has a cluster of its own, with nobody else in it: that gives way.
 Status MayJoin(const Home& home) {
   if (!home.membership()) return {};
-  SHOAL_ASSIGN_OR_RETURN(const bool alone, home.IsAlone());
-  if (alone) return {};
+  SHOAL_ASSIGN_OR_RETURN(const bool never_invited, home.HasNeverInvited());
+  SHOAL_ASSIGN_OR_RETURN(const std::string peers, home.LoadPeers());
+  AddressBook book(home.id(), 0);
+  if (!peers.empty()) SHOAL_RETURN_IF_ERROR(book.AddJson(peers, 0));
+  if (never_invited && book.Nodes().empty()) return {};
   return Error{ErrorCode::kInvalidArgument,
                "this device is a member of a cluster with others already: `shoal leave` first, or use another "
                "SHOAL_HOME"};
@@ -127,7 +131,7 @@ Status JoinWithCode(Home& home, const std::string& name, const std::string& code
   });
   if (!beacon.ok()) Log(LogLevel::kWarning, "join", "nobody can be found by the beacon: " + beacon.error().message);
 
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
+  auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
   Error last{ErrorCode::kUnavailable,
              "nobody answered: is the device that showed the code on the same network, and its invite not older than "
              "ten minutes? Else give its address with --peer HOST:PORT"};
@@ -145,7 +149,10 @@ Status JoinWithCode(Home& home, const std::string& name, const std::string& code
     if (grant.ok()) return Keep(home, *grant, *endpoint, std::time(nullptr));
     last = {grant.error().code, EndpointText(*endpoint) + ": " + grant.error().message};
     Log(LogLevel::kInfo, "join", last.message);
-    if (last.code == ErrorCode::kInvalidArgument || last.code == ErrorCode::kCorrupt) return last;
+    // Somebody else may be the one who invites; but the code may be wrong, which is to be said soon.
+    if (last.code == ErrorCode::kInvalidArgument || last.code == ErrorCode::kCorrupt) {
+      deadline = std::min(deadline, std::chrono::steady_clock::now() + kAfterRefusal);
+    }
   }
   return last;
 }

@@ -21,7 +21,7 @@ Bytes EncodeInviteExtras(const InviteExtras& extras);
 Result<InviteExtras> DecodeInviteExtras(ByteSpan bytes);
 
 // Tries the addresses of the invite, those in `peers`, and whoever answers on this network that the invite is his,
-// until one lets us in. A cluster of this node alone (Home::IsAlone) is forgotten then. Blocks, at most `timeout_ms`
+// until one lets us in. A cluster of this node alone is forgotten then. Blocks, at most `timeout_ms`
 // and some seconds. Errors: as JoinCluster of cluster_node.h.
 Status JoinWithCode(Home& home, const std::string& name, const std::string& code, const std::vector<std::string>& peers,
                     std::uint16_t beacon_port, std::uint32_t timeout_ms);

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "node/answer_streams.h"
 #include "node/resolve.h"
 #include "runtime/ask_loop.h"
 #include "runtime/rng.h"
@@ -73,7 +74,7 @@ Result<std::unique_ptr<Peers>> Peers::Start(Loop& loop, BlockingTasks& tasks, Pe
   SHOAL_ASSIGN_OR_RETURN(peers->network_, Network::Start(peers->options_.network, [self](NetworkEvent event) {
                            self->Heard(std::move(event));
                          }));
-  for (const char* protocol : {kControlProtocol, kPipeProtocol, kGenerateProtocol}) {
+  for (const char* protocol : {kControlProtocol, kPipeProtocol, kGenerateProtocol, kKeepProtocol, kAnswerProtocol}) {
     SHOAL_RETURN_IF_ERROR(peers->network_->Serve(protocol));
   }
   SHOAL_RETURN_IF_ERROR(peers->Listen());

@@ -106,13 +106,13 @@ class ResumingGeneration final : public GenerationHandle {
   // Whether to ask again after this refusal. Once a head has accepted it, also one whose queue is full.
   bool MayWait(const Error& refusal) const {
     const bool passes = MayPass(refusal) || (resumed_ && refusal.code == ErrorCode::kOverloaded);
-    return passes && placed_ && steady_clock::now() - lost_since_ <= target_->lost_max;
+    return passes && possible_ && steady_clock::now() - lost_since_ <= target_->lost_max;
   }
 
   Status Try() {
     const std::optional<PlacementView> placement = target_->placements.Find(target_->card.id);
-    placed_ = placement.has_value();
-    if (!placed_) return Error{ErrorCode::kUnavailable, "'" + target_->card.id + "' is not placed any more"};
+    possible_ = placement && !(placement->broken && placement->hopeless);
+    if (!placement) return Error{ErrorCode::kUnavailable, "'" + target_->card.id + "' is not placed any more"};
     if (placement->broken) {
       return Error{ErrorCode::kUnavailable, "'" + target_->card.id + "' cannot run now: " + placement->reason};
     }
@@ -131,7 +131,8 @@ class ResumingGeneration final : public GenerationHandle {
   std::unique_ptr<GenerationHandle> handle_;  // null while it is lost
   steady_clock::time_point lost_since_;
   std::int32_t reused_tokens_ = 0;
-  bool placed_ = true, resumed_ = false;
+  bool possible_ = true;  // as of the last attempt: another one may go better
+  bool resumed_ = false;
   bool ended_ = false, full_ = false;  // by the last token
 };
 

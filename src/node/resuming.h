@@ -30,8 +30,9 @@ struct ResumeTarget {
 };
 
 // Starts a generation wherever the model's head is, and again after a loss. Blocks until a head has taken or refused
-// it, at most lost_max. The handle ends with kError and kUnavailable when the model is not placed any more, or when no
-// head took it for lost_max; with the head's error for anything that another head would say too.
+// it, at most lost_max. The handle ends with kError and kUnavailable when the model is not placed any more, when those
+// that are left cannot run it (PlacementView::hopeless: at once), or when no head took it for lost_max; with the head's
+// error for anything that another head would say too.
 // Errors: the same, and as Backend::Generate.
 Result<std::unique_ptr<GenerationHandle>> StartResuming(std::shared_ptr<const ResumeTarget> target,
                                                         GenerateOptions options);

@@ -14,9 +14,9 @@ namespace shoal {
 // the loop itself. `call` must be copyable.
 template <typename F>
 auto AskLoop(Loop& loop, F call) -> std::optional<decltype(call())> {
-  using Answer = decltype(call());
-  auto promise = std::make_shared<std::promise<Answer>>();
-  std::future<Answer> answer = promise->get_future();
+  using Value = decltype(call());
+  auto promise = std::make_shared<std::promise<Value>>();
+  std::future<Value> answer = promise->get_future();
   // The task alone holds the promise: a loop that drops the task breaks it.
   loop.Post([promise = std::move(promise), call = std::move(call)]() mutable { promise->set_value(call()); });
   try {

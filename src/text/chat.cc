@@ -10,6 +10,7 @@
 #include <log.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <exception>
 #include <mutex>
@@ -95,6 +96,7 @@ Result<common_chat_templates_inputs> ToInputs(const ChatRequest& request) {
   inputs.reasoning_format = kReasoning;
   inputs.grammar = request.grammar;
   inputs.use_jinja = true;
+  if (request.now_s != 0) inputs.now = std::chrono::system_clock::from_time_t(request.now_s);
   inputs.add_generation_prompt = true;
   return inputs;
 }
@@ -124,7 +126,8 @@ class TemplatePrompt : public ChatPrompt {
   // May throw what llama-common throws.
   TemplatePrompt(std::shared_ptr<const Vocabulary> vocabulary, const ChatRequest& request, bool with_tools,
                  common_chat_params params)
-      : vocabulary_(std::move(vocabulary)), parser_(params), salt_(RandomSeed()) {
+      : vocabulary_(std::move(vocabulary)), parser_(params) {
+    call_seed = request.call_seed;
     prompt = std::move(params.prompt);
     stops = std::move(params.additional_stops);
     parser_.reasoning_format = kReasoning;
@@ -170,7 +173,7 @@ class TemplatePrompt : public ChatPrompt {
       message.reasoning = std::move(parsed.reasoning_content);
       for (common_chat_tool_call& call : parsed.tool_calls) {
         if (message.tool_calls.size() == tool_calls_max_) break;  // some templates' grammars do not stop at one
-        if (call.id.empty()) call.id = CallId(message.tool_calls.size());
+        if (call.id.empty()) call.id = ToolCallId(call_seed, message.tool_calls.size());
         message.tool_calls.push_back({std::move(call.id), std::move(call.name), std::move(call.arguments)});
       }
     } catch (const std::exception& e) {
@@ -227,15 +230,8 @@ class TemplatePrompt : public ChatPrompt {
     return true;
   }
 
-  std::string CallId(std::size_t index) const {
-    char id[40];
-    std::snprintf(id, sizeof id, "call_%016llx%04zx", static_cast<unsigned long long>(salt_), index & 0xFFFFU);
-    return id;
-  }
-
   std::shared_ptr<const Vocabulary> vocabulary_;
   common_chat_parser_params parser_;
-  std::uint64_t salt_;
   std::string grammar_;
   std::vector<TokenId> grammar_prefill_;
   bool lazy_ = false;
@@ -288,6 +284,13 @@ Result<std::shared_ptr<const ChatPrompt>> ChatTemplate::Render(const ChatRequest
   }
   SHOAL_ASSIGN_OR_RETURN(prompt->tokens, TokenizePrompt(vocabulary, prompt->prompt));
   return std::shared_ptr<const ChatPrompt>(std::move(prompt));
+}
+
+std::string ToolCallId(std::uint64_t call_seed, std::size_t index) {
+  char id[40];
+  std::snprintf(id, sizeof id, "call_%016llx%04zx", static_cast<unsigned long long>(CounterRandom(call_seed, 0)),
+                index & 0xFFFFU);
+  return id;
 }
 
 Result<std::string> GrammarFromJsonSchema(const std::string& schema_json) {

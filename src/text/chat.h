@@ -3,6 +3,7 @@
 // Knows nothing of HTTP: api/ maps the dialects to these structs. JSON travels as text, so that no JSON library shows.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
@@ -27,6 +28,8 @@ struct ChatRequest {
   std::string grammar;               // GBNF given by the client, or empty
   bool enable_thinking = true;
   std::map<std::string, std::string> template_arguments;  // chat_template_kwargs, values as JSON text
+  std::int64_t now_s = 0;       // Unix seconds that templates take for the present; 0: the real ones
+  std::uint64_t call_seed = 0;  // the ids of tool calls follow from it
 };
 
 struct ToolCall {
@@ -55,6 +58,7 @@ class ChatPrompt {
   std::string prompt;              // to tokenize with parse_special; BOS is in it or added by the tokenizer once
   std::vector<TokenId> tokens;     // the same, tokenized
   std::vector<std::string> stops;  // extra stop strings of the template
+  std::uint64_t call_seed = 0;     // of the request
   // Sets grammar, lazy triggers and preserved tokens as the template and the schema want.
   virtual void ConstrainSampling(SamplingParams& params) const = 0;
   // The message in `text`, the whole generated text so far. `partial`: more may come.
@@ -102,6 +106,9 @@ class ChatTemplate {
   explicit ChatTemplate(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };
+
+// The id of an answer's call number `index`.
+std::string ToolCallId(std::uint64_t call_seed, std::size_t index);
 
 // GBNF of a JSON schema ("" : any JSON object). Errors: kInvalidArgument.
 Result<std::string> GrammarFromJsonSchema(const std::string& schema_json);

@@ -33,8 +33,9 @@ enum class FrameType : std::uint8_t {
   kGenerate = 8,    // entry node to head: a generation to start; a Control with its Open follows
   kGenerated = 9,   // head to entry node: a generation was accepted, or is over
   kInventory = 10,  // first from a stage to the head: what its KV cache holds
+  kAnswer = 11,     // an answer outside the node that makes it: wire/answer_messages.h
 };
-inline constexpr FrameType kFrameTypeLast = FrameType::kInventory;
+inline constexpr FrameType kFrameTypeLast = FrameType::kAnswer;
 
 struct FrameHeader {
   FrameType type = FrameType::kBatch;
