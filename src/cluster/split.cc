@@ -113,10 +113,10 @@ Error TooLarge(const ModelShape& shape, const std::vector<SplitDevice>& devices,
   for (const SplitDevice& device : devices) have += device.memory_bytes;
   const std::string missing = need > have ? FormatBytes(need - have) + " are missing"
                                           : std::string("no cut of the layers fits each device's share");
-  return {ErrorCode::kOutOfMemory, "the model needs " + FormatBytes(need) + " with this context, the " + std::to_string(devices.size()) +
-                                       (devices.size() == 1 ? " device has " : " devices have ") +
-                                       FormatBytes(have) + " for it: " + missing +
-                                       "; use a smaller context, a smaller model, or another device"};
+  return {ErrorCode::kOutOfMemory,
+          "the model needs " + FormatBytes(need) + " with this context, the " + std::to_string(devices.size()) +
+              (devices.size() == 1 ? " device has " : " devices have ") + FormatBytes(have) + " for it: " + missing +
+              "; use a smaller context, a smaller model, or another device"};
 }
 
 }  // namespace

@@ -131,7 +131,6 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   void Do(const PlacementsChanged&);
   void Do(const Left& left);
   void Do(const Note& note) { Log(LogLevel::kInfo, "cluster", note.text); }
-  void TellAnswerMembers();
   void OnStream(const NodeId& peer, const std::string& protocol, int fd);
   void OnInvite(const NetworkEvent& event);
   void OnClone(const std::string& why);
@@ -248,12 +247,10 @@ PeersHandlers RealClusterNode::MakePeersHandlers() {
 Status RealClusterNode::Begin() {
   library_.Scan();
   SHOAL_ASSIGN_OR_RETURN(peers_, Peers::Start(loop_, tasks_, MakePeersOptions(), MakePeersHandlers()));
-  AnswerStreamsOptions answers;
-  answers.self = home_->id();
-  answers.open = [this](const NodeId& peer, const std::string& protocol, std::uint32_t timeout_ms) {
+  const auto open = [this](const NodeId& peer, const std::string& protocol, std::uint32_t timeout_ms) {
     return peers_->OpenStream(peer, protocol, timeout_ms);
   };
-  answer_streams_ = std::make_unique<AnswerStreams>(*this, answers_, std::move(answers));
+  answer_streams_ = std::make_unique<AnswerStreams>(*this, answers_, AnswerStreamsOptions{home_->id(), open});
   const std::optional<Status> started = OnLoop([this] { return StartCluster(); });
   return started ? *started : Status(Error{ErrorCode::kInternal, "the loop has stopped"});
 }
@@ -409,28 +406,8 @@ void RealClusterNode::Do(const MembersChanged&) {
 }
 
 void RealClusterNode::Do(const PlacementsChanged&) {
-  const std::vector<MemberView> members = cluster_->members();
-  const bool alone = std::none_of(members.begin(), members.end(), [](const MemberView& member) {
-    return !member.self && member.state == MemberState::kAlive;
-  });
-  placements_.Set(cluster_->placements(), alone);
-  TellAnswerMembers();
-}
-
-void RealClusterNode::TellAnswerMembers() {
-  std::set<std::uint64_t> placed;
-  for (const PlacementView& placement : placements_.all()) placed.insert(placement.record.request.fingerprint);
-  std::vector<AnswerMember> members;
-  for (const MemberView& member : cluster_->members()) {
-    if (member.self || !member.linked) continue;
-    if (member.state != MemberState::kAlive && member.state != MemberState::kSuspect) continue;
-    const MemberFacts& facts = member.record.facts;
-    AnswerMember& one = members.emplace_back();
-    one.id = member.record.id;
-    one.alive = member.state == MemberState::kAlive && !facts.leaving;
-    for (const ModelHolding& model : facts.models) one.models += placed.count(model.fingerprint);
-  }
-  answer_streams_->SetMembers(std::move(members));
+  placements_.Set(cluster_->placements(), IsAlone(*cluster_));
+  answer_streams_->SetMembers(AnswerMembersOf(*cluster_));
 }
 
 void RealClusterNode::Do(const Left& left) {
@@ -720,18 +697,6 @@ Result<std::shared_ptr<ClusterNode>> ClusterNode::Open(const ClusterNodeOptions&
   const auto node = std::make_shared<RealClusterNode>(options, std::move(home), instance);
   SHOAL_RETURN_IF_ERROR(node->Begin());
   return std::shared_ptr<ClusterNode>(node);
-}
-
-Status JoinCluster(const std::string& home_folder, const std::string& name, const std::string& code,
-                   const std::vector<std::string>& peers, std::uint32_t timeout_ms) {
-  SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<Home> home, Home::Open(home_folder, UnixS()));
-  return JoinWithCode(*home, CleanNodeName(name.empty() ? HostName() : name), code, peers, kNetPortDefault, timeout_ms);
-}
-
-Status LeaveCluster(const std::string& home_folder) {
-  SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<Home> home, Home::Open(home_folder, UnixS()));
-  if (!home->membership()) return Error{ErrorCode::kNotFound, "this device is in no cluster"};
-  return home->ForgetCluster();
 }
 
 }  // namespace shoal

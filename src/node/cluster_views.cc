@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <set>
 
 #include "engine/split_rules.h"
 #include "identity/keys.h"
@@ -81,6 +82,28 @@ PlacementStatus StatusOf(const Cluster& cluster, const PlacementView& view) {
   if (view.broken) status.state = "failed";
   status.error = view.reason;
   return status;
+}
+
+bool IsAlone(const Cluster& cluster) {
+  const std::vector<MemberView> members = cluster.members();
+  return std::none_of(members.begin(), members.end(),
+                      [](const MemberView& member) { return !member.self && member.state == MemberState::kAlive; });
+}
+
+std::vector<AnswerMember> AnswerMembersOf(const Cluster& cluster) {
+  std::set<std::uint64_t> placed;
+  for (const PlacementView& placement : cluster.placements()) placed.insert(placement.record.request.fingerprint);
+  std::vector<AnswerMember> members;
+  for (const MemberView& member : cluster.members()) {
+    if (member.self || !member.linked) continue;
+    if (member.state != MemberState::kAlive && member.state != MemberState::kSuspect) continue;
+    const MemberFacts& facts = member.record.facts;
+    AnswerMember& one = members.emplace_back();
+    one.id = member.record.id;
+    one.alive = member.state == MemberState::kAlive && !facts.leaving;
+    for (const ModelHolding& model : facts.models) one.models += placed.count(model.fingerprint);
+  }
+  return members;
 }
 
 Result<NodeId> FindMember(const Cluster& cluster, const std::string& text) {

@@ -7,12 +7,18 @@
 #include "api/control_service.h"
 #include "base/result.h"
 #include "cluster/cluster.h"
+#include "node/answer_streams.h"
 #include "node/model_library.h"
 
 namespace shoal {
 
 ClusterStatus StatusOf(const Cluster& cluster, const NodeId& cluster_id);
 PlacementStatus StatusOf(const Cluster& cluster, const PlacementView& view);
+
+// Whether no other member is here.
+bool IsAlone(const Cluster& cluster);
+// The other members that are here, as AnswerStreams wants to know them.
+std::vector<AnswerMember> AnswerMembersOf(const Cluster& cluster);
 
 // The member that a person means by a name or a peer id. Errors: kNotFound, kInvalidArgument (two have the name).
 Result<NodeId> FindMember(const Cluster& cluster, const std::string& text);

@@ -15,6 +15,8 @@
 #include "identity/certificate.h"
 #include "identity/instance.h"
 #include "identity/invite.h"
+#include "node/cluster_node.h"
+#include "node/device.h"
 #include "node/resolve.h"
 #include "runtime/rng.h"
 #include "transport/libp2p.h"
@@ -155,6 +157,18 @@ Status JoinWithCode(Home& home, const std::string& name, const std::string& code
     }
   }
   return last;
+}
+
+Status JoinCluster(const std::string& home_folder, const std::string& name, const std::string& code,
+                   const std::vector<std::string>& peers, std::uint32_t timeout_ms) {
+  SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<Home> home, Home::Open(home_folder, std::time(nullptr)));
+  return JoinWithCode(*home, CleanNodeName(name.empty() ? HostName() : name), code, peers, kNetPortDefault, timeout_ms);
+}
+
+Status LeaveCluster(const std::string& home_folder) {
+  SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<Home> home, Home::Open(home_folder, std::time(nullptr)));
+  if (!home->membership()) return Error{ErrorCode::kNotFound, "this device is in no cluster"};
+  return home->ForgetCluster();
 }
 
 }  // namespace shoal
