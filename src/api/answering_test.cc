@@ -146,7 +146,7 @@ TEST_F(AnsweringTest, OneKeyIsOneGenerationStreamedOrNot) {
   std::string stream;
   std::thread first([&] { stream = Post(streamed, key).body; });
   ASSERT_TRUE(Eventually([&] { return backend_->alive == 1; }));
-  const Json answer = Json::parse(Post(R"({"prompt":"x","max_tokens":50})", key).body);
+  const Json answer = Json::parse(Post(whole, key).body);
   first.join();
   EXPECT_EQ(answer["choices"][0]["text"], "One two three");
   EXPECT_EQ(answer["id"], IdOf(stream));

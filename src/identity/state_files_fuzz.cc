@@ -31,14 +31,14 @@ const Sound& SoundRevocation() {
 
 void TryRevocations(ByteSpan bytes) {
   const Result<std::vector<Revocation>> revocations = ParseRevocations(bytes, SoundRevocation().cluster);
-  if (!revocations.ok()) return SHOAL_CHECK(revocations.error().code == ErrorCode::kCorrupt);
-  SHOAL_CHECK(EncodeRevocations(*revocations) == Bytes(bytes.begin(), bytes.end()));
+  SHOAL_CHECK(revocations.ok() || revocations.error().code == ErrorCode::kCorrupt);
+  if (revocations.ok()) SHOAL_CHECK(EncodeRevocations(*revocations) == Bytes(bytes.begin(), bytes.end()));
 }
 
 void TryNumber(ByteSpan bytes) {
   const Result<std::uint64_t> number = ParseNumber(bytes);
-  if (!number.ok()) return SHOAL_CHECK(number.error().code == ErrorCode::kCorrupt);
-  SHOAL_CHECK(*ParseNumber(EncodeNumber(*number)) == *number);
+  SHOAL_CHECK(number.ok() || number.error().code == ErrorCode::kCorrupt);
+  if (number.ok()) SHOAL_CHECK(*ParseNumber(EncodeNumber(*number)) == *number);
 }
 
 }  // namespace

@@ -64,7 +64,7 @@ struct TestNode {
   std::unique_ptr<AnswerStreams> streams;
   BlockingTasks threads{256};
   std::mutex mutex;
-  bool dead = false;
+  std::atomic<bool> dead{false};
   std::vector<int> fds;  // second descriptors of its streams' ends, to cut them by
 };
 

@@ -246,11 +246,11 @@ PeersHandlers RealClusterNode::MakePeersHandlers() {
 
 Status RealClusterNode::Begin() {
   library_.Scan();
-  SHOAL_ASSIGN_OR_RETURN(peers_, Peers::Start(loop_, tasks_, MakePeersOptions(), MakePeersHandlers()));
   const auto open = [this](const NodeId& peer, const std::string& protocol, std::uint32_t timeout_ms) {
     return peers_->OpenStream(peer, protocol, timeout_ms);
   };
   answer_streams_ = std::make_unique<AnswerStreams>(*this, answers_, AnswerStreamsOptions{home_->id(), open});
+  SHOAL_ASSIGN_OR_RETURN(peers_, Peers::Start(loop_, tasks_, MakePeersOptions(), MakePeersHandlers()));
   const std::optional<Status> started = OnLoop([this] { return StartCluster(); });
   return started ? *started : Status(Error{ErrorCode::kInternal, "the loop has stopped"});
 }
@@ -512,17 +512,12 @@ void RealClusterNode::RefreshMetrics() {
   const ClusterStatus status = cluster_status();
   const auto alive = std::count_if(status.nodes.begin(), status.nodes.end(),
                                    [](const NodeStatus& node) { return node.state == "alive"; });
-  metrics_.GetGauge("shoal_nodes_alive", "Nodes of the cluster that are here.").Set(static_cast<double>(alive));
-  metrics_.GetGauge("shoal_placements", "Models that are placed.").Set(static_cast<double>(status.placements.size()));
-  const NetworkStats stats = peers_->network().stats();
-  metrics_.GetGauge("shoal_network_bytes_sent", "Bytes on TCP since start, encryption and all.")
-      .Set(static_cast<double>(stats.bytes_sent));
-  metrics_.GetGauge("shoal_network_bytes_received", "Bytes on TCP since start, encryption and all.")
-      .Set(static_cast<double>(stats.bytes_received));
-  metrics_.GetGauge("shoal_network_cpu_seconds", "Processor time of the network thread since start.")
-      .Set(static_cast<double>(stats.cpu_ns) / 1e9);
-  metrics_.GetGauge("shoal_network_refused", "Connections that the gate or its limits closed.")
-      .Set(static_cast<double>(stats.refused_inbound));
+  const auto set = [this](const char* name, const char* help, auto value) {
+    metrics_.GetGauge(name, help).Set(static_cast<double>(value));
+  };
+  set("shoal_nodes_alive", "Nodes of the cluster that are here.", alive);
+  set("shoal_placements", "Models that are placed.", status.placements.size());
+  SetNetworkMetrics(metrics_, peers_->network().stats());
   for (const auto& [model, totals] : host_.HeadTotals()) SetStageMetrics(metrics_, model, totals);
 }
 

@@ -71,6 +71,16 @@ class ResumingTest : public testing::Test {
     SetPlaced(true);
   }
 
+  void SetBroken(bool hopeless, bool alone = false) {
+    PlacementView view;
+    view.record.model = "fish";
+    view.record.epoch = 5;
+    view.broken = true;
+    view.hopeless = hopeless;
+    view.reason = "node 'c' is gone; 9 MiB are missing";
+    placements_.Set({view}, alone);
+  }
+
   void SetPlaced(bool placed) {
     std::vector<PlacementView> views;
     if (placed) {
@@ -87,7 +97,7 @@ class ResumingTest : public testing::Test {
                      placements_,
                      [this](const PlacementRecord&, GenerateOptions options) { return StartAt(std::move(options)); },
                      resumed_,
-                     kPatience});
+                     patience_});
   }
 
   Result<std::unique_ptr<GenerationHandle>> StartAt(GenerateOptions options) {
@@ -145,6 +155,7 @@ class ResumingTest : public testing::Test {
   Counter resumed_;
   GenerateOptions options_;
   std::int32_t context_ = 4096;
+  milliseconds patience_ = kPatience;
   std::deque<Life> lives_;
   std::int32_t refusals_ = 0, attempts_ = 0;
   Error refusal_{ErrorCode::kStale, "of an older epoch"};
@@ -217,6 +228,30 @@ TEST_F(ResumingTest, WhatAnotherHeadWouldSayTooEndsIt) {
   refusal_ = {ErrorCode::kContextFull, "too long"};
   outcome = Run();
   EXPECT_EQ(outcome.error.code, ErrorCode::kContextFull);
+}
+
+// A loss after which the others cannot run the model is said long before patience ends; one that is being mended, or
+// that this node alone sees, is not.
+TEST_F(ResumingTest, SaysAtOnceWhatCannotGoOn) {
+  patience_ = milliseconds(60'000);
+  lives_.emplace_back().tokens = 5;
+  auto handle = StartResuming(Target(), options_);
+  ASSERT_TRUE(handle.ok());
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE((*handle)->Next(milliseconds(10))->token);
+  const auto waits_for = [&](milliseconds time) { return !(*handle)->Next(time).has_value(); };
+  SetBroken(false);
+  EXPECT_TRUE(waits_for(milliseconds(300))) << "it is being replaced";
+  SetBroken(true, true);
+  EXPECT_TRUE(waits_for(PlacementTable::kHopelessWait + milliseconds(300))) << "this node may be the one cut off";
+  SetBroken(true);
+  std::optional<GenerationEvent> event;
+  for (int i = 0; !event && i < 500; ++i) event = (*handle)->Next(milliseconds(10));
+  ASSERT_TRUE(event && event->end == GenerationEnd::kError);
+  EXPECT_EQ(event->error.code, ErrorCode::kUnavailable);
+  EXPECT_NE(event->error.message.find("9 MiB are missing"), std::string::npos) << event->error.message;
+  EXPECT_FALSE(StartResuming(Target(), options_).ok()) << "nor is a new one begun";
+  SetPlaced(true);
+  EXPECT_TRUE(StartResuming(Target(), options_).ok()) << "until it runs again";
 }
 
 TEST_F(ResumingTest, GivesUpInBoundedTime) {

@@ -1,4 +1,4 @@
-// Gauges of stages: see stage_metrics.h.
+// Gauges of stages and network: see stage_metrics.h.
 #include "node/stage_metrics.h"
 
 #include <cstdint>
@@ -36,6 +36,18 @@ void SetStageMetrics(MetricsRegistry& metrics, std::string_view model, const std
     metrics.GetGauge("shoal_stage_micro_batches", "Micro-batches a stage has computed since start.", label)
         .Set(static_cast<double>(stage.batches));
   }
+}
+
+void SetNetworkMetrics(MetricsRegistry& metrics, const NetworkStats& stats) {
+  const auto set = [&](const char* name, const char* help, double value) { metrics.GetGauge(name, help).Set(value); };
+  set("shoal_network_bytes_sent", "Bytes on TCP since start, encryption and all.",
+      static_cast<double>(stats.bytes_sent));
+  set("shoal_network_bytes_received", "Bytes on TCP since start, encryption and all.",
+      static_cast<double>(stats.bytes_received));
+  set("shoal_network_cpu_seconds", "Processor time of the network thread since start.",
+      static_cast<double>(stats.cpu_ns) / 1e9);
+  set("shoal_network_refused", "Connections that the gate or its limits closed.",
+      static_cast<double>(stats.refused_inbound));
 }
 
 }  // namespace shoal

@@ -1,10 +1,10 @@
 """The node that a client talks to is lost: another one goes on with the answer, from wherever the client was.
 
 Also: one key is one generation whichever nodes are asked, and an answer that cannot go on is said at once."""
+import http.client
 import json
 import threading
 
-import httpx
 import openai
 import pytest
 
@@ -19,30 +19,31 @@ class Reader:
 
     def __init__(self, node, method, path, body=None, headers=None):
         self.node, self.status, self.events, self.error, self.done = node, 0, [], "", False
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{node.host.door(node.api_port)}/v1", timeout=60,
-                                    headers={"Authorization": f"Bearer {nodes.KEY}", **(headers or {})})
+        self._connection = http.client.HTTPConnection("127.0.0.1", node.host.door(node.api_port), timeout=60)
+        self._headers = {"Authorization": f"Bearer {nodes.KEY}", "Content-Type": "application/json", **(headers or {})}
         self._thread = threading.Thread(target=self._read, args=(method, path, body))
         self._thread.start()
 
     def _read(self, method, path, body):
-        rest = ""
+        rest = b""
         try:
-            with self._client.stream(method, path, json=body) as answer:
-                self.status = answer.status_code
-                for text in answer.iter_text():
-                    *events, rest = (rest + text).split("\n\n")
-                    for event in events:
-                        if event == "data: [DONE]":
-                            self.done = True
-                        elif not event.startswith(":"):
-                            self.events.append(event)
-        except httpx.HTTPError as error:
+            self._connection.request(method, "/v1" + path, body and json.dumps(body), self._headers)
+            answer = self._connection.getresponse()
+            self.status = answer.status
+            while piece := answer.read1():
+                *events, rest = (rest + piece).split(b"\n\n")
+                for event in events:
+                    if event == b"data: [DONE]":
+                        self.done = True
+                    elif not event.startswith(b":"):
+                        self.events.append(event.decode())
+        except (OSError, http.client.HTTPException) as error:
             self.error = f"{type(error).__name__}: {error}"
 
     def wait(self, timeout_s=60):
         self._thread.join(timeout_s)
         assert not self._thread.is_alive(), f"no end within {timeout_s} s, after {len(self.events)} events"
-        self._client.close()
+        self._connection.close()
         return self
 
     def last_id(self):
@@ -65,7 +66,7 @@ def deltas(chunks):
 
 def cluster(lan, model, entry_has_a_stage=False):
     """Four nodes, smollm2 over three of them; the first is the one to be asked and lost."""
-    members = nodes.cluster_on(lan.add_hosts(4), models=[model])
+    members = nodes.cluster_on(lan.add_hosts(4), "--threads", "1", models=[model])
     stages = members[:3] if entry_has_a_stage else members[1:]
     members[0].cli("place", "smollm2", "--stages", "3", "--wire", "f32", "--nodes",
                    ",".join(member.name for member in stages))
@@ -95,7 +96,7 @@ def test_the_entry_dies_and_the_client_goes_on_at_another_node(lan, smollm2, ent
         whole = Reader(others[2], "GET", f"/stream/{answer}").wait()
         assert deltas(whole.chunks()) == deltas(want.chunks())
         if path == "/completions":
-            entry.start()
+            entry.start("--threads", "1")
             nodes.wait_for("it is back", lambda: nodes.all_alive([entry, *others]), 30)
 
 
@@ -137,8 +138,10 @@ def test_the_same_call_with_its_key_gives_the_whole_answer_after_the_entry_died(
 
 def tokens_of(node):
     """Tokens that its API has generated for clients."""
-    with httpx.Client(headers={"Authorization": f"Bearer {nodes.KEY}"}) as client:
-        metrics = client.get(f"http://127.0.0.1:{node.host.door(node.api_port)}/metrics").text
+    connection = http.client.HTTPConnection("127.0.0.1", node.host.door(node.api_port), timeout=10)
+    connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {nodes.KEY}"})
+    metrics = connection.getresponse().read().decode()
+    connection.close()
     found = [line for line in metrics.splitlines() if line.startswith("shoal_completion_tokens_total")]
     return float(found[0].split()[1]) if found else 0
 
@@ -162,8 +165,8 @@ def test_a_client_that_lost_only_its_connection(lan, smollm2):
 def test_when_the_model_no_longer_fits_it_is_said_and_service_resumes(lan, smollm2):
     """Two nodes that hold half of the model each at most: without one of them nothing can run."""
     hosts = lan.add_hosts(3)
-    entry = nodes.Node(hosts[0], "--memory", "1M", models=[smollm2])
-    members = [nodes.join_on(host, entry, "--memory", "110M", models=[smollm2]) for host in hosts[1:]]
+    entry = nodes.Node(hosts[0], "--threads", "1", "--memory", "1M", models=[smollm2])
+    members = [nodes.join_on(host, entry, "--threads", "1", "--memory", "110M", models=[smollm2]) for host in hosts[1:]]
     nodes.wait_for("all see each other", lambda: nodes.all_alive([entry, *members]), 20)
     entry.cli("place", "smollm2", "--stages", "2", "--nodes", ",".join(m.name for m in members))
     body = {"model": "smollm2", "prompt": PROMPT, "max_tokens": 400, "temperature": 0, "stream": True}
@@ -181,7 +184,7 @@ def test_when_the_model_no_longer_fits_it_is_said_and_service_resumes(lan, smoll
     assert refused.value.status_code == 503 and "missing" in str(refused.value)
     assert int(refused.value.response.headers["Retry-After"]) > 0
 
-    members[1].start(*members[1]._words[:0], "--memory", "110M")
+    members[1].start("--threads", "1", "--memory", "110M")
     nodes.wait_for("service resumes by itself", lambda: answers(entry), 60)
     waiting.events.pop()
     rest = Reader(entry, "GET", f"/stream/{waiting.chunks()[0]['id']}", headers={"Last-Event-ID": waiting.last_id()})

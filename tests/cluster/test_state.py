@@ -4,6 +4,7 @@ Whatever happened, the next start either works or says which file is wrong; it n
 import os
 import pathlib
 import random
+import resource
 import shutil
 import subprocess
 import time
@@ -228,3 +229,52 @@ def test_a_disk_that_cannot_be_written_is_said(homes, small_disk):
     assert homes.settles(process) not in ("ready", 0)
     assert "Read-only file system" in homes.output(process) and "SHOAL_HOME" in homes.output(process)
     homes.end(process)
+
+
+@pytest.fixture
+def node_with_model(homes, tmp_path, smollm2):
+    """A node that holds a copy of the model, which a test may break; its home, the copy, the process."""
+    home, models = tmp_path / "node", tmp_path / "models"
+    models.mkdir()
+    copy = models / "smollm2.gguf"
+    shutil.copyfile(smollm2, copy)
+    process = homes.up(home, "--models", str(models))
+    return home, copy, process
+
+
+def place_fails(homes, home, *parts):
+    done = homes.run(home, "place", "smollm2", "--stages", "1", timeout=60)
+    assert done.returncode not in (0, None) and done.returncode > 0, done.stdout + done.stderr
+    said = done.stderr.lower()
+    assert any(part in said for part in parts), done.stderr
+    status = homes.run(home, "status", "--json")
+    assert status.returncode == 0 and '"live"' not in status.stdout, "nothing is half loaded"
+
+
+@pytest.mark.limit(120)
+@pytest.mark.parametrize("damage", ["cut", "gone", "other", "zeros"])
+def test_a_model_file_that_breaks_before_it_is_loaded(homes, node_with_model, smollm2, damage):
+    """The node knows it by its header; what is there when it loads is another matter. It says so, and goes on."""
+    home, copy, process = node_with_model
+    whole = copy.stat().st_size
+    {"cut": lambda: os.truncate(copy, whole // 2), "gone": copy.unlink,
+     "other": lambda: copy.write_bytes(b"GGUF" + b"\x07" * 1000),
+     "zeros": lambda: copy.write_bytes(b"\0" * whole)}[damage]()
+    place_fails(homes, home, "smollm2")
+    assert process.poll() is None, homes.output(process)
+    shutil.copyfile(smollm2, copy)
+    nodes.wait_for("it is placed once its file is whole again",
+                   lambda: homes.run(home, "place", "smollm2", "--stages", "1", timeout=60).returncode == 0, 40)
+
+
+@pytest.mark.limit(120)
+def test_memory_that_ends_while_a_stage_loads(homes, node_with_model):
+    home, _, process = node_with_model
+    pages = int(pathlib.Path(f"/proc/{process.pid}/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + (60 << 20)  # for threads and buffers, not for a stage
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    place_fails(homes, home, "memory", "allocat")
+    assert process.poll() is None, homes.output(process)
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    done = homes.run(home, "place", "smollm2", "--stages", "1", timeout=60)
+    assert done.returncode == 0, done.stderr
