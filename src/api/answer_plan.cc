@@ -51,6 +51,6 @@ std::optional<ApiError> CheckSampling(const Backend& backend, bool seed_given, s
   return std::nullopt;
 }
 
-std::string FinishReason(GenerationEnd end) { return end == GenerationEnd::kLength ? "length" : "stop"; }
+std::string FinishReasonText(GenerationEnd end) { return end == GenerationEnd::kLength ? "length" : "stop"; }
 
 }  // namespace shoal

@@ -80,6 +80,6 @@ std::optional<ApiError> FindBackend(Service& service, const AnswerRecord& record
 std::optional<ApiError> CheckSampling(const Backend& backend, bool seed_given, std::uint64_t seed,
                                       SamplingParams& sampling);
 // "stop" or "length".
-std::string FinishReason(GenerationEnd end);
+std::string FinishReasonText(GenerationEnd end);
 
 }  // namespace shoal

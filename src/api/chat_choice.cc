@@ -24,7 +24,7 @@ ChatDelta ChatChoice::Add(const ChoiceStep& step) {
   }
   Merge(delta);
   if (step.end) {
-    finish_reason_ = FinishReason(*step.end);
+    finish_reason_ = FinishReasonText(*step.end);
     if (finish_reason_ == "stop" && !message_.tool_calls.empty()) finish_reason_ = "tool_calls";
   }
   return delta;

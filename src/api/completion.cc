@@ -21,7 +21,7 @@ class CompletionStreamView final : public StreamView {
     const bool ids = head_.token_ids && !step.token_ids.empty();
     if (step.text.empty() && step.tokens.empty() && !ids && !step.end) return {};
     return {CompletionEvent(head_, choice, step.text, logprobs_ ? &step.tokens : nullptr, step.token_ids,
-                            step.end ? FinishReason(*step.end) : "")};
+                            step.end ? FinishReasonText(*step.end) : "")};
   }
 
  private:
@@ -42,7 +42,7 @@ class CompletionWholeView final : public WholeView {
     answer.text += step.text;
     std::move(step.tokens.begin(), step.tokens.end(), std::back_inserter(answer.tokens));
     answer.token_ids.insert(answer.token_ids.end(), step.token_ids.begin(), step.token_ids.end());
-    if (step.end) answer.finish_reason = FinishReason(*step.end);
+    if (step.end) answer.finish_reason = FinishReasonText(*step.end);
   }
 
   std::string Body(const RunUsage& usage) override { return CompletionObject(head_, answers_, logprobs_, usage); }

@@ -166,7 +166,7 @@ def test_when_the_model_no_longer_fits_it_is_said_and_service_resumes(lan, smoll
     """Two nodes that hold half of the model each at most: without one of them nothing can run."""
     hosts = lan.add_hosts(3)
     entry = nodes.Node(hosts[0], "--threads", "1", "--memory", "1M", models=[smollm2])
-    members = [nodes.join_on(host, entry, "--threads", "1", "--memory", "110M", models=[smollm2]) for host in hosts[1:]]
+    members = [nodes.join_on(host, entry, "--threads", "1", "--memory", "130M", models=[smollm2]) for host in hosts[1:]]
     nodes.wait_for("all see each other", lambda: nodes.all_alive([entry, *members]), 20)
     entry.cli("place", "smollm2", "--stages", "2", "--nodes", ",".join(m.name for m in members))
     body = {"model": "smollm2", "prompt": PROMPT, "max_tokens": 400, "temperature": 0, "stream": True}
@@ -184,7 +184,7 @@ def test_when_the_model_no_longer_fits_it_is_said_and_service_resumes(lan, smoll
     assert refused.value.status_code == 503 and "missing" in str(refused.value)
     assert int(refused.value.response.headers["Retry-After"]) > 0
 
-    members[1].start("--threads", "1", "--memory", "110M")
+    members[1].start("--threads", "1", "--memory", "130M")
     nodes.wait_for("service resumes by itself", lambda: answers(entry), 60)
     waiting.events.pop()
     rest = Reader(entry, "GET", f"/stream/{waiting.chunks()[0]['id']}", headers={"Last-Event-ID": waiting.last_id()})
