@@ -173,7 +173,7 @@ TEST_F(ControlClientTest, ConversationSaysWhatFailed) {
 }
 
 TEST(EventReader, EventsInAnyPieces) {
-  const std::string stream = ": waiting\n\ndata: {\"n\":1}\nid: 1\n\ndata: {\"n\":2}\n\ndata: [DONE]\n\n";
+  const std::string stream = ": waiting\n\n: waiting\ndata: {\"n\":1}\nid: 1\n\ndata: {\"n\":2}\n\ndata: [DONE]\n\n";
   for (std::size_t piece = 1; piece <= stream.size(); ++piece) {
     EventReader reader;
     int sum = 0;

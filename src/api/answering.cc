@@ -291,7 +291,7 @@ Reply FindAgain(ApiContext& context, const std::shared_ptr<Passing>& passing, co
 // Takes whole events off the front of `text`, and the id of the last.
 std::string TakeEvents(std::string& text, std::string& position) {
   const std::size_t end = text.rfind("\n\n");
-  if (end == std::string::npos) return "";
+  if (end == std::string::npos) return text == kKeepAliveEvent ? std::exchange(text, "") : "";
   std::string events = text.substr(0, end + 2);
   text.erase(0, end + 2);
   constexpr std::string_view kId = "\nid: ";

@@ -163,7 +163,11 @@ bool EventReader::Add(std::string_view bytes, const std::function<bool(const Jso
 
 bool EventReader::AddEvent(std::string_view event, const std::function<bool(const Json&)>& take) {
   constexpr std::string_view kData = "data: ";
-  if (event.empty() || event.front() == ':') return true;
+  while (!event.empty() && event.front() == ':') {  // comments
+    const std::size_t end = event.find('\n');
+    event = end == std::string_view::npos ? std::string_view() : event.substr(end + 1);
+  }
+  if (event.empty()) return true;
   event = event.substr(0, event.find("\nid: "));  // for those who come back, which this program does not
   Json json;
   if (event == "data: [DONE]") {

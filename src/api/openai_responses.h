@@ -58,7 +58,9 @@ std::string CompletionEvent(const AnswerHead& head, std::size_t index, const std
 std::string UsageEvent(const AnswerHead& head, bool chat, const RunUsage& usage);
 std::string ErrorEvent(const ApiError& error);
 inline constexpr std::string_view kDoneEvent = "data: [DONE]\n\n";
-inline constexpr std::string_view kKeepAliveEvent = ": waiting\n\n";
+// A comment within the next event: with an empty line after it, clients that keep the last id see an event without
+// data.
+inline constexpr std::string_view kKeepAliveEvent = ": waiting\n";
 
 std::string ModelObject(const ModelCard& card);
 std::string ModelListObject(const std::vector<ModelCard>& cards);

@@ -67,12 +67,11 @@ class ServerTest : public testing::Test {
     std::string rest = result->body;
     bool ended = false;
     for (std::size_t end = rest.find("\n\n"); end != rest.npos; end = rest.find("\n\n")) {
-      const std::string event = rest.substr(0, end);
+      std::string event = rest.substr(0, end);
       rest.erase(0, end + 2);
       EXPECT_FALSE(ended) << event;
-      if (event[0] == ':')
-        ++comments_;
-      else if (event == "data: [DONE]")
+      for (; event[0] == ':'; ++comments_) event.erase(0, event.find('\n') + 1);
+      if (event == "data: [DONE]")
         ended = true;
       else
         events.push_back(Json::parse(event.substr(6, event.find("\nid: ") - 6)));

@@ -33,9 +33,10 @@ class Reader:
             while piece := answer.read1():
                 *events, rest = (rest + piece).split(b"\n\n")
                 for event in events:
+                    event = b"\n".join(line for line in event.split(b"\n") if not line.startswith(b":"))
                     if event == b"data: [DONE]":
                         self.done = True
-                    elif not event.startswith(b":"):
+                    elif event:
                         self.events.append(event.decode())
         except (OSError, http.client.HTTPException) as error:
             self.error = f"{type(error).__name__}: {error}"
