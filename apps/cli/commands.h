@@ -91,9 +91,17 @@ struct DescribeOptions {
   bool json = false;
 };
 
+struct DeviceOptions {
+  bool json = false, bench = false;
+  std::string quantization;  // of --bench; empty: as advised
+  std::string root;          // a recorded /proc and /sys tree in place of this device
+};
+
 int RunRun(const RunOptions& options);
 int RunServe(const ServeOptions& options);
 int RunDescribe(const DescribeOptions& options);
+int RunDevice(const DeviceOptions& options);
+int RunDoctor(const DeviceOptions& options);
 int RunUp(const UpOptions& options);
 int RunJoin(const JoinOptions& options);
 int RunStatus(const StatusOptions& options);

@@ -181,6 +181,25 @@ void ClusterCommands::AddPlacements(CLI::App& app, int& code) {
   unplace_command->callback([this, &code] { code = RunUnplace(unplace_model); });
 }
 
+// The commands about this device; their options live as long as the program's.
+struct DeviceCommands {
+  DeviceOptions device, doctor;
+
+  void Add(CLI::App& app, int& code) {
+    CLI::App* device_command = app.add_subcommand("device", "Show what this device is and what fits it");
+    device_command->add_flag("--json", device.json, "One JSON object on stdout");
+    device_command->add_flag("--bench", device.bench, "Measure its speed anew, at most ten seconds");
+    device_command->add_option("--quantization", device.quantization,
+                               "Of what is measured, like Q4_0 (else as advised)");
+    device_command->add_option("--root", device.root, "Read a recorded /proc and /sys tree instead")->type_name("DIR");
+    device_command->callback([this, &code] { code = RunDevice(device); });
+    CLI::App* doctor_command = app.add_subcommand("doctor", "Check what commonly goes wrong on a device");
+    doctor_command->add_flag("--json", doctor.json, "One JSON object on stdout");
+    doctor_command->add_option("--root", doctor.root, "Read a recorded /proc and /sys tree instead")->type_name("DIR");
+    doctor_command->callback([this, &code] { code = RunDoctor(doctor); });
+  }
+};
+
 void SetLog(const ModelOptions& options) { SetLevel(options.verbose, options.quiet); }
 
 int Main(int argc, char** argv) {
@@ -222,6 +241,9 @@ int Main(int argc, char** argv) {
   ClusterCommands cluster;
   cluster.AddMembers(app, code);
   cluster.AddPlacements(app, code);
+
+  DeviceCommands device;
+  device.Add(app, code);
 
   DescribeOptions describe;
   CLI::App* model_command = app.add_subcommand("model", "Show what a GGUF file is and where it may be cut");

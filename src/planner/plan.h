@@ -20,7 +20,7 @@ inline constexpr std::size_t kPlanDevicesMax = 256;
 inline constexpr std::size_t kPlanLayersMax = 1024;
 inline constexpr std::size_t kExactDevicesMax = 10;
 
-// Speeds are measured (engine/speed_test.h) or estimated; who fills them says which.
+// Speeds are measured (engine/matrix_speed.h) or estimated; who fills them says which.
 struct PlanDevice {
   std::string name;
   std::uint64_t memory_bytes = 0;  // what stages may take

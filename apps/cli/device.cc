@@ -1,0 +1,205 @@
+// `shoal device`: what this machine is and what to do with it. `shoal doctor`: what commonly goes wrong, checked.
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "apps/cli/commands.h"
+#include "apps/cli/exit_code.h"
+#include "apps/cli/terminal.h"
+#include "base/units.h"
+#include "device/advice.h"
+#include "device/health.h"
+#include "device/profile.h"
+#include "node/device_speed.h"
+
+namespace shoal::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Rows = std::vector<std::vector<std::string>>;
+
+constexpr const char* kUnknown = "unknown";
+
+std::string OrUnknown(const std::string& text) { return text.empty() ? kUnknown : text; }
+
+std::string Bytes(const std::optional<std::uint64_t>& bytes) { return bytes ? FormatBytes(*bytes) : kUnknown; }
+
+std::string Megahertz(const std::optional<std::uint64_t>& khz) {
+  return khz ? std::to_string(*khz / 1000) + " MHz" : kUnknown;
+}
+
+std::string SetsText(const std::optional<InstructionSets>& sets) {
+  if (!sets) return kUnknown;
+  std::string text;
+  for (const std::string& set : *sets) text += (text.empty() ? "" : " ") + set;
+  return text.empty() ? "the base set only" : text;
+}
+
+std::string CpusInOrder(const std::vector<int>& cpus) {
+  std::string text;
+  for (const int cpu : cpus) text += (text.empty() ? "" : ",") + std::to_string(cpu);
+  return text;
+}
+
+std::string MemoryText(const MemoryFacts& memory) {
+  std::string text = Bytes(memory.total_bytes) + ", free " + Bytes(memory.available_bytes);
+  if (memory.limit_bytes) text += ", limited to " + FormatBytes(*memory.limit_bytes) + " by a control group";
+  return text + ", swap " + Bytes(memory.swap_total_bytes);
+}
+
+std::string PowerText(const PowerFacts& power) {
+  std::string text;
+  for (const Battery& battery : power.batteries) {
+    text += (text.empty() ? "" : "; ") + battery.name + " " +
+            (battery.percent ? std::to_string(*battery.percent) + " %" : kUnknown);
+    if (battery.charging) text += *battery.charging ? ", charging" : ", not charging";
+  }
+  if (text.empty()) text = power.has_supplies ? "no battery" : kUnknown;
+  if (power.on_mains) text += *power.on_mains ? "; on mains" : "; not on mains";
+  return text;
+}
+
+std::string HeatText(const PowerFacts& power) {
+  const auto hottest = power.hottest();
+  if (!hottest) return kUnknown;
+  char text[64];
+  std::snprintf(text, sizeof text, "%.1f C, the hottest of %zu zones", *hottest, power.zones.size());
+  return text;
+}
+
+std::string GroupsText(const Topology& topology) {
+  if (topology.groups.empty()) return "cores: unknown\n";
+  Rows rows{{"cores", "kind", "design", "up to", "capacity"}};
+  for (const CoreGroup& group : topology.groups) {
+    rows.push_back({CpuListText(group.cpus), CoreKindName(group.kind), OrUnknown(group.name), Megahertz(group.max_khz),
+                    group.capacity ? std::to_string(*group.capacity) : kUnknown});
+  }
+  return FormatTable(rows);
+}
+
+void PrintText(const DeviceProfile& profile, const DeviceAdvice& advice) {
+  const Topology& topology = profile.topology;
+  std::vector<int> offline;
+  for (const Core& core : topology.cores) {
+    if (!core.online) offline.push_back(core.cpu);
+  }
+  Rows facts{{"device", ": " + OrUnknown(topology.board)},
+             {"chip", ": " + OrUnknown(topology.chip)},
+             {"system", ": " + OrUnknown(profile.os) + ", " + OrUnknown(profile.machine)},
+             {"instruction sets", ": " + SetsText(topology.instruction_sets)},
+             {"memory", ": " + MemoryText(profile.memory)},
+             {"heat", ": " + HeatText(profile.power)},
+             {"power", ": " + PowerText(profile.power)}};
+  if (!offline.empty()) facts.push_back({"offline cores", ": " + CpuListText(offline)});
+  std::printf("%s\n%s\n", FormatTable(facts).c_str(), GroupsText(topology).c_str());
+  const Rows tips{
+      {"advice", "", "why"},
+      {"CPU variant", OrUnknown(advice.variant.name), advice.variant_why},
+      {"one build for it", OrUnknown(advice.variant.flags), "the same instruction sets"},
+      {"prompt threads", advice.prefill_cpus.empty() ? kUnknown : "cores " + CpusInOrder(advice.prefill_cpus),
+       advice.threads_why},
+      {"answer threads", advice.decode_cpus.empty() ? kUnknown : "cores " + CpusInOrder(advice.decode_cpus),
+       "the fastest first"},
+      {"quantization", OrUnknown(advice.quantization), advice.quantization_why},
+      {"largest model", advice.largest_model.empty() ? kUnknown : advice.largest_model + " alone", advice.memory_why}};
+  std::fputs(FormatTable(tips).c_str(), stdout);
+}
+
+Json AdviceJson(const DeviceAdvice& advice) {
+  const auto or_null = [](const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); };
+  return {{"variant", or_null(advice.variant.name)},
+          {"build_flags", or_null(advice.variant.flags)},
+          {"variant_why", advice.variant_why},
+          {"prefill_cpus", advice.prefill_cpus},
+          {"decode_cpus", advice.decode_cpus},
+          {"threads_why", advice.threads_why},
+          {"quantization", or_null(advice.quantization)},
+          {"quantization_why", advice.quantization_why},
+          {"largest_model", or_null(advice.largest_model)},
+          {"memory_why", advice.memory_why}};
+}
+
+// Where a recorded tree stands in for the device, its programs cannot be asked.
+DeviceProfile ProfileAt(const std::string& root) {
+  return root.empty() ? ReadDeviceProfile() : ReadDeviceProfile(SystemFiles(root), nullptr);
+}
+
+// What has been measured, or is now. Nothing for a recorded tree.
+Result<std::optional<DeviceSpeed>> SpeedOf(const DeviceOptions& options, const DeviceProfile& profile,
+                                           const DeviceAdvice& advice) {
+  std::string quantization = options.quantization.empty() ? advice.quantization : options.quantization;
+  if (quantization.empty()) quantization = "Q4_0";
+  // ggml's name of what most of such a file is made of.
+  if (quantization.ends_with("_K_M") || quantization.ends_with("_K_S")) quantization.resize(quantization.size() - 2);
+  if (!options.root.empty()) return std::optional<DeviceSpeed>();
+  if (!options.bench) return LoadDeviceSpeed(ShoalHome(), profile, quantization);
+  SHOAL_ASSIGN_OR_RETURN(DeviceSpeed speed, MeasureDeviceSpeed(ShoalHome(), profile, quantization));
+  return std::optional<DeviceSpeed>(std::move(speed));
+}
+
+std::string PerSecond(double bytes_s) { return FormatBytes(static_cast<std::uint64_t>(bytes_s)) + "/s"; }
+
+void PrintSpeed(const std::optional<DeviceSpeed>& speed) {
+  if (!speed) {
+    std::fputs("\nspeed: not measured yet (shoal device --bench)\n", stdout);
+    return;
+  }
+  Rows rows{{"measured speed", "", "on cores"}};
+  const std::string cpus = CpusInOrder(speed->cpus);
+  rows.push_back({speed->quantization + ", one row", PerSecond(speed->matrix.one_row_bytes_s) + " of weights", cpus});
+  rows.push_back({speed->quantization + ", " + std::to_string(kSpeedRows) + " rows",
+                  PerSecond(speed->matrix.rows_bytes_s) + " of weights", cpus});
+  rows.push_back({"memory", PerSecond(speed->memory_bytes_s), cpus});
+  for (const GroupBandwidth& group : speed->groups) {
+    rows.push_back({"memory, " + group.kind, PerSecond(group.bytes_s), CpusInOrder(group.cpus)});
+  }
+  std::printf("\n%s", FormatTable(rows).c_str());
+}
+
+}  // namespace
+
+int RunDevice(const DeviceOptions& options) {
+  const DeviceProfile profile = ProfileAt(options.root);
+  const DeviceAdvice advice = AdviseDevice(profile);
+  const Result<std::optional<DeviceSpeed>> speed = SpeedOf(options, profile, advice);
+  if (!speed.ok()) return Fail(speed.error());
+  if (!options.json) {
+    PrintText(profile, advice);
+    PrintSpeed(*speed);
+    return kExitOk;
+  }
+  Json json = Json::parse(DeviceProfileJson(profile));
+  json["advice"] = AdviceJson(advice);
+  json["speed"] = *speed ? Json::parse(SpeedJson({**speed}, ""))["speeds"][0] : Json(nullptr);
+  std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
+  return kExitOk;
+}
+
+int RunDoctor(const DeviceOptions& options) {
+  const DeviceProfile profile = ProfileAt(options.root);
+  const bool here = options.root.empty();
+  const std::vector<HealthCheck> checks =
+      CheckHealth(profile, SystemFiles(options.root), here ? CommandRunner(RunCommand) : nullptr,
+                  here ? ClockIsSynchronized() : std::nullopt);
+  int problems = 0;
+  Json json = Json::array();
+  Rows rows{{"check", "", "found"}};
+  for (const HealthCheck& check : checks) {
+    problems += check.state == HealthState::kProblem ? 1 : 0;
+    json.push_back({{"name", check.name},
+                    {"state", HealthStateName(check.state)},
+                    {"found", check.found},
+                    {"advice", check.advice}});
+    rows.push_back({check.name, HealthStateName(check.state), check.found});
+  }
+  if (options.json) {
+    std::printf("%s\n", Json{{"checks", json}}.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
+    return problems == 0 ? kExitOk : kExitFailed;
+  }
+  std::fputs(FormatTable(rows).c_str(), stdout);
+  for (const HealthCheck& check : checks) {
+    if (!check.advice.empty()) std::printf("\n%s: %s\n", check.name.c_str(), check.advice.c_str());
+  }
+  return problems == 0 ? kExitOk : kExitFailed;
+}
+
+}  // namespace shoal::cli

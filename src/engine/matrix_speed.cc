@@ -1,0 +1,225 @@
+// A graph of matrix products over weights that are never in a cache twice in a row.
+#include "engine/matrix_speed.h"
+
+#include <algorithm>
+#include <functional>
+#include <memory>
+#include <random>
+
+#include "base/units.h"
+#include "device/available_memory.h"
+#include "device/cpu_affinity.h"
+#include "engine/llama_log.h"
+#include "engine/llama_shard.h"
+#include "ggml-backend.h"
+#include "ggml-cpu.h"
+#include "ggml.h"
+
+namespace shoal {
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+
+constexpr std::int64_t kWidth = 2048;  // a multiple of every type's block
+constexpr std::int64_t kSmallWidth = 256;
+constexpr int kMatrices = 8;
+constexpr int kSmallOperations = 64;
+constexpr int kRunsMin = 3;
+
+struct ContextFree {
+  void operator()(ggml_context* context) const { ggml_free(context); }
+};
+struct BufferFree {
+  void operator()(ggml_backend_buffer* buffer) const { ggml_backend_buffer_free(buffer); }
+};
+struct BackendFree {
+  void operator()(ggml_backend* backend) const { ggml_backend_free(backend); }
+};
+using ContextPtr = std::unique_ptr<ggml_context, ContextFree>;
+using BufferPtr = std::unique_ptr<ggml_backend_buffer, BufferFree>;
+using BackendPtr = std::unique_ptr<ggml_backend, BackendFree>;
+
+ContextPtr MakeContext() {
+  return ContextPtr(ggml_init({ggml_tensor_overhead() * 256 + ggml_graph_overhead(), nullptr, true}));
+}
+
+Result<ggml_type> TypeNamed(const std::string& name) {
+  for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
+    const auto type = static_cast<ggml_type>(i);
+    const char* known = ggml_type_name(type);
+    if (known == nullptr || ggml_blck_size(type) == 0 || kWidth % ggml_blck_size(type) != 0) continue;
+    std::string upper = known;
+    std::transform(upper.begin(), upper.end(), upper.begin(), [](unsigned char c) { return std::toupper(c); });
+    if (upper == name && !ggml_quantize_requires_imatrix(type)) return type;
+  }
+  return Error{ErrorCode::kInvalidArgument, "'" + name + "' is no type of weights that can be measured"};
+}
+
+// The pinned set of the calling thread, restored at the end.
+class PinnedWhile {
+ public:
+  explicit PinnedWhile(const std::vector<int>& cpus) : before_(cpus.empty() ? std::vector<int>{} : AllowedCpus()) {}
+  ~PinnedWhile() {
+    if (!before_.empty()) (void)PinThisThread(before_);
+  }
+  PinnedWhile(const PinnedWhile&) = delete;
+  PinnedWhile& operator=(const PinnedWhile&) = delete;
+
+ private:
+  const std::vector<int> before_;
+};
+
+// A backend with its threads.
+struct Cpu {
+  ThreadpoolPtr pool;
+  BackendPtr backend;
+
+  static Result<Cpu> Make(const SpeedTestOptions& options) {
+    SHOAL_RETURN_IF_ERROR(CheckCpus(options.cpus));
+    const int threads = options.cpus.empty() ? std::max(options.threads, 1) : static_cast<int>(options.cpus.size());
+    Cpu cpu;
+    cpu.backend.reset(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
+    ggml_threadpool_params params = ggml_threadpool_params_default(threads);
+    for (const int number : options.cpus) params.cpumask[number] = true;
+    params.strict_cpu = !options.cpus.empty();
+    if (!options.cpus.empty()) {
+      // ggml gives the highest number to the calling thread.
+      SHOAL_RETURN_IF_ERROR(
+          PinThisThread(std::vector<int>{*std::max_element(options.cpus.begin(), options.cpus.end())}));
+    }
+    cpu.pool.reset(ggml_threadpool_new(&params));
+    if (cpu.backend == nullptr || cpu.pool == nullptr) return Error{ErrorCode::kInternal, "no threads to compute with"};
+    ggml_backend_cpu_set_n_threads(cpu.backend.get(), threads);
+    ggml_backend_cpu_set_threadpool(cpu.backend.get(), cpu.pool.get());
+    return cpu;
+  }
+};
+
+// The memory that a model's weights of this kind would be in: the first of ggml's special kinds that takes the product.
+ggml_backend_buffer_type_t LayoutFor(ggml_backend_t backend, ggml_tensor* weights, ggml_tensor* product) {
+  ggml_backend_dev_t device = ggml_backend_get_device(backend);
+  ggml_backend_reg_t registry = ggml_backend_dev_backend_reg(device);
+  const auto get = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(
+      ggml_backend_reg_get_proc_address(registry, "ggml_backend_dev_get_extra_bufts"));
+  for (ggml_backend_buffer_type_t* type = get == nullptr ? nullptr : get(device); type != nullptr && *type != nullptr;
+       ++type) {
+    // What may run there is asked of a tensor that is there: an empty buffer stands in for it.
+    BufferPtr probe(ggml_backend_buft_alloc_buffer(*type, 0));
+    weights->buffer = probe.get();
+    const bool takes = probe != nullptr && ggml_backend_dev_supports_op(device, product);
+    weights->buffer = nullptr;
+    if (takes) return *type;
+  }
+  return ggml_backend_get_default_buffer_type(backend);
+}
+
+// Weights, inputs and the products of both, ready to run.
+class Products {
+ public:
+  Status Make(const Cpu& cpu, ggml_type type, std::int64_t width, std::int64_t outputs, int matrices,
+              std::int64_t rows) {
+    weights_context_ = MakeContext();
+    context_ = MakeContext();
+    if (weights_context_ == nullptr || context_ == nullptr)
+      return Error{ErrorCode::kOutOfMemory, "no memory to measure in"};
+    std::vector<ggml_tensor*> weights;
+    for (int i = 0; i < matrices; ++i) {
+      weights.push_back(ggml_new_tensor_2d(weights_context_.get(), type, width, outputs));
+    }
+    ggml_tensor* input = ggml_new_tensor_2d(context_.get(), GGML_TYPE_F32, width, rows);
+    graph_ = ggml_new_graph(context_.get());
+    std::vector<ggml_tensor*> products;
+    for (ggml_tensor* weight : weights) products.push_back(ggml_mul_mat(context_.get(), weight, input));
+    ggml_backend_buffer_type_t layout = LayoutFor(cpu.backend.get(), weights[0], products[0]);
+    layout_ = ggml_backend_buft_name(layout);
+    weights_buffer_.reset(ggml_backend_alloc_ctx_tensors_from_buft(weights_context_.get(), layout));
+    for (ggml_tensor* product : products) ggml_build_forward_expand(graph_, product);
+    buffer_.reset(ggml_backend_alloc_ctx_tensors(context_.get(), cpu.backend.get()));
+    if (weights_buffer_ == nullptr || buffer_ == nullptr)
+      return Error{ErrorCode::kOutOfMemory, "no memory to measure in"};
+    Fill(type, width, outputs, weights, input);
+    for (ggml_tensor* weight : weights) bytes_ += static_cast<double>(ggml_nbytes(weight));
+    return {};
+  }
+
+  double bytes() const { return bytes_; }
+  const std::string& layout() const { return layout_; }
+
+  // Median seconds of a run: at least kRunsMin runs after one to warm up, up to `time_max`.
+  Result<double> Time(const Cpu& cpu, std::chrono::milliseconds time_max) const {
+    std::vector<double> seconds;
+    const auto end = SteadyClock::now() + time_max;
+    for (int i = 0; i <= kRunsMin || SteadyClock::now() < end; ++i) {
+      const auto start = SteadyClock::now();
+      if (ggml_backend_graph_compute(cpu.backend.get(), graph_) != GGML_STATUS_SUCCESS) {
+        return Error{ErrorCode::kInternal, "the matrix product failed"};
+      }
+      if (i > 0) seconds.push_back(std::chrono::duration<double>(SteadyClock::now() - start).count());
+    }
+    std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2), seconds.end());
+    return seconds[seconds.size() / 2];
+  }
+
+ private:
+  // One matrix of small random numbers, the same for all: what is in it does not change the time.
+  static void Fill(ggml_type type, std::int64_t width, std::int64_t outputs, const std::vector<ggml_tensor*>& weights,
+                   ggml_tensor* input) {
+    std::minstd_rand random(1);
+    const auto next = [&] { return static_cast<float>(static_cast<double>(random()) / 2147483647.0 - 0.5); };
+    std::vector<float> row(static_cast<std::size_t>(width));
+    const std::size_t row_bytes = ggml_row_size(type, width);
+    std::vector<std::uint8_t> matrix(row_bytes * static_cast<std::size_t>(outputs));
+    constexpr std::int64_t kDistinct = 16;
+    for (std::int64_t i = 0; i < outputs; ++i) {
+      std::uint8_t* const at = matrix.data() + row_bytes * static_cast<std::size_t>(i);
+      if (i >= kDistinct) {
+        std::copy_n(at - row_bytes * kDistinct, row_bytes, at);
+        continue;
+      }
+      std::generate(row.begin(), row.end(), next);
+      ggml_quantize_chunk(type, row.data(), at, 0, 1, width, nullptr);
+    }
+    for (ggml_tensor* weight : weights) ggml_backend_tensor_set(weight, matrix.data(), 0, matrix.size());
+    std::vector<float> values(static_cast<std::size_t>(ggml_nelements(input)));
+    std::generate(values.begin(), values.end(), next);
+    ggml_backend_tensor_set(input, values.data(), 0, values.size() * sizeof(float));
+  }
+
+  ContextPtr weights_context_, context_;
+  BufferPtr weights_buffer_, buffer_;
+  ggml_cgraph* graph_ = nullptr;
+  std::string layout_;
+  double bytes_ = 0;
+};
+
+}  // namespace
+
+std::string MatrixCodeVersion() { return std::string(ggml_version()) + " " + ggml_commit(); }
+
+Result<MatrixSpeed> MeasureMatrixSpeed(const SpeedTestOptions& options) {
+  InitLlama();
+  SHOAL_ASSIGN_OR_RETURN(const ggml_type type, TypeNamed(options.quantization));
+  const PinnedWhile pinned(options.cpus);
+  SHOAL_ASSIGN_OR_RETURN(const Cpu cpu, Cpu::Make(options));
+  std::uint64_t bytes = options.weight_bytes;
+  if (const auto free = AvailableMemory()) bytes = std::min(bytes, *free / 4);
+  const std::int64_t outputs = static_cast<std::int64_t>(bytes / kMatrices / ggml_row_size(type, kWidth)) / 32 * 32;
+  if (outputs < 32) return Error{ErrorCode::kOutOfMemory, "not enough memory is free to measure in"};
+
+  MatrixSpeed speed;
+  for (const std::int64_t rows : {std::int64_t{1}, std::int64_t{kSpeedRows}}) {
+    if (rows > 1 && options.one_row_only) return speed;
+    Products products;
+    SHOAL_RETURN_IF_ERROR(products.Make(cpu, type, kWidth, outputs, kMatrices, rows));
+    SHOAL_ASSIGN_OR_RETURN(const double seconds, products.Time(cpu, options.time_max));
+    (rows == 1 ? speed.one_row_bytes_s : speed.rows_bytes_s) = products.bytes() / seconds;
+    speed.layout = products.layout();
+  }
+  Products small;
+  SHOAL_RETURN_IF_ERROR(small.Make(cpu, type, kSmallWidth, 32, kSmallOperations, 1));
+  SHOAL_ASSIGN_OR_RETURN(const double seconds, small.Time(cpu, options.time_max / 2));
+  speed.operation_s = seconds / kSmallOperations;
+  return speed;
+}
+
+}  // namespace shoal

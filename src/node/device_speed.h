@@ -1,0 +1,51 @@
+// How fast this device runs a kind of weights, measured once and kept in SHOAL_HOME/speed.json; and what that says of a
+// stage's time.
+//
+// A measurement holds as long as the chip, the cores this process may use and ggml's version stay what they were.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "device/profile.h"
+#include "engine/matrix_speed.h"
+#include "model/model_info.h"
+#include "planner/plan.h"
+
+namespace shoal {
+
+// Bytes a second that the cores of one group read together.
+struct GroupBandwidth {
+  std::string kind;  // "prime", "performance", "efficiency", "unknown"
+  std::vector<int> cpus;
+  double bytes_s = 0;
+};
+
+struct DeviceSpeed {
+  std::string quantization;
+  std::vector<int> cpus;  // that the matrix figures are of
+  MatrixSpeed matrix;
+  double memory_bytes_s = 0;  // read by those cores
+  std::vector<GroupBandwidth> groups;
+};
+
+// What is kept for this device and `quantization`; empty if nothing is, or it is of another device, cores or build.
+std::optional<DeviceSpeed> LoadDeviceSpeed(const std::string& home, const DeviceProfile& profile,
+                                           const std::string& quantization);
+// Measures on the device's fast cores, at most ten seconds in all, and keeps it. Errors: as MeasureMatrixSpeed; what
+// cannot be kept is only logged.
+Result<DeviceSpeed> MeasureDeviceSpeed(const std::string& home, const DeviceProfile& profile,
+                                       const std::string& quantization);
+
+// Speeds for the planner, for a model like `model`: the small operations of a layer are counted into its bytes.
+PlanDevice SpeedForPlans(const DeviceSpeed& speed, const ModelInfo& model);
+
+// Pure parts, for tests. Text of speed.json.
+std::string FingerprintOf(const DeviceProfile& profile);
+std::string SpeedJson(const std::vector<DeviceSpeed>& speeds, const std::string& fingerprint);
+// Empty for what is not such a text, or has another fingerprint.
+std::vector<DeviceSpeed> ParseSpeedJson(const std::string& text, const std::string& fingerprint);
+
+}  // namespace shoal

@@ -1,0 +1,48 @@
+// What is kept of a measurement, and when it no longer holds.
+#include "node/device_speed.h"
+
+#include <gtest/gtest.h>
+
+namespace shoal {
+namespace {
+
+DeviceSpeed Speed() {
+  DeviceSpeed speed;
+  speed.quantization = "Q4_0";
+  speed.cpus = {0, 1};
+  speed.matrix = {10e9, 2e9, 5e-6, "CPU_REPACK"};
+  speed.memory_bytes_s = 12e9;
+  speed.groups = {{"performance", {0, 1}, 12e9}};
+  return speed;
+}
+
+TEST(SpeedJson, ComesBackAsItWas) {
+  const auto read = ParseSpeedJson(SpeedJson({Speed()}, "a chip"), "a chip");
+  ASSERT_EQ(read.size(), 1U);
+  EXPECT_EQ(read[0].quantization, "Q4_0");
+  EXPECT_EQ(read[0].cpus, (std::vector<int>{0, 1}));
+  EXPECT_DOUBLE_EQ(read[0].matrix.rows_bytes_s, 2e9);
+  EXPECT_EQ(read[0].matrix.layout, "CPU_REPACK");
+  ASSERT_EQ(read[0].groups.size(), 1U);
+  EXPECT_DOUBLE_EQ(read[0].groups[0].bytes_s, 12e9);
+}
+
+TEST(SpeedJson, OfAnotherDeviceOrDamagedIsNothing) {
+  const std::string text = SpeedJson({Speed()}, "a chip");
+  EXPECT_TRUE(ParseSpeedJson(text, "another chip").empty());
+  EXPECT_TRUE(ParseSpeedJson(text.substr(0, text.size() / 2), "a chip").empty());
+  EXPECT_TRUE(ParseSpeedJson("", "a chip").empty());
+  EXPECT_TRUE(
+      ParseSpeedJson(R"({"version":1,"fingerprint":"a chip","speeds":[{"quantization":"Q4_0"},7]})", "a chip").empty());
+}
+
+TEST(SpeedForPlans, SmallOperationsSlowSmallLayers) {
+  ModelInfo large, tiny;
+  large.layer_bytes.assign(32, 128U << 20);
+  tiny.layer_bytes.assign(32, 1U << 20);
+  EXPECT_GT(SpeedForPlans(Speed(), large).decode_bytes_s, 9.5e9);
+  EXPECT_LT(SpeedForPlans(Speed(), tiny).decode_bytes_s, 6e9);
+}
+
+}  // namespace
+}  // namespace shoal

@@ -1,0 +1,60 @@
+"""`shoal device` and `shoal doctor`: on this machine, and on a recorded one."""
+import json
+import pathlib
+
+RECORDED = pathlib.Path(__file__).resolve().parents[1] / "device"
+
+
+def unpack(name, folder):
+    """Writes the files of a recorded tree below folder; what cannot be read there is left out."""
+    out = None
+    for line in (RECORDED / f"{name}.tree").read_text().splitlines(keepends=True):
+        if line.startswith("== "):
+            path = folder / line[3:].strip().lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            out = path.open("w")
+        elif line.startswith("!! "):
+            out = None
+        elif out:
+            out.write(line)
+            out.flush()
+    return folder
+
+
+def test_this_machine(shoal):
+    done = shoal("device", "--json")
+    assert done.returncode == 0, done.stderr
+    device = json.loads(done.stdout)
+    assert device["cores"] and device["memory"]["total_bytes"] > 0
+    assert device["advice"]["decode_cpus"]
+    assert "CPU variant" in shoal("device").stdout
+
+
+def test_a_recorded_phone(shoal, tmp_path):
+    root = unpack("snapdragon-8-gen-3", tmp_path)
+    device = json.loads(shoal("device", "--root", str(root), "--json").stdout)
+    assert device["advice"]["variant"] == "armv8.6_0"
+    assert device["advice"]["decode_cpus"] == [7, 2, 3, 4, 5, 6]
+    assert device["memory"]["total_bytes"] is None and device["advice"]["quantization"] is None
+    assert device["speed"] is None
+
+
+def test_bench_is_kept(shoal, tmp_path, monkeypatch):
+    monkeypatch.setenv("SHOAL_HOME", str(tmp_path))
+    assert json.loads(shoal("device", "--json", "--quantization", "Q4_0").stdout)["speed"] is None
+    measured = json.loads(shoal("device", "--bench", "--quantization", "Q4_0", "--json").stdout)["speed"]
+    assert measured["one_row_bytes_s"] > 0 and measured["rows_bytes_s"] > 0 and measured["groups"]
+    assert json.loads(shoal("device", "--json", "--quantization", "Q4_0").stdout)["speed"] == measured
+    wrong = shoal("device", "--bench", "--quantization", "Q9_Z")
+    assert wrong.returncode == 2 and "Q9_Z" in wrong.stderr
+
+
+def test_doctor_says_what_to_do(shoal, tmp_path):
+    done = shoal("doctor", "--json")
+    checks = json.loads(done.stdout)["checks"]
+    assert len(checks) >= 10 and {c["state"] for c in checks} <= {"ok", "problem", "unknown"}
+    assert done.returncode == (1 if any(c["state"] == "problem" for c in checks) else 0)
+    phone = unpack("snapdragon-8-gen-2", tmp_path)   # a background process, kept to the slow cores
+    done = shoal("doctor", "--root", str(phone), "--json")
+    cores = next(c for c in json.loads(done.stdout)["checks"] if c["name"] == "cores")
+    assert done.returncode == 1 and cores["state"] == "problem" and "3-7" in cores["found"]
