@@ -97,6 +97,13 @@ struct DeviceOptions {
   std::string root;          // a recorded /proc and /sys tree in place of this device
 };
 
+struct PlanOptions {
+  std::string model, devices_file, objective = "latency";
+  std::int32_t prompt = 512, answer = 128, streams = 8, context = 4096;
+  double target_tps = 0;
+  bool json = false;
+};
+
 int RunRun(const RunOptions& options);
 int RunServe(const ServeOptions& options);
 int RunDescribe(const DescribeOptions& options);
@@ -110,6 +117,7 @@ int RunLeave();
 int RunRevoke(const std::string& node);
 int RunPlace(const PlaceOptions& options);
 int RunUnplace(const std::string& model);
+int RunPlan(const PlanOptions& options);
 // A completion script for bash, zsh or fish, made from the options that `app` really has.
 int RunCompletions(const CLI::App& app, const std::string& shell);
 

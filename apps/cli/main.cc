@@ -181,11 +181,36 @@ void ClusterCommands::AddPlacements(CLI::App& app, int& code) {
   unplace_command->callback([this, &code] { code = RunUnplace(unplace_model); });
 }
 
+void AddPlanOptions(CLI::App& command, PlanOptions& o) {
+  command.add_option("model,--model", o.model, "A GGUF file, or a name in SHOAL_HOME/models")->required();
+  command.add_option("--devices", o.devices_file, "Plan for the devices of this file (else those of the cluster)")
+      ->type_name("FILE");
+  command.add_option("--objective", o.objective, "What to be fast at: one request, or many streams")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"latency", "throughput"}));
+  command.add_option("--prompt", o.prompt, "Tokens of a request's prompt")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
+  command.add_option("--answer", o.answer, "Tokens of its answer")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
+  command.add_option("--streams", o.streams, "Requests at once")->capture_default_str()->check(CLI::Range(1, 4096));
+  command.add_option("--ctx", o.context, "Tokens of context that stages reserve")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 24));
+  command.add_option("--target-tps", o.target_tps, "Say what it takes to reach so many tokens a second");
+  command.add_flag("--json", o.json, "One JSON object on stdout");
+}
+
 // The commands about this device; their options live as long as the program's.
 struct DeviceCommands {
   DeviceOptions device, doctor;
+  PlanOptions plan;
 
   void Add(CLI::App& app, int& code) {
+    CLI::App* plan_command = app.add_subcommand("plan", "Show how a model is best split over devices, and why");
+    AddPlanOptions(*plan_command, plan);
+    plan_command->callback([this, &code] { code = RunPlan(plan); });
     CLI::App* device_command = app.add_subcommand("device", "Show what this device is and what fits it");
     device_command->add_flag("--json", device.json, "One JSON object on stdout");
     device_command->add_flag("--bench", device.bench, "Measure its speed anew, at most ten seconds");

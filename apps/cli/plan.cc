@@ -1,0 +1,203 @@
+// `shoal plan`: the best split of a model over the devices there are, or over those of a file; what would change it.
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "apps/cli/commands.h"
+#include "apps/cli/exit_code.h"
+#include "apps/cli/terminal.h"
+#include "base/units.h"
+#include "node/plan_inputs.h"
+#include "planner/what_if.h"
+
+namespace shoal::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Rows = std::vector<std::vector<std::string>>;
+
+std::string Decimal(double value, const char* unit) {
+  char text[48];
+  std::snprintf(text, sizeof text, value < 10 ? "%.2f%s" : "%.1f%s", value, unit);
+  return text;
+}
+
+std::string NamesOf(const PlanInput& input, const Plan& plan) {
+  std::string text;
+  for (const PlanStage& stage : plan.stages) {
+    text += (text.empty() ? "" : " > ") + input.devices[static_cast<std::size_t>(stage.device)].name;
+  }
+  return text;
+}
+
+Json PlanJson(const PlanInput& input, const Plan& plan) {
+  Json stages = Json::array();
+  for (std::size_t i = 0; i < plan.stages.size(); ++i) {
+    stages.push_back({{"device", input.devices[static_cast<std::size_t>(plan.stages[i].device)].name},
+                      {"first", plan.stages[i].layers.first},
+                      {"last", plan.stages[i].layers.last},
+                      {"memory_bytes", plan.memory_bytes[i]}});
+  }
+  return {{"stages", stages},
+          {"first_token_s", plan.first_token_s},
+          {"tokens_s", plan.tokens_s},
+          {"tokens_s_many", plan.tokens_s_many},
+          {"cost", plan.cost}};
+}
+
+// Everything that is known of a plan and its neighbours.
+struct Planned {
+  PlanInput input;
+  PlanResult result;
+  std::vector<std::string> estimated;
+  std::vector<WhatIf> without, with;
+  std::optional<Reach> reach;
+};
+
+Result<PlanInput> MakeInput(const PlanOptions& options, const ModelFile& model, std::vector<std::string>& estimated) {
+  KnownCluster known;
+  if (!options.devices_file.empty()) {
+    SHOAL_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(options.devices_file));
+    SHOAL_ASSIGN_OR_RETURN(known.cluster, ParseClusterFile(text));
+  } else if (NodeHere().NodeRuns()) {
+    SHOAL_ASSIGN_OR_RETURN(const ClusterStatus status, NodeHere().GetStatus());
+    SHOAL_ASSIGN_OR_RETURN(known, ClusterForPlans(status, ShoalHome(), model.info));
+  } else {
+    known = ThisDeviceForPlans(ShoalHome(), model.info);
+  }
+  estimated = known.estimated;
+  PlanInput input{known.cluster.devices, known.cluster.links, PlanModelOf(model), {}, {}};
+  input.workload = {options.prompt, options.answer, options.streams, options.context};
+  input.policy.objective = options.objective == "throughput" ? PlanObjective::kThroughput : PlanObjective::kLatency;
+  return input;
+}
+
+Result<Planned> MakePlanned(const PlanOptions& options, const ModelFile& model) {
+  Planned planned;
+  SHOAL_ASSIGN_OR_RETURN(planned.input, MakeInput(options, model, planned.estimated));
+  SHOAL_ASSIGN_OR_RETURN(planned.result, MakePlan(planned.input));
+  planned.without = WithoutEach(planned.input, planned.result.plan);
+  planned.with = WithTwinOfEach(planned.input, kUnmeasuredLink);
+  if (options.target_tps > 0) planned.reach = WhatReaches(planned.input, options.target_tps, kUnmeasuredLink);
+  return planned;
+}
+
+Json ReachJson(const Reach& reach) {
+  const auto or_null = [](const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); };
+  return {{"already", reach.already},
+          {"faster_devices", or_null(reach.faster_devices)},
+          {"smaller_weights", or_null(reach.smaller_weights)},
+          {"links_without_latency", or_null(reach.links_only)},
+          {"one_more_of", reach.twins}};
+}
+
+void PrintJson(const Planned& planned) {
+  const auto changes = [&](const std::vector<WhatIf>& answers) {
+    Json list = Json::array();
+    for (const WhatIf& what : answers) {
+      Json item = {{"device", what.device}, {"holds", what.plan.has_value()}};
+      if (what.plan) {
+        item["tokens_s"] = what.plan->tokens_s;
+        item["tokens_s_many"] = what.plan->tokens_s_many;
+        item["cost_ratio"] = what.plan->cost / planned.result.plan.cost;
+      }
+      list.push_back(std::move(item));
+    }
+    return list;
+  };
+  Json json = PlanJson(planned.input, planned.result.plan);
+  json["exact"] = planned.result.exact;
+  json["reason"] = planned.result.reason;
+  json["warnings"] = planned.result.warnings;
+  json["estimated"] = planned.estimated;
+  json["runners_up"] = Json::array();
+  for (const Plan& plan : planned.result.runners_up) json["runners_up"].push_back(PlanJson(planned.input, plan));
+  json["without"] = changes(planned.without);
+  json["with_another"] = changes(planned.with);
+  if (planned.reach) json["target"] = ReachJson(*planned.reach);
+  std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
+}
+
+std::vector<std::string> Figures(const Plan& plan, double best_cost) {
+  return {Decimal(plan.first_token_s, " s"), Decimal(plan.tokens_s, ""), Decimal(plan.tokens_s_many, ""),
+          Decimal(plan.cost / best_cost, "x")};
+}
+
+void PrintPlan(const Planned& planned, std::int32_t streams) {
+  const Plan& plan = planned.result.plan;
+  Rows rows{{"stage", "device", "layers", "memory"}};
+  for (std::size_t i = 0; i < plan.stages.size(); ++i) {
+    const LayerRange layers = plan.stages[i].layers;
+    rows.push_back({std::to_string(i), planned.input.devices[static_cast<std::size_t>(plan.stages[i].device)].name,
+                    std::to_string(layers.first) + "-" + std::to_string(layers.last - 1),
+                    FormatBytes(plan.memory_bytes[i])});
+  }
+  std::printf("%s\n%s\n", FormatTable(rows).c_str(), planned.result.reason.c_str());
+  for (const std::string& warning : planned.result.warnings) std::printf("But: %s\n", warning.c_str());
+  std::printf("Expected: first token after %s, then %s tokens/s; %s tokens/s over %d streams.\n",
+              Decimal(plan.first_token_s, " s").c_str(), Decimal(plan.tokens_s, "").c_str(),
+              Decimal(plan.tokens_s_many, "").c_str(), streams);
+  if (!planned.result.exact) std::printf("A bounded search found it; a better one may exist.\n");
+  if (!planned.estimated.empty()) {
+    std::string names;
+    for (const std::string& name : planned.estimated) names += (names.empty() ? "" : ", ") + name;
+    std::printf("Estimated from cores, not measured: %s (shoal device --bench measures).\n", names.c_str());
+  }
+}
+
+void PrintOthers(const Planned& planned) {
+  const double best = planned.result.plan.cost;
+  Rows rows{{"\nother plans", "first token", "tokens/s", "many", "takes"}};
+  const auto add = [&](const std::string& name, const std::optional<Plan>& plan) {
+    std::vector<std::string> row{name};
+    const std::vector<std::string> figures =
+        plan ? Figures(*plan, best) : std::vector<std::string>{"does not fit", "", "", ""};
+    row.insert(row.end(), figures.begin(), figures.end());
+    rows.push_back(std::move(row));
+  };
+  for (const Plan& plan : planned.result.runners_up) add(NamesOf(planned.input, plan), plan);
+  for (const WhatIf& what : planned.without) add("without " + what.device, what.plan);
+  for (const WhatIf& what : planned.with) add("with another " + what.device, what.plan);
+  if (rows.size() > 1) std::fputs(FormatTable(rows).c_str(), stdout);
+}
+
+void PrintReach(const Reach& reach, double target) {
+  std::printf("\n%s tokens/s for one stream: ", Decimal(target, "").c_str());
+  if (reach.already) {
+    std::printf("reached.\n");
+    return;
+  }
+  std::printf("not reached. It would take one of\n");
+  bool any = false;
+  const auto say = [&](bool is, const std::string& what) {
+    if (is) std::printf("  %s\n", what.c_str());
+    any |= is;
+  };
+  for (const std::string& name : reach.twins) say(true, "another device like " + name);
+  say(reach.smaller_weights.has_value(),
+      "a model or quantization of " + Decimal(reach.smaller_weights.value_or(0) * 100, " % of the size"));
+  say(reach.faster_devices.has_value(), "devices " + Decimal(reach.faster_devices.value_or(0), " times as fast"));
+  say(reach.links_only.has_value(), "links without latency, a cable say");
+  if (!any) std::printf("  nothing that was tried\n");
+}
+
+}  // namespace
+
+int RunPlan(const PlanOptions& options) {
+  WatchSignals();
+  const Result<std::string> path = ResolveModel(options.model);
+  if (!path.ok()) return Fail(path.error());
+  const Result<std::shared_ptr<const ModelFile>> model = OpenModelFile(*path);
+  if (!model.ok()) return Fail(model.error());
+  const Result<Planned> planned = MakePlanned(options, **model);
+  if (!planned.ok()) return Fail(planned.error());
+  if (options.json) {
+    PrintJson(*planned);
+    return kExitOk;
+  }
+  PrintPlan(*planned, options.streams);
+  PrintOthers(*planned);
+  if (planned->reach) PrintReach(*planned->reach, options.target_tps);
+  return kExitOk;
+}
+
+}  // namespace shoal::cli

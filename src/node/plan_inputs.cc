@@ -1,0 +1,92 @@
+// Figures of `status`, speed.json and a GGUF header to those of the planner.
+#include "node/plan_inputs.h"
+
+#include <algorithm>
+
+#include "device/profile.h"
+#include "engine/split_rules.h"
+#include "node/device_speed.h"
+
+namespace shoal {
+namespace {
+
+// Of a core nobody measured. A Raspberry Pi 5 reads 17 GB/s with four cores, a phone's fast cores 10 GB/s each at most;
+// prompts: a tenth of that. docs/devices.md has what is known.
+constexpr double kBytesPerCore = 4e9;
+constexpr double kPrefillShare = 0.15;
+constexpr double kMemoryShare = 0.8;  // of what is free, as a node takes by itself
+constexpr double kOverhead_s = 3e-4;
+
+PlanDevice Estimated(std::int32_t cores) {
+  PlanDevice device;
+  device.decode_bytes_s = device.kv_bytes_s = std::max(cores, 1) * kBytesPerCore;
+  device.prefill_bytes_s = device.decode_bytes_s * kPrefillShare;
+  device.pass_overhead_s = kOverhead_s;
+  return device;
+}
+
+// This device's measured speed for weights like the model's, if there is one.
+std::optional<PlanDevice> Measured(const std::string& home, const DeviceProfile& profile, const ModelInfo& model) {
+  const auto speed = LoadDeviceSpeed(home, profile, model.quantization);
+  return speed ? std::optional(SpeedForPlans(*speed, model)) : std::nullopt;
+}
+
+}  // namespace
+
+PlanModel PlanModelOf(const ModelFile& model) {
+  PlanModel plan;
+  plan.layer_bytes = model.info.layer_bytes;
+  for (const std::uint32_t elements : model.info.kv_elements) plan.kv_bytes.push_back(std::uint64_t{elements} * 2);
+  plan.kv_bytes.resize(plan.layer_bytes.size(), 0);
+  plan.output_bytes = model.info.output_bytes;
+  plan.hidden_bytes = static_cast<std::uint64_t>(model.info.n_embd) * 2;
+  const SplitRules rules = RulesFor(model);
+  if (rules.splittable) plan.cuts = rules.cuts;
+  return plan;
+}
+
+KnownCluster ThisDeviceForPlans(const std::string& home, const ModelInfo& model) {
+  const DeviceProfile profile = ReadDeviceProfile();
+  KnownCluster known;
+  const auto measured = Measured(home, profile, model);
+  PlanDevice device = measured.value_or(Estimated(static_cast<std::int32_t>(profile.FastCpus().size())));
+  device.name = "this device";
+  device.memory_bytes = static_cast<std::uint64_t>(
+      static_cast<double>(profile.memory.available_bytes.value_or(profile.memory.total_bytes.value_or(0) / 2)) *
+      kMemoryShare);
+  known.cluster.devices.push_back(device);
+  known.cluster.links.assign(1, {});
+  if (!measured) known.estimated.push_back(device.name);
+  return known;
+}
+
+Result<KnownCluster> ClusterForPlans(const ClusterStatus& status, const std::string& home, const ModelInfo& model) {
+  KnownCluster known;
+  std::vector<std::string> ids;
+  for (const NodeStatus& node : status.nodes) {
+    if (node.state != "alive" || known.cluster.devices.size() >= kPlanDevicesMax) continue;
+    const auto measured = node.self ? Measured(home, ReadDeviceProfile(), model) : std::nullopt;
+    PlanDevice device = measured.value_or(Estimated(node.cores));
+    device.name = node.name.empty() ? node.id : node.name;
+    device.memory_bytes = static_cast<std::uint64_t>(static_cast<double>(node.memory_free_bytes) * kMemoryShare);
+    if (!measured) known.estimated.push_back(device.name);
+    known.cluster.devices.push_back(std::move(device));
+    ids.push_back(node.id);
+  }
+  if (ids.empty()) return Error{ErrorCode::kNotFound, "no node is alive"};
+  const std::size_t count = ids.size();
+  known.cluster.links.assign(count * count, kUnmeasuredLink);
+  const auto index = [&](const std::string& id) {
+    return static_cast<std::size_t>(std::find(ids.begin(), ids.end(), id) - ids.begin());
+  };
+  for (const LinkStatus& link : status.links) {
+    const std::size_t from = index(link.from), to = index(link.to);
+    if (from >= count || to >= count) continue;
+    PlanLink& at = known.cluster.links[from * count + to];
+    if (link.rtt_us > 0) at.latency_s = link.rtt_us / 2e6;
+    if (link.bytes_per_s > 0) at.bytes_s = static_cast<double>(link.bytes_per_s);
+  }
+  return known;
+}
+
+}  // namespace shoal

@@ -1,0 +1,32 @@
+// What the planner is told: a model's sizes, this device's measured speed, a cluster as `status` shows it.
+//
+// A device whose speed nobody measured is estimated by its cores, and named as such: the plan is then only as good.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "api/control_service.h"
+#include "base/result.h"
+#include "model/model_info.h"
+#include "planner/cluster_file.h"
+#include "planner/plan.h"
+
+namespace shoal {
+
+inline constexpr PlanLink kUnmeasuredLink{0.003, 30e6};  // a home's Wi-Fi
+
+// With f16 K and V and hidden states. A model that may not be cut has no cuts.
+PlanModel PlanModelOf(const ModelFile& model);
+
+struct KnownCluster {
+  PlanCluster cluster;
+  std::vector<std::string> estimated;  // names of devices whose speed, and links whose round trip, are not measured
+};
+
+// This device alone, measured or estimated. `home`: SHOAL_HOME.
+KnownCluster ThisDeviceForPlans(const std::string& home, const ModelInfo& model);
+// The nodes that are alive. Errors: kNotFound (none is).
+Result<KnownCluster> ClusterForPlans(const ClusterStatus& status, const std::string& home, const ModelInfo& model);
+
+}  // namespace shoal

@@ -1,0 +1,41 @@
+"""`shoal plan`: for devices of a file, for this device, and what is wrong with a file."""
+import json
+
+DEVICES = {
+    "devices": [
+        {"name": "phone", "memory_gib": 1, "decode_gb_s": 40, "prefill_gb_s": 6},
+        {"name": "laptop", "memory_gib": 1, "decode_gb_s": 30, "prefill_gb_s": 9},
+    ],
+    "link": {"latency_ms": 2, "mb_s": 40},
+}
+
+
+def test_devices_of_a_file(shoal, smollm2, tmp_path):
+    file = tmp_path / "devices.json"
+    file.write_text(json.dumps(DEVICES))
+    plan = json.loads(shoal("plan", smollm2, "--devices", file, "--target-tps", "100000", "--json").stdout)
+    assert plan["exact"] and plan["stages"] and plan["estimated"] == []
+    assert plan["stages"][0]["first"] == 0 and plan["tokens_s"] > 0
+    assert {w["device"] for w in plan["with_another"]} == {"phone", "laptop"}
+    assert plan["target"]["already"] is False
+    text = shoal("plan", smollm2, "--devices", file, "--objective", "throughput", "--streams", "16").stdout
+    assert "Expected:" in text and "other plans" in text
+
+
+def test_this_device(shoal, smollm2, tmp_path, monkeypatch):
+    monkeypatch.setenv("SHOAL_HOME", str(tmp_path))
+    plan = json.loads(shoal("plan", smollm2, "--json").stdout)
+    assert plan["estimated"] == ["this device"] and len(plan["stages"]) == 1
+
+
+def test_a_file_that_is_wrong(shoal, smollm2, tmp_path):
+    file = tmp_path / "devices.json"
+    file.write_text(json.dumps({"devices": DEVICES["devices"]}))
+    done = shoal("plan", smollm2, "--devices", file)
+    assert done.returncode == 2 and "how fast the link" in done.stderr
+    small = json.loads(json.dumps(DEVICES))
+    for device in small["devices"]:
+        device["memory_gib"] = 0.05
+    file.write_text(json.dumps(small))
+    done = shoal("plan", smollm2, "--devices", file)
+    assert done.returncode == 4 and "missing" in done.stderr
