@@ -17,8 +17,9 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kBetter = 1 - 1e-9;
-constexpr std::int64_t kWorkMax = 160'000;  // stages dealt to, over all starts
+constexpr std::int64_t kWorkMax = 260'000;  // stages dealt to, over all starts
 constexpr double kPaces[] = {1.0, 1.03, 1.08, 1.15, 1.3, 1.6, 2.2, 4.0, 1e9};
+constexpr std::size_t kStartsImproved = 8;
 constexpr int kBisections = 24;
 constexpr int kRepairsMax = 64;
 
@@ -41,10 +42,17 @@ class Bounded {
       single.cost = CostOf(sizes_, PricesOf(1), single);
       Keep(single);
     }
-    const std::vector<Order> starts = Starts();
-    for (std::size_t i = 0; i < starts.size(); ++i) {
-      work_max_ = work_ + (kWorkMax - work_) / static_cast<std::int64_t>(starts.size() - i);
-      Improve(starts[i]);
+    // All starts as they are; then the best of them improved.
+    std::vector<std::pair<double, Order>> starts;
+    for (Order& order : Starts()) {
+      const double cost = Deal(order);
+      starts.emplace_back(cost, std::move(order));
+    }
+    std::stable_sort(starts.begin(), starts.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    const std::size_t improved = std::min(starts.size(), kStartsImproved);
+    for (std::size_t i = 0; i < improved; ++i) {
+      work_max_ = work_ + (kWorkMax - work_) / static_cast<std::int64_t>(improved - i);
+      Improve(starts[i].second);
     }
     for (SegmentPlan& plan : best_) Polish(plan);
     return std::move(best_);

@@ -14,7 +14,6 @@
 namespace shoal {
 namespace {
 
-constexpr std::size_t kExactNodesMax = 40'000'000;
 constexpr int kRoundsOfRooms = 3;
 constexpr double kSlack = 1e-12;  // what floating point may lose
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -23,7 +22,7 @@ class Exact {
  public:
   // Plans of `first_stages` to `last_stages` stages, which have the same prices.
   Exact(const SearchSpace& space, std::size_t first_stages, std::size_t last_stages, PlansByStages& plans,
-        std::size_t& nodes)
+        std::int64_t& steps)
       : space_(space),
         sizes_(space.sizes),
         prices_(space.prices[first_stages]),
@@ -31,7 +30,7 @@ class Exact {
         first_stages_(first_stages),
         last_stages_(last_stages),
         plans_(plans),
-        nodes_(nodes) {
+        steps_(steps) {
     for (std::size_t d = 0; d < space.devices(); ++d) {
       by_density_.push_back(d);
       room_.push_back(relaxed_.capacity(d));
@@ -154,7 +153,7 @@ class Exact {
         if (cost < *best_ * (1 - kSlack)) Finish(cost);
         continue;
       }
-      if (++nodes_ > kExactNodesMax) return false;
+      if (++steps_ > space_.input.policy.exact_steps_max) return false;
       // Fewer segments here leave more for the rest: once the rest has no room, less here is no way out.
       const double rest = sizes_.memory(end, sizes_.segments());
       const std::size_t left = (all & ~used_) * (space_.devices() + 1) + last_stages_ - depth;
@@ -179,7 +178,7 @@ class Exact {
   const Relaxation relaxed_;
   const std::size_t first_stages_, last_stages_;
   PlansByStages& plans_;
-  std::size_t& nodes_;
+  std::int64_t& steps_;
   double* best_ = nullptr;
   double best_of_rooms_ = kInfinity;
   std::vector<std::size_t> by_density_;
@@ -198,13 +197,13 @@ bool SearchExact(const SearchSpace& space, PlansByStages& plans) {
   for (const SegmentPlan& plan : plans) {
     if (!plan.devices.empty()) best = std::min(best, plan.cost);
   }
-  std::size_t nodes = 0;
+  std::int64_t steps = 0;
   // A single stage pays no link; those plans are all known already (SearchBounded).
   if (space.stages_max < 2) return true;
-  if (!space.depends_on_stages()) return Exact(space, 2, space.stages_max, plans, nodes).Run(best);
+  if (!space.depends_on_stages()) return Exact(space, 2, space.stages_max, plans, steps).Run(best);
   bool whole = true;
   for (std::size_t stages = 2; stages <= space.stages_max; ++stages) {
-    whole &= Exact(space, stages, stages, plans, nodes).Run(best);
+    whole &= Exact(space, stages, stages, plans, steps).Run(best);
   }
   return whole;
 }

@@ -203,10 +203,10 @@ Result<double> LowerBound(const PlanInput& input) {
   const SearchSpace space = MakeSearchSpace(input, sizes);
   double bound = kInfinity;
   if (!space.depends_on_stages()) {
-    bound = Relaxation(sizes, space.prices[1], input.devices.size()).Bound(0);
+    bound = Relaxation(sizes, space.prices[1], input.devices.size()).Bound(0, kInfinity);
   } else {
     for (std::size_t k = 1; k <= space.stages_max; ++k) {
-      bound = std::min(bound, Relaxation(sizes, space.prices[k], input.devices.size()).Bound(k));
+      bound = std::min(bound, Relaxation(sizes, space.prices[k], input.devices.size()).Bound(k, bound));
     }
   }
   if (bound == kInfinity) return TooLarge(input, sizes);

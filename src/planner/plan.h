@@ -59,9 +59,10 @@ enum class PlanObjective : std::uint8_t {
 
 struct PlanPolicy {
   PlanObjective objective = PlanObjective::kLatency;
-  std::int32_t stages_max = 0;              // 0: as many as help
-  double memory_headroom = 0.05;            // share of a device's memory that stays free
-  std::uint64_t stage_bytes = 64ULL << 20;  // compute buffers of a stage
+  std::int32_t stages_max = 0;                 // 0: as many as help
+  std::int64_t exact_steps_max = 200'000'000;  // of the exact search, then the best so far; about 25 million a second
+  double memory_headroom = 0.05;               // share of a device's memory that stays free
+  std::uint64_t stage_bytes = 64ULL << 20;     // compute buffers of a stage
 };
 
 struct PlanInput {

@@ -151,7 +151,7 @@ double Relaxation::BoundPaceOf(std::size_t stages) const {
   return low;
 }
 
-double Relaxation::Bound(std::size_t stages) const {
+double Relaxation::Bound(std::size_t stages, double enough) const {
   double best = kInfinity;
   if (stages <= 1) {
     SegmentPlan single{{0}, {0}, 0};
@@ -165,6 +165,7 @@ double Relaxation::Bound(std::size_t stages) const {
   // Between two paces of the grid a plan has at least the lower pace, and at least the sum that the higher one allows.
   double pace = BoundPaceOf(stages);
   if (pace == kInfinity) return best;
+  if (prices_.Cost(0, pace) >= enough) return std::min(best, prices_.Cost(0, pace));
   double several = kInfinity;
   for (int i = 0; i < kPaceSteps; ++i) {
     const double next = i + 1 < kPaceSteps ? pace * kPaceRatio : kInfinity;

@@ -26,8 +26,8 @@ class Relaxation {
   // Most bytes of whole segments on a device whose pace is at most `pace`, `extra` room and `late` seconds taken.
   double CapacityAt(std::size_t device, double pace, double extra, double late) const;
 
-  // No plan of exactly `stages` stages (0: of any number) costs less.
-  double Bound(std::size_t stages) const;
+  // No plan of exactly `stages` stages (0: of any number) costs less. What is not below `enough` need not be exact.
+  double Bound(std::size_t stages, double enough) const;
 
  private:
   double BoundPaceOf(std::size_t stages) const;

@@ -29,8 +29,8 @@ using PlansByStages = std::vector<SegmentPlan>;
 PlansByStages SearchBounded(const SearchSpace& space);
 
 // Improves the best of `plans` to the best there is, by depth first search over devices and cuts with bounds. False if
-// it would take more than kExactNodesMax steps: then the best so far. Preconditions: at most kExactDevicesMax devices;
-// `plans` has the best single device.
+// it would take more than policy.exact_steps_max steps: then the best so far. Preconditions: at most kExactDevicesMax
+// devices; `plans` has the best single device.
 bool SearchExact(const SearchSpace& space, PlansByStages& plans);
 
 }  // namespace shoal

@@ -8,6 +8,7 @@ namespace shoal {
 namespace {
 
 constexpr int kBisections = 12;
+constexpr std::int64_t kStepsMax = 500'000;  // of each plan: dozens are asked for
 constexpr double kFasterMax = 64;
 constexpr double kSmallerMin = 0.1;
 
@@ -43,7 +44,8 @@ PlanInput WithTwin(const PlanInput& input, std::size_t of, const PlanLink& alone
   return more;
 }
 
-std::optional<Plan> PlanOf(const PlanInput& input) {
+std::optional<Plan> PlanOf(PlanInput input) {
+  input.policy.exact_steps_max = std::min(input.policy.exact_steps_max, kStepsMax);
   const auto result = MakePlan(input);
   return result.ok() ? std::optional(result->plan) : std::nullopt;
 }
