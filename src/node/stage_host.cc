@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "engine/vocabulary.h"
+#include "node/core_choice.h"
 #include "node/head.h"
 #include "node/stage_plan.h"
 #include "pipeline/stage_worker.h"
@@ -142,6 +143,7 @@ Status StageHost::LoadNow(Hosted& hosted) {
   SHOAL_RETURN_IF_ERROR(CheckPlacement(options, model.file->info, placement.stages.size()));
   options.on_progress = [&hosted](std::size_t, float) { return !hosted.cancelled; };
   EngineOptions engine = MakeEngineOptions(options, model.file->info, layers, 0, 1);
+  ChooseCores(ReadDeviceProfile(SystemFiles(), nullptr), options.threads > 0, engine);
   engine.memory_bytes_max = options_.memory_bytes_max;
   engine.other_bytes = SentBytes(options, model.file->info, layers);
   std::shared_ptr<const Vocabulary> vocabulary;

@@ -1,0 +1,22 @@
+// One thread on each fast core, the fastest first.
+#include "node/core_choice.h"
+
+#include <algorithm>
+
+namespace shoal {
+
+void ChooseCores(const DeviceProfile& profile, bool threads_given, EngineOptions& options) {
+  if (!options.cpus.empty()) return;
+  std::vector<int> fast = profile.FastCpus();
+  const auto& groups = profile.topology.groups;
+  const bool has_slow = std::any_of(groups.begin(), groups.end(),
+                                    [](const CoreGroup& group) { return group.kind == CoreKind::kEfficiency; });
+  // A process that may use the slow cores only has no choice either.
+  if (!has_slow || fast.empty() || fast.size() == profile.UsableCpus().size()) return;
+  if (threads_given && static_cast<std::size_t>(options.threads) > fast.size()) return;
+  if (threads_given) fast.resize(static_cast<std::size_t>(options.threads));
+  options.threads = static_cast<std::int32_t>(fast.size());
+  options.cpus = std::move(fast);
+}
+
+}  // namespace shoal

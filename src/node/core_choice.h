@@ -1,0 +1,17 @@
+// Which cores a stage's threads run on when nobody said: the prime and performance cores of a big.LITTLE chip.
+//
+// Every operation waits for its slowest thread, so efficiency cores only slow a stage down; they are left to the
+// network and to HTTP. Where all cores are alike, or nothing says which is which, the system decides.
+#pragma once
+
+#include "device/profile.h"
+#include "engine/engine.h"
+
+namespace shoal {
+
+// Fills `cpus` and `threads` of one stage that has this machine to itself. Leaves them as they are when `cpus` are
+// given or the device has no efficiency cores beside others; `threads_given` threads are kept as far as there are fast
+// cores.
+void ChooseCores(const DeviceProfile& profile, bool threads_given, EngineOptions& options);
+
+}  // namespace shoal

@@ -1,0 +1,62 @@
+// Which cores threads get on a phone, in a background process, and where all cores are alike.
+#include "node/core_choice.h"
+
+#include <gtest/gtest.h>
+
+namespace shoal {
+namespace {
+
+// Two Cortex-A520, five Cortex-A720, one Cortex-X4.
+DeviceProfile Phone(int allowed_below = 8) {
+  DeviceProfile profile;
+  for (int cpu = 0; cpu < 8; ++cpu) {
+    Core core;
+    core.cpu = cpu;
+    core.allowed = cpu < allowed_below;
+    core.id = CoreId{0x41, 0, cpu < 2 ? 0xd80U : cpu < 7 ? 0xd81U : 0xd82U, 0};
+    profile.topology.cores.push_back(core);
+  }
+  profile.topology.groups = GroupCores(profile.topology.cores, {});
+  return profile;
+}
+
+TEST(ChooseCores, FastCoresOfAPhone) {
+  EngineOptions options;
+  options.threads = 8;
+  ChooseCores(Phone(), false, options);
+  EXPECT_EQ(options.cpus, (std::vector<int>{7, 2, 3, 4, 5, 6}));
+  EXPECT_EQ(options.threads, 6);
+}
+
+TEST(ChooseCores, AsManyAsAskedFor) {
+  EngineOptions options;
+  options.threads = 3;
+  ChooseCores(Phone(), true, options);
+  EXPECT_EQ(options.cpus, (std::vector<int>{7, 2, 3}));
+  options = {};
+  options.threads = 8;
+  ChooseCores(Phone(), true, options);
+  EXPECT_TRUE(options.cpus.empty()) << "more threads than fast cores: the system places them";
+  EXPECT_EQ(options.threads, 8);
+}
+
+TEST(ChooseCores, LeavesAloneWhatIsGivenOrAlike) {
+  EngineOptions options;
+  options.threads = 2;
+  options.cpus = {0, 1};
+  ChooseCores(Phone(), true, options);
+  EXPECT_EQ(options.cpus, (std::vector<int>{0, 1}));
+  options = {};
+  options.threads = 4;
+  DeviceProfile alike = Phone();
+  for (Core& core : alike.topology.cores) core.id = CoreId{0x41, 0, 0xd0b, 0};
+  alike.topology.groups = GroupCores(alike.topology.cores, {});
+  ChooseCores(alike, false, options);
+  EXPECT_TRUE(options.cpus.empty());
+  ChooseCores(Phone(2), false, options);
+  EXPECT_TRUE(options.cpus.empty()) << "a background process has the slow cores only";
+  EXPECT_EQ(options.threads, 4);
+}
+
+}  // namespace
+}  // namespace shoal
