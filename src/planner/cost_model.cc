@@ -79,8 +79,8 @@ PlanSizes::PlanSizes(const PlanInput& input) {
   }
 }
 
-PlanPrices::PlanPrices(const PlanInput& input, std::size_t stages) : devices_(input.devices.size()) {
-  link_sum_ = link_pace_ = way_back_ = std::vector<double>(devices_ * devices_, 0);
+PlanPrices::PlanPrices(const PlanInput& input, std::size_t stages)
+    : devices_(input.devices.size()), links_(&input.links) {
   if (input.policy.objective == PlanObjective::kLatency) {
     PriceLatency(input);
   } else {
@@ -100,13 +100,9 @@ void PlanPrices::PriceLatency(const PlanInput& input) {
     pace_.push_back(pass);
   }
   const auto row = static_cast<double>(input.model.hidden_bytes);
-  for (std::size_t i = 0; i < link_sum_.size(); ++i) {
-    if (i / devices_ == i % devices_) continue;
-    const PlanLink& link = input.links[i];
-    link_sum_[i] = answers * HopSeconds(link, row) + HopSeconds(link, row * kPassRows);
-    link_pace_[i] = row * kPassRows / link.bytes_s;
-    way_back_[i] = (answers + 1) * HopSeconds(link, kTokenIdBytes);
-  }
+  link_sum_ = {answers + 1, answers * row + kPassRows * row};
+  link_pace_ = {0, kPassRows * row};
+  way_back_ = {answers + 1, (answers + 1) * kTokenIdBytes};
 }
 
 void PlanPrices::PriceThroughput(const PlanInput& input, std::size_t stages) {
@@ -116,12 +112,9 @@ void PlanPrices::PriceThroughput(const PlanInput& input, std::size_t stages) {
   for (const PlanDevice& device : input.devices) sum_.push_back(DecodePrice(input, device, groups.rows));
   pace_ = sum_;
   const double bytes = static_cast<double>(input.model.hidden_bytes) * groups.rows;
-  for (std::size_t i = 0; i < link_sum_.size(); ++i) {
-    if (i / devices_ == i % devices_) continue;
-    link_sum_[i] = HopSeconds(input.links[i], bytes);
-    link_pace_[i] = bytes / input.links[i].bytes_s;
-    way_back_[i] = HopSeconds(input.links[i], kTokenIdBytes * groups.rows);
-  }
+  link_sum_ = {1, bytes};
+  link_pace_ = {0, bytes};
+  way_back_ = {1, kTokenIdBytes * groups.rows};
 }
 
 double PlanPrices::PaceBelow(double cost, double sum) const {

@@ -53,17 +53,18 @@ struct StagePrice {
   }
 };
 
-// The objective as prices, for plans of `stages` stages (throughput depends on how many there are).
+// The objective as prices, for plans of `stages` stages (throughput depends on how many there are). `input` outlives
+// it.
 class PlanPrices {
  public:
   PlanPrices(const PlanInput& input, std::size_t stages);
 
   const StagePrice& sum(std::size_t device) const { return sum_[device]; }
   const StagePrice& pace(std::size_t device) const { return pace_[device]; }
-  double link_sum(std::size_t from, std::size_t to) const { return link_sum_[from * devices_ + to]; }
-  double link_pace(std::size_t from, std::size_t to) const { return link_pace_[from * devices_ + to]; }
+  double link_sum(std::size_t from, std::size_t to) const { return link_sum_.Of(LinkOf(from, to)); }
+  double link_pace(std::size_t from, std::size_t to) const { return link_pace_.Of(LinkOf(from, to)); }
   double way_back(std::size_t last, std::size_t head) const {
-    return last == head ? 0 : way_back_[last * devices_ + head];
+    return last == head ? 0 : way_back_.Of(LinkOf(last, head));
   }
   // The objective of a sum and a pace.
   double Cost(double sum, double pace) const {
@@ -74,12 +75,19 @@ class PlanPrices {
   double SumBelow(double cost, double pace) const;
 
  private:
+  // Seconds of a link: so many times its latency, and so many bytes.
+  struct LinkPrice {
+    double latencies = 0, bytes = 0;
+    double Of(const PlanLink& link) const { return latencies * link.latency_s + bytes / link.bytes_s; }
+  };
+  const PlanLink& LinkOf(std::size_t from, std::size_t to) const { return (*links_)[from * devices_ + to]; }
   void PriceLatency(const PlanInput& input);
   void PriceThroughput(const PlanInput& input, std::size_t stages);
 
   std::size_t devices_ = 0;
   std::vector<StagePrice> sum_, pace_;
-  std::vector<double> link_sum_, link_pace_, way_back_;
+  const std::vector<PlanLink>* links_;
+  LinkPrice link_sum_, link_pace_, way_back_;
   double by_pace_ = 0;      // throughput: groups under way
   double pace_weight_ = 0;  // latency: passes of the prompt after the first
   double scale_ = 1;
