@@ -15,15 +15,15 @@ Status Scheduler::State::CheckInventories(const std::vector<InventoryMessage>& s
     return Error{ErrorCode::kCorrupt, std::to_string(stages.size()) + " stages say what they hold; there are " +
                                           std::to_string(options.stages)};
   }
-  for (const InventoryMessage& stage : stages) {
-    for (const HeldSequence& held : stage.sequences) {
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    bool possible = stages[i].stage == static_cast<StageIndex>(i);
+    for (const HeldSequence& held : stages[i].sequences) {
       const auto length = static_cast<std::int64_t>(held.tokens.size());
-      if (stage.stage != &stage - stages.data() || held.sequence < 0 || held.sequence >= options.slots_max ||
-          length > options.kv_tokens_max || held.log_from < 0 || held.log_from > length) {
-        return Error{ErrorCode::kCorrupt,
-                     "stage " + std::to_string(&stage - stages.data()) + " says that it holds what it cannot hold"};
-      }
+      possible = possible && held.sequence >= 0 && held.sequence < options.slots_max &&
+                 length <= options.kv_tokens_max && held.log_from >= 0 && held.log_from <= length;
     }
+    if (possible) continue;
+    return Error{ErrorCode::kCorrupt, "stage " + std::to_string(i) + " says that it holds what it cannot hold"};
   }
   return {};
 }
