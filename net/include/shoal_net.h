@@ -46,6 +46,7 @@ enum {
   SN_REVOCATION_BYTES_MAX = 256,
   SN_EXTRAS_BYTES_MAX = 480, /* what an invite hands to the one that joins */
   SN_SECRET_BYTES_MAX = 64,
+  SN_GATE_MESSAGE_BYTES_MAX = 1022, /* without its length */
   SN_ERROR_CAP = 256,        /* a good size for the error texts below */
   SN_INVITES_MAX = 8         /* open at the same time */
 };
@@ -126,12 +127,17 @@ int64_t sn_revocation_issue(const uint8_t cluster_seed[SN_KEY_BYTES], const sn_r
                             size_t cap);
 int sn_revocation_verify(const uint8_t *bytes, size_t len, const uint8_t cluster[SN_KEY_BYTES], sn_revocation *out);
 
+/* Reads a message of the gate (docs/wire-format.md), without its length, and writes it again: what it was, if it was
+ * one. For tests; the gate itself needs no help. The number of bytes; SN_EFORMAT, SN_ESPACE. */
+int64_t sn_gate_message_check(const uint8_t *body, size_t len, uint8_t *out, size_t cap);
+
 /* ---- A node ------------------------------------------------------------------------------------------------------ */
 
 typedef struct sn_node sn_node;
 
 enum {
-  SN_FLAG_MDNS = 1 /* announce and discover by multicast DNS (feature mdns; else ignored) */
+  SN_FLAG_MDNS = 1, /* announce and discover by multicast DNS (feature mdns; else ignored) */
+  SN_FLAG_RELAY = 2 /* members may reach each other through this node (feature wan; else ignored) */
 };
 
 typedef struct {
@@ -287,6 +293,15 @@ typedef struct {
   uint32_t streams;
 } sn_stats;
 int sn_get_stats(const sn_node *node, sn_stats *out);
+
+/* What bulk streams to a peer delivered at best in the last two seconds of sending: what the link to it carries, if it
+ * was asked for that much. */
+typedef struct {
+  uint8_t peer[SN_KEY_BYTES];
+  uint64_t bytes_per_s;
+} sn_bulk_rate;
+/* Of the peers with a bulk connection of which it is known (on Linux; elsewhere of none). The number written. */
+int64_t sn_bulk_rates(const sn_node *node, sn_bulk_rate *out, size_t cap);
 
 #ifdef __cplusplus
 }

@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
 
 use futures::{AsyncRead, AsyncWrite};
@@ -69,7 +69,11 @@ pub struct Admitted {
     pub certificate: Vec<u8>,
     pub serial: u64,
     pub expires_s: i64,
+    pub at: Instant,
 }
+
+/// From the gate to a connection of the swarm there are still round trips to go; longer than any of them may take.
+const UPGRADE_MAX: Duration = Duration::from_secs(30);
 
 /// What every connection's gate consults. Locks are held for look-ups only.
 pub struct Gate {
@@ -119,6 +123,11 @@ impl Gate {
         &self.own
     }
 
+    #[cfg(all(test, feature = "wan"))]
+    pub fn certificate(&self) -> Vec<u8> {
+        locked(&self.certificate).clone()
+    }
+
     pub fn cluster(&self) -> &Key {
         &self.cluster
     }
@@ -152,9 +161,10 @@ impl Gate {
         locked(&self.admitted).get(peer).map(|a| a.certificate.clone()).unwrap_or_default()
     }
 
-    /// Forgets whom `keep` does not name.
-    pub fn forget_all_but(&self, keep: impl Fn(&Key) -> bool) {
-        locked(&self.admitted).retain(|peer, _| keep(peer));
+    /// Forgets whom `is_connected` does not name, unless it may still be on its way from the gate.
+    pub fn forget_all_but(&self, now: Instant, is_connected: impl Fn(&Key) -> bool) {
+        let is_coming = |admitted: &Admitted| now.saturating_duration_since(admitted.at) < UPGRADE_MAX;
+        locked(&self.admitted).retain(|peer, admitted| is_coming(admitted) || is_connected(peer));
     }
 
     pub fn refused_inbound(&self) -> u64 {
@@ -188,8 +198,8 @@ impl Gate {
         if self.is_revoked(peer, parsed.serial) {
             return Err(Reason::Revoked);
         }
-        let admitted =
-            Admitted { certificate: certificate.to_vec(), serial: parsed.serial, expires_s: parsed.expires_s };
+        let (serial, expires_s, at) = (parsed.serial, parsed.expires_s, Instant::now());
+        let admitted = Admitted { certificate: certificate.to_vec(), serial, expires_s, at };
         locked(&self.admitted).insert(*peer, admitted);
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::certificate::CERTIFICATE_BYTES_MAX;
 use crate::crypto::{self, Key};
 
 pub const MESSAGE_BYTES_MAX: usize = 1024;
-const BODY_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 2;
+pub const BODY_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 2;
 const VERSION: u8 = 1;
 const HELLO: u8 = 1;
 const JOIN: u8 = 2;

@@ -46,7 +46,10 @@ fn members_pass_and_are_remembered() {
     assert!(dialled.is_ok() && listened.is_ok());
     assert!(a.is_welcome(b.own()) && b.is_welcome(a.own()));
     assert_eq!(b.certificate_of(a.own()), certificate(&CLUSTER, &A, 7, i64::MAX));
-    b.forget_all_but(|_| false);
+    let now = Instant::now();
+    b.forget_all_but(now, |_| false);
+    assert!(b.is_welcome(a.own()), "it is on its way from the gate to a connection");
+    b.forget_all_but(now + 2 * UPGRADE_MAX, |_| false);
     assert!(!b.is_welcome(a.own()));
 }
 

@@ -11,9 +11,12 @@ mod gate_messages;
 mod invite;
 mod limits;
 mod node;
+mod pace;
 mod pump;
 mod stream_handler;
 mod streams;
+#[cfg(feature = "wan")]
+mod wan;
 
 use std::ffi::{c_char, c_int, CStr, CString};
 use std::os::fd::IntoRawFd;
@@ -29,7 +32,7 @@ use zeroize::Zeroizing;
 
 use certificate::{is_name, Certificate, Fault, Revocation};
 use crypto::{Key, KEY_BYTES, SIGNATURE_BYTES};
-use gate_messages::Reason;
+use gate_messages::{Message, Reason, BODY_BYTES_MAX};
 use node::{Command, Config, JoinError, Node, OpenError};
 use streams::Priority;
 
@@ -56,6 +59,7 @@ const QR_TEXT_MAX: usize = 512;
 /// Both sides may dial at once, each first connection and bulk.
 const CONNECTIONS_PER_PEER_MAX: u32 = 4;
 const FLAG_MDNS: u32 = 1;
+const FLAG_RELAY: u32 = 2;
 
 fn guarded<T: From<i8>>(call: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| T::from(EPANIC as i8))
@@ -422,6 +426,7 @@ unsafe fn read_config(config: &CConfig) -> Option<Config> {
         agent: text(config.agent)?.to_owned(),
         instance: config.instance,
         mdns: config.flags & FLAG_MDNS != 0,
+        relay: config.flags & FLAG_RELAY != 0,
         idle: Duration::from_millis(config.idle_ms.into()),
         pending_max: or(config.pending_max, 32),
         pending_per_ip_max: or(config.pending_per_ip_max, 8),
@@ -701,5 +706,32 @@ pub unsafe extern "C" fn sn_get_stats(node: *const SnNode, out: *mut CStats) -> 
             streams: node.streams.load(Ordering::Relaxed),
         };
         OK
+    })
+}
+
+#[repr(C)]
+pub struct CBulkRate {
+    peer: [u8; KEY_BYTES],
+    bytes_per_s: u64,
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn sn_bulk_rates(node: *const SnNode, out: *mut CBulkRate, cap: usize) -> i64 {
+    guarded(|| {
+        let Some(node) = node.as_ref().filter(|_| !out.is_null() || cap == 0) else { return EINVAL.into() };
+        let rates = node.node.gauges.bulk_rates.lock().unwrap_or_else(PoisonError::into_inner);
+        for (i, (peer, bytes_per_s)) in rates.iter().take(cap).enumerate() {
+            out.add(i).write(CBulkRate { peer: *peer, bytes_per_s: *bytes_per_s });
+        }
+        rates.len().min(cap) as i64
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn sn_gate_message_check(body: *const u8, len: usize, out: *mut u8, cap: usize) -> i64 {
+    guarded(|| {
+        let Some(body) = bytes(body, len) else { return EINVAL.into() };
+        let message = Some(body).filter(|b| b.len() <= BODY_BYTES_MAX).and_then(Message::decode);
+        message.map_or(EFORMAT.into(), |message| put_sized(out, cap, &message.encode()[2..]))
     })
 }

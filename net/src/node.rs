@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc as sync_mpsc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, Transport, TransportError
 use tokio::sync::{broadcast, mpsc};
 use zeroize::Zeroizing;
 
-use crate::counted::{Counted, Counters};
+use crate::counted::{Counted, Counters, Sockets};
 use crate::crypto::{self, Key};
 use crate::events::{Event, Kind, Queue};
 use crate::gate::{Closed, Gate, GateUpgrade, Join, JoinUpgrade};
@@ -44,6 +44,8 @@ pub struct Config {
     pub pending_max: u32,
     pub pending_per_ip_max: u32,
     pub handshake: Duration,
+    /// Members may reach others through this node (feature wan).
+    pub relay: bool,
     pub peers_max: u32,
     pub connections_per_peer_max: u32,
 }
@@ -77,6 +79,8 @@ struct Behaviour {
     mdns: Toggle<libp2p::mdns::tokio::Behaviour>,
     #[cfg(not(feature = "mdns"))]
     mdns: Toggle<libp2p::swarm::dummy::Behaviour>,
+    #[cfg(feature = "wan")]
+    wan: crate::wan::Wan,
 }
 
 /// What any thread may read while the node runs.
@@ -86,6 +90,8 @@ pub struct Gauges {
     pub bulk_connections: AtomicU32,
     pub pending: AtomicU32,
     pub cpu_ns: AtomicU64,
+    /// By peer: bytes a second that bulk was delivered with.
+    pub bulk_rates: Mutex<Vec<(Key, u64)>>,
 }
 
 pub struct Node {
@@ -118,6 +124,7 @@ impl Node {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let task = Task {
             swarm,
+            relay: config.relay,
             gate: gate.clone(),
             queue: queue.clone(),
             gauges: gauges.clone(),
@@ -176,9 +183,12 @@ fn build(
     let public = keypair.public();
     let peer = public.to_peer_id();
     let noise = noise::Config::new(&keypair).map_err(|e| e.to_string())?;
-    let counters = counters.clone();
-    let transport = tcp_transport()
-        .map(move |socket, _| Counted { socket, counters })
+    let (counters, sockets) = (counters.clone(), Sockets::default());
+    let of_streams = sockets.clone();
+    let transport = tcp_transport().map(move |socket, point| Counted::new(socket, &point, counters, &sockets));
+    #[cfg(feature = "wan")]
+    let (transport, wan) = crate::wan::extend(transport, peer, config.relay);
+    let transport = transport
         .upgrade(Version::V1Lazy)
         .authenticate(GateUpgrade { noise, gate: gate.clone() })
         .multiplex(yamux::Config::default())
@@ -193,7 +203,7 @@ fn build(
     let behaviour = Behaviour {
         limits: connection_limits::Behaviour::new(limits),
         pending: Pending::new(config.pending_per_ip_max, config.pending_max, gate.clone()),
-        streams: Streams::new(served),
+        streams: Streams::new(served, of_streams),
         ping: ping::Behaviour::default(),
         identify: identify::Behaviour::new(identify),
         // Where multicast or netlink is forbidden there is no mDNS; other ways of finding each other remain.
@@ -203,6 +213,8 @@ fn build(
         ),
         #[cfg(not(feature = "mdns"))]
         mdns: Toggle::from(None),
+        #[cfg(feature = "wan")]
+        wan,
     };
     let idle = if config.idle.is_zero() { NEVER } else { config.idle };
     let swarm_config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(idle);
@@ -211,6 +223,7 @@ fn build(
 
 struct Task {
     swarm: Swarm<Behaviour>,
+    relay: bool,
     gate: Arc<Gate>,
     queue: Arc<Queue>,
     gauges: Arc<Gauges>,
@@ -308,11 +321,16 @@ impl Task {
         self.drop_unwelcome();
         self.swarm.behaviour_mut().streams.keep_house(Instant::now());
         let swarm = &self.swarm;
-        self.gate.forget_all_but(|key| crypto::peer_id(key).is_some_and(|peer| swarm.is_connected(&peer)));
+        let is_connected = |key: &Key| crypto::peer_id(key).is_some_and(|peer| swarm.is_connected(&peer));
+        self.gate.forget_all_but(Instant::now(), is_connected);
         let pending = self.swarm.behaviour().pending.pending() as u32;
         self.gauges.pending.store(pending, Ordering::Relaxed);
         let bulk = self.swarm.behaviour().streams.bulk_connections() as u32;
         self.gauges.bulk_connections.store(bulk, Ordering::Relaxed);
+        let rates = self.swarm.behaviour().streams.bulk_rates().filter_map(|(peer, rate)| {
+            crypto::public_of_peer(&peer).map(|key| (key, rate))
+        });
+        *self.gauges.bulk_rates.lock().unwrap_or_else(PoisonError::into_inner) = rates.collect();
         self.gauges.connections.store(self.swarm.network_info().num_peers() as u32, Ordering::Relaxed);
         self.gauges.cpu_ns.store(thread_cpu_ns(), Ordering::Relaxed);
     }
@@ -330,6 +348,9 @@ impl Task {
     fn tell(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::NewListenAddr { address, .. } => {
+                if self.relay {
+                    self.swarm.add_external_address(address.clone()); // a relay says where it is
+                }
                 self.push(Event { address: address.to_string(), ..Event::new(Kind::Listening) });
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
@@ -521,4 +542,4 @@ pub fn join(seed: &Zeroizing<Key>, join: Join, address: &Multiaddr, timeout: Dur
 
 #[cfg(test)]
 #[path = "node_test.rs"]
-mod tests;
+pub mod tests;

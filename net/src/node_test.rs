@@ -7,10 +7,10 @@ use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-const CLUSTER: Key = [1; 32];
+pub const CLUSTER: Key = [1; 32];
 const WAIT: Duration = Duration::from_secs(20);
 
-fn start(seed: Key, change: impl Fn(&mut Config)) -> Node {
+pub fn start(seed: Key, change: impl Fn(&mut Config)) -> Node {
     let member = crypto::public_of(&seed);
     let certificate =
         Certificate { cluster: [0; 32], member, serial: 1, issued_s: 0, expires_s: i64::MAX, name: "n".into() };
@@ -25,6 +25,7 @@ fn start(seed: Key, change: impl Fn(&mut Config)) -> Node {
         pending_max: 32,
         pending_per_ip_max: 8,
         handshake: WAIT,
+        relay: false,
         peers_max: 16,
         connections_per_peer_max: 4,
     };
@@ -33,7 +34,7 @@ fn start(seed: Key, change: impl Fn(&mut Config)) -> Node {
 }
 
 /// The next event of this kind; others are passed over.
-fn next(node: &Node, kind: Kind) -> Event {
+pub fn next(node: &Node, kind: Kind) -> Event {
     let until = Instant::now() + WAIT;
     while Instant::now() < until {
         match node.queue.pop() {
@@ -70,9 +71,12 @@ fn open(node: &Node, peer: Key, protocol: &StreamProtocol, priority: Priority) -
 }
 
 /// Opens a stream at `to` and returns both of its ends.
-fn stream(from: &Node, to: &Node, protocol: &StreamProtocol, priority: Priority) -> (UnixStream, UnixStream) {
-    let Ok(Ok((fd, _))) = open(from, *to.gate.own(), protocol, priority).recv_timeout(WAIT) else {
-        panic!("no stream was opened")
+pub fn stream(from: &Node, to: &Node, protocol: &StreamProtocol, priority: Priority) -> (UnixStream, UnixStream) {
+    let fd = match open(from, *to.gate.own(), protocol, priority).recv_timeout(WAIT) {
+        Ok(Ok((fd, _))) => fd,
+        Ok(Err(OpenError::Io(why) | OpenError::Unsupported(why))) => panic!("no stream was opened: {why}"),
+        Ok(Err(OpenError::NotConnected)) => panic!("no stream was opened: not connected"),
+        Err(e) => panic!("no stream was opened: {e}"),
     };
     let ends = (UnixStream::from(fd), UnixStream::from(next(to, Kind::Inbound).fd.unwrap()));
     for end in [&ends.0, &ends.1] {
@@ -86,7 +90,7 @@ fn bulk_connections(node: &Node) -> u32 {
     node.gauges.bulk_connections.load(Ordering::Relaxed)
 }
 
-fn echo(ends: &mut (UnixStream, UnixStream), byte: u8) {
+pub fn echo(ends: &mut (UnixStream, UnixStream), byte: u8) {
     let mut heard = [0];
     ends.0.write_all(&[byte]).unwrap();
     ends.1.read_exact(&mut heard).unwrap();

@@ -22,8 +22,10 @@ use libp2p::swarm::{
     CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler,
     Stream, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
+use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 
+use crate::counted::Sockets;
 use crate::stream_handler::{Came, Handler, InUse, Order, Reply};
 pub use crate::stream_handler::{OpenFault, Served};
 
@@ -52,8 +54,11 @@ pub struct Inbound {
 struct Link {
     id: ConnectionId,
     priority: Priority,
-    /// Where the peer listens, if we dialled.
-    dialled: Option<Multiaddr>,
+    is_dialler: bool,
+    /// Through another member: only until there is a direct one.
+    is_relayed: bool,
+    /// The peer's: where it listens, if we dialled.
+    address: Multiaddr,
     in_use: InUse,
     used: Instant,
 }
@@ -67,7 +72,8 @@ struct Waiting {
 #[derive(Default)]
 pub struct Streams {
     served: Served,
-    /// Oldest first: of each priority, the first is the one that streams are opened on.
+    sockets: Sockets,
+    /// Oldest first: of each priority, the first direct one is the one that streams are opened on.
     links: HashMap<PeerId, Vec<Link>>,
     waiting: HashMap<PeerId, Waiting>,
     /// Connections for bulk that are being made.
@@ -76,8 +82,8 @@ pub struct Streams {
 }
 
 impl Streams {
-    pub fn new(served: Served) -> Self {
-        Streams { served, ..Self::default() }
+    pub fn new(served: Served, sockets: Sockets) -> Self {
+        Streams { served, sockets, ..Self::default() }
     }
 
     /// The receiver hears of the stream, or why there is none; it is cancelled when the connection goes first.
@@ -97,11 +103,13 @@ impl Streams {
     pub fn keep_house(&mut self, now: Instant) {
         for (peer, links) in &mut self.links {
             for link in links.iter_mut().filter(|link| link.priority == Priority::Bulk) {
-                if Arc::strong_count(&link.in_use) > 1 {
-                    link.used = now;
-                } else if now.duration_since(link.used) >= BULK_IDLE {
+                let in_use = Arc::strong_count(&link.in_use) > 1;
+                if !in_use && now.duration_since(link.used) >= BULK_IDLE {
                     self.todo.push_back(close(*peer, link.id));
+                } else if !in_use {
+                    continue;
                 }
+                link.used = now;
             }
         }
         let late = |waiting: &Waiting| now.duration_since(waiting.since) >= BULK_WAIT;
@@ -122,8 +130,18 @@ impl Streams {
         self.links.values().flatten().filter(|link| link.priority == Priority::Bulk).count()
     }
 
+    /// Bytes a second that were delivered to a peer at best lately, where that is known.
+    pub fn bulk_rates(&self) -> impl Iterator<Item = (PeerId, u64)> + '_ {
+        self.links.iter().filter_map(|(peer, links)| {
+            let bulk = links.iter().filter(|link| link.priority == Priority::Bulk);
+            let rates = bulk.map(|link| self.sockets.delivered(&link.address, link.is_dialler));
+            rates.max().filter(|rate| *rate > 0).map(|rate| (*peer, rate))
+        })
+    }
+
     fn first(&mut self, peer: PeerId, priority: Priority) -> Option<&mut Link> {
-        self.links.get_mut(&peer)?.iter_mut().find(|link| link.priority == priority)
+        let of_priority = self.links.get_mut(&peer)?.iter_mut().filter(|link| link.priority == priority);
+        of_priority.min_by_key(|link| link.is_relayed)
     }
 
     fn open_on_first(&mut self, peer: PeerId, priority: Priority, protocol: StreamProtocol, reply: Reply) {
@@ -145,7 +163,8 @@ impl Streams {
     /// Or asks the peer to, where it is the one who dialled.
     fn dial_bulk(&mut self, peer: PeerId) {
         let links = self.links.get(&peer).map(Vec::as_slice).unwrap_or_default();
-        if let Some(address) = links.iter().find_map(|link| link.dialled.clone()) {
+        let dialled = links.iter().filter(|link| link.is_dialler).min_by_key(|link| link.is_relayed);
+        if let Some(address) = dialled.map(|link| link.address.clone()) {
             let opts = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![address]);
             let opts = opts.allocate_new_port().build();
             self.dials.insert(opts.connection_id(), peer);
@@ -163,11 +182,13 @@ impl Streams {
         }
     }
 
-    fn is_up(&mut self, peer: PeerId, id: ConnectionId, dialled: Option<Multiaddr>) -> Handler {
+    fn is_up(
+        &mut self, peer: PeerId, id: ConnectionId, is_dialler: bool, is_relayed: bool, address: &Multiaddr,
+    ) -> Handler {
         let is_bulk = self.dials.remove(&id).is_some();
         let priority = if is_bulk { Priority::Bulk } else { Priority::Activations };
-        let link = Link { id, priority, dialled, in_use: Arc::default(), used: Instant::now() };
-        self.links.entry(peer).or_default().push(link);
+        let (address, in_use, used) = (address.clone(), Arc::default(), Instant::now());
+        self.links.entry(peer).or_default().push(Link { id, priority, is_dialler, is_relayed, address, in_use, used });
         if is_bulk {
             self.open_waiting(peer, Priority::Bulk);
         }
@@ -179,6 +200,7 @@ impl Streams {
         let Some(links) = self.links.get_mut(&peer).filter(|links| links.len() > 1) else { return };
         if let Some(link) = links.iter_mut().find(|link| link.id == connection) {
             link.priority = Priority::Bulk;
+            self.sockets.mark_bulk(&link.address);
             self.open_waiting(peer, Priority::Bulk);
         }
     }
@@ -196,6 +218,10 @@ impl Streams {
     }
 }
 
+fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
 fn close(peer_id: PeerId, connection: ConnectionId) -> ToSwarm<Inbound, Order> {
     ToSwarm::CloseConnection { peer_id, connection: CloseConnection::One(connection) }
 }
@@ -205,15 +231,15 @@ impl NetworkBehaviour for Streams {
     type ToSwarm = Inbound;
 
     fn handle_established_inbound_connection(
-        &mut self, id: ConnectionId, peer: PeerId, _: &Multiaddr, _: &Multiaddr,
+        &mut self, id: ConnectionId, peer: PeerId, local: &Multiaddr, from: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.is_up(peer, id, None))
+        Ok(self.is_up(peer, id, false, is_relayed(local), from))
     }
 
     fn handle_established_outbound_connection(
         &mut self, id: ConnectionId, peer: PeerId, address: &Multiaddr, _: Endpoint, _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.is_up(peer, id, Some(address.clone())))
+        Ok(self.is_up(peer, id, true, is_relayed(address), address))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {

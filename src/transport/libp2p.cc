@@ -17,6 +17,7 @@ namespace shoal {
 namespace {
 
 static_assert(sizeof(NodeId) == SN_KEY_BYTES);
+constexpr std::size_t kBulkRatesMax = 256;  // as many as peers may be connected
 
 ErrorCode CodeOf(std::int64_t status) {
   switch (status) {
@@ -120,7 +121,8 @@ Result<std::unique_ptr<Network>> Network::Start(const NetworkOptions& options, H
   config.certificate_len = options.certificate.size();
   config.agent = options.agent.c_str();
   config.instance = options.instance;
-  config.flags = options.mdns ? SN_FLAG_MDNS : 0;
+  if (options.mdns) config.flags |= SN_FLAG_MDNS;
+  if (options.relay) config.flags |= SN_FLAG_RELAY;
   if (pipe(state->wake) != 0) return Error{ErrorCode::kIo, "no pipe can be made: too many open files"};
   char error[SN_ERROR_CAP] = "";
   if (const int status = sn_start(&config, &state->node, error, sizeof error); status != SN_OK) {
@@ -220,6 +222,16 @@ NetworkStats Network::stats() const {
   out.bulk_connections = stats.bulk_connections;
   out.pending_inbound = stats.pending_inbound;
   out.streams = stats.streams;
+  return out;
+}
+
+std::vector<std::pair<NodeId, std::uint64_t>> Network::bulk_rates() const {
+  std::vector<sn_bulk_rate> rates(kBulkRatesMax);
+  const std::int64_t count = sn_bulk_rates(state_->node, rates.data(), rates.size());
+  SHOAL_CHECK(count >= 0);
+  rates.resize(static_cast<std::size_t>(count));
+  std::vector<std::pair<NodeId, std::uint64_t>> out;
+  for (const sn_bulk_rate& rate : rates) out.emplace_back(NodeOf(rate.peer), rate.bytes_per_s);
   return out;
 }
 

@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/ids.h"
@@ -25,6 +26,7 @@ struct NetworkOptions {
   std::string agent = "shoal";
   std::uint64_t instance = 0;  // random, the same for the networks of one process: tells a clone of our key
   bool mdns = false;
+  bool relay = false;  // members may reach each other through this node; needs SHOAL_NET_FEATURES=mdns,wan
 };
 
 enum class NetworkEventKind {
@@ -138,6 +140,9 @@ class Network {
   Result<std::int64_t> OpenInvite(const InviteOptions& options);
   void CloseInvite(std::int64_t id);
   NetworkStats stats() const;
+  // What bulk streams to a peer delivered at best in the last two seconds of sending, bytes a second: what the link
+  // carries, if it was asked for that much. Of peers with a bulk connection of which it is known.
+  std::vector<std::pair<NodeId, std::uint64_t>> bulk_rates() const;
 
   // Joins a cluster without being a node of it: dials an inviter, proves the secret, checks its proof. Blocks.
   // Errors: kUnavailable (nobody there, timeout), kInvalidArgument (refused: the code is wrong, or no invite is open),

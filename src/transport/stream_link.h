@@ -34,6 +34,8 @@ StreamLink MakeStreamLink(int fd, std::size_t frame_bytes_max);
 std::unique_ptr<FrameSender> SendingEnd(StreamLink link);
 std::unique_ptr<FrameReceiver> ReceivingEnd(StreamLink link);
 
+inline constexpr std::chrono::seconds kFirstFramesMax{10};  // from a stream's opening to what it is for
+
 // The next `frames` frames must be here within `limit` from now: later ones are not received, and nothing after them.
 // So that a peer which opens a stream and says nothing holds nobody. Not during a Receive. `receiver` is one of
 // MakeStreamLink's (CHECK).

@@ -1,0 +1,276 @@
+//! How fast a bulk connection may send so that no queue builds up in front of a slow link: a little less than what the
+//! link was seen to carry. A connection of its own is not enough, since both share the router's queue.
+//!
+//! The rate grows until less is acknowledged than is sent; that is what the link carries. From then on it is 9/10 of
+//! that; once in a while, for one tick, 11/10, to see whether there is more, and then less, so that what this queued
+//! goes. A round trip that is longer than after such a tick means a queue nonetheless, whoever made it: less for a
+//! tick. That a link is best known by the best it has delivered is BBR's insight (Cardwell et al., 2016).
+//!
+//! Pure: numbers of the kernel go in, a rate comes out. Knows no socket.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+const TICK: Duration = Duration::from_millis(40);
+/// At the start, when a wrong rate has to be found out soon.
+const FIRST_TICKS: Duration = Duration::from_millis(20);
+/// Until the first is over, TCP's slow start decides on links that carry less.
+const FIRST_RATE: f64 = 25e6;
+const RATE_MIN: f64 = 64e3;
+const CYCLE_TICKS: u32 = 24;
+/// Ticks whose best counts: two cycles, each with a probe.
+const MEMORY_TICKS: usize = 2 * CYCLE_TICKS as usize;
+const CALMS: usize = 4;
+
+const GROW: f64 = 1.5;
+const CRUISE: f64 = 0.9;
+const PROBE: f64 = 1.1;
+const DRAIN: f64 = 0.7;
+const YIELD: f64 = 0.75;
+/// Less than this part of what was sent is acknowledged: the link is full.
+const FULL: f64 = 0.85;
+/// Less than this part of what was sent, so many ticks in a row: the link became slower.
+const SLOWER: f64 = 0.7;
+const SLOWER_TICKS: u32 = 3;
+/// More than this times the best before: there was room.
+const ROOM: f64 = 1.05;
+const QUEUE_US: f64 = 1_000.0;
+
+/// What the kernel says of a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Seen {
+    pub acked_bytes: u64,
+    /// Written, but not sent yet; 0: the connection waits for us, not for the link.
+    pub unsent_bytes: u32,
+    pub rtt_us: u32,
+    pub rtt_min_us: u32,
+}
+
+#[derive(Debug)]
+pub struct Pace {
+    rate: f64,
+    starting: bool,
+    /// Of the cycle: 0 probes, 1 drains.
+    phase: u32,
+    delivered: VecDeque<f64>,
+    short_ticks: u32,
+    /// There was more to send than was sent.
+    was_full: bool,
+    /// Round trips after the latest drains: the link without us.
+    calm_us: VecDeque<f64>,
+    last: Option<(Instant, u64)>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        let (delivered, calm_us) = (VecDeque::new(), VecDeque::new());
+        Pace { rate: FIRST_RATE, starting: true, phase: 1, delivered, short_ticks: 0, was_full: false, calm_us, last: None }
+    }
+}
+
+fn remember(list: &mut VecDeque<f64>, value: f64, max: usize) {
+    list.push_back(value);
+    if list.len() > max {
+        list.pop_front();
+    }
+}
+
+impl Pace {
+    /// Bytes a second.
+    pub fn rate(&self) -> u64 {
+        self.rate as u64
+    }
+
+    /// Whether `tick` may have something to do: a cheap question, for every write.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.last.is_none_or(|(at, _)| now.duration_since(at) >= self.tick_length())
+    }
+
+    fn tick_length(&self) -> Duration {
+        if self.starting { FIRST_TICKS } else { TICK }
+    }
+
+    /// True when `rate` may have changed.
+    pub fn tick(&mut self, now: Instant, seen: Seen) -> bool {
+        let Some((at, acked)) = self.last else {
+            self.last = Some((now, seen.acked_bytes));
+            return true;
+        };
+        let took = now.duration_since(at);
+        // What is sent now is acknowledged a round trip later.
+        if took < self.tick_length() || took < Duration::from_micros(2 * u64::from(seen.rtt_min_us)) {
+            return false;
+        }
+        self.last = Some((now, seen.acked_bytes));
+        let delivered = seen.acked_bytes.saturating_sub(acked) as f64 / took.as_secs_f64();
+        let best = self.best();
+        if seen.unsent_bytes == 0 && (self.starting || delivered <= best) {
+            return false; // it says nothing of the link
+        }
+        self.was_full |= seen.unsent_bytes > 0;
+        remember(&mut self.delivered, delivered, MEMORY_TICKS);
+        self.short_ticks = if delivered < SLOWER * self.rate { self.short_ticks + 1 } else { 0 };
+        if self.short_ticks >= SLOWER_TICKS {
+            self.delivered.drain(..self.delivered.len().saturating_sub(SLOWER_TICKS as usize));
+        }
+        if self.starting {
+            self.start(delivered, seen);
+        } else {
+            self.cruise(delivered > ROOM * best, seen);
+        }
+        self.rate = self.rate.max(RATE_MIN);
+        true
+    }
+
+    /// The most that was delivered lately, bytes a second. 0 as long as nobody asked for more than the link carries.
+    pub fn delivered(&self) -> u64 {
+        if self.was_full { self.best() as u64 } else { 0 }
+    }
+
+    fn best(&self) -> f64 {
+        self.delivered.iter().copied().fold(0.0, f64::max)
+    }
+
+    fn start(&mut self, delivered: f64, seen: Seen) {
+        if delivered >= FULL * self.rate {
+            self.rate *= GROW;
+            return;
+        }
+        self.starting = false;
+        self.rate = DRAIN * self.best();
+        remember(&mut self.calm_us, seen.rtt_min_us.into(), CALMS);
+    }
+
+    fn cruise(&mut self, had_room: bool, seen: Seen) {
+        if self.phase == 1 {
+            remember(&mut self.calm_us, seen.rtt_us.into(), CALMS);
+        }
+        if self.phase != 0 || !had_room {
+            self.phase = (self.phase + 1) % CYCLE_TICKS;
+        }
+        let calm_us = self.calm_us.iter().copied().fold(f64::INFINITY, f64::min);
+        let is_queued = f64::from(seen.rtt_us) > 1.5 * calm_us + QUEUE_US;
+        self.rate = self.best()
+            * match self.phase {
+                0 => PROBE,
+                1 => DRAIN,
+                _ if is_queued => YIELD,
+                _ => CRUISE,
+            };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A link of `capacity` bytes a second with a queue without end, in steps of a millisecond.
+    struct Link {
+        capacity: f64,
+        rtt_us: f64,
+        queued: f64,
+        acked: f64,
+        /// The other end's acknowledgements come in bursts of so many ms, as over radio.
+        burst_ms: u64,
+        delivered: f64,
+        now: Instant,
+        ms: u64,
+        queue_ms: Vec<f64>,
+    }
+
+    impl Link {
+        fn new(capacity: f64, rtt_us: f64) -> Self {
+            let (queued, acked, delivered, queue_ms) = (0.0, 0.0, 0.0, vec![]);
+            Link { capacity, rtt_us, queued, acked, burst_ms: 1, delivered, now: Instant::now(), ms: 0, queue_ms }
+        }
+
+        /// `offered`: what the sender has to send, bytes a second.
+        fn run(&mut self, pace: &mut Pace, ms: u64, offered: f64) -> f64 {
+            let before = self.acked;
+            for _ in 0..ms {
+                self.now += Duration::from_millis(1);
+                self.ms += 1;
+                self.queued += (pace.rate() as f64).min(offered) / 1e3;
+                let out = self.queued.min(self.capacity / 1e3);
+                self.queued -= out;
+                self.delivered += out;
+                if self.ms.is_multiple_of(self.burst_ms) {
+                    self.acked += std::mem::take(&mut self.delivered);
+                }
+                let wait_ms = self.queued / self.capacity * 1e3;
+                self.queue_ms.push(wait_ms);
+                let rtt_us = (self.rtt_us + wait_ms * 1e3) as u32;
+                let unsent_bytes = if offered > pace.rate() as f64 { 1 << 16 } else { 0 };
+                let (acked_bytes, rtt_min_us) = (self.acked as u64, self.rtt_us as u32);
+                pace.tick(self.now, Seen { acked_bytes, unsent_bytes, rtt_us, rtt_min_us });
+            }
+            (self.acked - before) / (ms as f64 / 1e3)
+        }
+
+        fn queue_ms_p95(&mut self) -> f64 {
+            let mut sorted = std::mem::take(&mut self.queue_ms);
+            sorted.sort_by(f64::total_cmp);
+            sorted[sorted.len() * 95 / 100]
+        }
+    }
+
+    #[test]
+    fn uses_most_of_a_link_and_leaves_no_queue() {
+        for (capacity, rtt_us) in [(26e6, 2e3), (1e6, 5e3), (110e6, 400.0), (700e6, 100.0), (5e6, 80e3)] {
+            let (mut link, mut pace) = (Link::new(capacity, rtt_us), Pace::default());
+            link.run(&mut pace, 5_000, f64::INFINITY);
+            link.queue_ms_p95();
+            let rate = link.run(&mut pace, 10_000, f64::INFINITY);
+            let queue_ms = link.queue_ms_p95();
+            assert!(rate > 0.82 * capacity && rate < capacity, "{rate} of {capacity}");
+            assert!(queue_ms < 2.0 + 0.1 * rtt_us / 1e3, "a queue of {queue_ms} ms at {capacity}");
+        }
+    }
+
+    #[test]
+    fn bursts_of_acknowledgements_are_no_queue() {
+        let (mut link, mut pace) = (Link::new(20e6, 3e3), Pace::default());
+        link.burst_ms = 9;
+        link.run(&mut pace, 5_000, f64::INFINITY);
+        link.queue_ms_p95();
+        let rate = link.run(&mut pace, 10_000, f64::INFINITY);
+        assert!(rate > 0.75 * 20e6, "{rate}");
+        assert!(link.queue_ms_p95() < 20.0);
+    }
+
+    #[test]
+    fn follows_a_link_that_changes() {
+        let (mut link, mut pace) = (Link::new(20e6, 2e3), Pace::default());
+        link.run(&mut pace, 4_000, f64::INFINITY);
+        link.capacity = 5e6;
+        link.run(&mut pace, 6_000, f64::INFINITY);
+        link.queue_ms_p95();
+        let rate = link.run(&mut pace, 4_000, f64::INFINITY);
+        assert!(rate > 0.8 * 5e6 && link.queue_ms_p95() < 5.0, "{rate}");
+        link.capacity = 100e6;
+        link.run(&mut pace, 6_000, f64::INFINITY);
+        let rate = link.run(&mut pace, 4_000, f64::INFINITY);
+        assert!(rate > 0.8 * 100e6, "{rate}");
+    }
+
+    #[test]
+    fn a_sender_with_little_to_send_is_not_taken_for_a_slow_link() {
+        let (mut link, mut pace) = (Link::new(20e6, 2e3), Pace::default());
+        link.run(&mut pace, 4_000, f64::INFINITY);
+        link.run(&mut pace, 20_000, 1e5);
+        let mut idle = Pace::default();
+        Link::new(20e6, 2e3).run(&mut idle, 1_000, 1e5);
+        assert_eq!(idle.delivered(), 0, "a link of which little was asked is not known");
+        assert!(pace.rate() as f64 > 0.6 * 20e6, "{}", pace.rate());
+    }
+
+    #[test]
+    fn asks_seldom() {
+        let mut pace = Pace::default();
+        let now = Instant::now();
+        assert!(pace.is_due(now) && pace.tick(now, Seen::default()));
+        assert!(!pace.is_due(now + FIRST_TICKS / 2) && pace.is_due(now + FIRST_TICKS));
+        let far = Seen { rtt_min_us: 200_000, ..Seen::default() };
+        assert!(!pace.tick(now + TICK, far), "nothing sent since is acknowledged yet");
+    }
+}
