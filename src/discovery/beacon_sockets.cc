@@ -1,9 +1,8 @@
-// POSIX sockets and getifaddrs.
+// POSIX sockets.
 #include "discovery/beacon_sockets.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
-#include <ifaddrs.h>
 #include <net/if.h>
 #include <poll.h>
 #include <unistd.h>
@@ -17,6 +16,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "discovery/own_addresses.h"
 
 namespace shoal {
 namespace {
@@ -192,36 +192,18 @@ BeaconSockets::Interface* BeaconSockets::InterfaceOf(unsigned index) {
   return &interfaces_.back();
 }
 
-// From getifaddrs; nothing is added when it fails.
+// Nothing is added when the system tells nothing.
 void BeaconSockets::AddInterfaces() {
-  ifaddrs* list = nullptr;
-  if (options_.interfaces_unknown || getifaddrs(&list) != 0) return;
-  const std::unique_ptr<ifaddrs, void (*)(ifaddrs*)> owner(list, freeifaddrs);
+  if (options_.interfaces_unknown) return;
   std::vector<std::string> v4, v6;
-  for (const ifaddrs* item = list; item != nullptr; item = item->ifa_next) {
-    if (item->ifa_addr == nullptr || (item->ifa_flags & IFF_UP) == 0) continue;
-    if (options_.loopback_only && (item->ifa_flags & IFF_LOOPBACK) == 0) continue;
-    const int family = item->ifa_addr->sa_family;
-    const bool wanted = (family == AF_INET && talk4_ >= 0) || (family == AF_INET6 && talk6_ >= 0);
-    Interface* const known = wanted ? InterfaceOf(if_nametoindex(item->ifa_name)) : nullptr;
+  for (const OwnAddress& own : ListOwnAddresses()) {
+    if (options_.loopback_only && !own.is_loopback) continue;
+    const bool is_v4 = own.kind == HostKind::kIpv4;
+    Interface* const known = (is_v4 ? talk4_ : talk6_) >= 0 ? InterfaceOf(own.interface) : nullptr;
     if (known == nullptr) continue;
-    if (family == AF_INET) {
-      sockaddr_in address{}, mask{};
-      std::memcpy(&address, item->ifa_addr, sizeof address);
-      if (item->ifa_netmask != nullptr) std::memcpy(&mask, item->ifa_netmask, sizeof mask);
-      known->has_ipv4 = true;
-      const Endpoint endpoint = EndpointOf(Wrap(address), 1);
-      if (WorthTelling(endpoint)) v4.push_back(endpoint.host);
-      const std::uint32_t hosts = ~ntohl(mask.sin_addr.s_addr);
-      const bool has_broadcast = item->ifa_netmask != nullptr && hosts > 1;
-      if (has_broadcast) broadcasts_.push_back({htonl(ntohl(address.sin_addr.s_addr) | hosts)});
-    } else {
-      sockaddr_in6 address{};
-      std::memcpy(&address, item->ifa_addr, sizeof address);
-      known->has_ipv6 = true;
-      const Endpoint endpoint = EndpointOf(Wrap(address), 1);
-      if (WorthTelling(endpoint)) v6.push_back(endpoint.host);
-    }
+    (is_v4 ? known->has_ipv4 : known->has_ipv6) = true;
+    if (WorthTelling({own.kind, own.host, 1})) (is_v4 ? v4 : v6).push_back(own.host);
+    if (own.broadcast) broadcasts_.push_back(*own.broadcast);
   }
   if (!v6.empty() && v4.size() > kOwnIpv4Max) v4.resize(kOwnIpv4Max);
   own_addresses_ = std::move(v4);
@@ -229,7 +211,7 @@ void BeaconSockets::AddInterfaces() {
   if (own_addresses_.size() > kOwnAddressesMax) own_addresses_.resize(kOwnAddressesMax);
 }
 
-// What is left where interfaces cannot be listed (Android 11+): the one that the system picks.
+// What is left where interfaces cannot be listed: the one that the system picks.
 void BeaconSockets::AddDefaultInterface() {
   interfaces_.push_back({0, talk4_ >= 0, talk6_ >= 0});
   if (options_.loopback_only) broadcasts_.push_back({htonl(0x7FFFFFFF)});

@@ -9,7 +9,10 @@
 #include <algorithm>
 #include <chrono>
 #include <mutex>
+#include <set>
 #include <thread>
+
+#include "discovery/own_addresses.h"
 
 namespace shoal {
 namespace {
@@ -146,6 +149,23 @@ TEST_F(BeaconTest, WorksWhereInterfacesCannotBeListed) {
   EXPECT_TRUE(Within(std::chrono::seconds(10), [&] {
     return a.Heard(Sighting::Kind::kMember, Id(2)) && b.Heard(Sighting::Kind::kMember, Id(1));
   }));
+}
+
+std::set<std::string> HostsOf(const std::vector<OwnAddress>& list) {
+  std::set<std::string> hosts;
+  for (const OwnAddress& own : list) hosts.insert(own.host);
+  return hosts;
+}
+
+TEST(OwnAddresses, AreTheSameWithAndWithoutNetlink) {
+  const std::vector<OwnAddress> with = ListOwnAddresses(), without = ListOwnAddressesWithoutNetlink();
+  EXPECT_TRUE(HostsOf(with).contains("127.0.0.1"));
+  EXPECT_EQ(HostsOf(with), HostsOf(without));
+  for (const OwnAddress& own : without) {
+    EXPECT_NE(own.interface, 0U) << own.host;
+    EXPECT_EQ(own.is_loopback, IsLoopback({own.kind, own.host, 1})) << own.host;
+    EXPECT_TRUE(ParseEndpoint(own.kind == HostKind::kIpv6 ? "[" + own.host + "]" : own.host).ok()) << own.host;
+  }
 }
 
 }  // namespace
