@@ -64,10 +64,10 @@ struct ServeOptions {
 
 struct UpOptions {
   std::string name, host = "127.0.0.1", api_key, join_code, memory;
-  std::vector<std::string> listen, peers, model_dirs;
+  std::vector<std::string> listen, peers, relays, model_dirs;
   int port = 8080, net_port = 48100;
   std::int32_t threads = 0;
-  bool no_mdns = false, verbose = false, quiet = false;
+  bool no_mdns = false, serve_relay = false, verbose = false, quiet = false;
 };
 
 struct JoinOptions {

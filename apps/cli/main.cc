@@ -100,6 +100,8 @@ void NoteGiven(const CLI::App& command, RunOptions& o) {
   command.add_option("--name", o.name, "What people call this node (else the host's name)");
   command.add_option("--listen", o.listen, "An IP address to listen on, may be repeated (else all)")->type_name("ADDR");
   command.add_option("--peer", o.peers, "HOST:PORT or a multiaddr of a member, may be repeated");
+  command.add_option("--relay", o.relays, "Multiaddr, with /p2p/ID, of a member that others reach this one through");
+  command.add_flag("--serve-relay", o.serve_relay, "Let members reach each other through this node");
   command.add_option("--host", o.host, "Address of the OpenAI API")->capture_default_str();
   command.add_option("--port", o.port, "Port of the OpenAI API (0: any)")
       ->capture_default_str()

@@ -27,6 +27,8 @@ Result<ClusterNodeOptions> MakeOptions(const UpOptions& options) {
   node.name = options.name;
   node.listen = options.listen;
   node.peers = options.peers;
+  node.relays = options.relays;
+  node.serve_relay = options.serve_relay;
   node.model_dirs = options.model_dirs;
   node.net_port = static_cast<std::uint16_t>(options.net_port);
   node.mdns = !options.no_mdns;
@@ -86,13 +88,16 @@ int Serve(const std::shared_ptr<ClusterNode>& node, const UpOptions& options) {
 
 int RunUp(const UpOptions& options) {
   WatchSignals();
-  const Result<ClusterNodeOptions> node_options = MakeOptions(options);
+  Result<ClusterNodeOptions> node_options = MakeOptions(options);
   if (!node_options.ok()) return Fail(node_options.error());
-  const Result<std::shared_ptr<ClusterNode>> node = ClusterNode::Open(*node_options);
-  if (!node.ok()) return Fail(node.error());
-  const int code = Serve(*node, options);
-  (*node)->Stop();
-  return code;
+  for (;;) {
+    const Result<std::shared_ptr<ClusterNode>> node = ClusterNode::Open(*node_options);
+    if (!node.ok()) return Fail(node.error());
+    const int code = Serve(*node, options);
+    (*node)->Stop();
+    if (Interrupted() || !(*node)->StartsAnew()) return code;
+    node_options->join_code.clear();  // it is a member already
+  }
 }
 
 int RunJoin(const JoinOptions& options) {

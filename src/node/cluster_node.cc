@@ -48,7 +48,6 @@ constexpr DurationUs kTickUs = 100'000;
 constexpr DurationUs kFactsUs = 5'000'000;       // how often memory and model folders are looked at
 constexpr DurationUs kPeersFileUs = 20'000'000;  // how often addresses are kept
 constexpr std::uint32_t kStreamOpenMs = 3'000;
-constexpr std::chrono::seconds kFirstFramesMax{10};  // from a stream's opening to what it is for
 constexpr std::chrono::seconds kPlaceMax{300};
 constexpr std::chrono::seconds kLeaveMax{150};
 constexpr std::uint32_t kJoinMs = 30'000;
@@ -80,6 +79,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   // ClusterNode
   void SetApiUrl(const std::string& url) override;
   bool Ended() const override { return ended_; }
+  bool StartsAnew() const override { return starts_anew_; }
   void Stop() override;
 
   // Service
@@ -139,7 +139,6 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   void KeepPeers();
 
   // Tasks.
-  void ServePipe(const NodeId& peer, int fd);
   void ServeGenerate(int fd);
   Result<std::unique_ptr<GenerationHandle>> StartAt(const PlacementRecord& placement, GenerateOptions options);
   Answer Wait(std::optional<std::shared_ptr<std::promise<Answer>>> asked, std::chrono::seconds limit);
@@ -174,7 +173,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   std::map<std::string, std::pair<std::uint64_t, std::shared_ptr<Backend>>> backends_;  // by model: fingerprint
   std::set<std::string> not_served_;  // guarded by backends_mutex_: said already
 
-  std::atomic<bool> stopping_{false}, ended_{false};
+  std::atomic<bool> stopping_{false}, ended_{false}, starts_anew_{false};
   std::once_flag stopped_;
 };
 
@@ -206,6 +205,8 @@ PeersOptions RealClusterNode::MakePeersOptions() const {
   options.listen = options_.listen;
   options.port = options_.net_port;
   options.given = options_.peers;
+  options.relays = options_.relays;
+  options.network.relay = options_.serve_relay;
   options.network.seed.assign(home_->node_key().seed().begin(), home_->node_key().seed().end());
   options.network.cluster = membership.cluster();
   options.network.certificate = membership.certificate.encoded;
@@ -241,6 +242,11 @@ PeersHandlers RealClusterNode::MakePeersHandlers() {
   handlers.on_invite = [this](const NetworkEvent& event) { OnInvite(event); };
   handlers.on_clone = [this](const std::string& why) { OnClone(why); };
   handlers.on_addresses = [this] { facts_due_ = 0; };
+  handlers.on_throughput = [this](const NodeId& peer, std::uint64_t bytes_per_s) {
+    if (!cluster_) return;
+    cluster_->OnThroughput(Now(), peer, bytes_per_s);
+    Obey();
+  };
   return handlers;
 }
 
@@ -422,17 +428,19 @@ void RealClusterNode::Do(const Left& left) {
 void RealClusterNode::OnClone(const std::string& why) {
   if (ended_) return;
   const Status replaced = home_->ReplaceNodeKey(UnixS());
+  starts_anew_ = replaced.ok() && home_->membership().has_value();
   Log(LogLevel::kError, "cluster",
       why + ": SHOAL_HOME was copied. " +
-          (replaced.ok() ? "This node took a new key and ends; start it again" +
-                               std::string(home_->membership() ? "" : ", and join with a new invite")
-                         : replaced.error().message));
+          (!replaced.ok() ? replaced.error().message
+           : starts_anew_ ? "This node takes a new key and starts again with it"
+                          : "This node took a new key and is a stranger with it: `shoal up --join CODE`, with a new "
+                            "invite, brings it back"));
   ended_ = true;
 }
 
 void RealClusterNode::OnStream(const NodeId& peer, const std::string& protocol, int fd) {
   bool started = false;
-  if (protocol == kPipeProtocol) started = peer_tasks_.Run(peer, [this, peer, fd] { ServePipe(peer, fd); });
+  if (protocol == kPipeProtocol) started = peer_tasks_.Run(peer, [this, peer, fd] { pipes_.Serve(peer, fd); });
   if (protocol == kGenerateProtocol) started = peer_tasks_.Run(peer, [this, fd] { ServeGenerate(fd); });
   if (protocol == kKeepProtocol) {
     started = peer_tasks_.Run(peer, [this, peer, fd] { answer_streams_->ServeKeep(peer, fd); });
@@ -447,17 +455,6 @@ void RealClusterNode::ServeGenerate(int fd) {
   ServeGeneration(std::move(link), [this](Epoch epoch, const std::string& model, GenerateOptions options) {
     return host_.Generate(model, epoch, std::move(options));
   });
-}
-
-void RealClusterNode::ServePipe(const NodeId& peer, int fd) {
-  StreamLink link = MakeStreamLink(fd, kFrameBytesMax);
-  LimitFirstFrames(*link.receiver, 1, kFirstFramesMax);
-  const std::optional<FrameBytes> first = link.receiver->Receive();
-  if (!first) return;
-  const Result<PipeHelloFrame> hello = DecodePipeHello(*first);
-  if (!hello.ok()) return Log(LogLevel::kWarning, "network", "a stream is refused: " + hello.error().message);
-  if (!link.sender->Send(EncodePipeHello(hello->hello, hello->epoch)).ok()) return;  // taken
-  pipes_.Add(peer, hello->epoch, hello->hello, std::move(link));
 }
 
 // ---- Generations ----------------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ struct ClusterNodeOptions {
   std::string name;                     // what people call this node; empty: the host's name
   std::vector<std::string> listen;      // IP addresses; empty: all of this machine
   std::vector<std::string> peers;       // HOST:PORT or multiaddrs to try
+  std::vector<std::string> relays;      // multiaddrs, with /p2p/, of members to be reached through
+  bool serve_relay = false;             // other members may be reached through this node
   std::vector<std::string> model_dirs;  // folders with GGUF files, besides home/models
   std::uint16_t net_port = 48100;       // of libp2p and of the beacon; another one when taken
   bool mdns = true;
@@ -38,6 +40,8 @@ class ClusterNode : public Service, public ControlService {
   virtual void SetApiUrl(const std::string& url) = 0;
   // True once Leave has ended, or the node was thrown out: the process should exit.
   virtual bool Ended() const = 0;
+  // Once Ended: true when it took a new key, for its own was copied, and is a member with that one too: Open again.
+  virtual bool StartsAnew() const = 0;
   // Ends what runs and joins all threads; tells the others. At most some seconds.
   virtual void Stop() = 0;
 };

@@ -11,6 +11,7 @@
 #include "base/test_models.h"
 #include "node/control_link.h"
 #include "node/joining.h"
+#include "node/link_meter.h"
 #include "node/model_library.h"
 #include "node/peer_tasks.h"
 #include "node/pipe_rendezvous.h"
@@ -37,6 +38,51 @@ TwoEnds MakeEnds() {
   int fds[2];
   EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
   return {MakeStreamLink(fds[0], kFrameBytesMax), fds[1]};
+}
+
+TEST(LinkMeterTest, UnknownLinksAreProbedSoonAndKnownOnesSeldom) {
+  LinkMeter meter;
+  constexpr TimeUs kStart = 1'000'000;
+  meter.LinkUp(Id(1), kStart);
+  meter.LinkUp(Id(2), kStart);
+  EXPECT_EQ(meter.Due(kStart), std::nullopt) << "a new link is left alone";
+  TimeUs now = kStart + LinkMeter::kSettleUs;
+  EXPECT_EQ(meter.Due(now), Id(1));
+  EXPECT_EQ(meter.Due(now), std::nullopt) << "one after the other";
+  EXPECT_TRUE(meter.Measured(Id(1), 20'000'000, now));
+  EXPECT_FALSE(meter.Measured(Id(1), 20'000'000, now)) << "no news";
+  EXPECT_FALSE(meter.Measured(Id(1), 21'000'000, now)) << "about the same";
+  EXPECT_TRUE(meter.Measured(Id(1), 40'000'000, now));
+  EXPECT_FALSE(meter.Measured(Id(3), 1'000'000, now)) << "nobody linked";
+  now += LinkMeter::kNewSpacingUs;
+  EXPECT_EQ(meter.Due(now), Id(2));
+  now += LinkMeter::kSpacingUs;
+  EXPECT_EQ(meter.Due(now), Id(2)) << "nothing came of it";
+  EXPECT_TRUE(meter.Measured(Id(2), 1'000'000, now));
+  EXPECT_EQ(meter.Due(now + LinkMeter::kFreshUs / 2), std::nullopt) << "all are known";
+  meter.LinkDown(Id(2));
+  EXPECT_EQ(meter.Due(now + LinkMeter::kFreshUs), Id(1)) << "an old figure";
+}
+
+TEST(LinkMeterTest, AHundredLinksCostLittleAnHour) {
+  LinkMeter meter;
+  for (int i = 1; i <= 100; ++i) meter.LinkUp(Id(i), 0);
+  int probes = 0;
+  constexpr TimeUs kHour = 3'600'000'000;
+  const auto run = [&](TimeUs from, TimeUs to) {
+    for (TimeUs now = from; now < to; now += 1'000'000) {
+      const std::optional<NodeId> peer = meter.Due(now);
+      if (!peer) continue;
+      ++probes;
+      meter.Measured(*peer, 1'000'000 + static_cast<std::uint64_t>(now / 1000), now);
+    }
+  };
+  run(0, kHour);
+  EXPECT_EQ(probes, 100) << "each once";
+  probes = 0;
+  run(kHour, 4 * kHour);
+  EXPECT_LE(probes, 3 * kHour / LinkMeter::kSpacingUs + 1);
+  EXPECT_GE(probes, 80);
 }
 
 TEST(PeerTasksTest, OnePeerLeavesRoomForOthers) {

@@ -5,15 +5,19 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <ctime>
+#include <optional>
 #include <utility>
 
 #include "base/log.h"
+#include "discovery/own_addresses.h"
+#include "identity/keys.h"
 #include "node/answer_streams.h"
 #include "node/resolve.h"
 #include "runtime/ask_loop.h"
@@ -26,6 +30,24 @@ constexpr std::uint32_t kStreamOpenMs = 3'000;
 constexpr DurationUs kReopenUs = 300'000;
 constexpr std::chrono::seconds kListenMax{3};
 constexpr std::size_t kDialsKnownMax = 1024;
+constexpr DurationUs kMeasureUs = 1'000'000;
+constexpr DurationUs kRelaysUs = 30'000'000;
+constexpr DurationUs kHostsUs = 2'000'000;
+constexpr std::size_t kProbePieceBytes = 64 << 10;
+constexpr std::chrono::seconds kProbeReadMax{2};
+
+#ifdef MSG_NOSIGNAL
+constexpr int kNoSignal = MSG_NOSIGNAL;
+#else
+constexpr int kNoSignal = 0;  // the network's sockets never raise it
+#endif
+
+void SetTimeout(int fd, int option, std::chrono::microseconds limit) {
+  timeval value{};
+  value.tv_sec = static_cast<decltype(value.tv_sec)>(limit.count() / 1'000'000);
+  value.tv_usec = static_cast<decltype(value.tv_usec)>(limit.count() % 1'000'000);
+  ::setsockopt(fd, SOL_SOCKET, option, &value, sizeof value);
+}
 
 std::string Canonical(const std::string& multiaddr) {
   const Result<Endpoint> endpoint = ParseEndpoint(multiaddr);
@@ -74,7 +96,8 @@ Result<std::unique_ptr<Peers>> Peers::Start(Loop& loop, BlockingTasks& tasks, Pe
   SHOAL_ASSIGN_OR_RETURN(peers->network_, Network::Start(peers->options_.network, [self](NetworkEvent event) {
                            self->Heard(std::move(event));
                          }));
-  for (const char* protocol : {kControlProtocol, kPipeProtocol, kGenerateProtocol, kKeepProtocol, kAnswerProtocol}) {
+  for (const char* protocol :
+       {kControlProtocol, kPipeProtocol, kGenerateProtocol, kKeepProtocol, kAnswerProtocol, kProbeProtocol}) {
     SHOAL_RETURN_IF_ERROR(peers->network_->Serve(protocol));
   }
   SHOAL_RETURN_IF_ERROR(peers->Listen());
@@ -85,7 +108,7 @@ Result<std::unique_ptr<Peers>> Peers::Start(Loop& loop, BlockingTasks& tasks, Pe
   BeaconOptions beacon = peers->options_.beacon;
   {
     const std::lock_guard lock(self->listening_mutex_);
-    beacon.act_port = PortOf(*self->listening_.begin());
+    beacon.act_port = PortOf(*self->listening_.begin());  // no circuit is asked for yet
   }
   Result<std::unique_ptr<Beacon>> started = Beacon::Start(
       beacon, [self](const Sighting& sighting) { self->loop_.Post([self, sighting] { self->Sighted(sighting); }); });
@@ -119,15 +142,51 @@ Status Peers::Listen() {
   std::uint16_t port = options_.port;
   std::vector<std::string> hosts = options_.listen;
   if (hosts.empty()) hosts = {"0.0.0.0", "::"};
+  const auto listens = [this] {
+    const std::lock_guard lock(listening_mutex_);
+    return !listening_.empty();
+  };
   Status last;
-  for (const std::string& host : hosts) {
-    Status listening = ListenOn(host, port);
-    if (!listening.ok()) last = std::move(listening);
+  const auto try_each = [&] {
+    for (const std::string& host : hosts) {
+      Status listening = ListenOn(host, port);
+      if (!listening.ok()) last = std::move(listening);
+      listened_hosts_.insert(host);
+    }
+  };
+  try_each();
+  if (listens()) return {};
+  if (options_.listen.empty()) {
+    is_blind_ = true;
+    hosts.clear();
+    for (const OwnAddress& own : ListOwnAddresses()) {
+      if (!IsLinkLocal({own.kind, own.host, 1})) hosts.push_back(own.host);
+    }
+    try_each();
+    if (listens()) {
+      Log(LogLevel::kInfo, "network", "interfaces cannot be watched here: changes of address are noticed later");
+      return {};
+    }
   }
-  const std::lock_guard lock(listening_mutex_);
-  if (!listening_.empty()) return {};
   return Error{ErrorCode::kUnavailable,
                "there is no address to listen on: " + (last.ok() ? "nothing is up" : last.error().message)};
+}
+
+// Addresses that came up since; the port is the one that others know.
+void Peers::ListenOnNew() {
+  std::uint16_t port = 0;
+  {
+    const std::lock_guard lock(listening_mutex_);
+    for (const std::string& address : listening_) port = std::max(port, PortOf(address));  // circuits have none
+  }
+  std::set<std::string> hosts;
+  for (const OwnAddress& own : ListOwnAddresses()) {
+    const Endpoint endpoint{own.kind, own.host, port};
+    if (IsLinkLocal(endpoint)) continue;
+    hosts.insert(own.host);
+    if (!listened_hosts_.contains(own.host)) (void)network_->Listen(EndpointMultiaddr(endpoint));
+  }
+  listened_hosts_ = std::move(hosts);  // one that went and comes back is new
 }
 
 // Tries `port`, then any free one, which becomes `port`.
@@ -208,6 +267,12 @@ void Peers::Handle(NetworkEvent event) {
     case NetworkEventKind::kInviteClosed: return handlers_.on_invite(event);
     case NetworkEventKind::kFatal: Log(LogLevel::kError, "network", "the network has ended: " + event.text); return;
     case NetworkEventKind::kListenFailed:
+      if (event.address.find("/p2p-circuit") != std::string::npos) {
+        Log(LogLevel::kWarning, "network",
+            event.address +
+                " cannot be used (a build without SHOAL_NET_FEATURES=mdns,wan has no relays): " + event.text);
+      }
+      return;
     case NetworkEventKind::kStreamEnd:
     case NetworkEventKind::kExpired: return;
   }
@@ -219,6 +284,16 @@ void Peers::HandleInbound(NetworkEvent event) {
     return;
   }
   if (event.text == kControlProtocol) return AddLink(event.peer, event.fd);
+  if (event.text == kProbeProtocol) {
+    const bool is_new = probing_us_.insert(event.peer).second;
+    const bool started = is_new && tasks_.Run([this, peer = event.peer, fd = event.fd] {
+      TakeProbe(fd);
+      loop_.Post([this, peer] { probing_us_.erase(peer); });
+    });
+    if (is_new && !started) probing_us_.erase(event.peer);
+    if (!started) ::close(event.fd);
+    return;
+  }
   handlers_.on_stream(event.peer, event.text, event.fd);
 }
 
@@ -272,16 +347,84 @@ void Peers::AddLink(const NodeId& peer, int fd) {
                               DropLink(peer);
                               loop_.After(kReopenUs, [this, peer] { OpenControl(peer); });
                             }});
+  meter_.LinkUp(peer, loop_.clock().Now());
   handlers_.on_link_up(peer);
 }
 
 void Peers::DropLink(const NodeId& peer) {
+  meter_.LinkDown(peer);
   if (links_.erase(peer) == 1 && !ended_) handlers_.on_link_down(peer);
 }
 
 void Peers::Tick(TimeUs now) {
   if (ended_) return;
   for (const Dial& dial : book_.Due(now)) DialNow(dial);
+  if (now >= measure_due_) Measure(now);
+  if (!options_.relays.empty() && now >= relays_due_) {
+    relays_due_ = now + kRelaysUs;
+    UseRelays();
+  }
+  if (is_blind_ && now >= hosts_due_) {
+    hosts_due_ = now + kHostsUs;
+    ListenOnNew();
+  }
+}
+
+// Through a relay this node is reached, and reaches, whoever has the same relay and no other way. The network tries to
+// make a direct connection of each.
+void Peers::UseRelays() {
+  for (const std::string& relay : options_.relays) {
+    const std::string circuit = relay + "/p2p-circuit";
+    bool reserved = false;
+    {
+      const std::lock_guard lock(listening_mutex_);
+      reserved = std::any_of(listening_.begin(), listening_.end(),
+                             [&](const std::string& one) { return one.find("/p2p-circuit") != std::string::npos; });
+    }
+    const Status asked = reserved ? Status() : network_->Listen(circuit);
+    if (!asked.ok()) Log(LogLevel::kWarning, "network", asked.error().message);
+    for (const NodeId& node : book_.Nodes()) {
+      if (!book_.IsConnected(node) && relay.find(PeerIdText(node)) == std::string::npos) {
+        (void)network_->Dial(circuit + "/p2p/" + PeerIdText(node));
+      }
+    }
+  }
+}
+
+void Peers::Measure(TimeUs now) {
+  measure_due_ = now + kMeasureUs;
+  for (const auto& [peer, bytes_per_s] : network_->bulk_rates()) {
+    if (meter_.Measured(peer, bytes_per_s, now)) handlers_.on_throughput(peer, bytes_per_s);
+  }
+  if (const std::optional<NodeId> peer = meter_.Due(now)) {
+    tasks_.Run([this, peer = *peer] { Probe(peer); });  // or not, when this node does too much at a time
+  }
+}
+
+// The network sees how fast the bytes go; the next Measure asks it.
+void Peers::Probe(const NodeId& peer) {
+  const Result<int> fd = OpenStream(peer, kProbeProtocol, kStreamOpenMs, StreamPriority::kBulk);
+  if (!fd.ok()) return;
+  SetTimeout(*fd, SO_SNDTIMEO, std::chrono::microseconds(LinkMeter::kProbeMaxUs));
+  const std::vector<std::uint8_t> bytes(kProbePieceBytes);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(LinkMeter::kProbeMaxUs);
+  for (std::size_t sent = 0; sent < LinkMeter::kProbeBytes && std::chrono::steady_clock::now() < end;) {
+    const ssize_t n = ::send(*fd, bytes.data(), bytes.size(), kNoSignal);
+    if (n <= 0) break;
+    sent += static_cast<std::size_t>(n);
+  }
+  ::close(*fd);
+}
+
+void Peers::TakeProbe(int fd) {
+  SetTimeout(fd, SO_RCVTIMEO, kProbeReadMax);
+  std::vector<std::uint8_t> bytes(kProbePieceBytes);
+  for (std::size_t taken = 0; taken < LinkMeter::kProbeBytes;) {
+    const ssize_t n = ::read(fd, bytes.data(), bytes.size());
+    if (n <= 0) break;
+    taken += static_cast<std::size_t>(n);
+  }
+  ::close(fd);
 }
 
 void Peers::DialNow(const Dial& dial) {

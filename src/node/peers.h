@@ -22,6 +22,7 @@
 #include "discovery/address_book.h"
 #include "discovery/beacon.h"
 #include "node/control_link.h"
+#include "node/link_meter.h"
 #include "runtime/blocking_tasks.h"
 #include "runtime/loop.h"
 #include "transport/libp2p.h"
@@ -32,6 +33,7 @@ namespace shoal {
 inline constexpr char kControlProtocol[] = "/shoal/control/1";
 inline constexpr char kPipeProtocol[] = "/shoal/pipe/1";
 inline constexpr char kGenerateProtocol[] = "/shoal/generate/1";
+inline constexpr char kProbeProtocol[] = "/shoal/probe/1";  // bulk: bytes that mean nothing, to see how fast they go
 
 struct PeersHandlers {  // on the loop
   std::function<void(const NodeId&)> on_link_up, on_link_down;
@@ -41,6 +43,8 @@ struct PeersHandlers {  // on the loop
   std::function<void(const NetworkEvent&)> on_invite;    // kJoined, kInviteClosed
   std::function<void(const std::string& why)> on_clone;  // this node has to give way to its clone
   std::function<void()> on_addresses;                    // own_addresses() changed
+  // The link to it was seen to carry so much.
+  std::function<void(const NodeId&, std::uint64_t bytes_per_s)> on_throughput;
 };
 
 struct PeersOptions {
@@ -50,6 +54,7 @@ struct PeersOptions {
   std::uint16_t port = 0;           // another one when taken
   BeaconOptions beacon;             // ports are filled in
   std::vector<std::string> given;   // addresses that a person named
+  std::vector<std::string> relays;  // multiaddrs, with /p2p/, of members that this node and others are reached through
 };
 
 class Peers {
@@ -82,6 +87,8 @@ class Peers {
   Peers(Loop& loop, BlockingTasks& tasks, PeersOptions options, PeersHandlers handlers);
   Status Listen();
   Status ListenOn(const std::string& host, std::uint16_t& port);
+  void ListenOnNew();
+  void UseRelays();
   void Heard(NetworkEvent event);  // the network's thread
   void Handle(NetworkEvent event);
   void HandleInbound(NetworkEvent event);
@@ -90,6 +97,9 @@ class Peers {
   void OpenControl(const NodeId& peer);
   void AddLink(const NodeId& peer, int fd);
   void DropLink(const NodeId& peer);
+  void Measure(TimeUs now);
+  void Probe(const NodeId& peer);  // blocks
+  static void TakeProbe(int fd);   // blocks
   void DialNow(const Dial& dial);
   Status DialAt(const Endpoint& endpoint, const Dial& dial);
 
@@ -100,6 +110,13 @@ class Peers {
   AddressBook book_;
   std::unique_ptr<Network> network_;
   std::unique_ptr<Beacon> beacon_;
+  // Where the network may not watch interfaces: it listens on addresses that are looked for from time to time.
+  bool is_blind_ = false;
+  std::set<std::string> listened_hosts_;
+  TimeUs hosts_due_ = 0;
+  LinkMeter meter_;
+  TimeUs measure_due_ = 0, relays_due_ = 0;
+  std::set<NodeId> probing_us_;  // whose probe is being taken
   std::set<NodeId> opening_;
   std::map<NodeId, std::unique_ptr<ControlLink>> links_;
   std::map<std::string, Dial> dials_;  // by the multiaddr dialled

@@ -1,8 +1,11 @@
 // A map under a lock.
 #include "node/pipe_rendezvous.h"
 
+#include <optional>
 #include <string>
 #include <utility>
+
+#include "base/log.h"
 
 namespace shoal {
 namespace {
@@ -12,6 +15,17 @@ constexpr std::size_t kClosedEpochsMax = 1024;
 }  // namespace
 
 PipeRendezvous::~PipeRendezvous() { Close(); }
+
+void PipeRendezvous::Serve(const NodeId& peer, int fd) {
+  StreamLink link = MakeStreamLink(fd, kFrameBytesMax);
+  LimitFirstFrames(*link.receiver, 1, kFirstFramesMax);
+  const std::optional<FrameBytes> first = link.receiver->Receive();
+  if (!first) return;
+  const Result<PipeHelloFrame> hello = DecodePipeHello(*first);
+  if (!hello.ok()) return Log(LogLevel::kWarning, "network", "a stream is refused: " + hello.error().message);
+  if (!link.sender->Send(EncodePipeHello(hello->hello, hello->epoch)).ok()) return;  // taken
+  Add(peer, hello->epoch, hello->hello, std::move(link));
+}
 
 void PipeRendezvous::Add(const NodeId& peer, Epoch epoch, const PipeHello& hello, StreamLink stream) {
   const std::lock_guard lock(mutex_);

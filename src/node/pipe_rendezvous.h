@@ -28,6 +28,9 @@ class PipeRendezvous {
   PipeRendezvous(const PipeRendezvous&) = delete;
   PipeRendezvous& operator=(const PipeRendezvous&) = delete;
 
+  // A stream that `peer` opened: reads its hello, which must be here within kFirstFramesMax, says so, and adds it.
+  // Takes over `fd`. Blocks.
+  void Serve(const NodeId& peer, int fd);
   // `stream`: its hello has been read. `peer` is who opened it. Of two for the same end the later stays.
   void Add(const NodeId& peer, Epoch epoch, const PipeHello& hello, StreamLink stream);
   // The stream that `peer` opened for it. Blocks.

@@ -2,6 +2,7 @@
 
 What a member of a cluster may rely on; docs/ says it in words.
 """
+import shutil
 import time
 
 import pytest
@@ -73,6 +74,31 @@ def test_a_device_changes_its_address(lan):
     nodes.wait_for("all are seen after the move", lambda: see_each_other(members), 20)
     assert members[2].node_id() == before
     assert len(members[0].status()["nodes"]) == 3, "it is no second node"
+
+
+def test_a_copied_owner_takes_a_new_key_and_goes_on(lan):
+    hosts = lan.add_hosts(3)
+    members = nodes.cluster_on(hosts[:2])
+    copy = lan.folder / "copy"
+    shutil.copytree(members[0].home, copy, symlinks=True)
+    twin = nodes.Node(hosts[2], home=copy, name="twin")
+    nodes.wait_for("all three are members", lambda: see_each_other([*members, twin]), 30)
+    ids = {node.node_id() for node in [*members, twin]}
+    assert len(ids) == 3 and "takes a new key" in twin.output()
+
+
+def test_status_shows_what_links_carry(lan):
+    """Without any transfer: by small probes."""
+    rate = 8 << 20
+    hosts = lan.add_hosts(2)
+    lan.between(*hosts, delay_us=1000, rate_bytes_per_s=rate)
+    members = nodes.cluster_on(hosts)
+
+    def measured():
+        links = members[0].status()["links"]
+        return len(links) == 2 and all(link["bytes_per_s"] > 0 for link in links) and links
+    for link in nodes.wait_for("both directions are measured", measured, 30):
+        assert link["bytes_per_s"] < 1.3 * rate, link
 
 
 def test_three_nodes_of_one_machine(here):
