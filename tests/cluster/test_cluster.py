@@ -80,11 +80,13 @@ def test_a_copied_owner_takes_a_new_key_and_goes_on(lan):
     hosts = lan.add_hosts(3)
     members = nodes.cluster_on(hosts[:2])
     copy = lan.folder / "copy"
-    shutil.copytree(members[0].home, copy, symlinks=True)
+    shutil.copytree(members[0].home, copy, symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
     twin = nodes.Node(hosts[2], home=copy, name="twin")
     nodes.wait_for("all three are members", lambda: see_each_other([*members, twin]), 30)
     ids = {node.node_id() for node in [*members, twin]}
-    assert len(ids) == 3 and "takes a new key" in twin.output()
+    assert len(ids) == 3
+    # The later one, by their own clocks; of two that started at about the same time either.
+    assert sum("takes a new key" in node.output() for node in (members[0], twin)) == 1
 
 
 def test_status_shows_what_links_carry(lan):
