@@ -18,6 +18,8 @@ const FIRST_TICKS: Duration = Duration::from_millis(20);
 const FIRST_RATE: f64 = 25e6;
 const RATE_MIN: f64 = 64e3;
 const CYCLE_TICKS: u32 = 24;
+/// Of the first cycle after a rate was found: what was found in a bad moment is looked at again soon.
+const FIRST_CYCLE_TICKS: u32 = 6;
 /// Ticks whose best counts: two cycles, each with a probe.
 const MEMORY_TICKS: usize = 2 * CYCLE_TICKS as usize;
 const CALMS: usize = 4;
@@ -52,6 +54,7 @@ pub struct Pace {
     starting: bool,
     /// Of the cycle: 0 probes, 1 drains.
     phase: u32,
+    cycle_ticks: u32,
     delivered: VecDeque<f64>,
     short_ticks: u32,
     /// There was more to send than was sent.
@@ -63,8 +66,17 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        let (delivered, calm_us) = (VecDeque::new(), VecDeque::new());
-        Pace { rate: FIRST_RATE, starting: true, phase: 1, delivered, short_ticks: 0, was_full: false, calm_us, last: None }
+        Pace {
+            rate: FIRST_RATE,
+            starting: true,
+            phase: 1,
+            cycle_ticks: FIRST_CYCLE_TICKS,
+            delivered: VecDeque::new(),
+            short_ticks: 0,
+            was_full: false,
+            calm_us: VecDeque::new(),
+            last: None,
+        }
     }
 }
 
@@ -111,7 +123,10 @@ impl Pace {
         remember(&mut self.delivered, delivered, MEMORY_TICKS);
         self.short_ticks = if delivered < SLOWER * self.rate { self.short_ticks + 1 } else { 0 };
         if self.short_ticks >= SLOWER_TICKS {
+            // Or it lost segments and stood still for a moment: what it carries is looked for anew, from here.
             self.delivered.drain(..self.delivered.len().saturating_sub(SLOWER_TICKS as usize));
+            (self.starting, self.short_ticks, self.rate) = (true, 0, self.best().max(RATE_MIN));
+            return true;
         }
         if self.starting {
             self.start(delivered, seen);
@@ -136,7 +151,7 @@ impl Pace {
             self.rate *= GROW;
             return;
         }
-        self.starting = false;
+        (self.starting, self.phase, self.cycle_ticks) = (false, 1, FIRST_CYCLE_TICKS);
         self.rate = DRAIN * self.best();
         remember(&mut self.calm_us, seen.rtt_min_us.into(), CALMS);
     }
@@ -145,8 +160,13 @@ impl Pace {
         if self.phase == 1 {
             remember(&mut self.calm_us, seen.rtt_us.into(), CALMS);
         }
-        if self.phase != 0 || !had_room {
-            self.phase = (self.phase + 1) % CYCLE_TICKS;
+        if self.phase == 0 && had_room {
+            (self.starting, self.rate) = (true, GROW * self.best());
+            return;
+        }
+        self.phase += 1;
+        if self.phase >= self.cycle_ticks {
+            (self.phase, self.cycle_ticks) = (0, CYCLE_TICKS.min(2 * self.cycle_ticks));
         }
         let calm_us = self.calm_us.iter().copied().fold(f64::INFINITY, f64::min);
         let is_queued = f64::from(seen.rtt_us) > 1.5 * calm_us + QUEUE_US;
@@ -251,6 +271,18 @@ mod tests {
         link.run(&mut pace, 6_000, f64::INFINITY);
         let rate = link.run(&mut pace, 4_000, f64::INFINITY);
         assert!(rate > 0.8 * 100e6, "{rate}");
+    }
+
+    #[test]
+    fn a_moment_of_standstill_is_made_good_soon() {
+        let (mut link, mut pace) = (Link::new(20e6, 2e3), Pace::default());
+        link.run(&mut pace, 4_000, f64::INFINITY);
+        link.capacity = 3e5;
+        link.run(&mut pace, 300, f64::INFINITY);
+        (link.capacity, link.queued) = (20e6, 0.0);
+        link.run(&mut pace, 600, f64::INFINITY);
+        let rate = link.run(&mut pace, 1_000, f64::INFINITY);
+        assert!(rate > 0.75 * 20e6, "{rate}");
     }
 
     #[test]
