@@ -12,6 +12,7 @@ namespace shoal {
 namespace {
 
 constexpr std::int32_t kContextTokensDefaultMax = 4096;
+constexpr std::int32_t kDecodeGroupsMax = 16;  // more would only queue up in front of the slowest stage
 
 // Cores that this process may use.
 std::int32_t UsableCores() {
@@ -100,6 +101,7 @@ ScheduleOptions MakeScheduleOptions(const PlacementOptions& options, const Model
   schedule.kv_tokens_max = engine.kv_tokens_max;
   schedule.kv_shared = engine.kv_shared;
   schedule.in_flight_max = in_flight_max;
+  schedule.decode_groups_max = kDecodeGroupsMax;
   schedule.queue_max = options.queue_max;
   schedule.rewindable = rules.rewindable;
   schedule.reproducible = options.reproducible;

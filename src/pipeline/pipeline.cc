@@ -2,6 +2,7 @@
 // before it tells anyone what came out, so that the stages work while the answers are formatted.
 #include "pipeline/pipeline.h"
 
+#include <algorithm>
 #include <condition_variable>
 #include <mutex>
 #include <optional>
@@ -249,7 +250,7 @@ void Pipeline::State::Break(const std::string& why) {
 Pipeline::Pipeline(Loop& loop, const PipelineOptions& options, std::unique_ptr<FrameSender> to_first,
                    std::unique_ptr<FrameReceiver> results)
     : state_(std::make_shared<State>(loop, options, std::move(to_first), std::move(results))) {
-  SHOAL_CHECK(options.schedule.in_flight_max <= kPipelineInFlightMax);
+  SHOAL_CHECK(std::max(options.schedule.in_flight_max, options.schedule.decode_groups_max) <= kPipelineInFlightMax);
 }
 
 Pipeline::~Pipeline() { Stop(); }

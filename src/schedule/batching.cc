@@ -1,10 +1,11 @@
 // Which rows go into the next micro-batch: decode rows in front, then prefill; or rows that fill some stages.
 //
-// Decoding generations are cut into as many groups as there are stages, so that each stage has one to work on; a group
-// smaller than that waits for more while every stage has work, or two groups that once fell apart would stay apart and
-// each cost a whole pass over the weights. Prefills take turns in being first; where decode rows would leave them
-// nothing, they get a place after each round of decode rows. Rows that run on some stages only, to fill them up to the
-// others, have micro-batches of their own, every second one where there are other rows.
+// Decoding generations are cut into groups, as many as there are stages, so that each stage has one to work on, or as
+// many as have proved fastest (decode_groups.h); a group smaller than that waits for more while every stage has work,
+// or two groups that once fell apart would stay apart and each cost a whole pass over the weights. Prefills take turns
+// in being first; where decode rows would leave them nothing, they get a place after each round of decode rows.
+// Rows that run on some stages only, to fill them up to the others, have micro-batches of their own, every second one
+// where there are other rows.
 #include <algorithm>
 
 #include "base/check.h"
@@ -13,12 +14,15 @@
 namespace shoal {
 
 std::optional<MicroBatch> Scheduler::State::Next() {
-  if (static_cast<std::int32_t>(in_flight.size()) >= options.in_flight_max) return std::nullopt;
+  if (!HasWindow(false)) return std::nullopt;
   // After a failure, what will fail because of it has to come back first: rows that share a micro-batch with those sent
   // anew would carry the damage on and on.
   if (std::any_of(in_flight.begin(), in_flight.end(), [](const InFlight& b) { return b.collateral; }))
     return std::nullopt;
   Admit();
+  if (!HasWindow(std::any_of(running.begin(), running.end(), [this](const auto* g) { return Prefills(*g); }))) {
+    return std::nullopt;
+  }
   MicroBatch batch;
   InFlight record;
   if (!filled_last) AddFills(batch, record);
@@ -43,8 +47,15 @@ std::optional<MicroBatch> Scheduler::State::Next() {
   return batch;
 }
 
+// Whether one more micro-batch may be sent. Small groups of decode rows may be more than the stages, but not in front
+// of a prompt.
+bool Scheduler::State::HasWindow(bool prefills) const {
+  const std::int32_t groups_max = decode_groups && !prefills ? options.decode_groups_max : 0;
+  return static_cast<std::int32_t>(in_flight.size()) < std::max(options.in_flight_max, groups_max);
+}
+
 // How many decode rows the next micro-batch may have.
-std::int32_t Scheduler::State::DecodeRowsMax(std::int32_t decoders, bool prefills) const {
+std::int32_t Scheduler::State::DecodeRowsMax(std::int32_t decoders, bool prefills) {
   if (decoders == 0) return 0;
   std::int32_t rows = options.batch_rows_max;
   std::int32_t sequences = options.reproducible ? 1 : options.batch_sequences_max;
@@ -54,6 +65,7 @@ std::int32_t Scheduler::State::DecodeRowsMax(std::int32_t decoders, bool prefill
     --sequences;
   }
   if (prefills && prefill_wants_output) --outputs;
+  if (decode_groups && !prefills) return decode_groups->Rows(decoders, std::min({rows, sequences, outputs}));
   const std::int32_t groups = std::min(options.stages, options.in_flight_max);
   const std::int32_t group = (decoders + groups - 1) / groups;
   return std::min({group, rows, sequences, outputs});
@@ -73,7 +85,10 @@ std::vector<Generation*> Scheduler::State::SelectDecodes() {
   const auto busy_stages =
       std::count_if(in_flight.begin(), in_flight.end(), [](const InFlight& b) { return b.decodes; });
   const bool small = static_cast<std::int32_t>(ready.size()) < rows_max;
-  if (small && !prefills && busy_stages >= options.stages) return {};
+  // Once every stage has work; or every group is on its way but this one, when they are fewer.
+  const std::int32_t enough =
+      decode_groups ? std::min(options.stages, (decoders + rows_max - 1) / rows_max) : options.stages;
+  if (small && !prefills && busy_stages >= enough) return {};
   std::sort(ready.begin(), ready.end(), [](const auto* a, const auto* b) { return a->ready_at < b->ready_at; });
   if (!small) ready.resize(rows_max);
   MakeRoomFor(ready);
@@ -107,6 +122,7 @@ void Scheduler::State::AddPrefills(MicroBatch& batch, InFlight& record) {
     const std::int32_t rows = PrefillRows(*generation, room, outputs);
     if (rows == 0) continue;
     AddRows(*generation, rows, batch, record);
+    record.prefills = true;
     cells_reserved -= rows;
     tokens_prefilled += rows;
     if (!Prefills(*generation)) ++outputs;

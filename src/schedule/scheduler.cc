@@ -18,6 +18,9 @@ Scheduler::State::State(const ScheduleOptions& schedule_options)
   SHOAL_CHECK(options.stages >= 1 && options.slots_max >= 1 && options.slots_max <= kSlotsMax);
   SHOAL_CHECK(options.batch_rows_max >= 1 && options.batch_rows_max <= static_cast<std::int32_t>(kRowsMax));
   SHOAL_CHECK(options.batch_sequences_max >= 1 && options.output_rows_max >= 1);
+  if (options.decode_groups_max > 0 && !options.reproducible) {
+    decode_groups.emplace(options.stages, options.decode_groups_max);
+  }
   SHOAL_CHECK(options.kv_tokens_max >= 1 && options.in_flight_max >= 1 && options.queue_max >= 0);
 }
 
@@ -167,6 +170,9 @@ void Scheduler::OnResult(const ResultMessage& result, std::vector<ScheduleEvent>
   State& s = *state_;
   const std::optional<InFlight> batch = s.TakeBatch(result.batch);
   if (!batch) return;
+  if (s.decode_groups && batch->decodes && !batch->prefills) {
+    s.decode_groups->Learn(static_cast<std::int32_t>(batch->parts.size()), result.timings);
+  }
   for (const RowResult& row : result.rows) {
     const auto part = std::find_if(batch->parts.begin(), batch->parts.end(),
                                    [&](const InFlight::Part& p) { return p.generation == row.generation && p.output; });

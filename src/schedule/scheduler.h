@@ -31,8 +31,11 @@ struct ScheduleOptions {
   std::int32_t kv_tokens_max = 4096;     // cells shared by all slots
   bool kv_shared = true;                 // false: each slot has kv_tokens_max cells of its own
   std::int32_t in_flight_max = 2;        // micro-batches; stages + 1 keeps all stages busy
-  std::int32_t queue_max = 64;           // requests that wait for a slot
-  bool rewindable = true;                // false: a slot is reused only if its tokens are a whole prefix
+  // Decoding generations are spread over as many micro-batches as there are stages (0); or, while nothing prefills,
+  // over as many as proves fastest, at most this many, which may then be in flight (DecodeGroups).
+  std::int32_t decode_groups_max = 0;
+  std::int32_t queue_max = 64;  // requests that wait for a slot
+  bool rewindable = true;       // false: a slot is reused only if its tokens are a whole prefix
   // Every micro-batch holds rows of one sequence, and prefill chunks start at multiples of batch_rows_max: with
   // kv_shared = false a request's tokens then never depend on what else runs.
   bool reproducible = false;

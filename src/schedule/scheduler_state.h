@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "schedule/decode_groups.h"
 #include "schedule/scheduler.h"
 #include "schedule/slots.h"
 
@@ -55,6 +56,7 @@ struct InFlight {
   std::vector<Part> parts;
   std::vector<Write> writes;  // not those overwritten since; and copies made from them
   bool decodes = false;
+  bool prefills = false;
   bool fills = false;       // runs on some stages only, to fill what others have: its generations may start anew
   bool collateral = false;  // it will fail because one before it did
 };
@@ -93,7 +95,8 @@ struct Scheduler::State {
 
   // batching.cc
   std::optional<MicroBatch> Next();
-  std::int32_t DecodeRowsMax(std::int32_t decoders, bool prefills) const;
+  bool HasWindow(bool prefills) const;
+  std::int32_t DecodeRowsMax(std::int32_t decoders, bool prefills);
   std::vector<Generation*> SelectDecodes();
   void MakeRoomFor(std::vector<Generation*>& decodes);
   void AddPrefills(MicroBatch& batch, InFlight& record);
@@ -119,6 +122,7 @@ struct Scheduler::State {
   const ScheduleOptions options;
   const std::int64_t context_max;  // tokens of one request, prompt and answer
   SlotTable slots;
+  std::optional<DecodeGroups> decode_groups;  // none: as many groups as stages
   std::unordered_map<GenerationId, Generation> generations;
   std::vector<Generation*> running;    // in order of admission; at most slots_max
   std::list<Generation*> waiting;      // in order of arrival

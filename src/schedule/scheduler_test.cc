@@ -163,6 +163,30 @@ TEST_F(SchedulerTest, DecodersAreSharedOutOverTheStages) {
   EXPECT_THAT(Generations(Next()), ElementsAre(1, 2));
 }
 
+TEST_F(SchedulerTest, DecodersGoAloneWhereThatProvesFastestAndTogetherInFrontOfAPrompt) {
+  options_.stages = 2;
+  options_.in_flight_max = 3;
+  options_.decode_groups_max = 8;
+  for (GenerationId id = 1; id <= 4; ++id) Submit(Request(id, {static_cast<TokenId>(id * 10)}, 1000));
+  Finish(Next(), 5);
+  const auto round = [&] {
+    std::vector<MicroBatch> sent;
+    while (std::optional<MicroBatch> batch = scheduler_->Next()) sent.push_back(std::move(*batch));
+    for (const MicroBatch& batch : sent) {
+      // Two rows take more than twice as long as one.
+      const auto us = static_cast<std::uint32_t>(batch.rows.size() == 1 ? 1000 : 1500 * batch.rows.size());
+      Finish(batch, 5, false, {{us, 0, 0}, {us, 0, 0}});
+    }
+    return sent.size();
+  };
+  for (int i = 0; i < 20; ++i) round();
+  EXPECT_EQ(round(), 4U);
+  Submit(Request(9, Count(100, 200)));
+  EXPECT_EQ(Generations(Next()).size(), 64U);
+  const MicroBatch second = Next();
+  EXPECT_EQ(RowsOf(second, 9), 62);
+}
+
 TEST_F(SchedulerTest, GroupsThatFellApartMergeAgain) {
   options_.in_flight_max = 2;
   Submit(Request(1, {10}));

@@ -48,6 +48,7 @@ History RandomHistory(Rng& rng) {
   o.queue_max = Between(rng, 0, 12);
   o.rewindable = rng.Below(4) != 0;
   o.reproducible = rng.Below(4) == 0;
+  o.decode_groups_max = rng.Below(2) == 0 ? Between(rng, 1, 7) : 0;
   h.model.stages = o.stages;
   h.model.end_every = rng.Below(2) == 0 ? 12 : 0;
   h.model.shaped = o.reproducible;
@@ -74,8 +75,8 @@ std::string Describe(const History& h) {
   out << "stages " << o.stages << " slots " << o.slots_max << " rows " << o.batch_rows_max << " sequences "
       << o.batch_sequences_max << " outputs " << o.output_rows_max << " kv " << o.kv_tokens_max << " shared "
       << o.kv_shared << " in_flight " << o.in_flight_max << " queue " << o.queue_max << " rewindable " << o.rewindable
-      << " reproducible " << o.reproducible << " requests " << h.requests << " cancel " << h.cancel_one_in << " fail "
-      << h.fail_one_in << " lose " << h.lose_one_in;
+      << " reproducible " << o.reproducible << " groups " << o.decode_groups_max << " requests " << h.requests
+      << " cancel " << h.cancel_one_in << " fail " << h.fail_one_in << " lose " << h.lose_one_in;
   return out.str();
 }
 
@@ -146,7 +147,8 @@ class Simulation {
       if (batch.ops.empty()) Fault("an empty micro-batch");
       return;
     }
-    if (++in_flight_ > h_.options.in_flight_max) Fault("too many micro-batches in flight");
+    if (++in_flight_ > std::max(h_.options.in_flight_max, h_.options.decode_groups_max))
+      Fault("too many micro-batches in flight");
     std::set<SequenceId> sequences;
     int outputs = 0;
     for (const BatchRow& row : batch.rows) {
@@ -169,7 +171,8 @@ class Simulation {
     // smaller groups when others end meanwhile); a cap cuts those in more, and gives prefills every other place at
     // worst.
     const std::int32_t groups = std::min(o.stages, o.in_flight_max);
-    std::int64_t decode_wait = tightest > o.slots_max ? (groups == 1 ? 0 : groups) : 2 * o.slots_max + o.stages;
+    const bool stage_groups = tightest > o.slots_max && o.decode_groups_max == 0;
+    std::int64_t decode_wait = stage_groups ? (groups == 1 ? 0 : groups) : 2 * o.slots_max + o.stages;
     std::int64_t prefill_wait = tightest > o.slots_max ? o.slots_max : 2 * o.slots_max * (o.slots_max + 1);
     if (losses_ > 0) {  // stages that are filled up have every second micro-batch
       decode_wait = 2 * decode_wait + 1;
@@ -229,7 +232,12 @@ class Simulation {
       scheduler_->OnFailure(failure, events);
     } else {
       --in_flight_;
-      scheduler_->OnResult(stages_.TakeResult(), events);
+      ResultMessage result = stages_.TakeResult();
+      // Any timings may come: what is learned from them must never stop anything.
+      for (int i = 0; i < h_.options.stages; ++i) {
+        result.timings.push_back({static_cast<std::uint32_t>(rng_.Below(1000)), 0, 0});
+      }
+      scheduler_->OnResult(result, events);
     }
     for (const ScheduleEvent& event : events) Receive(event);
     return true;

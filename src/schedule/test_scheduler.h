@@ -65,9 +65,11 @@ class SchedulerTest : public ::testing::Test {
   }
   bool Idle() { return !scheduler_->Next().has_value(); }
   // Every row with output gives `token`.
-  std::vector<ScheduleEvent> Finish(const MicroBatch& batch, TokenId token, bool end = false) {
+  std::vector<ScheduleEvent> Finish(const MicroBatch& batch, TokenId token, bool end = false,
+                                    std::vector<StageTiming> timings = {}) {
     ResultMessage result;
     result.batch = batch.id;
+    result.timings = std::move(timings);
     for (const BatchRow& row : batch.rows) {
       if (!row.output) continue;
       SampledToken sampled;

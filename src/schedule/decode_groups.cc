@@ -1,0 +1,79 @@
+// Sizes that halve from all generations together to one alone: tried, averaged, compared.
+#include "schedule/decode_groups.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/check.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::int32_t kSamples = 3;     // of a size before it is judged
+constexpr std::int32_t kTriesMax = 256;  // of a size that never comes back
+constexpr std::uint64_t kFresh = 8192;   // micro-batches; then what is known of a size is looked at again
+constexpr double kWeightMin = 0.125;     // of the newest sample
+constexpr double kGain = 0.95;           // another size must take less than this share of the present one's time
+
+std::int32_t CeilDiv(std::int32_t a, std::int32_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+DecodeGroups::DecodeGroups(std::int32_t stages, std::int32_t groups_max) : stages_(stages), groups_max_(groups_max) {
+  SHOAL_CHECK(stages >= 1 && groups_max >= 1);
+}
+
+void DecodeGroups::Learn(std::int32_t rows, std::span<const StageTiming> timings) {
+  if (rows < 1 || timings.empty()) return;
+  double slowest = 0, total = 0;
+  for (const StageTiming& timing : timings) {
+    const double us = static_cast<double>(timing.compute_us) + static_cast<double>(timing.wire_us);
+    slowest = std::max(slowest, us);
+    total += us;
+  }
+  Cost& cost = costs_[rows];
+  cost.samples = std::min(cost.samples + 1, std::numeric_limits<std::int32_t>::max() - 1);
+  const double weight = std::max(kWeightMin, 1.0 / cost.samples);
+  cost.slowest += weight * (slowest - cost.slowest);
+  cost.total += weight * (total - cost.total);
+  cost.tries = 0;
+  cost.seen = ++learned_;
+}
+
+bool DecodeGroups::Known(Cost& cost) const {
+  if (cost.samples >= kSamples && learned_ - cost.seen > kFresh) cost.samples = kSamples - 1;
+  return cost.samples >= kSamples;
+}
+
+double DecodeGroups::RoundUs(std::int32_t decoders, std::int32_t rows) const {
+  const Cost& cost = costs_.at(rows);
+  return std::max(CeilDiv(decoders, rows) * cost.slowest, cost.total);
+}
+
+std::int32_t DecodeGroups::Rows(std::int32_t decoders, std::int32_t rows_max) {
+  const auto rows_of = [&](std::int32_t groups) { return std::min(CeilDiv(decoders, groups), rows_max); };
+  const std::int32_t groups_max = std::min(decoders, groups_max_);
+  const std::int32_t usual = rows_of(std::min(stages_, groups_max));
+  std::int32_t best = 0;
+  const auto consider = [&](std::int32_t rows) {
+    Cost& cost = costs_[rows];
+    if (!Known(cost)) return cost.tries++ < kTriesMax;  // to be tried now
+    const double present = best == 0 ? std::numeric_limits<double>::infinity() : RoundUs(decoders, best);
+    if (RoundUs(decoders, rows) < (best == chosen_ ? kGain : 1.0) * present) best = rows;
+    return false;
+  };
+  // The one in use first, for the others have to beat it; then the usual one, then all the rest.
+  if (chosen_ >= 1 && chosen_ <= std::min(decoders, rows_max) && CeilDiv(decoders, chosen_) <= groups_max &&
+      costs_.contains(chosen_) && consider(chosen_)) {
+    return chosen_;
+  }
+  if (consider(usual)) return usual;
+  for (std::int32_t groups = 1; groups < groups_max; groups *= 2) {
+    if (consider(rows_of(groups))) return rows_of(groups);
+  }
+  if (consider(rows_of(groups_max))) return rows_of(groups_max);
+  chosen_ = best == 0 ? usual : best;
+  return chosen_;
+}
+
+}  // namespace shoal
