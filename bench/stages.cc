@@ -8,10 +8,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -32,6 +34,7 @@ constexpr std::int32_t kPrefillTokens = 2048;
 constexpr std::int32_t kDecodeTokens = 96;
 constexpr std::int32_t kStreams = 8;
 constexpr std::int32_t kContext = 2304;
+constexpr int kRoundsMax = 24;
 
 double SecondsSince(SteadyClock::time_point start) {
   return std::chrono::duration<double>(SteadyClock::now() - start).count();
@@ -40,6 +43,16 @@ double SecondsSince(SteadyClock::time_point start) {
 double Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
+}
+
+// Of the mean; infinite for less than two values.
+double StandardError(const std::vector<double>& values) {
+  const auto n = static_cast<double>(values.size());
+  if (values.size() < 2) return std::numeric_limits<double>::infinity();
+  double mean = 0, squares = 0;
+  for (const double value : values) mean += value / n;
+  for (const double value : values) squares += (value - mean) * (value - mean);
+  return std::sqrt(squares / (n - 1) / n);
 }
 
 template <typename T>
@@ -240,16 +253,21 @@ double RowsMs(const std::shared_ptr<const ModelFile>& model, LayerRange layers, 
 
 class Report {
  public:
+  // At least `rounds` pairs, and more until the mean is known to `error_max`, at most kRoundsMax.
   void Ratio(const std::string& name, double bar, bool at_least, int rounds, const std::function<double()>& a,
-             const std::function<double()>& b) {
+             const std::function<double()>& b, double error_max = 1) {
     std::vector<double> ratios, as, bs;
-    for (int i = 0; i < rounds; ++i) {
+    for (int i = 0; i < rounds || (i < kRoundsMax && StandardError(ratios) > error_max); ++i) {
       as.push_back(a());
       bs.push_back(b());
       ratios.push_back(as.back() / bs.back());
     }
     Add(name, Median(ratios), bar, at_least);
-    figures_.push_back({{"name", name}, {"a_per_s", Median(as)}, {"b_per_s", Median(bs)}, {"ratios", ratios}});
+    figures_.push_back({{"name", name},
+                        {"a_per_s", Median(as)},
+                        {"b_per_s", Median(bs)},
+                        {"standard_error", StandardError(ratios)},
+                        {"ratios", ratios}});
   }
 
   void Add(const std::string& name, double value, double bar, bool at_least) {
@@ -291,7 +309,7 @@ void Speed(Report& report, int rounds, const std::string& smollm2, const std::st
         name, 0.97, true, rounds, [&] { return InChild({0}, [&] {
                                           return DecodeRate(model, "3", {0, 0, 0}, 1);
                                         }); },
-        [&] { return InChild({0}, [&] { return LibllamaDecodeRate(model); }); });
+        [&] { return InChild({0}, [&] { return LibllamaDecodeRate(model); }); }, 0.01);
   };
   single("decode 1 stream, SmolLM2, 3 stages on 1 core / unsplit libllama", smollm2);
   single("decode 1 stream, Gemma-3, 3 stages on 1 core / unsplit libllama", gemma3);

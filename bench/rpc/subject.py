@@ -12,7 +12,7 @@ import time
 
 import nodes
 
-NETWORK_THREADS = ("shoal-net", "shoal-net-event", "shoal-stage-in")
+NETWORK_THREADS = ("shoal-net", "shoal-net-event", "shoal-results")
 COMPUTE_THREAD = "shoal-compute"
 TOKEN_IDS = re.compile(rb'"token_ids":\[([\d,]+)\]')
 

@@ -1,13 +1,11 @@
-// Stage 0 by links in memory; results of the other stages by one reading thread each, into the same fan-in.
+// Stage 0 by links in memory, the other stages by theirs.
 #include "node/head.h"
 
 #include <optional>
 #include <utility>
 
 #include "base/check.h"
-#include "base/thread_name.h"
 #include "runtime/ask_loop.h"
-#include "transport/fan_in.h"
 #include "transport/memory.h"
 #include "wire/messages.h"
 
@@ -36,21 +34,14 @@ std::shared_ptr<Head> Head::Start(HeadOptions options, std::unique_ptr<Stage> st
   const HeadOptions& o = head->options_;
   MemoryLink input = MakeMemoryLink(kPipelineLinkFramesMax);
   MemoryLink out = MakeMemoryLink(kPipelineLinkFramesMax);
-  head->into_pipeline_ = FanIn(std::move(out.sender), results.size() + 1);
-  head->receivers_ = std::move(results);
+  results.insert(results.begin(), std::move(out.receiver));
   head->worker_ =
       std::make_unique<StageWorker>(std::move(stage), StageWorkerOptions{0, o.epoch, o.wire_type, o.sent_bytes_max},
-                                    std::move(input.receiver), std::move(next), std::move(head->into_pipeline_[0]));
+                                    std::move(input.receiver), std::move(next), std::move(out.sender));
   head->pipeline_ = std::make_unique<Pipeline>(head->loop_, PipelineOptions{o.schedule, o.epoch, o.on_broken},
-                                               std::move(input.sender), std::move(out.receiver));
+                                               std::move(input.sender), std::move(results));
   head->target_ =
       std::make_unique<GenerateTarget>(GenerateTarget{head->loop_, *head->pipeline_, o.context_tokens, o.n_vocab});
-  for (std::size_t i = 0; i < head->receivers_.size(); ++i) {
-    head->readers_.emplace_back([self = head.get(), i] {
-      NameThisThread("shoal-stage-in");
-      self->ReadResults(static_cast<StageIndex>(i) + 1, *self->receivers_[i], *self->into_pipeline_[i + 1]);
-    });
-  }
   head->worker_->Start();
   head->pipeline_->Start();
   return head;
@@ -60,28 +51,13 @@ Head::~Head() { Stop(); }
 
 void Head::Stop() {
   std::call_once(stopped_, [this] {
-    stopping_ = true;
     pipeline_->Stop();
-    for (const auto& receiver : receivers_) receiver->Close();
     worker_->Stop();
-    for (std::thread& reader : readers_) reader.join();
     loop_.Stop();
   });
 }
 
 std::unique_ptr<Stage> Head::TakeStage() { return worker_->TakeStage(); }
-
-// What is on its way through a stage that cannot be heard any more will never be answered: the pipeline is told.
-void Head::ReadResults(StageIndex stage, FrameReceiver& from, FrameSender& to) {
-  while (std::optional<FrameBytes> frame = from.Receive()) {
-    if (!to.Send(std::move(*frame)).ok()) break;
-  }
-  if (!stopping_) {
-    const FailureMessage lost{0, 0, stage, ErrorCode::kUnavailable, "the link from it to the head was lost"};
-    (void)to.Send(EncodeFailure(lost, options_.epoch));  // a pipeline that has ended wants no news
-  }
-  to.Close();
-}
 
 Result<std::unique_ptr<GenerationHandle>> Head::Generate(GenerateOptions options) {
   const std::shared_ptr<Head> self = shared_from_this();

@@ -53,18 +53,13 @@ class Head : public std::enable_shared_from_this<Head> {
 
  private:
   explicit Head(HeadOptions options) : options_(std::move(options)) {}
-  void ReadResults(StageIndex stage, FrameReceiver& from, FrameSender& to);
 
   const HeadOptions options_;
   RealLoop loop_;
   std::unique_ptr<StageWorker> worker_;
   std::unique_ptr<Pipeline> pipeline_;
   std::unique_ptr<const GenerateTarget> target_;
-  std::vector<std::unique_ptr<FrameReceiver>> receivers_;
-  std::vector<std::unique_ptr<FrameSender>> into_pipeline_;
-  std::vector<std::thread> readers_;
   std::atomic<GenerationId> next_id_{1};
-  std::atomic<bool> stopping_{false};
   std::once_flag stopped_;
 
   std::mutex mutex_;

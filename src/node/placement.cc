@@ -5,7 +5,6 @@
 
 #include "base/units.h"
 #include "node/core_choice.h"
-#include "transport/fan_in.h"
 #include "transport/memory.h"
 
 namespace shoal {
@@ -52,21 +51,21 @@ Result<std::unique_ptr<Placement>> Placement::Open(Loop& loop, std::shared_ptr<c
     SHOAL_ASSIGN_OR_RETURN(stages.emplace_back(), Stage::Open(model, engine, vocabulary));
   }
 
-  MemoryLink results = MakeMemoryLink(kPipelineLinkFramesMax);
-  std::vector<std::unique_ptr<FrameSender>> result_senders = FanIn(std::move(results.sender), n);
+  std::vector<std::unique_ptr<FrameReceiver>> results;
   MemoryLink input = MakeMemoryLink(kPipelineLinkFramesMax);
   std::unique_ptr<FrameSender> to_first = std::move(input.sender);
   for (std::size_t i = 0; i < n; ++i) {
-    MemoryLink next;
+    MemoryLink next, result = MakeMemoryLink(kPipelineLinkFramesMax);
+    results.push_back(std::move(result.receiver));
     if (i + 1 < n) next = MakeMemoryLink(kStageLinkFramesMax);
     const StageWorkerOptions worker{static_cast<StageIndex>(i), kFirstEpoch, options.wire_type};
     placement->workers_.push_back(std::make_unique<StageWorker>(std::move(stages[i]), worker, std::move(input.receiver),
-                                                                std::move(next.sender), std::move(result_senders[i])));
+                                                                std::move(next.sender), std::move(result.sender)));
     input = std::move(next);
   }
   placement->pipeline_ = std::make_unique<Pipeline>(
       loop, PipelineOptions{MakeScheduleOptions(options, *model, n, static_cast<std::int32_t>(n) + 1), kFirstEpoch},
-      std::move(to_first), std::move(results.receiver));
+      std::move(to_first), std::move(results));
   for (const auto& worker : placement->workers_) worker->Start();
   placement->pipeline_->Start();
   return placement;

@@ -9,7 +9,6 @@
 
 #include "base/check.h"
 #include "engine/test_vocabularies.h"
-#include "transport/fan_in.h"
 #include "transport/memory.h"
 
 namespace shoal {
@@ -173,15 +172,17 @@ LayerRange FakeLayers(int stage, int stages) {
 FakePlacement::FakePlacement(const Options& options, std::vector<std::unique_ptr<Stage>> stages)
     : n_vocab_(SmolLm2Vocabulary()->size()) {
   stages.resize(static_cast<std::size_t>(options.stages));
-  MemoryLink results = MakeMemoryLink(kPipelineLinkFramesMax);
-  auto senders = FanIn(std::move(results.sender), options.stages + 1);
-  result_injector_ = std::move(senders.back());
+  std::vector<std::unique_ptr<FrameReceiver>> results;
   MemoryLink input = MakeMemoryLink(kPipelineLinkFramesMax);
   const std::shared_ptr<FrameSender> first = std::move(input.sender);
   const auto mutex = std::make_shared<std::mutex>();
   injector_ = std::make_unique<SharedSender>(first, mutex);
   for (int i = 0; i < options.stages; ++i) {
-    MemoryLink next;
+    MemoryLink next, result = MakeMemoryLink(kPipelineLinkFramesMax);
+    results.push_back(std::move(result.receiver));
+    const std::shared_ptr<FrameSender> to_head = std::move(result.sender);
+    const auto to_head_mutex = std::make_shared<std::mutex>();
+    result_injector_ = std::make_unique<SharedSender>(to_head, to_head_mutex);  // the last one stays
     const bool last = i + 1 == options.stages;
     if (!last) next = MakeMemoryLink(kPipelineLinkFramesMax);
     FakeEngineOptions fake;
@@ -195,7 +196,8 @@ FakePlacement::FakePlacement(const Options& options, std::vector<std::unique_ptr
     if (!stages[i]) stages[i] = Stage::Over(MakeFakeEngine(fake), last ? SmolLm2Vocabulary() : nullptr);
     const StageWorkerOptions worker{i, options.epoch, options.wire_type, options.sent_bytes_max};
     workers_.push_back(std::make_unique<StageWorker>(std::move(stages[i]), worker, std::move(input.receiver),
-                                                     std::move(next.sender), std::move(senders[i])));
+                                                     std::move(next.sender),
+                                                     std::make_unique<SharedSender>(to_head, to_head_mutex)));
     input = std::move(next);
   }
   PipelineOptions head;
@@ -206,8 +208,7 @@ FakePlacement::FakePlacement(const Options& options, std::vector<std::unique_ptr
   for (int i = 0; i < options.stages; ++i) {
     head.schedule.stage_layers.push_back(FakeLayers(i, options.stages).count());
   }
-  pipeline_ = std::make_unique<Pipeline>(loop_, head, std::make_unique<SharedSender>(first, mutex),
-                                         std::move(results.receiver));
+  pipeline_ = std::make_unique<Pipeline>(loop_, head, std::make_unique<SharedSender>(first, mutex), std::move(results));
   for (const auto& worker : workers_) worker->Start();
   pipeline_->Start();
 }

@@ -31,7 +31,7 @@ using HeadMessage = std::variant<ResultMessage, FailureMessage, InventoryMessage
 
 struct Pipeline::State : std::enable_shared_from_this<Pipeline::State> {
   State(Loop& control_loop, const PipelineOptions& pipeline_options, std::unique_ptr<FrameSender> first,
-        std::unique_ptr<FrameReceiver> result_frames)
+        std::vector<std::unique_ptr<FrameReceiver>> result_frames)
       : loop(control_loop),
         options(pipeline_options),
         to_first(std::move(first)),
@@ -40,8 +40,8 @@ struct Pipeline::State : std::enable_shared_from_this<Pipeline::State> {
         inventories(static_cast<std::size_t>(pipeline_options.schedule.stages)),
         totals(pipeline_options.schedule.stages) {}
 
-  // Receiver thread.
-  void ReadResults();
+  // Receiver threads.
+  void ReadResults(std::size_t stage);
   void Deliver(HeadMessage message);
 
   // Loop.
@@ -58,15 +58,15 @@ struct Pipeline::State : std::enable_shared_from_this<Pipeline::State> {
 
   Loop& loop;
   const PipelineOptions options;
-  const std::unique_ptr<FrameSender> to_first;   // Send: loop; Close: any thread
-  const std::unique_ptr<FrameReceiver> results;  // Receive: receiver thread; Close: any thread
+  const std::unique_ptr<FrameSender> to_first;                // Send: loop; Close: any thread
+  const std::vector<std::unique_ptr<FrameReceiver>> results;  // [stages]. Receive: its receiver; Close: any thread
 
-  std::thread receiver;
+  std::vector<std::thread> receivers;
   std::mutex mutex;
   std::condition_variable inbox_has_room;
-  std::vector<HeadMessage> inbox;  // guarded by mutex
-  bool link_ended = false;         // guarded by mutex
-  bool closed = false;             // guarded by mutex: Stop was called
+  std::vector<HeadMessage> inbox;         // guarded by mutex
+  std::optional<std::size_t> lost_stage;  // guarded by mutex: the first whose link has ended
+  bool closed = false;                    // guarded by mutex: Stop was called
 
   Scheduler scheduler;
   std::vector<std::optional<InventoryMessage>> inventories;  // [stages], until all are there
@@ -78,9 +78,9 @@ struct Pipeline::State : std::enable_shared_from_this<Pipeline::State> {
   bool pump_posted = false;
 };
 
-void Pipeline::State::ReadResults() {
+void Pipeline::State::ReadResults(std::size_t stage) {
   std::uint64_t refused = 0;
-  while (std::optional<FrameBytes> bytes = results->Receive()) {
+  while (std::optional<FrameBytes> bytes = results[stage]->Receive()) {
     Result<DecodedFrame> decoded = DecodeFrame(*bytes);
     std::optional<HeadMessage> message;
     if (decoded.ok() && decoded->header.epoch == options.epoch) {
@@ -100,7 +100,7 @@ void Pipeline::State::ReadResults() {
     }
   }
   const std::lock_guard lock(mutex);
-  link_ended = true;
+  if (!lost_stage) lost_stage = stage;
   if (!closed) loop.Post([self = shared_from_this()] { self->Drain(); });
 }
 
@@ -114,19 +114,19 @@ void Pipeline::State::Deliver(HeadMessage message) {
 
 void Pipeline::State::Drain() {
   std::vector<HeadMessage> messages;
-  bool ended = false;
+  std::optional<std::size_t> lost;
   {
     const std::lock_guard lock(mutex);
     messages.swap(inbox);
-    ended = link_ended;
+    lost = lost_stage;
   }
-  inbox_has_room.notify_one();
+  inbox_has_room.notify_all();
   if (broken) return;
   std::vector<ScheduleEvent> events;
   for (HeadMessage& message : messages) Handle(message, events);
   if (!broken) Pump();
   Dispatch(events);
-  if (ended) Break("the link from the last stage has ended");
+  if (lost) Break("stage " + std::to_string(*lost) + ": the link from it to the head was lost");
 }
 
 void Pipeline::State::Handle(HeadMessage& message, std::vector<ScheduleEvent>& events) {
@@ -248,7 +248,7 @@ void Pipeline::State::Break(const std::string& why) {
 }
 
 Pipeline::Pipeline(Loop& loop, const PipelineOptions& options, std::unique_ptr<FrameSender> to_first,
-                   std::unique_ptr<FrameReceiver> results)
+                   std::vector<std::unique_ptr<FrameReceiver>> results)
     : state_(std::make_shared<State>(loop, options, std::move(to_first), std::move(results))) {
   SHOAL_CHECK(std::max(options.schedule.in_flight_max, options.schedule.decode_groups_max) <= kPipelineInFlightMax);
 }
@@ -256,12 +256,14 @@ Pipeline::Pipeline(Loop& loop, const PipelineOptions& options, std::unique_ptr<F
 Pipeline::~Pipeline() { Stop(); }
 
 void Pipeline::Start() {
-  SHOAL_CHECK(!state_->receiver.joinable());
+  SHOAL_CHECK(state_->receivers.empty());
   state_->WaitForInventories();
-  state_->receiver = std::thread([state = state_.get()] {
-    NameThisThread("shoal-results");
-    state->ReadResults();
-  });
+  for (std::size_t stage = 0; stage < state_->results.size(); ++stage) {
+    state_->receivers.emplace_back([state = state_.get(), stage] {
+      NameThisThread("shoal-results");
+      state->ReadResults(stage);
+    });
+  }
 }
 
 void Pipeline::Stop() {
@@ -273,8 +275,8 @@ void Pipeline::Stop() {
   }
   s.inbox_has_room.notify_all();
   s.to_first->Close();
-  s.results->Close();
-  if (s.receiver.joinable()) s.receiver.join();
+  for (const auto& link : s.results) link->Close();
+  for (std::thread& receiver : s.receivers) receiver.join();
   if (s.loop.InLoop()) return s.Break("the pipeline was stopped");
   // A loop that has stopped drops the task, and with it the promise: then nobody is left to tell.
   AskLoop(s.loop, [state = state_] {

@@ -44,9 +44,10 @@ class Pipeline {
   using EventHandler = std::function<void(const ScheduleEvent&)>;  // on the loop; may call Submit and Cancel
 
   // `to_first` must never block longer than the in-flight window is full: its capacity is at least in_flight_max plus
-  // some control frames (kPipelineLinkFramesMax). `results` is read by a thread of the pipeline, which posts to `loop`.
+  // some control frames (kPipelineLinkFramesMax). `results` are of the stages, in order, each read by a thread of the
+  // pipeline, which posts to `loop`.
   Pipeline(Loop& loop, const PipelineOptions& options, std::unique_ptr<FrameSender> to_first,
-           std::unique_ptr<FrameReceiver> results);
+           std::vector<std::unique_ptr<FrameReceiver>> results);
   ~Pipeline();  // Stop()
 
   void Start();

@@ -20,7 +20,7 @@ std::optional<MicroBatch> Scheduler::State::Next() {
   if (std::any_of(in_flight.begin(), in_flight.end(), [](const InFlight& b) { return b.collateral; }))
     return std::nullopt;
   Admit();
-  if (!HasWindow(std::any_of(running.begin(), running.end(), [this](const auto* g) { return Prefills(*g); }))) {
+  if (!HasWindow(std::any_of(running.begin(), running.end(), [](const auto* g) { return !g->decoding; }))) {
     return std::nullopt;
   }
   MicroBatch batch;

@@ -13,7 +13,7 @@ constexpr std::int32_t kSamples = 3;     // of a size before it is judged
 constexpr std::int32_t kTriesMax = 256;  // of a size that never comes back
 constexpr std::uint64_t kFresh = 8192;   // micro-batches; then what is known of a size is looked at again
 constexpr double kWeightMin = 0.125;     // of the newest sample
-constexpr double kGain = 0.95;           // another size must take less than this share of the present one's time
+constexpr double kGain = 0.95;           // another size must take less than this share of the preferred one's time
 
 std::int32_t CeilDiv(std::int32_t a, std::int32_t b) { return (a + b - 1) / b; }
 
@@ -54,15 +54,18 @@ std::int32_t DecodeGroups::Rows(std::int32_t decoders, std::int32_t rows_max) {
   const auto rows_of = [&](std::int32_t groups) { return std::min(CeilDiv(decoders, groups), rows_max); };
   const std::int32_t groups_max = std::min(decoders, groups_max_);
   const std::int32_t usual = rows_of(std::min(stages_, groups_max));
-  std::int32_t best = 0;
+  std::int32_t best = 0, preferred = 0;
   const auto consider = [&](std::int32_t rows) {
     Cost& cost = costs_[rows];
     if (!Known(cost)) return cost.tries++ < kTriesMax;  // to be tried now
-    const double present = best == 0 ? std::numeric_limits<double>::infinity() : RoundUs(decoders, best);
-    if (RoundUs(decoders, rows) < (best == chosen_ ? kGain : 1.0) * present) best = rows;
+    if (best == 0) {
+      best = preferred = rows;
+    } else if (RoundUs(decoders, rows) < (best == preferred ? kGain : 1.0) * RoundUs(decoders, best)) {
+      best = rows;
+    }
     return false;
   };
-  // The one in use first, for the others have to beat it; then the usual one, then all the rest.
+  // The one in use is preferred, else the usual one: the others have to beat it.
   if (chosen_ >= 1 && chosen_ <= std::min(decoders, rows_max) && CeilDiv(decoders, chosen_) <= groups_max &&
       costs_.contains(chosen_) && consider(chosen_)) {
     return chosen_;
