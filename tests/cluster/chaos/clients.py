@@ -123,6 +123,10 @@ class Lost(Exception):
     """The connection ended before the answer did."""
 
 
+class NotNow(Exception):
+    """503: the node knows no placement yet, or is ending; the client is told to ask again."""
+
+
 def read(stream, coming):
     """Takes up what events() gives until [DONE]; raises Lost or ValueError (an error event)."""
     for stream.event_id, data in coming:
@@ -139,14 +143,15 @@ def read(stream, coming):
 
 
 class Client(threading.Thread):
-    """Streams one task after the other until stop(). `choose(preferred)` names the node to ask now."""
+    """Streams one task after the other until stop(). `choose(preferred)` names the node to ask now; `resumes`: answers
+    outlive their node, and a lost one is asked for at the next."""
 
-    def __init__(self, number, seed, tasks, choose):
+    def __init__(self, number, seed, tasks, choose, resumes):
         super().__init__(name=f"client {number}", daemon=True)
         self.streams = []
-        self.reconnects = 0
+        self.reconnects = self.not_now = 0
         self._rng = random.Random(f"client {number} {seed}")
-        self._tasks, self._choose, self._preferred = tasks, choose, number
+        self._tasks, self._choose, self._preferred, self._resumes = tasks, choose, number, resumes
         self._done = threading.Event()
         self.start()
 
@@ -168,31 +173,30 @@ class Client(threading.Thread):
 
     def _ask(self, stream, node):
         headers = {"Idempotency-Key": str(uuid.UUID(int=self._rng.getrandbits(128)))}
-        try:
-            self._once(stream, node, "POST", "/v1/completions", stream.task.body(stream=True), headers)
-        except (Lost, OSError, http.client.HTTPException) as error:
-            if not stream.event_id:
-                raise
-            self._go_on(stream, headers, error)
+        deadline = time.monotonic() + RECONNECT_S
+        while True:
+            try:
+                if not stream.event_id:
+                    return self._once(stream, node, "POST", "/v1/completions", stream.task.body(stream=True), headers)
+                self.reconnects += 1
+                return self._once(stream, node, "GET", "/v1/stream/" + stream.id, None,
+                                  {**headers, "Last-Event-ID": stream.event_id})
+            except NotNow:
+                if time.monotonic() > deadline:
+                    raise
+                self.not_now += 1
+            except (Lost, OSError, http.client.HTTPException):
+                if not self._resumes or time.monotonic() > deadline:
+                    raise
+            time.sleep(RETRY_S)
+            node = self._choose(self._preferred)
+            stream.entries.append(node.name)
 
     def _once(self, stream, node, method, path, body, headers):
         connection, response = request(node, method, path, body, headers)
         with contextlib.closing(connection):
+            if response.status == 503:
+                raise NotNow(response.read()[:300])
             if response.status != 200:
                 raise ValueError(f"{response.status}: {response.read()[:300]!r}")
             read(stream, events(response))
-
-    def _go_on(self, stream, headers, error):
-        """At another node, from the event after the last one."""
-        deadline = time.monotonic() + RECONNECT_S
-        while time.monotonic() < deadline:
-            node = self._choose(self._preferred)
-            try:
-                stream.entries.append(node.name)
-                self.reconnects += 1
-                return self._once(stream, node, "GET", "/v1/stream/" + stream.id, None,
-                                  {**headers, "Last-Event-ID": stream.event_id})
-            except (Lost, OSError, http.client.HTTPException) as again:
-                error = again
-            time.sleep(RETRY_S)
-        raise error

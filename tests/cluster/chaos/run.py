@@ -159,7 +159,7 @@ def play(seconds, seed, say=lambda _: None, keep=False):
             return members[next((n for n in order if not injector.away[n]), order[0])]
 
         say(f"{len(tasks)} prompts, {len(plan)} faults in {seconds} s, seed {seed}")
-        crowd = [clients.Client(i, seed, tasks, choose) for i in range(CLIENTS)]
+        crowd = [clients.Client(i, seed, tasks, choose, resumes) for i in range(CLIENTS)]
         began = time.monotonic()
         injector.play(plan)
         time.sleep(max(0.0, began + seconds - time.monotonic()))
@@ -174,7 +174,7 @@ def play(seconds, seed, say=lambda _: None, keep=False):
         report["checks"].append(check("seconds until all nodes agree after the faults", settle_s, SETTLE_MAX_S,
                                       settle_s is not None))
         report["counters"] = {name: value for name, value in sorted(counters.totals().items())
-                              if name.startswith(("shoal_generations", "shoal_work", "shoal_standby"))}
+                              if name.startswith(("shoal_generations", "shoal_recovery"))}
         failed = not all(one["holds"] for one in report["checks"])
         if failed or keep:
             report["logs"] = str(keep_logs(lan))
@@ -216,6 +216,7 @@ def report_of(seconds, seed, plan, crowd, injector, spared):
         "faults_overlapping": schedule.overlapping(plan),
         "streams": len(streams), "tokens": sum(len(stream.tokens) for stream in streams),
         "reconnects": sum(client.reconnects for client in crowd),
+        "asked_again_after_503": sum(client.not_now for client in crowd),
         "violations": [{"kind": kind, "what": what} for kind, what in found],
         "fault_errors": injector.errors,
         **pause_figures(pauses(streams, injector.happened)),

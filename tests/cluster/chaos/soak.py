@@ -81,7 +81,7 @@ class Caller(threading.Thread):
                 self._ask(node, kind)
                 self.answered[kind] += 1
             except Exception as error:  # whatever it is, the report shows it
-                self.errors.append(f"{kind} at {node.name}: {type(error).__name__}: {error}")
+                self.errors.append(f"{time.strftime('%T')} {kind} at {node.name}: {type(error).__name__}: {error}")
             self._done.wait(self._rng.uniform(0, 2 * self._pause_s))
 
     def _ask(self, node, kind):
@@ -122,7 +122,7 @@ def grown(samples, key, measure):
 
 def play(seconds, seed, pause_s, say=lambda _: None):
     """Runs it; the JSON object."""
-    with run.cluster(HOSTS, STAGES, seed=seed) as (_, members):
+    with run.cluster(HOSTS, STAGES, seed=seed) as (lan, members):
         callers = [Caller(i, members, pause_s, seed) for i in range(CLIENTS)]
         warm_s = min(WARM_UP_MAX_S, seconds * WARM_UP_SHARE)
         say(f"{seconds} s of mixed load, the first {warm_s:.0f} s to warm up")
@@ -137,7 +137,10 @@ def play(seconds, seed, pause_s, say=lambda _: None):
             caller.stop()
         for caller in callers:
             caller.join(clients.ANSWER_TIMEOUT_S)
-        return report_of(seconds, seed, pause_s, samples, callers, nodes.all_alive(members))
+        report = report_of(seconds, seed, pause_s, samples, callers, nodes.all_alive(members))
+        if not all(one["holds"] for one in report["checks"]):
+            report["logs"] = str(run.keep_logs(lan))
+        return report
 
 
 def report_of(seconds, seed, pause_s, samples, callers, all_alive):

@@ -12,7 +12,8 @@ from chaos import clients, run
 
 LINES, TOKENS, BEFORE = 48, 64, 16       # of the prompt; of the answer; of those, before the kill
 PAUSE_BAR_S = 1.5
-CALM_S = 6.0                             # after everything is whole: detectors have learnt the links, copies are made
+WORK_BAR = 3.0                           # times less than to compute everything again
+CALM_S = 5.0                             # after everything is whole: detectors have learnt the links
 WAIT_S = 60
 
 
@@ -36,10 +37,25 @@ def place(members):
     return next(member for member in members if member.name == middle)
 
 
+def work_of(members):
+    """Layers run for one row each, by the heads' account: {"run", "from_nothing"}, of all losses so far."""
+    sums = {"run": 0, "from_nothing": 0}
+    for member in members:
+        for name, value in clients.metrics(member, timeout_s=10).items():
+            for kind in sums:
+                if name.startswith("shoal_recovery_row_layers") and f'work="{kind}"' in name:
+                    sums[kind] += int(value)
+    return sums
+
+
 def once(members, number):
-    """{"pause_s", "context_tokens", "violation"} of one kill."""
+    """What one kill came to."""
     victim, task = place(members), task_of(number)
+    nodes.wait_for("a copy of every stage of the victim",
+                   lambda: victim.name in members[0].placement(run.MODEL).get("survives", [victim.name]), WAIT_S)
     time.sleep(CALM_S)
+    survivors = [member for member in members if member is not victim]
+    before = work_of(survivors)
     stream = clients.Stream(task, [members[0].name], time.monotonic())
     killed = []
 
@@ -54,12 +70,13 @@ def once(members, number):
     with contextlib.closing(connection):
         clients.read(stream, arrived(clients.events(response)))
     pause_s = max(end - begin for begin, end in stream.gaps() if end > killed[0])
+    work = {kind: count - before[kind] for kind, count in work_of(survivors).items()}
     again = clients.call(members[0], "/v1/completions", task.body())
     stream.task = clients.Task(task.model, task.prompt, tuple(again["choices"][0]["token_ids"]))
     victim.start(*run.WORDS)
     nodes.wait_for("the victim is back", lambda: nodes.all_alive(members), WAIT_S)
     return {"pause_s": round(pause_s, 3), "context_tokens": again["usage"]["prompt_tokens"] + BEFORE,
-            "violation": stream.violation()}
+            "row_layers": work, "violation": stream.violation()}
 
 
 def play(repetitions, say=lambda _: None):
@@ -72,11 +89,16 @@ def play(repetitions, say=lambda _: None):
     pauses = [one["pause_s"] for one in found]
     broken = [one["violation"] for one in found if one["violation"]]
     p95 = run.percentile(pauses, 95)
+    done, nothing = (sum(one["row_layers"][kind] for one in found) for kind in ("run", "from_nothing"))
+    less = round(nothing / done, 2) if done else 0
     return {"chaos": "takeover", "repetitions": repetitions, "delay_ms": 1,
             "context_tokens": [min(one["context_tokens"] for one in found),
                                max(one["context_tokens"] for one in found)],
             "pause_p50_s": run.percentile(pauses, 50), "pause_p95_s": p95, "pause_max_s": max(pauses),
             "pauses_s": pauses, "violations": broken,
+            "row_layers_run": done, "row_layers_from_nothing": nothing,
             "checks": [run.check("answers that are not whole and equal", len(broken), 0, not broken),
                        run.check("pause after kill -9 of the middle stage, p95, seconds", p95, PAUSE_BAR_S,
-                                 p95 < PAUSE_BAR_S)]}
+                                 p95 < PAUSE_BAR_S),
+                       run.check("times less work than to compute everything again", less, WORK_BAR,
+                                 less >= WORK_BAR)]}
