@@ -215,7 +215,7 @@ void sn_stop(sn_node *node, uint32_t deadline_ms);
  * that should reach that peer and no other. No names: resolve before. SN_EINVAL, SN_ECLOSED, SN_ESPACE (256 waiting).
  * Port 0 listens on any free one; 0.0.0.0 and :: on every interface, also later ones. */
 int sn_listen(sn_node *node, const char *multiaddr);
-/* DIAL_FAILED, REFUSED or CONNECTED follows; nothing if the peer was connected already. */
+/* DIAL_FAILED, REFUSED or CONNECTED follows, also where the peer is connected already. */
 int sn_dial(sn_node *node, const char *multiaddr);
 /* Closes the connections of a peer at once, without waiting for the network; its streams end as lost. */
 int sn_disconnect(sn_node *node, const uint8_t peer[SN_KEY_BYTES]);

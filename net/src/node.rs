@@ -364,11 +364,12 @@ impl Task {
                     self.push(Event { text: e.to_string(), ..Event::new(Kind::ListenFailed) });
                 }
             }
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
+            // Each of them: a new one beside an old one may be all that is left of a peer that changed its address.
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
                 let Some(peer) = crypto::public_of_peer(&peer_id) else { return };
                 if !self.gate.is_welcome(&peer) {
                     let _ = self.swarm.disconnect_peer_id(peer_id);
-                } else if num_established.get() == 1 {
+                } else {
                     let address = endpoint.get_remote_address().to_string();
                     let (dialer, data) = (endpoint.is_dialer(), self.gate.certificate_of(&peer));
                     self.push(Event { peer, address, dialer, data, ..Event::new(Kind::Connected) });

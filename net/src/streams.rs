@@ -73,7 +73,8 @@ struct Waiting {
 pub struct Streams {
     served: Served,
     sockets: Sockets,
-    /// Oldest first: of each priority, the first direct one is the one that streams are opened on.
+    /// Oldest first. Of each priority, streams are opened on the latest direct one: an older one may lead to an address
+    /// that the peer no longer has.
     links: HashMap<PeerId, Vec<Link>>,
     waiting: HashMap<PeerId, Waiting>,
     /// Connections for bulk that are being made.
@@ -91,8 +92,8 @@ impl Streams {
         &mut self, peer: PeerId, protocol: StreamProtocol, priority: Priority,
     ) -> oneshot::Receiver<Result<(Stream, InUse), OpenFault>> {
         let (reply, answer) = oneshot::channel();
-        if priority == Priority::Activations || self.first(peer, Priority::Bulk).is_some() {
-            self.open_on_first(peer, priority, protocol, reply);
+        if priority == Priority::Activations || self.latest(peer, Priority::Bulk).is_some() {
+            self.open_on_latest(peer, priority, protocol, reply);
         } else {
             self.wait_for_bulk(peer).opens.push((protocol, reply));
         }
@@ -139,13 +140,13 @@ impl Streams {
         })
     }
 
-    fn first(&mut self, peer: PeerId, priority: Priority) -> Option<&mut Link> {
-        let of_priority = self.links.get_mut(&peer)?.iter_mut().filter(|link| link.priority == priority);
+    fn latest(&mut self, peer: PeerId, priority: Priority) -> Option<&mut Link> {
+        let of_priority = self.links.get_mut(&peer)?.iter_mut().rev().filter(|link| link.priority == priority);
         of_priority.min_by_key(|link| link.is_relayed)
     }
 
-    fn open_on_first(&mut self, peer: PeerId, priority: Priority, protocol: StreamProtocol, reply: Reply) {
-        let Some(link) = self.first(peer, priority) else { return };
+    fn open_on_latest(&mut self, peer: PeerId, priority: Priority, protocol: StreamProtocol, reply: Reply) {
+        let Some(link) = self.latest(peer, priority) else { return };
         link.used = Instant::now();
         let event = Order::Open { protocol, reply, in_use: link.in_use.clone() };
         let handler = NotifyHandler::One(link.id);
@@ -178,7 +179,7 @@ impl Streams {
     fn open_waiting(&mut self, peer: PeerId, priority: Priority) {
         let Some(waiting) = self.waiting.remove(&peer) else { return };
         for (protocol, reply) in waiting.opens {
-            self.open_on_first(peer, priority, protocol, reply);
+            self.open_on_latest(peer, priority, protocol, reply);
         }
     }
 
@@ -258,7 +259,7 @@ impl NetworkBehaviour for Streams {
                 self.todo.push_back(ToSwarm::GenerateEvent(inbound));
             }
             Came::IsBulk => self.is_bulk(peer, id),
-            Came::AskBulk if self.first(peer, Priority::Bulk).is_none() => {
+            Came::AskBulk if self.latest(peer, Priority::Bulk).is_none() => {
                 self.wait_for_bulk(peer);
             }
             Came::AskBulk => {}

@@ -9,12 +9,13 @@
 namespace shoal {
 namespace {
 
-constexpr DurationUs kStepMaxUs = 1'000'000;
+constexpr DurationUs kStepMaxUs = 500'000;
+constexpr DurationUs kLinkProvesUs = 400'000;  // until a suspect with a new link is asked about again
 
 }  // namespace
 
 Cluster::State::State(const ClusterOptions& given, TimeUs start) : options(given), rng(given.seed), clock_last(start) {
-  now = kStepMaxUs;  // 0 stands for "never" in some places
+  now = 1'000'000;  // 0 stands for "never" in some places
   Member me;
   me.record.id = options.self;
   me.record.incarnation = options.boot << 16;
@@ -156,7 +157,14 @@ void Cluster::OnLinkUp(TimeUs now, const NodeId& peer) {
   link.heard = s.now;
   link.heartbeat_due = s.now;
   s.links.emplace(peer, std::move(link));
-  if (State::Member* member = s.Find(peer)) member->connect_wait = 0;
+  if (State::Member* member = s.Find(peer)) {
+    member->connect_wait = 0;
+    member->link_ended = false;
+    member->rounds_silent = 0;
+    member->unanswered.clear();
+    member->round_ends = s.now + kLinkProvesUs;
+    member->asks_again = true;
+  }
   s.links_changed = true;
   s.Tell(peer, Hello{s.Told(s.self()), s.Digest()});
   s.members_changed = true;
@@ -166,7 +174,10 @@ void Cluster::OnLinkDown(TimeUs now, const NodeId& peer) {
   State& s = *state_;
   s.Advance(now);
   if (s.links.erase(peer) == 0) return;
-  if (State::Member* member = s.Find(peer)) member->unlinked_since = s.now;
+  if (State::Member* member = s.Find(peer)) {
+    member->unlinked_since = s.now;
+    member->link_ended = true;
+  }
   s.links_changed = true;
   s.members_changed = true;
 }

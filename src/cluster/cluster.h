@@ -8,7 +8,7 @@
 // it replaces drains. When two parts of a divided cluster meet, the higher epoch stays.
 //
 // Knows no sockets, threads, files, signatures or engines: inputs are calls, outputs are Actions. `now` is any clock in
-// microseconds; it may jump either way (a stopped process, a changed clock): a jump counts as at most one second.
+// microseconds; it may jump either way (a stopped process, a changed clock): a jump counts as at most half a second.
 // One thread at a time.
 #pragma once
 
@@ -40,7 +40,7 @@ struct ClusterOptions {
   // The node a revocation throws out, if it is genuine; empty if not. Pure. Must be set when revocations are used.
   std::function<std::optional<NodeId>(std::span<const std::uint8_t>)> verify_revocation;
 
-  DurationUs heartbeat_us = 500'000;       // up to 16 members; beyond, longer in proportion
+  DurationUs heartbeat_us = 500'000;       // up to 16 members; beyond, longer in proportion; less while a model is placed
   DurationUs links_report_us = 5'000'000;  // at most so often are changed link measurements told (and longer beyond 16)
   DurationUs leave_wait_us = 120'000'000;  // after that a leaving node goes, whether its layers moved or not
   DurationUs drain_max_us = 600'000'000;   // after that a superseded stage is unloaded under what still runs

@@ -1,6 +1,7 @@
 // Who is here: heartbeats, silence, the question to the others, death; and how news spreads and is mended.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "cluster/state.h"
 
@@ -8,17 +9,22 @@ namespace shoal {
 namespace {
 
 constexpr double kPhiSuspect = 8.0;
-constexpr DurationUs kUnlinkedSuspectUs = 1'000'000;
-constexpr DurationUs kRoundUs = 1'500'000;  // for the others' answers whether they hear a silent member
+constexpr DurationUs kClosedSuspectUs = 150'000;      // a link that ended may come back at once
+constexpr DurationUs kUnlinkedSuspectUs = 1'000'000;  // one that never was up
+constexpr DurationUs kRoundUs = 1'000'000;    // for the others' answers whether they hear a silent member, at most
+constexpr DurationUs kRoundMinUs = 400'000;   // until they are asked again when all have said that they do not
+constexpr DurationUs kRoundAloneUs = 250'000;  // there is nobody to ask, and its link has ended
 constexpr int kRoundsToDeath = 2;
 constexpr std::size_t kAskedMax = 5;
-constexpr DurationUs kHeardElsewhereUs = 3'000'000;  // then they are asked again
-constexpr DurationUs kConnectWaitMinUs = 1'000'000, kConnectWaitMaxUs = 16'000'000;
+constexpr DurationUs kHeardElsewhereMinUs = 150'000, kHeardElsewhereMaxUs = 3'000'000;  // then they are asked again
+constexpr DurationUs kConnectWaitMinUs = 1'000'000, kConnectWaitMaxUs = 4'000'000;
 constexpr DurationUs kConnectSecondUs = 3'000'000;  // the higher id leaves the lower one that long
 constexpr DurationUs kSyncEveryUs = 1'000'000;      // with one peer
 constexpr std::size_t kMembersOfOneDelta = 8, kPlacementsOfOneDelta = 8, kRevocationsOfOneDelta = 256;
 constexpr DurationUs kRttMaxUs = 60'000'000;
 constexpr std::size_t kCalmMembers = 16;
+constexpr DurationUs kHurryShareUs = 30'000;  // of a heartbeat's interval, for each member, while a model is placed
+constexpr DurationUs kHurryMinUs = 200'000;
 
 bool Notable(std::uint32_t before, std::uint32_t after) {
   return std::max(before, after) > std::min(before, after) + std::max<std::uint32_t>(200, before / 4);
@@ -26,10 +32,16 @@ bool Notable(std::uint32_t before, std::uint32_t after) {
 
 }  // namespace
 
+// While a model is placed somebody may wait for a member that is gone: few members then speak more often, at no more
+// bytes than kCalmMembers of them in a cluster without work.
 DurationUs Cluster::State::HeartbeatInterval() const {
-  const std::size_t here = std::max(HereCount(), links.size() + 1);
-  return options.heartbeat_us * static_cast<DurationUs>(std::max(kCalmMembers, here)) /
-         static_cast<DurationUs>(kCalmMembers);
+  const auto here = static_cast<DurationUs>(std::max(HereCount(), links.size() + 1));
+  const auto calm = static_cast<DurationUs>(kCalmMembers);
+  const DurationUs interval = options.heartbeat_us * std::max(calm, here) / calm;
+  const bool works = std::any_of(placements.begin(), placements.end(), [](const auto& entry) {
+    return entry.second.record.state == PlacementState::kLive;
+  });
+  return works ? std::min(interval, std::max(kHurryMinUs, kHurryShareUs * here)) : interval;
 }
 
 void Cluster::State::TickMembership() {
@@ -123,7 +135,7 @@ void Cluster::State::On(const NodeId& from, const Heartbeat& heartbeat) {
 }
 
 void Cluster::State::Revive(Member& member) {
-  member.rounds_silent = 0;
+  member.rounds_silent = member.rounds_heard = 0;
   member.round_ends = 0;
   if (!member.suspect) return;
   member.suspect = false;
@@ -133,34 +145,40 @@ void Cluster::State::Revive(Member& member) {
 
 // ---- Silence --------------------------------------------------------------------------------------------------------
 
+// How this node itself hears `id`.
+Hearing Cluster::State::HearingOf(const NodeId& id) const {
+  if (IsSelf(id)) return Hearing::kHeard;
+  if (const auto link = links.find(id); link != links.end()) {
+    return link->second.detector.Phi(now - link->second.heard) < kPhiSuspect ? Hearing::kHeard : Hearing::kSilent;
+  }
+  const auto member = members.find(id);
+  return member != members.end() && member->second.link_ended ? Hearing::kClosed : Hearing::kUnlinked;
+}
+
 void Cluster::State::CheckSilence(const NodeId& id, Member& member) {
-  const auto link = links.find(id);
+  const Hearing hearing = HearingOf(id);
   if (!member.suspect) {
-    const bool silent = link != links.end() && link->second.detector.Phi(now - link->second.heard) >= kPhiSuspect;
-    const bool closed = link == links.end() && now - std::max(member.unlinked_since, member.heard) > kUnlinkedSuspectUs;
-    if (!silent && !closed) return;
+    if (hearing == Hearing::kHeard) return;
+    const DurationUs wait = hearing == Hearing::kClosed ? kClosedSuspectUs : kUnlinkedSuspectUs;
+    if (hearing != Hearing::kSilent && now - std::max(member.unlinked_since, member.heard) < wait) return;
     member.suspect = true;
-    member.silence = silent ? Silence::kFrozen : Silence::kLinkClosed;
+    member.silence = hearing == Hearing::kSilent ? Silence::kFrozen : Silence::kLinkClosed;
     ++counters.suspicions;
     members_changed = true;
-    member.rounds_silent = 0;
+    member.rounds_silent = member.rounds_heard = 0;
+    // Its connection may be dead and it not: after a change of address, or of a network that was away.
+    if (hearing == Hearing::kSilent) Act(Connect{id, member.record.facts.addresses});
     return StartRound(id, member);
   }
   if (now < member.round_ends) return;
-  if (member.heard_by_others) {  // alive, but not for us
-    member.rounds_silent = 0;
-    member.heard_by_others = false;
-    member.round_ends = now + kHeardElsewhereUs;
-    return StartRound(id, member);
-  }
-  if (++member.rounds_silent >= kRoundsToDeath) return DeclareDead(id, member);
-  StartRound(id, member);
+  EndRound(id, member);
 }
 
 void Cluster::State::StartRound(const NodeId& id, Member& member) {
   ++member.round;
-  member.round_ends = std::max(member.round_ends, now + kRoundUs);
   member.heard_by_others = false;
+  member.all_closed = HearingOf(id) == Hearing::kClosed;
+  member.unanswered.clear();
   std::vector<NodeId> others;
   for (const auto& [other, link] : links) {
     const Member* known = Find(other);
@@ -168,22 +186,45 @@ void Cluster::State::StartRound(const NodeId& id, Member& member) {
   }
   for (std::size_t i = 0; i < kAskedMax && !others.empty(); ++i) {
     const std::size_t pick = rng.Below(others.size());
-    Tell(others[pick], HearsAsk{id, member.round});
+    member.unanswered.insert(others[pick]);
     others.erase(others.begin() + static_cast<std::ptrdiff_t>(pick));
   }
+  member.round_again = now + (member.all_closed && member.unanswered.empty() ? kRoundAloneUs : kRoundMinUs);
+  member.round_ends = member.unanswered.empty() ? member.round_again : now + kRoundUs;
+  for (const NodeId& other : std::set(member.unanswered)) Tell(other, HearsAsk{id, member.round});
 }
 
 void Cluster::State::On(const NodeId& from, const HearsAsk& ask) {
-  const auto link = links.find(ask.subject);
-  const bool hears = IsSelf(ask.subject) || (link != links.end() && now - link->second.heard < 2 * HeartbeatInterval());
-  Tell(from, HearsAnswer{ask.subject, ask.round, hears});
+  Tell(from, HearsAnswer{ask.subject, ask.round, HearingOf(ask.subject)});
 }
 
-void Cluster::State::On(const NodeId&, const HearsAnswer& answer) {
+void Cluster::State::On(const NodeId& from, const HearsAnswer& answer) {
   Member* member = Find(answer.subject);
-  if (member != nullptr && member->suspect && answer.round == member->round && answer.hears) {
-    member->heard_by_others = true;
+  if (member == nullptr || !member->here() || !member->suspect || answer.round != member->round) return;
+  if (member->unanswered.erase(from) == 0) return;
+  member->heard_by_others = member->heard_by_others || answer.hearing == Hearing::kHeard;
+  member->all_closed = member->all_closed && answer.hearing == Hearing::kClosed;
+  if (!member->unanswered.empty()) return;
+  // A process that ends closes its links with everybody, and they with it: there is nothing more to wait for.
+  if (member->all_closed && !links.contains(answer.subject)) return DeclareDead(answer.subject, *member);
+  if (member->heard_by_others) return EndRound(answer.subject, *member);
+  member->round_ends = member->round_again;
+}
+
+void Cluster::State::EndRound(const NodeId& id, Member& member) {
+  if (member.heard_by_others) {  // alive, but not for us; or they have not noticed yet
+    member.rounds_silent = 0;
+    member.heard_by_others = false;
+    member.unanswered.clear();
+    member.round_ends = now + std::min(kHeardElsewhereMaxUs, kHeardElsewhereMinUs << std::min(member.rounds_heard, 8));
+    ++member.rounds_heard;
+    member.asks_again = true;
+    return;
   }
+  if (!std::exchange(member.asks_again, false) && ++member.rounds_silent >= kRoundsToDeath) {
+    return DeclareDead(id, member);
+  }
+  StartRound(id, member);
 }
 
 void Cluster::State::DeclareDead(const NodeId& id, Member& member) {

@@ -279,7 +279,7 @@ template <typename A>
 void Fields(A& io, HearsAnswer& m) {
   io.Id(m.subject);
   io.Num(m.round);
-  io.Flag(m.hears);
+  io.Enum(m.hearing, Hearing::kUnlinked);
 }
 
 template <typename A>

@@ -77,6 +77,12 @@ struct SyncDelta {
 };
 
 // "Do you hear `subject`?", asked before it is declared dead; and the answer.
+enum class Hearing : std::uint8_t {
+  kHeard = 0,
+  kSilent = 1,    // the link is up, nothing comes
+  kClosed = 2,    // the link ended, none has come up since
+  kUnlinked = 3,  // there never was a link: no evidence
+};
 struct HearsAsk {
   NodeId subject;
   std::uint32_t round = 0;
@@ -85,7 +91,7 @@ struct HearsAsk {
 struct HearsAnswer {
   NodeId subject;
   std::uint32_t round = 0;
-  bool hears = false;
+  Hearing hearing = Hearing::kUnlinked;
   bool operator==(const HearsAnswer&) const = default;
 };
 

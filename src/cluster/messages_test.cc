@@ -54,7 +54,7 @@ std::vector<ClusterMessage> AllMessages() {
           ask,
           delta,
           HearsAsk{Node(4), 2},
-          HearsAnswer{Node(4), 2, true},
+          HearsAnswer{Node(4), 2, Hearing::kClosed},
           PlaceAsk{1, false, Placement(PlacementState::kLive).request},
           PlaceAnswer{1, true, false, ErrorCode::kOutOfMemory, "too big", 0},
           Prepare{Placement(PlacementState::kPreparing)},

@@ -27,11 +27,13 @@ struct Cluster::State {
     TimeUs heard = 0;
     TimeUs unlinked_since = 0;
     std::uint32_t lag_ms = 0;
+    bool link_ended = false;  // there was one, and none has come up since
     // The question to others whether they hear it.
     std::uint32_t round = 0;
-    int rounds_silent = 0;
-    TimeUs round_ends = 0;
-    bool heard_by_others = false;
+    int rounds_silent = 0, rounds_heard = 0;  // in a row
+    TimeUs round_ends = 0, round_again = 0;   // round_again: when all have answered that they do not
+    bool heard_by_others = false, all_closed = false, asks_again = false;
+    std::set<NodeId> unanswered;  // of those asked in this round
     // Connecting.
     TimeUs connect_due = 0;
     DurationUs connect_wait = 0;
@@ -134,7 +136,9 @@ struct Cluster::State {
   SyncDelta::Member NewsOf(const Member& member, bool facts, bool links_too) const;
   void SpreadSelf(bool facts, bool links_too);
   void CheckSilence(const NodeId& id, Member& member);
+  Hearing HearingOf(const NodeId& id) const;
   void StartRound(const NodeId& id, Member& member);
+  void EndRound(const NodeId& id, Member& member);
   void DeclareDead(const NodeId& id, Member& member);
   void CheckConnect(const NodeId& id, Member& member);
   void ReportLinks();

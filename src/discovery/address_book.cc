@@ -87,8 +87,10 @@ void AddressBook::Learn(const NodeId& node, const Endpoint& endpoint, std::uint1
     if (bulk_port != 0) known->known.bulk_port = bulk_port;
     known->known.source = std::min(known->known.source, source);
     known->learned = now;
+    if (!IsFresh(source)) return;
     const TimeUs soonest = known->attempted ? std::max(now, *known->attempted + kDialFreshWaitUs) : now;
-    if (IsFresh(source)) known->due = std::min(known->due, soonest);
+    known->due = std::min(known->due, soonest);
+    if (soonest <= now) known->in_flight = false;  // it is there now: what is on its way may be long lost
     return;
   }
   const std::size_t count_max = node.IsZero() ? kBookGivenMax : kBookAddressesPerNodeMax;
@@ -96,7 +98,7 @@ void AddressBook::Learn(const NodeId& node, const Endpoint& endpoint, std::uint1
     Entry entry;
     entry.known = {endpoint, bulk_port, source};
     entry.owner = node;
-    entry.due = entry.learned = now;
+    entry.due = entry.learned = entry.wanted = now;
     entries->push_back(std::move(entry));
   }
   if (entries->empty()) nodes_.erase(node);
@@ -110,7 +112,7 @@ void AddressBook::Disconnected(const NodeId& node, TimeUs now) {
     for (Entry& entry : entries) {
       if (id != node && entry.owner != node) continue;
       entry.known.failures = 0;
-      entry.due = now;
+      entry.due = entry.wanted = now;
     }
   }
 }
@@ -127,15 +129,23 @@ void AddressBook::Delay(Entry& entry, TimeUs now) {
   entry.in_flight = false;
   entry.known.failures = std::min<std::uint32_t>(entry.known.failures + 1, 1000);
   const double doubled = std::ldexp(static_cast<double>(kDialBackoffMinUs), static_cast<int>(entry.known.failures) - 1);
-  const double spread = doubled * (0.75 + 0.5 * rng_.Uniform());
-  entry.due = now + static_cast<DurationUs>(std::min(spread, static_cast<double>(kDialBackoffMaxUs)));
+  const auto longest = static_cast<double>(WaitMax(entry, now, kDialBackoffMaxUs));
+  entry.due = now + static_cast<DurationUs>(std::min(doubled, longest) * (0.75 + 0.5 * rng_.Uniform()));
+}
+
+DurationUs AddressBook::WaitMax(const Entry& entry, TimeUs now, DurationUs otherwise) {
+  return std::clamp((now - entry.wanted) / kDialWaitShare, kDialWaitYoungUs, otherwise);
+}
+
+TimeUs AddressBook::FailsAt(const Entry& entry) {
+  return *entry.attempted + 2 * WaitMax(entry, *entry.attempted, kDialTimeoutUs / 2);
 }
 
 // Dials that nobody reported on have failed.
 void AddressBook::Expire(TimeUs now) {
   for (auto& [node, entries] : nodes_) {
     for (Entry& entry : entries) {
-      if (entry.in_flight && now - *entry.attempted >= kDialTimeoutUs) Delay(entry, now);
+      if (entry.in_flight && now >= FailsAt(entry)) Delay(entry, now);
     }
   }
 }
@@ -166,7 +176,7 @@ std::optional<TimeUs> AddressBook::NextDue() const {
   for (const auto& [node, entries] : nodes_) {
     for (const Entry& entry : entries) {
       if (!MayDial(node, entry)) continue;
-      const TimeUs at = entry.in_flight ? *entry.attempted + kDialTimeoutUs : entry.due;
+      const TimeUs at = entry.in_flight ? FailsAt(entry) : entry.due;
       next = next ? std::min(*next, at) : at;
     }
   }

@@ -30,8 +30,12 @@ inline constexpr std::size_t kBookJsonBytesMax = 256 * 1024;  // of peers.json, 
 inline constexpr std::size_t kDialsAtOnceMax = 64;            // handed out by one Due
 inline constexpr DurationUs kDialBackoffMinUs = 500'000;
 inline constexpr DurationUs kDialBackoffMaxUs = 60'000'000;
-inline constexpr DurationUs kDialFreshWaitUs = 2'000'000;  // between dials of an address that is news again and again
-inline constexpr DurationUs kDialTimeoutUs = 10'000'000;   // a dial without a report counts as failed
+inline constexpr DurationUs kDialFreshWaitUs = 1'000'000;  // between dials of an address that is news again and again
+inline constexpr DurationUs kDialTimeoutUs = 10'000'000;   // a dial without a report counts as failed, at the latest
+// No wait is longer than this, or than this share of the time that the node has been away: who is back after a moment
+// is found in a moment.
+inline constexpr DurationUs kDialWaitYoungUs = 1'000'000;
+inline constexpr std::int64_t kDialWaitShare = 8;
 
 enum class AddressSource : std::uint8_t {
   kGiven,   // by the person: --peer, or an invite; never forgotten
@@ -69,8 +73,8 @@ class AddressBook {
   // useful: never reached, most failures, oldest.
   void Learn(const NodeId& node, const Endpoint& endpoint, std::uint16_t bulk_port, AddressSource source, TimeUs now);
 
-  // Whether `node` is connected. Nothing is dialled of those that are; all addresses of one that was lost are due
-  // again.
+  // Whether `node` is connected. Nothing is dialled of those that are; all addresses of one that was lost, or whose
+  // connection is doubted, are due again.
   void Connected(const NodeId& node);
   void Disconnected(const NodeId& node, TimeUs now);
   bool IsConnected(const NodeId& node) const;
@@ -103,6 +107,7 @@ class AddressBook {
     NodeId owner;  // whom it reached last; zero when nobody yet and none was said
     TimeUs due = 0;
     TimeUs learned = 0;
+    TimeUs wanted = 0;  // since when nobody was reached there
     std::optional<TimeUs> attempted;
     bool in_flight = false;
   };
@@ -114,6 +119,8 @@ class AddressBook {
   bool MayDial(const NodeId& node, const Entry& entry) const;
   void Expire(TimeUs now);
   void Delay(Entry& entry, TimeUs now);
+  static DurationUs WaitMax(const Entry& entry, TimeUs now, DurationUs otherwise);
+  static TimeUs FailsAt(const Entry& entry);  // precondition: in flight
 
   NodeId self_;
   Rng rng_;

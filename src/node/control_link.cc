@@ -57,6 +57,7 @@ struct ControlLink::State : std::enable_shared_from_this<ControlLink::State> {
   // Loop.
   void TakeOne() {
     std::optional<ClusterMessage> message = inbox.TryPop();
+    heard = loop.clock().Now();
     if (message && !gone) handlers.on_message(std::move(*message));
   }
 
@@ -66,11 +67,13 @@ struct ControlLink::State : std::enable_shared_from_this<ControlLink::State> {
   BoundedQueue<FrameBytes> outbox;
   BoundedQueue<ClusterMessage> inbox;
   bool gone = false;  // loop only
+  TimeUs heard = 0;   // loop only
   std::thread writer, reader;
 };
 
 ControlLink::ControlLink(Loop& loop, int fd, Handlers handlers)
     : state_(std::make_shared<State>(loop, fd, std::move(handlers))) {
+  state_->heard = loop.clock().Now();
   state_->writer = std::thread([state = state_.get()] {
     NameThisThread("shoal-control");
     state->Write();
@@ -90,6 +93,8 @@ ControlLink::~ControlLink() {
   state_->writer.join();
   state_->reader.join();
 }
+
+TimeUs ControlLink::heard() const { return state_->heard; }
 
 bool ControlLink::Send(std::vector<std::uint8_t> frame) { return state_->outbox.TryPush(frame); }
 

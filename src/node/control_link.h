@@ -31,6 +31,8 @@ class ControlLink {
 
   // Never blocks. False when the peer has stopped reading: the link is of no use any more.
   bool Send(std::vector<std::uint8_t> frame);
+  // When a message came last; at first, when the link was made. On the loop.
+  TimeUs heard() const;
 
  private:
   struct State;

@@ -27,7 +27,8 @@ namespace shoal {
 namespace {
 
 constexpr std::uint32_t kStreamOpenMs = 3'000;
-constexpr DurationUs kReopenUs = 300'000;
+constexpr DurationUs kReopenUs = 100'000, kReopenFailedUs = 300'000;
+constexpr DurationUs kLinkSilentUs = 600'000;  // a control link that says nothing for so long is opened anew
 constexpr std::chrono::seconds kListenMax{3};
 constexpr std::size_t kDialsKnownMax = 1024;
 constexpr DurationUs kMeasureUs = 1'000'000;
@@ -236,7 +237,8 @@ void Peers::Handle(NetworkEvent event) {
     case NetworkEventKind::kDisconnected:
       book_.Disconnected(event.peer, now);
       if (beacon_) beacon_->Hurry();
-      return DropLink(event.peer);
+      DropLink(event.peer);
+      return Tick(now);
     case NetworkEventKind::kDialFailed:
     case NetworkEventKind::kRefused: {
       if (event.kind == NetworkEventKind::kRefused) {
@@ -323,7 +325,7 @@ void Peers::Reached(const NetworkEvent& event) {
 }
 
 void Peers::OpenControl(const NodeId& peer) {
-  if (ended_ || peer < options_.self || links_.contains(peer) || !book_.IsConnected(peer)) return;
+  if (ended_ || peer < options_.self || HasLink(peer) || !book_.IsConnected(peer)) return;
   if (!opening_.insert(peer).second) return;
   const bool started = tasks_.Run([this, peer] {
     const Result<int> fd = OpenStream(peer, kControlProtocol, kStreamOpenMs);
@@ -331,7 +333,7 @@ void Peers::OpenControl(const NodeId& peer) {
       opening_.erase(peer);
       if (fd.ok() && !ended_) return AddLink(peer, *fd);
       if (fd.ok()) ::close(*fd);
-      loop_.After(kReopenUs, [this, peer] { OpenControl(peer); });
+      loop_.After(kReopenFailedUs, [this, peer] { OpenControl(peer); });
     });
   });
   if (!started) opening_.erase(peer);
@@ -349,6 +351,11 @@ void Peers::AddLink(const NodeId& peer, int fd) {
                             }});
   meter_.LinkUp(peer, loop_.clock().Now());
   handlers_.on_link_up(peer);
+}
+
+bool Peers::HasLink(const NodeId& peer) const {
+  const auto link = links_.find(peer);
+  return link != links_.end() && loop_.clock().Now() - link->second->heard() < kLinkSilentUs;
 }
 
 void Peers::DropLink(const NodeId& peer) {
@@ -470,6 +477,8 @@ void Peers::LearnGossip(const NodeId& node, const std::vector<std::string>& addr
 void Peers::Connect(const NodeId& node, const std::vector<std::string>& addresses, TimeUs now) {
   if (ended_) return;
   LearnGossip(node, addresses, now);
+  // Its connection may be one of an address that it no longer has: a new one shows.
+  if (links_.contains(node) && !HasLink(node)) book_.Disconnected(node, now);
   if (book_.IsConnected(node)) return OpenControl(node);
   Tick(now);
 }

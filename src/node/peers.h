@@ -70,6 +70,7 @@ class Peers {
 
   void Tick(TimeUs now);                                 // dials what is due
   void Send(const NodeId& to, const FrameBytes& frame);  // nothing happens without a link
+  // Dials, and opens the control link where a connection is up; also beside a link that says nothing.
   void Connect(const NodeId& node, const std::vector<std::string>& addresses, TimeUs now);
   void Disconnect(const NodeId& node);
   void Forget(const NodeId& node) { book_.Forget(node); }
@@ -100,6 +101,7 @@ class Peers {
   void Measure(TimeUs now);
   void Probe(const NodeId& peer);  // blocks
   static void TakeProbe(int fd);   // blocks
+  bool HasLink(const NodeId& peer) const;  // one that says something
   void DialNow(const Dial& dial);
   Status DialAt(const Endpoint& endpoint, const Dial& dial);
 

@@ -33,7 +33,7 @@ enum class NetworkEventKind {
   kListening,     // address
   kListenFailed,  // address, text
   kNotListening,  // address
-  kConnected,     // peer, address, dialer, data: its certificate. Once, however many connections
+  kConnected,     // peer, address, dialer, data: its certificate. Each connection, also beside others
   kDisconnected,  // peer, text
   kDialFailed,    // address, text
   kRefused,       // peer, address, dialer, by_peer, reason, text
