@@ -394,6 +394,12 @@ impl Task {
                 self.incoming_failed(&send_back_addr, found);
             }
             SwarmEvent::Behaviour(BehaviourEvent::Streams(inbound)) => self.hand_over(inbound),
+            // Left over from an address that the peer no longer has; it would count as one of its connections.
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
+                connection, result: Err(ping::Failure::Timeout), ..
+            })) => {
+                self.swarm.close_connection(connection);
+            }
             #[cfg(feature = "mdns")]
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(event)) => {
                 let (kind, list) = match event {

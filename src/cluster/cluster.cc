@@ -3,6 +3,7 @@
 #include "cluster/cluster.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "cluster/state.h"
 
@@ -109,6 +110,13 @@ void Cluster::State::TellAll(const ClusterMessage& message) {
   for (const auto& [id, link] : links) Tell(id, message);
 }
 
+// What an input made urgent does not wait for the next tick.
+void Cluster::State::Settle() {
+  if (left || !std::exchange(hurry, false)) return;
+  TickPlacing();
+  CheckLeaving();
+}
+
 void Cluster::State::Handle(const NodeId& from, const ClusterMessage& message) {
   std::visit([&](const auto& m) { On(from, m); }, message);
 }
@@ -134,6 +142,7 @@ void Cluster::OnTick(TimeUs now) {
   s.TickHosting();
   s.TickPlacing();
   s.CheckLeaving();
+  s.hurry = false;
   if (std::exchange(s.members_changed, false)) s.Act(MembersChanged{});
 }
 
@@ -142,6 +151,7 @@ void Cluster::OnMessage(TimeUs now, const NodeId& from, const ClusterMessage& me
   s.Advance(now);
   if (s.left || s.IsSelf(from) || s.revoked.contains(from) || !s.links.contains(from)) return;
   s.Handle(from, message);
+  s.Settle();
 }
 
 void Cluster::OnLinkUp(TimeUs now, const NodeId& peer) {
@@ -190,35 +200,44 @@ void Cluster::OnThroughput(TimeUs now, const NodeId& peer, std::uint64_t bytes_p
   state_->links_changed = true;
 }
 
-void Cluster::OnStageReady(TimeUs now, const std::string& model, Epoch epoch, Status status) {
+void Cluster::OnStageReady(TimeUs now, const std::string& model, Epoch epoch, std::int32_t index, Status status) {
   State& s = *state_;
   s.Advance(now);
-  const auto found = s.locals.find({model, epoch});
+  const auto found = s.locals.find({model, epoch, index});
   if (found == s.locals.end()) return;
   State::Local& local = found->second;
   if (status.ok()) {
     local.status = StageStatus::kReady;
-    return s.TellStage(local.record.decider, local);
+    s.TellStage(local.record.decider, State::Local(local));
+    return s.Settle();
   }
-  const bool was_active = local.active;
-  local.status = was_active ? StageStatus::kLost : StageStatus::kFailed;
-  local.text = status.error().message.substr(0, kErrorTextBytesMax);
-  const State::Local gone = local;
-  s.DropLocal({model, epoch});
-  s.TellStage(was_active ? s.Decider() : gone.record.decider, gone);
+  State::Local gone = local;
+  gone.broken = false;
+  gone.status = local.active ? StageStatus::kLost : StageStatus::kFailed;
+  gone.text = status.error().message.substr(0, kErrorTextBytesMax);
+  s.DropLocal({model, epoch, index});
+  s.TellStage(gone.active ? s.Decider() : gone.record.decider, gone);
+  s.Settle();
 }
 
-void Cluster::OnDrained(TimeUs now, const std::string& model, Epoch epoch) {
-  state_->Advance(now);
-  const auto found = state_->locals.find({model, epoch});
-  if (found != state_->locals.end() && found->second.draining) state_->DropLocal({model, epoch});
+void Cluster::OnPipelineBroken(TimeUs now, const std::string& model, Epoch epoch) {
+  State& s = *state_;
+  s.Advance(now);
+  const auto local = std::find_if(s.locals.begin(), s.locals.end(), [&](const auto& entry) {
+    return entry.second.record.model == model && entry.second.record.epoch == epoch && entry.second.active;
+  });
+  if (local == s.locals.end() || std::exchange(local->second.broken, true)) return;
+  local->second.broken_said = s.now;
+  s.TellStage(s.Decider(), State::Local(local->second));
+  s.Settle();
 }
 
 void Cluster::SetSelfFacts(TimeUs now, MemberFacts facts) {
   State& s = *state_;
   s.Advance(now);
   MemberFacts& mine = s.self().record.facts;
-  facts.leaving = s.leaving;
+  facts.leaving = mine.leaving;
+  facts.standby = mine.standby;
   const std::uint64_t free = facts.device.memory_free_bytes, told = mine.device.memory_free_bytes;
   const bool small = std::max(free, told) - std::min(free, told) < std::max(free, told) / 10;
   if (small) facts.device.memory_free_bytes = told;
@@ -261,16 +280,35 @@ std::uint64_t Cluster::RequestUnplace(TimeUs now, const std::string& model) {
   return state_->AddWish(std::move(ask));
 }
 
-void Cluster::Leave(TimeUs now) {
+void Cluster::Leave(TimeUs now, DurationUs wait_max) {
   State& s = *state_;
   s.Advance(now);
-  if (s.leaving) return;
+  s.leave_by = s.leaving ? std::min(s.leave_by, s.now + wait_max) : s.now + wait_max;
   s.leaving = true;
-  s.leave_since = s.now;
-  s.self().record.facts.leaving = true;
-  ++s.self().record.facts_version;
-  s.SpreadSelf(true, false);
-  s.CheckLeaving();
+  s.TellWhetherItStays();
+}
+
+void Cluster::SetDraining(TimeUs now, const std::string& reason) {
+  State& s = *state_;
+  s.Advance(now);
+  if (s.resting == !reason.empty()) return;
+  s.resting = !reason.empty();
+  s.Act(Note{s.resting ? "this node takes no stages for now: " + reason : "this node takes stages again"});
+  s.TellWhetherItStays();
+}
+
+void Cluster::State::TellWhetherItStays() {
+  if (left) return;
+  MemberFacts& facts = self().record.facts;
+  if (facts.leaving != (leaving || resting)) {
+    facts.leaving = leaving || resting;
+    ++self().record.facts_version;
+    SpreadSelf(true, false);
+    WhoIsBack();
+    ReviewSpares();
+  }
+  CheckLeaving();
+  Settle();
 }
 
 std::vector<Action> Cluster::TakeActions() { return std::exchange(state_->actions, {}); }
@@ -326,9 +364,20 @@ std::optional<PlacementView> Cluster::placement(const std::string& model) const 
   if (found == state_->placements.end() || found->second.record.state != PlacementState::kLive) return std::nullopt;
   PlacementView view;
   view.record = found->second.record;
-  bool moves_only = false;
-  view.reason = state_->ProblemOf(found->second, &moves_only);
-  view.broken = !view.reason.empty() && !moves_only;
+  const State::Problem problem = state_->ProblemOf(found->second);
+  view.reason = problem.text;
+  view.broken = problem.kind > State::Problem::kMoves;
+  for (std::int32_t i = 0; i < static_cast<std::int32_t>(view.record.stages.size()); ++i) {
+    view.copies.push_back(state_->CopiesOf(view.record, i));
+  }
+  for (const StagePlace& stage : view.record.stages) {
+    const std::vector<std::int32_t> its = view.record.StagesOf(stage.node);
+    const bool known = std::find(view.survives.begin(), view.survives.end(), stage.node) != view.survives.end();
+    const bool covered = std::all_of(its.begin(), its.end(), [&](std::int32_t index) {
+      return !view.copies[static_cast<std::size_t>(index)].empty();
+    });
+    if (covered && !known) view.survives.push_back(stage.node);
+  }
   const auto care = state_->care.find(model);
   std::string failed = care == state_->care.end() ? "" : care->second.reason;
   if (view.broken) {
@@ -352,8 +401,10 @@ std::uint64_t Cluster::incarnation() const { return state_->self().record.incarn
 std::uint64_t Cluster::digest() const { return state_->Digest(); }
 
 bool Cluster::MayServe(const std::string& model, Epoch epoch) const {
-  const auto found = state_->locals.find({model, epoch});
-  return found != state_->locals.end() && found->second.status == StageStatus::kReady;
+  return std::any_of(state_->locals.begin(), state_->locals.end(), [&](const auto& entry) {
+    const State::Local& local = entry.second;
+    return local.record.model == model && local.record.epoch == epoch && local.status == StageStatus::kReady;
+  });
 }
 
 const ClusterCounters& Cluster::counters() const { return state_->counters; }

@@ -4,8 +4,9 @@
 // regular it was (phi accrual); before a silent member is declared dead the others are asked whether they hear it. What
 // nodes know spreads by telling all linked peers at once, and is mended by comparing digests in heartbeats.
 // The lowest id among the members that are here decides placements: prepare (every stage loads and says so), then live.
-// A member that dies, restarts or leaves makes the decider place its models anew under a higher epoch; the placement
-// it replaces drains. When two parts of a divided cluster meet, the higher epoch stays.
+// A member that dies, restarts or leaves makes the decider place its models anew under a higher epoch, which continues
+// the one before: stages that are still there go on with what they have, only the rest goes to other nodes, to those
+// first that keep a copy of it ready. When two parts of a divided cluster meet, the higher epoch stays.
 //
 // Knows no sockets, threads, files, signatures or engines: inputs are calls, outputs are Actions. `now` is any clock in
 // microseconds; it may jump either way (a stopped process, a changed clock): a jump counts as at most half a second.
@@ -40,10 +41,8 @@ struct ClusterOptions {
   // The node a revocation throws out, if it is genuine; empty if not. Pure. Must be set when revocations are used.
   std::function<std::optional<NodeId>(std::span<const std::uint8_t>)> verify_revocation;
 
-  DurationUs heartbeat_us = 500'000;       // up to 16 members; beyond, longer in proportion; less while a model is placed
+  DurationUs heartbeat_us = 500'000;  // up to 16 members; beyond, longer in proportion; less while a model is placed
   DurationUs links_report_us = 5'000'000;  // at most so often are changed link measurements told (and longer beyond 16)
-  DurationUs leave_wait_us = 120'000'000;  // after that a leaving node goes, whether its layers moved or not
-  DurationUs drain_max_us = 600'000'000;   // after that a superseded stage is unloaded under what still runs
   DurationUs tombstone_us = 3'600'000'000;
   DurationUs request_max_us = 280'000'000;  // of a wish, loading included
   bool break_epoch_tag = false;             // for tests of the simulator: epochs without the decider's tag
@@ -66,27 +65,48 @@ struct Disconnect {  // close the control stream (and every other connection) to
   NodeId node;
   std::string reason;
 };
-// Load stage `index` of `placement`; then OnStageReady. Sent once per (model, epoch).
+// Where a stage comes from.
+struct StageSource {
+  enum class Kind : std::uint8_t {
+    kDisk,
+    kRunning,  // it is the same as stage `index` of `epoch` here, which still runs
+    kStandby,  // it is the same as a copy here
+  };
+  Kind kind = Kind::kDisk;
+  Epoch epoch = 0;
+  std::int32_t index = 0;
+  bool operator==(const StageSource&) const = default;
+};
+// Get stage `index` of `placement` ready. From the disk: load it, then OnStageReady. From another source nothing is to
+// be done before Activate, which takes it from there; until then it stays what it is. Sent once per (model, epoch,
+// index).
 struct LoadStage {
   PlacementRecord placement;
   std::int32_t index = 0;
+  StageSource source;
 };
 // The placement is live: its stages here may serve, its head takes generations. On every node, also one without a
-// stage: an entry node sends new generations there from now on.
+// stage: an entry node sends generations there from now on, also those that ran on the one before.
 struct Activate {
   PlacementRecord placement;
-  std::int32_t index = -1;  // of the stage here
+  std::vector<std::int32_t> indices;  // of the stages here
 };
-// The placement was superseded: its head takes no new generations; when the running ones have ended, OnDrained. On
-// nodes that have a stage of it; only the head's OnDrained counts, the others learn of it.
-struct Drain {
-  PlacementRecord placement;
-  std::int32_t index = -1;
-};
-// Drop the stage (loaded, loading or draining) now. Never followed by anything about this epoch's stage.
+// Drop the stage now, loaded, loading or running, unless another one has taken it over; what it serves ends. Never
+// followed by anything about this stage of this epoch.
 struct UnloadStage {
   std::string model;
   Epoch epoch = 0;
+  std::int32_t index = 0;
+};
+// Load a copy of stage `index` of `placement` and keep it; then OnStandbyReady.
+struct LoadStandby {
+  PlacementRecord placement;
+  std::int32_t index = 0;
+};
+// Drop the copy of these layers, loaded or loading.
+struct DropStandby {
+  std::string model;
+  LayerRange layers;
 };
 struct RequestDone {
   std::uint64_t id = 0;
@@ -108,8 +128,8 @@ struct Left {
 struct Note {
   std::string text;
 };
-using Action = std::variant<Send, Connect, Disconnect, LoadStage, Activate, Drain, UnloadStage, RequestDone, Revoked,
-                            MembersChanged, PlacementsChanged, Left, Note>;
+using Action = std::variant<Send, Connect, Disconnect, LoadStage, Activate, UnloadStage, LoadStandby, DropStandby,
+                            RequestDone, Revoked, MembersChanged, PlacementsChanged, Left, Note>;
 
 // --- Views
 // ------------------------------------------------------------------------------------------------------------
@@ -141,6 +161,8 @@ struct PlacementView {
   bool broken = false;  // live, but a stage's node is not here: nothing can run until it is back or replaced
   bool hopeless = false;  // broken, and those that are here (the suspect ones too) cannot run it: no use waiting
   std::string reason;     // why it is broken, or why it cannot be replaced
+  std::vector<std::vector<NodeId>> copies;  // of each stage: who else keeps it loaded
+  std::vector<NodeId> survives;             // nodes with stages of it any one of which may go, and nothing is loaded
 };
 
 struct ClusterCounters {
@@ -165,23 +187,29 @@ class Cluster {
   void OnLinkDown(TimeUs now, const NodeId& peer);
   // What a bulk transfer or a probe showed of the link to `peer`.
   void OnThroughput(TimeUs now, const NodeId& peer, std::uint64_t bytes_per_s);
-  // LoadStage has ended. Also later, with an error: a stage that was ready is broken and gone.
-  void OnStageReady(TimeUs now, const std::string& model, Epoch epoch, Status status);
-  // The head has no generation of this placement left, and will take none.
-  void OnDrained(TimeUs now, const std::string& model, Epoch epoch);
-  // Changed facts (never `leaving`, which is Leave's). Small changes of free memory are not worth telling.
+  // LoadStage has ended. Also later, with an error: a stage that was ready is gone.
+  void OnStageReady(TimeUs now, const std::string& model, Epoch epoch, std::int32_t index, Status status);
+  // The stages here are whole, but a link to another one of this live placement was lost or could not be made.
+  void OnPipelineBroken(TimeUs now, const std::string& model, Epoch epoch);
+  // LoadStandby has ended.
+  void OnStandbyReady(TimeUs now, const std::string& model, LayerRange layers, Status status);
+  // Changed facts (never `leaving` and `standby`, which are kept here). Small changes of free memory are not worth
+  // telling.
   void SetSelfFacts(TimeUs now, MemberFacts facts);
   // From `shoal revoke` or from disk at start. Errors: kInvalidArgument (not genuine), kOverloaded (too many).
   Status AddRevocation(TimeUs now, std::span<const std::uint8_t> bytes);
 
   // --- Wishes. RequestDone with the returned id follows, always: at the latest after `request_max_us` without a
-  // decider's answer (kUnavailable). Placing a placed model makes a new placement, the old one drains.
+  // decider's answer (kUnavailable). Placing a placed model makes a new placement, which takes over what is the same.
   // RequestDone errors: kNotFound (no member holds the model; not placed), kInvalidArgument (ranges, nodes),
   // kOutOfMemory (fits nowhere), kUnavailable, kStale (another request came between), or what a stage said.
   std::uint64_t RequestPlacement(TimeUs now, PlaceRequest request);
   std::uint64_t RequestUnplace(TimeUs now, const std::string& model);
-  // Layers move away first, then Left. Idempotent.
-  void Leave(TimeUs now);
+  // Layers move away first, then Left; at the latest after `wait_max`. Idempotent; a shorter wait counts.
+  void Leave(TimeUs now, DurationUs wait_max = 120'000'000);
+  // While `reason` is not empty this node wants no stages (an empty battery, heat): those it has move away where others
+  // have room, and it decides nothing. It stays a member.
+  void SetDraining(TimeUs now, const std::string& reason);
 
   // What is to be done, oldest first; empties the list.
   std::vector<Action> TakeActions();
@@ -197,8 +225,7 @@ class Cluster {
   std::uint64_t incarnation() const;
   // Of everything that spreads; equal on two nodes that agree.
   std::uint64_t digest() const;
-  // A stage of this epoch may run here: it is loaded and neither unloaded nor older than a known live epoch that has
-  // finished draining. What pipeline links ask before they accept a hello.
+  // A stage of this epoch may run here: it is ready.
   bool MayServe(const std::string& model, Epoch epoch) const;
   const ClusterCounters& counters() const;
 

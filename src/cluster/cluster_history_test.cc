@@ -47,6 +47,7 @@ class History {
     pump_.Heal();
     for (int n = 0; n < pump_.Count(); ++n) {
       pump_.Of(n).frozen = false;
+      if (pump_.Of(n).running) pump_.At(n).SetDraining(pump_.now + pump_.skew[n], "");
       if (!pump_.Of(n).running && pump_.Of(n).left.empty()) pump_.Restart(n);
     }
     for (int a = 0; a < pump_.Count(); ++a) {
@@ -68,6 +69,7 @@ class History {
 
   void Disturb() {
     const int n = Pick(), m = Pick();
+    if (rng_.Below(8) == 0) return BreakPipeline(n);
     const bool up = pump_.Of(n).running && !pump_.Of(n).frozen;
     switch (rng_.Below(10)) {
       case 0: return pump_.Of(n).running && !pump_.Of(n).frozen ? pump_.Crash(n) : void();
@@ -76,7 +78,13 @@ class History {
       case 3: return n != m ? pump_.Part(n, m) : void();
       case 4: return pump_.Heal();
       case 5: pump_.Of(n).frozen = pump_.Of(n).running && !pump_.Of(n).frozen; return;
-      case 6: pump_.skew[n] += static_cast<DurationUs>(rng_.Below(20'000'000)) - 10'000'000; return;
+      case 6:
+        if (up && rng_.Below(3) == 0) {
+          pump_.At(n).SetDraining(pump_.now + pump_.skew[n], rng_.Below(2) == 0 ? "hot" : "");
+          return;
+        }
+        pump_.skew[n] += static_cast<DurationUs>(rng_.Below(20'000'000)) - 10'000'000;
+        return;
       case 7:
         if (up && rng_.Below(6) == 0 && Staying() > 2) pump_.At(n).Leave(pump_.now + pump_.skew[n]);
         return;
@@ -92,6 +100,12 @@ class History {
     boots_[{n, id}] = pump_.Of(n).options.boot;
   }
 
+  void BreakPipeline(int n) {
+    if (!pump_.Of(n).running || pump_.Of(n).frozen || pump_.Of(n).active.empty()) return;
+    const auto [model, epoch, index] = *pump_.Of(n).active.begin();
+    pump_.At(n).OnPipelineBroken(pump_.now + pump_.skew[n], model, epoch);
+  }
+
   int Staying() {
     int count = 0;
     for (int n = 0; n < pump_.Count(); ++n) count += pump_.Of(n).left.empty() ? 1 : 0;
@@ -100,6 +114,7 @@ class History {
 
   // One epoch is one placement, whoever speaks of it.
   std::string CheckAlways() {
+    if (!pump_.wrong.empty()) return pump_.wrong;
     for (int n = 0; n < pump_.Count(); ++n) {
       for (const PlacementView& view : pump_.At(n).placements()) {
         const auto [known, added] = by_epoch_.try_emplace(view.record.epoch, view.record.stages);
@@ -112,8 +127,10 @@ class History {
   // What is still not as it should be; empty when all is.
   std::string Settled() {
     std::vector<int> here;
+    holders_.clear();
     for (int n = 0; n < pump_.Count(); ++n) {
       if (pump_.Of(n).running) here.push_back(n);
+      if (pump_.Of(n).running && !pump_.Of(n).options.facts.models.empty()) holders_.insert(n);
     }
     for (const int a : here) {
       if (pump_.At(a).digest() != pump_.At(here[0]).digest()) return "digests differ";
@@ -124,9 +141,19 @@ class History {
         }
       }
       const auto placed = pump_.At(a).placement("m");
-      std::size_t expected = placed && placed->record.StageOf(TestId(a)) >= 0 ? 1 : 0;
-      if (pump_.Of(a).loaded.size() != expected) {
+      const std::size_t expected = placed ? placed->record.StagesOf(TestId(a)).size() : 0;
+      if (pump_.Of(a).loaded.size() != expected || pump_.Of(a).active.size() != expected) {
         return "node " + std::to_string(a) + " has " + std::to_string(pump_.Of(a).loaded.size()) + " stages loaded";
+      }
+      for (const auto& [model, first, last] : pump_.Of(a).copies) {
+        bool wanted = false;
+        for (const StagePlace& stage : placed ? placed->record.stages : std::vector<StagePlace>()) {
+          wanted = wanted || (stage.node != TestId(a) && stage.layers == LayerRange{first, last});
+        }
+        if (!wanted) return "node " + std::to_string(a) + " keeps a copy of what is not placed";
+      }
+      if (placed && !placed->broken && here.size() > 2 && holders_.size() == here.size() && placed->survives.empty()) {
+        return "no copies, though there is room";
       }
       bool holders = false;
       for (const int b : here) holders = holders || !pump_.Of(b).options.facts.models.empty();
@@ -137,6 +164,7 @@ class History {
 
   Rng rng_;
   Pump pump_;
+  std::set<int> holders_;
   std::set<std::pair<int, std::uint64_t>> wishes_;
   std::map<std::pair<int, std::uint64_t>, std::uint64_t> boots_;
   std::map<Epoch, std::vector<StagePlace>> by_epoch_;

@@ -58,6 +58,27 @@ TEST_F(ClusterTest, ACrashIsNoticedByAll) {
   EXPECT_EQ(pump.At(0).digest(), pump.At(2).digest());
 }
 
+// Bounds in virtual time: they are the promise.
+TEST_F(ClusterTest, AProcessThatEndsIsMissedWithinAMoment) {
+  Three();
+  ASSERT_TRUE(pump.Place(0, {}).ok());
+  pump.Run(5 * kSecond);
+  const Epoch first = At(0)->record.epoch;
+  pump.Crash(1);  // its links end
+  EXPECT_TRUE(pump.Until([&] { return At(0)->record.epoch > first && At(2)->record.epoch > first; }, 600'000));
+}
+
+TEST_F(ClusterTest, ASilentNodeIsReplacedWithinThreeSeconds) {
+  Three();
+  ASSERT_TRUE(pump.Place(0, {}).ok());
+  pump.Run(5 * kSecond);
+  const Epoch first = At(0)->record.epoch;
+  pump.Of(1).frozen = true;
+  EXPECT_TRUE(pump.Until([&] { return At(0)->record.epoch > first; }, 3 * kSecond));
+  pump.Of(1).frozen = false;
+  EXPECT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }, 3 * kSecond)) << "and seen again as soon";
+}
+
 TEST_F(ClusterTest, AFrozenNodeIsSuspectedThenDeadAndComesBack) {
   Three();
   pump.Of(1).frozen = true;
@@ -155,16 +176,110 @@ TEST_F(ClusterTest, AStageThatCannotBeLoadedFailsThePlacement) {
   for (int n = 0; n < 3; ++n) EXPECT_TRUE(pump.Of(n).loaded.empty()) << "what was loaded is dropped";
 }
 
-TEST_F(ClusterTest, ADeadNodesLayersGoToOthers) {
+TEST_F(ClusterTest, ADeadNodesLayersGoToOthersAndTheRestStays) {
+  Three();
+  PlaceRequest request;
+  request.options.standby = 0;
+  ASSERT_TRUE(pump.Place(0, request).ok());
+  const PlacementRecord first = At(0)->record;
+  pump.Crash(1);
+  ASSERT_TRUE(pump.Until(
+      [&] { return At(0) && At(0)->record.epoch > first.epoch && At(2) && At(2)->record.epoch > first.epoch; }));
+  const PlacementRecord next = At(0)->record;
+  EXPECT_FALSE(next.Has(TestId(1)));
+  EXPECT_EQ(next.continues, first.epoch);
+  ASSERT_EQ(next.stages.size(), 3U) << "as it was cut: one node has two stages now";
+  EXPECT_EQ(pump.Of(0).loads + pump.Of(2).loads, 3) << "what was there was not loaded again";
+  ASSERT_TRUE(pump.Until([&] { return pump.Of(0).loaded.size() + pump.Of(2).loaded.size() == 3; }));
+  EXPECT_FALSE(pump.At(0).MayServe("m", first.epoch));
+  EXPECT_EQ(pump.wrong, "");
+}
+
+TEST_F(ClusterTest, ACopyTakesOverAndNothingIsLoaded) {
+  Three();
+  pump.Add();
+  pump.MeetAll();
+  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+  PlaceRequest request;
+  request.nodes = {TestId(1), TestId(2), TestId(3)};
+  ASSERT_TRUE(pump.Place(0, request).ok());
+  ASSERT_TRUE(pump.Until([&] { return At(0)->survives.size() == 3; }, 20 * kSecond));
+  EXPECT_EQ(pump.Of(0).copies.size(), 3U) << "who has no stage of the model comes first";
+  int loads = 0;
+  for (int n = 0; n < 4; ++n) loads += pump.Of(n).loads;
+  for (const int victim : {2, 1}) {  // the second one, when there is a copy again
+    const Epoch before = At(0)->record.epoch;
+    pump.Crash(victim);
+    ASSERT_TRUE(pump.Until([&] { return At(0)->record.epoch > before; }, 3 * kSecond));
+    EXPECT_FALSE(At(0)->record.Has(TestId(victim)));
+    ASSERT_TRUE(pump.Until([&] { return At(0)->survives.size() == 2 || victim == 1; }, 20 * kSecond));
+  }
+  for (int n = 0; n < 4; ++n) loads -= pump.Of(n).loads;
+  EXPECT_EQ(loads, 0);
+  EXPECT_EQ(pump.wrong, "");
+}
+
+TEST_F(ClusterTest, CopiesGiveWayToPlacements) {
+  const auto small = [](ClusterOptions& options) {
+    options.facts.device.memory_budget_bytes = 650;  // the whole model, and no more
+    ModelHolding other = TestHolding(6);
+    other.name = "other";
+    other.fingerprint = 78;
+    options.facts.models.push_back(other);
+  };
+  for (int i = 0; i < 2; ++i) pump.Add(small);
+  pump.Meet(0, 1);
+  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+  ASSERT_TRUE(pump.Place(0, {}).ok());
+  ASSERT_TRUE(pump.Until([&] { return pump.Of(0).copies.size() == 1 && pump.Of(1).copies.size() == 1; }, 20 * kSecond));
+  EXPECT_EQ(At(1)->survives.size(), 2U);
+  PlaceRequest other;
+  other.model = "other";
+  const std::uint64_t id = pump.At(0).RequestPlacement(pump.now, other);
+  ASSERT_TRUE(pump.Until([&] { return pump.Of(0).done.contains(id); }));
+  EXPECT_TRUE(pump.Of(0).done.at(id).status.ok());
+  pump.Run(20 * kSecond);
+  EXPECT_TRUE(pump.Of(0).copies.empty() && pump.Of(1).copies.empty());
+  EXPECT_TRUE(At(0)->survives.empty());
+  EXPECT_EQ(pump.wrong, "");
+}
+
+TEST_F(ClusterTest, ALinkThatBreaksIsMadeAnewByTheSameStages) {
   Three();
   ASSERT_TRUE(pump.Place(0, {}).ok());
+  ASSERT_TRUE(pump.Until([&] { return pump.Agree() && At(1); }));
+  const PlacementRecord first = At(0)->record;
+  pump.At(1).OnPipelineBroken(pump.now, "m", first.epoch);
+  ASSERT_TRUE(pump.Until([&] { return At(1)->record.epoch > first.epoch && pump.Agree(); }, 2 * kSecond));
+  EXPECT_EQ(At(1)->record.stages, first.stages);
+  EXPECT_EQ(pump.Of(0).loads + pump.Of(1).loads + pump.Of(2).loads, 3);
+  EXPECT_EQ(pump.wrong, "");
+}
+
+TEST_F(ClusterTest, AContinuationThatIsGivenUpLeavesWhatRuns) {
+  Three();
+  PlaceRequest request;
+  request.options.standby = 0;
+  ASSERT_TRUE(pump.Place(0, request).ok());
   const Epoch first = At(0)->record.epoch;
-  pump.Crash(1);
-  ASSERT_TRUE(pump.Until([&] { return At(0) && At(0)->record.epoch > first && At(2) && At(2)->record.epoch > first; }));
-  EXPECT_EQ(At(0)->record.StageOf(TestId(1)), -1);
-  EXPECT_EQ(At(0)->record.stages.size(), 2U);
-  ASSERT_TRUE(pump.Until([&] { return pump.Of(0).loaded.size() == 1; })) << "the old stage is unloaded";
-  EXPECT_FALSE(pump.At(0).MayServe("m", first));
+  pump.load = [](int, const PlacementRecord&) { return Status(Error{ErrorCode::kIo, "the card is full"}); };
+  pump.At(1).SetDraining(pump.now, "hot");
+  pump.Run(5 * kSecond);
+  EXPECT_EQ(At(0)->record.epoch, first) << "nobody could load what it has";
+  for (int n = 0; n < 3; ++n) EXPECT_EQ(pump.Of(n).active.size(), 1U);
+  EXPECT_EQ(pump.wrong, "");
+}
+
+TEST_F(ClusterTest, ANodeThatRestsGivesItsLayersAwayAndStays) {
+  Three();
+  ASSERT_TRUE(pump.Place(0, {}).ok());
+  pump.At(0).SetDraining(pump.now, "the battery is low");
+  ASSERT_TRUE(
+      pump.Until([&] { return At(1) && !At(1)->record.Has(TestId(0)) && pump.Of(0).loaded.empty(); }, 20 * kSecond));
+  EXPECT_EQ(pump.At(0).decider(), TestId(1));
+  pump.At(0).SetDraining(pump.now, "");
+  ASSERT_TRUE(pump.Until([&] { return !pump.Of(0).copies.empty(); }, 20 * kSecond)) << "it is of use again";
+  EXPECT_TRUE(AllAlive());
 }
 
 TEST_F(ClusterTest, TheDecidersDeathStopsNothing) {
@@ -192,9 +307,7 @@ TEST_F(ClusterTest, ABrokenPipelineIsPlacedAnewEverLessOften) {
   int count = 0;
   for (int i = 0; i < 2000; ++i) {
     const Epoch epoch = At(0)->record.epoch;
-    if (pump.At(0).MayServe("m", epoch)) {
-      pump.At(0).OnStageReady(pump.now, "m", epoch, Error{ErrorCode::kUnavailable, "broken"});
-    }
+    if (pump.At(0).MayServe("m", epoch)) pump.At(0).OnPipelineBroken(pump.now, "m", epoch);
     pump.Run(50'000);
     if (At(0)->record.epoch != epoch) ++count;
   }
@@ -205,13 +318,9 @@ TEST_F(ClusterTest, ABrokenPipelineIsPlacedAnewEverLessOften) {
 TEST_F(ClusterTest, LeavingMovesTheLayersFirst) {
   Three();
   ASSERT_TRUE(pump.Place(0, {}).ok());
-  pump.hold_drain = true;  // an answer still runs on the old placement
   pump.At(1).Leave(pump.now);
-  pump.Run(10 * kSecond);
-  EXPECT_TRUE(pump.Of(1).left.empty()) << "it waits for what runs";
-  EXPECT_EQ(At(0)->record.StageOf(TestId(1)), -1);
-  for (const auto& [model, epoch] : pump.Of(0).drained) pump.At(0).OnDrained(pump.now, model, epoch);
   ASSERT_TRUE(pump.Until([&] { return pump.Of(1).left.size() == 1; }, 20 * kSecond));
+  EXPECT_FALSE(At(0)->record.Has(TestId(1)));
   EXPECT_EQ(pump.Of(1).left[0], "");
   EXPECT_TRUE(
       pump.Until([&] { return pump.StateOf(0, 1) == MemberState::kLeft && pump.StateOf(2, 1) == MemberState::kLeft; }));

@@ -1,13 +1,17 @@
-// The stages here: prepared, active, draining, dropped; what every node does when a placement becomes known; leaving.
+// The stages here: prepared, active, dropped; what every node does when a placement becomes known; leaving.
+//
+// A stage of a placement that continues another one is the very stage that runs here: it is ready at once, and goes
+// over when the placement is live. Until then, and if the decider gives it up, the old one runs on.
 #include <algorithm>
+#include <utility>
 
+#include "cluster/split.h"
 #include "cluster/state.h"
 
 namespace shoal {
 namespace {
 
 constexpr DurationUs kUncommittedUs = 30'000'000;  // without a Prepare: the decider has forgotten it
-constexpr DurationUs kDrainAskUs = 1'000'000;
 constexpr DurationUs kLostSayUs = 2'000'000;
 
 }  // namespace
@@ -17,64 +21,105 @@ void Cluster::State::TellStage(const NodeId& to, const Local& local) {
   news.model = local.record.model;
   news.epoch = local.record.epoch;
   news.stage = local.index;
-  news.status = local.status;
+  news.status = local.broken ? StageStatus::kBroken : local.status;
   news.text = local.text;
   Tell(to, std::move(news));
 }
 
+// What is here already of stage `index` of `record`.
+StageSource Cluster::State::SourceOf(const PlacementRecord& record, std::int32_t index) const {
+  const LayerRange layers = record.LayersOf(index);
+  for (const auto& [key, local] : locals) {
+    const PlacementRecord& old = local.record;
+    if (record.continues == 0 || old.model != record.model || old.epoch != record.continues) continue;
+    if (!local.active || local.status != StageStatus::kReady || old.LayersOf(local.index) != layers) continue;
+    if (old.request.fingerprint != record.request.fingerprint) continue;
+    if (!IsSameEngine(old.request.options, record.request.options)) continue;
+    return {StageSource::Kind::kRunning, old.epoch, local.index};
+  }
+  const auto spare = spares.find({record.model, layers.first, layers.last});
+  const bool same = spare != spares.end() && spare->second.ready &&
+                    spare->second.fingerprint == record.request.fingerprint &&
+                    spare->second.options_hash == OptionsHash(record.request.options);
+  return {same ? StageSource::Kind::kStandby : StageSource::Kind::kDisk, 0, 0};
+}
+
 void Cluster::State::On(const NodeId& from, const Prepare& prepare) {
-  const PlacementRecord& record = prepare.placement;
-  const std::int32_t index = record.StageOf(options.self);
-  if (from != record.decider || index < 0 || record.state != PlacementState::kPreparing) return;
+  const PlacementRecord record = prepare.placement;
+  const std::vector<std::int32_t> indices = record.StagesOf(options.self);
+  if (from != record.decider || indices.empty() || record.state != PlacementState::kPreparing) return;
   SeeRound(record.epoch);
-  const auto known = locals.find({record.model, record.epoch});
-  if (known != locals.end()) {
+  const auto refuse = [&](StageStatus status, Epoch known, const char* why) {
+    Tell(from, StageNews{record.model, record.epoch, indices.front(), status, known, why});
+  };
+  if (!locals.contains({record.model, record.epoch, indices.front()})) {
+    const auto placed = placements.find(record.model);
+    Epoch newest = placed == placements.end() ? 0 : placed->second.record.epoch;
+    for (const auto& [key, other] : locals) {
+      if (other.record.model == record.model) newest = std::max(newest, other.record.epoch);
+    }
+    if (record.epoch <= newest && !options.break_stale_check) return refuse(StageStatus::kStale, newest, "");
+    if (leaving || resting) return refuse(StageStatus::kFailed, 0, "it is leaving");
+    if (record.stages[static_cast<std::size_t>(indices.front())].boot != self().record.boot()) {
+      return refuse(StageStatus::kFailed, 0, "it has started anew");
+    }
+    // Only one is prepared at a time: the newest.
+    DropLocals(record.model, [](const Local& other) { return !other.active; });
+    if (locals.size() + indices.size() > kStagesMax) return refuse(StageStatus::kFailed, 0, "it has too many stages");
+    std::vector<LoadStage> loads;
+    for (const std::int32_t index : indices) {
+      Local local;
+      local.record = record;
+      local.index = index;
+      local.source = SourceOf(record, index);
+      if (local.source.kind != StageSource::Kind::kDisk) local.status = StageStatus::kReady;
+      loads.push_back({record, index, local.source});
+      locals.emplace(StageKey{record.model, record.epoch, index}, std::move(local));
+    }
+    ReviewSpares();  // copies give way
+    for (LoadStage& load : loads) Act(std::move(load));
+  }
+  for (const std::int32_t index : indices) {  // telling oneself may end it
+    const auto known = locals.find({record.model, record.epoch, index});
+    if (known == locals.end()) continue;
     known->second.prepared = now;
-    return TellStage(from, known->second);
+    TellStage(from, Local(known->second));
   }
-  Local local;
-  local.record = record;
-  local.index = index;
-  const auto placed = placements.find(record.model);
-  Epoch newest = placed == placements.end() ? 0 : placed->second.record.epoch;
-  for (const auto& [key, other] : locals) {
-    if (key.first == record.model) newest = std::max(newest, key.second);
-  }
-  if (record.epoch <= newest && !options.break_stale_check) {
-    StageNews stale{record.model, record.epoch, index, StageStatus::kStale, newest, {}};
-    return Tell(from, std::move(stale));
-  }
-  if (record.stages[static_cast<std::size_t>(index)].boot != self().record.boot() || leaving) {
-    local.status = StageStatus::kFailed;
-    local.text = leaving ? "it is leaving" : "it has started anew";
-    return TellStage(from, local);
-  }
-  // Only one is prepared at a time: the newest.
-  std::vector<StageKey> older;
-  for (const auto& [key, other] : locals) {
-    if (key.first == record.model && !other.active) older.push_back(key);
-  }
-  for (const StageKey& key : older) DropLocal(key);
-  if (locals.size() >= kPlacementsMax) {
-    local.status = StageStatus::kFailed;
-    local.text = "it has too many stages";
-    return TellStage(from, local);
-  }
-  local.prepared = now;
-  locals.emplace(StageKey{record.model, record.epoch}, local);
-  Act(LoadStage{record, index});
-  TellStage(from, local);
 }
 
 void Cluster::State::On(const NodeId& from, const Abort& abort) {
-  const auto found = locals.find({abort.model, abort.epoch});
-  if (found != locals.end() && !found->second.active && found->second.record.decider == from) {
-    DropLocal({abort.model, abort.epoch});
+  DropLocals(abort.model, [&](const Local& local) {
+    return local.record.epoch == abort.epoch && !local.active && local.record.decider == from;
+  });
+}
+
+// What was to take this stage over cannot any more.
+void Cluster::State::DropLocal(const StageKey& key) {
+  const auto found = locals.find(key);
+  if (found == locals.end()) return;
+  const auto& [model, epoch, index] = key;
+  Act(UnloadStage{model, epoch, index});
+  const std::string name = model;
+  const StageSource taken{StageSource::Kind::kRunning, epoch, index};
+  locals.erase(found);
+  std::vector<Local> failed;
+  for (const auto& [other, local] : locals) {
+    if (local.record.model == name && !local.active && local.source == taken) failed.push_back(local);
+  }
+  for (Local& local : failed) {
+    local.status = StageStatus::kFailed;
+    local.text = "the stage that it was to take over is gone";
+    DropLocal({name, local.record.epoch, local.index});
+    TellStage(local.record.decider, local);
   }
 }
 
-void Cluster::State::DropLocal(const StageKey& key) {
-  if (locals.erase(key) == 1) Act(UnloadStage{key.first, key.second});
+void Cluster::State::DropLocals(const std::string& model, const std::function<bool(const Local&)>& which) {
+  std::vector<StageKey> keys;
+  for (const auto& [key, local] : locals) {
+    if (local.record.model == model && which(local)) keys.push_back(key);
+  }
+  for (const StageKey& key : keys) DropLocal(key);
 }
 
 // What every node does with a live or retired record: the highest epoch of a model stands.
@@ -104,72 +149,49 @@ void Cluster::State::Adopt(const PlacementRecord& record, bool spread) {
   if (spread) TellAll(SyncDelta{{}, {record}, {}});
   Act(PlacementsChanged{});
 
-  std::int32_t index = -1;
-  std::vector<StageKey> keys;
-  for (const auto& [key, local] : locals) {
-    if (key.first == record.model) keys.push_back(key);
+  std::vector<std::int32_t> indices;
+  bool served = false;
+  for (auto& [key, local] : locals) {
+    if (local.record.model != record.model) continue;
+    served = served || local.active;
+    if (local.record.epoch != record.epoch || local.status != StageStatus::kReady) continue;
+    local.active = true;
+    local.record = record;
+    indices.push_back(local.index);
+    if (local.source.kind != StageSource::Kind::kStandby) continue;
+    const LayerRange layers = record.LayersOf(local.index);
+    spares.erase({record.model, layers.first, layers.last});
   }
-  for (const StageKey& key : keys) {
-    Local& local = locals.at(key);
-    if (key.second == record.epoch && local.status == StageStatus::kReady) {
-      local.active = true;
-      local.record = record;
-      index = local.index;
-    }
+  if (served && record.state == PlacementState::kLive && indices.empty() && !leaving) {
+    Act(Note{"'" + record.model + "' was placed without this node: its stages here are out of date and dropped"});
   }
-  if (record.state == PlacementState::kLive) Act(Activate{record, index});
-  for (const StageKey& key : keys) {
-    if (key.second < record.epoch) Supersede(locals.at(key));
-  }
-}
-
-void Cluster::State::Supersede(Local& local) {
-  if (local.draining) return;
-  if (!local.active) return DropLocal({local.record.model, local.record.epoch});
-  local.draining = true;
-  local.drain_since = now;
-  local.drain_ask_due = now + kDrainAskUs;
-  Act(Drain{local.record, local.index});
-}
-
-void Cluster::State::On(const NodeId& from, const DrainAsk& ask) {
-  Tell(from, DrainAnswer{ask.model, ask.epoch, locals.contains({ask.model, ask.epoch})});
-}
-
-void Cluster::State::On(const NodeId& from, const DrainAnswer& answer) {
-  const auto found = locals.find({answer.model, answer.epoch});
-  if (found == locals.end() || !found->second.draining || answer.serving) return;
-  if (found->second.record.stages.front().node == from) DropLocal({answer.model, answer.epoch});
+  if (record.state == PlacementState::kLive) Act(Activate{record, indices});
+  DropLocals(record.model, [&](const Local& local) { return local.record.epoch < record.epoch; });
+  ReviewSpares();
 }
 
 void Cluster::State::TickHosting() {
-  std::vector<StageKey> keys;
-  for (const auto& [key, local] : locals) keys.push_back(key);
-  for (const StageKey& key : keys) {
-    const auto found = locals.find(key);
-    if (found == locals.end()) continue;
-    Local& local = found->second;
-    if (!local.active && now - local.prepared > kUncommittedUs) {
-      DropLocal(key);
-      continue;
-    }
-    if (!local.draining) continue;
-    const NodeId head = local.record.stages.front().node;
-    const bool over = now - local.drain_since > options.drain_max_us;
-    if (over || (!IsSelf(head) && !IsHere(head))) {
-      DropLocal(key);
-    } else if (!IsSelf(head) && now >= local.drain_ask_due) {
-      local.drain_ask_due = now + kDrainAskUs;
-      Tell(head, DrainAsk{key.first, key.second});
-    }
+  std::vector<StageKey> forgotten;
+  std::vector<Local> broken;
+  for (auto& [key, local] : locals) {
+    if (!local.active && now - local.prepared > kUncommittedUs) forgotten.push_back(key);
+    if (!local.active || !local.broken || now - local.broken_said < kLostSayUs) continue;
+    local.broken_said = now;
+    broken.push_back(local);
   }
+  for (const StageKey& key : forgotten) DropLocal(key);
+  for (const Local& local : broken) TellStage(Decider(), local);
+  std::vector<StageNews> lost;
   for (auto& [model, placed] : placements) {
     if (placed.record.state != PlacementState::kLive || now - placed.lost_said < kLostSayUs) continue;
-    const std::int32_t index = placed.record.StageOf(options.self);
-    if (index < 0 || locals.contains({model, placed.record.epoch})) continue;
-    placed.lost_said = now;
-    Tell(Decider(), StageNews{model, placed.record.epoch, index, StageStatus::kLost, 0, {}});
+    for (const std::int32_t index : placed.record.StagesOf(options.self)) {
+      if (locals.contains({model, placed.record.epoch, index})) continue;
+      placed.lost_said = now;
+      lost.push_back({model, placed.record.epoch, index, StageStatus::kLost, 0, {}});
+    }
   }
+  for (const StageNews& news : lost) Tell(Decider(), news);
+  if (!spares.empty()) ReviewSpares();
 }
 
 // ---- Leaving --------------------------------------------------------------------------------------------------------
@@ -186,18 +208,16 @@ void Cluster::State::CheckLeaving() {
   const bool others_stay = std::any_of(members.begin(), members.end(), [&](const auto& entry) {
     return !IsSelf(entry.first) && entry.second.here() && !entry.second.record.facts.leaving;
   });
-  bool holds = false;
-  for (const auto& [key, local] : locals) holds = holds || !move_failures.contains(key.first);
-  for (const auto& [model, placed] : placements) {
-    holds = holds || (placed.record.state == PlacementState::kLive && placed.record.StageOf(options.self) >= 0 &&
-                      !move_failures.contains(model));
-  }
-  if (holds && others_stay && now - leave_since < options.leave_wait_us) return;
+  const bool holds = std::any_of(placements.begin(), placements.end(), [&](const auto& entry) {
+    const PlacementRecord& record = entry.second.record;
+    return record.state == PlacementState::kLive && record.Has(options.self) && !move_failures.contains(entry.first);
+  });
+  if (holds && others_stay && now < leave_by) return;
   left = true;
   left_at = now;
   std::erase_if(move_failures, [&](const auto& entry) {
     const auto placed = placements.find(entry.first);
-    return placed == placements.end() || placed->second.record.StageOf(options.self) < 0;
+    return placed == placements.end() || !placed->second.record.Has(options.self);
   });
   self().record.state = MemberState::kLeft;
   self().state_since = now;
@@ -205,6 +225,7 @@ void Cluster::State::CheckLeaving() {
   std::vector<StageKey> keys;
   for (const auto& [key, local] : locals) keys.push_back(key);
   for (const StageKey& key : keys) DropLocal(key);
+  while (!spares.empty()) DropSpare(spares.begin()->first);
   members_changed = true;
 }
 

@@ -21,6 +21,7 @@ inline constexpr std::size_t kHoldingsMax = 32;         // models that one membe
 inline constexpr std::size_t kLayersMax = 1024;         // of one model
 inline constexpr std::size_t kHoldingLayersMax = 4096;  // of all models of one member
 inline constexpr std::size_t kMemberLinksMax = kMembersMax;
+inline constexpr std::size_t kStandbyCopiesMax = 64;  // of one member
 
 // Measured once by the node itself; `memory_free_bytes` now and then.
 struct DeviceFacts {
@@ -52,15 +53,25 @@ struct ModelHolding {
   bool operator==(const ModelHolding&) const = default;
 };
 
+// A stage that a member keeps loaded, in case the one that runs it is lost.
+struct StandbyCopy {
+  std::string model;
+  std::uint64_t fingerprint = 0;
+  LayerRange layers;
+  std::uint64_t options_hash = 0;  // of what its engine depends on (OptionsHash)
+  bool operator==(const StandbyCopy&) const = default;
+};
+
 // What a member says of itself.
 struct MemberFacts {
   std::string name;                    // for people
   bool owner = false;                  // holds the cluster's signing key
-  bool leaving = false;                // wants to go: gets no more stages, decides nothing
+  bool leaving = false;                // wants to go, or to rest: gets no more stages, decides nothing
   std::vector<std::string> addresses;  // multiaddrs, best first
   std::string api;                     // "http://host:port", empty: none
   DeviceFacts device;
   std::vector<ModelHolding> models;
+  std::vector<StandbyCopy> standby;  // ready
   bool operator==(const MemberFacts&) const = default;
 };
 

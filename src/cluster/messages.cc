@@ -144,6 +144,12 @@ void Fields(A& io, MemberFacts& facts) {
     layers += model.shape.layer_bytes.size();
     io.Require(layers <= kHoldingLayersMax);
   });
+  io.List(facts.standby, kStandbyCopiesMax, 28, [&](StandbyCopy& copy) {
+    io.Text(copy.model, kModelNameBytesMax);
+    io.Num(copy.fingerprint);
+    Fields(io, copy.layers);
+    io.Num(copy.options_hash);
+  });
 }
 
 template <typename A>
@@ -192,6 +198,8 @@ void Fields(A& io, PlaceRequest& request) {
   io.Enum(o.kv_type, KvType::kQ8_0);
   io.Flag(o.flash_attention);
   io.Flag(o.reproducible);
+  io.Num(o.standby);
+  io.Require(o.standby >= 0 && o.standby <= kStandbyMax);
 }
 
 template <typename A>
@@ -201,6 +209,7 @@ void Fields(A& io, PlacementRecord& record) {
   io.Enum(record.state, PlacementState::kRetired);
   io.Num(record.state_age_s);
   io.Id(record.decider);
+  io.Num(record.continues);
   Fields(io, record.request);
   io.List(record.stages, kStagesMax, 48, [&](StagePlace& stage) {
     io.Id(stage.node);
@@ -262,7 +271,7 @@ void Fields(A& io, SyncDelta& m) {
     if (v.has_facts) Facts(io, v.record);
     if (v.has_links) Links(io, v.record);
   });
-  io.List(m.placements, kPlacementsMax, 60, [&](PlacementRecord& v) {
+  io.List(m.placements, kPlacementsMax, 72, [&](PlacementRecord& v) {
     Fields(io, v);
     io.Require(v.state != PlacementState::kPreparing);  // between the decider and the stages alone
   });
@@ -305,7 +314,7 @@ void Fields(A& io, Prepare& m) {
   io.Require(m.placement.state == PlacementState::kPreparing);
 }
 
-// Abort, DrainAsk, DrainAnswer, MoveFailed and StageNews all begin with a model and its epoch.
+// Abort, StandbyAsk, MoveFailed and StageNews all begin with a model and its epoch.
 template <typename A, typename M>
 void ModelEpoch(A& io, M& m) {
   io.Text(m.model, kModelNameBytesMax);
@@ -322,21 +331,17 @@ void Fields(A& io, StageNews& m) {
   ModelEpoch(io, m);
   io.Num(m.stage);
   io.Require(m.stage >= 0 && m.stage < static_cast<std::int32_t>(kStagesMax));
-  io.Enum(m.status, StageStatus::kLost);
+  io.Enum(m.status, StageStatus::kBroken);
   io.Require(static_cast<std::uint8_t>(m.status) >= 1);
   io.Num(m.known);
   io.Text(m.text, kErrorTextBytesMax);
 }
 
 template <typename A>
-void Fields(A& io, DrainAsk& m) {
+void Fields(A& io, StandbyAsk& m) {
   ModelEpoch(io, m);
-}
-
-template <typename A>
-void Fields(A& io, DrainAnswer& m) {
-  ModelEpoch(io, m);
-  io.Flag(m.serving);
+  io.Num(m.stage);
+  io.Require(m.stage >= 0 && m.stage < static_cast<std::int32_t>(kStagesMax));
 }
 
 template <typename A>

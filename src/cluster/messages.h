@@ -130,6 +130,7 @@ enum class StageStatus : std::uint8_t {
   kFailed = 3,  // could not be loaded
   kStale = 4,   // refused: `known` is the newer epoch
   kLost = 5,    // a live placement names a stage here that is not (no longer) here
+  kBroken = 6,  // the stage is here, but its links to the others of a live placement are not
 };
 struct StageNews {
   std::string model;
@@ -141,17 +142,13 @@ struct StageNews {
   bool operator==(const StageNews&) const = default;
 };
 
-// A stage of a superseded placement asks its head whether generations still run there.
-struct DrainAsk {
+// The decider asks a node to load a copy of a stage of the live placement, in case that stage is lost. Repeated until
+// the node's facts name the copy, or for a while.
+struct StandbyAsk {
   std::string model;
   Epoch epoch = 0;
-  bool operator==(const DrainAsk&) const = default;
-};
-struct DrainAnswer {
-  std::string model;
-  Epoch epoch = 0;
-  bool serving = false;
-  bool operator==(const DrainAnswer&) const = default;
+  std::int32_t stage = 0;
+  bool operator==(const StandbyAsk&) const = default;
 };
 
 // To a member that leaves: its layers of `model` fit nowhere else.
@@ -163,7 +160,7 @@ struct MoveFailed {
 };
 
 using ClusterMessage = std::variant<Hello, Heartbeat, SyncAsk, SyncDelta, HearsAsk, HearsAnswer, PlaceAsk, PlaceAnswer,
-                                    Prepare, Abort, StageNews, DrainAsk, DrainAnswer, MoveFailed>;
+                                    Prepare, Abort, StageNews, StandbyAsk, MoveFailed>;
 
 // A whole frame (wire/frame.h). Precondition (CHECK): within the limits; Cluster sends nothing else.
 std::vector<std::uint8_t> EncodeClusterMessage(const ClusterMessage& message);

@@ -22,9 +22,10 @@ MemberRecord Member() {
   m.incarnation = 5 << 16;
   m.nonce = 9;
   m.facts_version = 2;
-  m.facts = {"phone", true, false, {"/ip4/10.0.0.1/tcp/48100"}, "http://10.0.0.1:1", {}, {}};
+  m.facts = {"phone", true, false, {"/ip4/10.0.0.1/tcp/48100"}, "http://10.0.0.1:1", {}, {}, {}};
   m.facts.device = {"linux", "aarch64", 8, 1000, 500, 400, 1.5};
   m.facts.models = {{"m", 77, 650, Shape()}};
+  m.facts.standby = {{"m", 77, {2, 3}, 9}};
   return m;
 }
 
@@ -34,6 +35,7 @@ PlacementRecord Placement(PlacementState state) {
   p.epoch = MakeEpoch(4, Node(1), 7);
   p.state = state;
   p.decider = Node(1);
+  p.continues = MakeEpoch(3, Node(2), 7);
   p.request.model = "m";
   p.request.shape = Shape();
   p.request.nodes = {Node(1), Node(2)};
@@ -60,8 +62,7 @@ std::vector<ClusterMessage> AllMessages() {
           Prepare{Placement(PlacementState::kPreparing)},
           Abort{"m", 4},
           StageNews{"m", 4, 1, StageStatus::kFailed, 5, "no file"},
-          DrainAsk{"m", 4},
-          DrainAnswer{"m", 4, true},
+          StandbyAsk{"m", 4, 1},
           MoveFailed{"m", 4, "nowhere"}};
 }
 

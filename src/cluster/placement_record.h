@@ -30,8 +30,12 @@ struct PlaceOptions {
   KvType kv_type = KvType::kF16;
   bool flash_attention = true;
   bool reproducible = false;
+  std::int32_t standby = 1;  // copies of each stage that other nodes keep ready where they have room
   bool operator==(const PlaceOptions&) const = default;
 };
+// A stage loaded for `a` serves `b` as it is.
+bool IsSameEngine(const PlaceOptions& a, const PlaceOptions& b);
+std::uint64_t OptionsHash(const PlaceOptions& options);  // equal where IsSameEngine
 
 // What was asked for. It stays with the placement, so that whoever decides later can place the model again.
 struct PlaceRequest {
@@ -45,6 +49,9 @@ struct PlaceRequest {
   bool operator==(const PlaceRequest&) const = default;
 };
 
+inline constexpr std::int32_t kStandbyMax = 8;
+
+// A node may have several stages of one placement.
 struct StagePlace {
   NodeId node;
   std::uint64_t boot = 0;  // of the node when the stage was placed: a later start of it has no stage any more
@@ -62,12 +69,17 @@ struct PlacementRecord {
   PlacementState state = PlacementState::kPreparing;
   std::uint32_t state_age_s = 0;  // of a retired one
   NodeId decider;
+  // The epoch that it takes over from: a stage of it with the same node and layers goes on here with what it has loaded
+  // and computed. 0: none.
+  Epoch continues = 0;
   PlaceRequest request;
   std::vector<StagePlace> stages;  // [0] is the head; empty when retired
   bool operator==(const PlacementRecord&) const = default;
 
-  // The index of `node`'s stage, -1 when it has none. A node has at most one stage of a placement.
-  std::int32_t StageOf(const NodeId& node) const;
+  // The indices of `node`'s stages, ascending.
+  std::vector<std::int32_t> StagesOf(const NodeId& node) const;
+  bool Has(const NodeId& node) const { return !StagesOf(node).empty(); }
+  LayerRange LayersOf(std::int32_t index) const { return stages[static_cast<std::size_t>(index)].layers; }
 };
 
 constexpr std::uint32_t EpochRound(Epoch epoch) { return static_cast<std::uint32_t>(epoch >> 32); }

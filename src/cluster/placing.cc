@@ -15,7 +15,8 @@ constexpr DurationUs kNoDeciderUs = 20'000'000;  // a wish without anyone to dec
 constexpr DurationUs kPrepareEveryUs = 2'000'000;
 constexpr DurationUs kPrepareMaxUs = 240'000'000;
 constexpr DurationUs kCareWaitMinUs = 1'000'000, kCareWaitMaxUs = 8'000'000;
-constexpr DurationUs kCalmUs = 60'000'000;
+constexpr DurationUs kCalmUs = 20'000'000;
+constexpr DurationUs kVerdictMaxUs = 3'000'000;  // for whether a silent node is dead, before its layers are moved
 constexpr int kAttemptsMax = 5;
 constexpr std::size_t kAnsweredMax = 256;
 constexpr std::size_t kAskersMax = 64;
@@ -112,93 +113,6 @@ Epoch Cluster::State::NewEpoch() {
   return MakeEpoch(round_max, options.self, self().record.incarnation);
 }
 
-std::uint64_t Cluster::State::MemoryTaken(const NodeId& node, const std::string& but_model) const {
-  std::uint64_t taken = 0;
-  const auto add = [&](const PlacementRecord& record) {
-    const std::int32_t index = record.StageOf(node);
-    if (index < 0 || record.model == but_model) return;
-    const LayerRange layers = record.stages[static_cast<std::size_t>(index)].layers;
-    if (layers.last > record.request.shape.layers()) return;
-    taken += StageBytes(record.request.shape, layers, record.request.options);
-  };
-  for (const auto& [model, placed] : placements) add(placed.record);
-  for (const auto& [model, one] : deciding) add(one.record);
-  return taken;
-}
-
-// `relax`: what was asked for explicitly gives way where it cannot be had any more. `only_asks`: whether there could be
-// one, when those that are suspect come back; it is no placement to make.
-Result<PlacementRecord> Cluster::State::Build(const PlaceRequest& asked, bool relax, bool only_asks) {
-  struct Holder {
-    NodeId node;
-    const ModelHolding* holding;
-  };
-  std::vector<Holder> holders;
-  std::map<std::uint64_t, int> votes;
-  for (const auto& [id, member] : members) {
-    if (!member.here() || (member.suspect && !only_asks) || member.record.facts.leaving) continue;
-    for (const ModelHolding& holding : member.record.facts.models) {
-      if (holding.name != asked.model || holding.shape.layers() < 1) continue;
-      holders.push_back({id, &holding});
-      ++votes[holding.fingerprint];
-      break;
-    }
-  }
-  std::uint64_t fingerprint = relax ? 0 : asked.fingerprint;
-  if (fingerprint == 0) {
-    for (const auto& [print, count] : votes) {
-      if (fingerprint == 0 || count > votes[fingerprint]) fingerprint = print;
-    }
-    if (relax && votes.contains(asked.fingerprint)) fingerprint = asked.fingerprint;
-  }
-  std::erase_if(holders, [&](const Holder& holder) { return holder.holding->fingerprint != fingerprint; });
-  if (holders.empty()) {
-    return Error{ErrorCode::kNotFound, "no node that is here has the model '" + asked.model + "'"};
-  }
-  const ModelShape shape = holders.front().holding->shape;
-
-  std::vector<SplitDevice> devices;
-  const auto add = [&](const NodeId& node) {
-    const DeviceFacts& facts = members.at(node).record.facts.device;
-    const std::uint64_t taken = MemoryTaken(node, asked.model);
-    devices.push_back({node, facts.memory_budget_bytes > taken ? facts.memory_budget_bytes - taken : 0, facts.speed});
-  };
-  for (const NodeId& node : asked.nodes) {
-    const bool holds = std::any_of(holders.begin(), holders.end(), [&](const Holder& h) { return h.node == node; });
-    if (holds) add(node);
-    if (!holds && !relax) {
-      return Error{ErrorCode::kInvalidArgument,
-                   "node " + ShortHex(node) + " is not here, or does not have the model's file"};
-    }
-  }
-  if (devices.empty()) {
-    for (const Holder& holder : holders) add(holder.node);
-  }
-  Result<std::vector<SplitStage>> split = SplitModel(shape, devices, asked.stages, asked.ranges, asked.options);
-  if (!split.ok() && relax) {
-    devices.clear();
-    for (const Holder& holder : holders) add(holder.node);
-    const auto most = static_cast<std::int32_t>(devices.size());
-    split = SplitModel(shape, devices, std::min(asked.stages, most), {}, asked.options);
-    if (!split.ok()) split = SplitModel(shape, devices, 0, {}, asked.options);
-  }
-  if (!split.ok()) return std::move(split).error();
-  if (split->size() > kStagesMax) return Error{ErrorCode::kInvalidArgument, "more stages than a placement may have"};
-
-  PlacementRecord record;
-  record.model = asked.model;
-  record.epoch = only_asks ? 0 : NewEpoch();
-  record.decider = options.self;
-  record.request = asked;
-  record.request.fingerprint = fingerprint;
-  record.request.shape = shape;
-  for (const SplitStage& stage : *split) {
-    const NodeId& node = devices[static_cast<std::size_t>(stage.device)].node;
-    record.stages.push_back({node, members.at(node).record.boot(), stage.layers});
-  }
-  return record;
-}
-
 void Cluster::State::StartDeciding(PlacementRecord record, std::vector<Asker> askers, bool automatic, int attempts) {
   Deciding one;
   one.stages.assign(record.stages.size(), StageStatus::kLoading);
@@ -229,7 +143,7 @@ void Cluster::State::GiveUp(const std::string& model, const Status& why) {
   deciding.erase(found);
   for (const StagePlace& stage : one.record.stages) Tell(stage.node, Abort{model, one.record.epoch});
   for (const Asker& asker : one.askers) AnswerAsker(asker, why, 0);
-  if (one.automatic && !why.ok()) care[model].reason = why.error().message;
+  if (one.automatic && !why.ok() && care.contains(model)) care.at(model).reason = why.error().message;
 }
 
 void Cluster::State::Commit(const std::string& model) {
@@ -241,11 +155,14 @@ void Cluster::State::Commit(const std::string& model) {
 }
 
 void Cluster::State::On(const NodeId& from, const StageNews& news) {
-  if (news.status == StageStatus::kLost) {
+  if (news.status == StageStatus::kLost || news.status == StageStatus::kBroken) {
     const auto placed = placements.find(news.model);
     if (placed == placements.end() || placed->second.record.epoch != news.epoch) return;
-    if (placed->second.record.StageOf(from) < 0) return;
-    placed->second.lost = true;
+    const std::vector<std::int32_t> theirs = placed->second.record.StagesOf(from);
+    if (std::find(theirs.begin(), theirs.end(), news.stage) == theirs.end()) return;
+    if (news.status == StageStatus::kLost) placed->second.lost.insert(news.stage);
+    if (news.status == StageStatus::kBroken) placed->second.broken = true;
+    hurry = true;
     return;
   }
   const auto found = deciding.find(news.model);
@@ -256,7 +173,8 @@ void Cluster::State::On(const NodeId& from, const StageNews& news) {
   if (one.record.stages[at].node != from) return;
   switch (news.status) {
     case StageStatus::kLoading:
-    case StageStatus::kLost: return;
+    case StageStatus::kLost:
+    case StageStatus::kBroken: return;
     case StageStatus::kReady:
       one.stages[at] = StageStatus::kReady;
       if (std::all_of(one.stages.begin(), one.stages.end(), [](StageStatus s) { return s == StageStatus::kReady; })) {
@@ -299,6 +217,7 @@ void Cluster::State::TickPlacing() {
       return member == nullptr || !member->here() || member->record.boot() != stage.boot;
     });
     if (gone) {
+      if (const auto known = care.find(model); known != care.end()) known->second.next_try = now;
       GiveUp(model, Error{ErrorCode::kUnavailable, "a node went away while its layers were being loaded; try again"});
     } else if (now >= one.give_up) {
       GiveUp(model, Error{ErrorCode::kUnavailable, "a node did not load its layers in time"});
@@ -307,26 +226,35 @@ void Cluster::State::TickPlacing() {
     }
   }
   CareForPlacements();
+  CareForStandby();
 }
 
 // ---- Care -----------------------------------------------------------------------------------------------------------
 
-// Why a live placement needs another one; empty when it does not. `moves_only`: it runs, but a node wants to go.
-std::string Cluster::State::ProblemOf(const Placed& placed, bool* moves_only) const {
-  *moves_only = false;
+// Why a live placement needs another one.
+Cluster::State::Problem Cluster::State::ProblemOf(const Placed& placed) const {
   for (const StagePlace& stage : placed.record.stages) {
     const auto found = members.find(stage.node);
     const std::string name = NameOf(stage.node);
-    if (found == members.end() || !found->second.here()) return "node '" + name + "' is gone";
-    if (found->second.record.boot() != stage.boot) return "node '" + name + "' has started anew";
+    if (found == members.end() || !found->second.here()) return {Problem::kGone, "node '" + name + "' is gone"};
+    if (found->second.record.boot() != stage.boot) return {Problem::kGone, "node '" + name + "' has started anew"};
   }
-  if (placed.lost) return "a stage was lost";
+  if (!placed.lost.empty()) return {Problem::kBroken, "a stage was lost"};
+  if (placed.broken) return {Problem::kBroken, "a link between its stages was lost"};
   for (const StagePlace& stage : placed.record.stages) {
-    if (!members.at(stage.node).record.facts.leaving) continue;
-    *moves_only = true;
-    return "node '" + NameOf(stage.node) + "' leaves";
+    if (members.at(stage.node).record.facts.leaving)
+      return {Problem::kMoves, "node '" + NameOf(stage.node) + "' leaves"};
   }
   return {};
+}
+
+// Whether a node of it is silent and nobody has said yet that it is dead.
+bool Cluster::State::InDoubt(const PlacementRecord& record) const {
+  return std::any_of(record.stages.begin(), record.stages.end(), [&](const StagePlace& stage) {
+    const auto found = members.find(stage.node);
+    if (found == members.end() || !found->second.here() || IsSelf(stage.node)) return false;
+    return found->second.suspect || !links.contains(stage.node);
+  });
 }
 
 void Cluster::State::CareForPlacements() {
@@ -338,35 +266,46 @@ void Cluster::State::CareForPlacements() {
   for (const std::string& model : models) {
     if (deciding.contains(model)) continue;
     const Placed& placed = placements.at(model);
-    bool moves_only = false;
-    const std::string problem = ProblemOf(placed, &moves_only);
-    if (problem.empty()) {
+    const Problem problem = ProblemOf(placed);
+    const auto known = care.find(model);
+    if (problem.kind == Problem::kNone) {
       // One that breaks again soon waits longer each time.
-      if (now - placed.since > kCalmUs) care.erase(model);
+      if (known == care.end()) continue;
+      known->second.problem.clear();
+      if (now - placed.since > kCalmUs) care.erase(known);
       continue;
     }
     Care& one = care[model];
-    if (now < one.next_try) continue;
-    one.wait = std::clamp(2 * one.wait, kCareWaitMinUs, kCareWaitMaxUs);
-    one.next_try = now + one.wait;
-    const PlacementRecord old = placed.record;
-    Result<PlacementRecord> built = Build(old.request, true);
-    if (built.ok()) {
-      Act(Note{"'" + model + "' is placed anew: " + problem});
-      one.reason.clear();
-      StartDeciding(*std::move(built), {}, true, 1);
-      continue;
+    if (one.problem != problem.text) {
+      one.problem = problem.text;
+      one.since = now;
+      if (problem.kind != Problem::kBroken) one.next_try = now;  // that one went does not come again at once
     }
-    if (one.reason != built.error().message) {
-      one.reason = built.error().message;
-      Act(Note{"'" + model + "' cannot be placed anew (" + problem + "): " + one.reason});
-      Act(PlacementsChanged{});
-    }
-    for (const StagePlace& stage : old.stages) {
-      const Member* member = Find(stage.node);
-      if (member != nullptr && member->here() && member->record.facts.leaving) {
-        Tell(stage.node, MoveFailed{model, old.epoch, one.reason.substr(0, kErrorTextBytesMax)});
-      }
+    if (now < one.next_try || (InDoubt(placed.record) && now - one.since < kVerdictMaxUs)) continue;
+    PlaceAnew(model, one);
+  }
+}
+
+void Cluster::State::PlaceAnew(const std::string& model, Care& one) {
+  one.wait = std::clamp(2 * one.wait, kCareWaitMinUs, kCareWaitMaxUs);
+  one.next_try = now + one.wait;
+  const Placed placed = placements.at(model);
+  Result<PlacementRecord> built = Continue(placed);
+  if (!built.ok()) built = Build(placed.record.request, true);
+  if (built.ok()) {
+    Act(Note{"'" + model + "' is placed anew: " + one.problem});
+    one.reason.clear();
+    return StartDeciding(*std::move(built), {}, true, 1);
+  }
+  if (one.reason != built.error().message) {
+    one.reason = built.error().message;
+    Act(Note{"'" + model + "' cannot be placed anew (" + one.problem + "): " + one.reason});
+    Act(PlacementsChanged{});
+  }
+  for (const StagePlace& stage : placed.record.stages) {
+    const Member* member = Find(stage.node);
+    if (member != nullptr && member->here() && member->record.facts.leaving) {
+      Tell(stage.node, MoveFailed{model, placed.record.epoch, one.reason.substr(0, kErrorTextBytesMax)});
     }
   }
 }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -37,7 +38,9 @@ class Pump {
     std::unique_ptr<Cluster> cluster;
     ClusterOptions options;
     bool running = true, frozen = false;
-    std::set<std::pair<std::string, Epoch>> loaded, active, drained;
+    std::set<std::tuple<std::string, Epoch, std::int32_t>> loaded, active;
+    std::set<std::tuple<std::string, std::int32_t, std::int32_t>> copies;
+    int loads = 0;  // from the disk, copies not counted
     std::map<std::uint64_t, RequestDone> done;
     std::vector<std::string> left;
     std::vector<Epoch> activated;
@@ -92,6 +95,7 @@ class Pump {
     node.running = true;
     node.loaded.clear();
     node.active.clear();
+    node.copies.clear();
     node.cluster = std::make_unique<Cluster>(node.options, now);
     for (int other = 0; other < Count(); ++other) {
       if (other != n) Meet(n, other);
@@ -148,7 +152,7 @@ class Pump {
   std::set<std::pair<int, int>> parted;
   std::map<int, DurationUs> skew;
   std::function<Status(int node, const PlacementRecord&)> load = [](int, const PlacementRecord&) { return Status(); };
-  bool hold_drain = false;
+  std::string wrong;  // something was asked for that cannot be
 
  private:
   static std::size_t Index(int n) { return static_cast<std::size_t>(n); }
@@ -202,21 +206,19 @@ class Pump {
     } else if (const auto* disconnect = std::get_if<Disconnect>(&action)) {
       Cut(n, NumberOf(disconnect->node));
     } else if (const auto* load_stage = std::get_if<LoadStage>(&action)) {
-      const PlacementRecord& placement = load_stage->placement;
-      const Status loaded = load(n, placement);
-      if (loaded.ok()) node.loaded.insert({placement.model, placement.epoch});
-      node.cluster->OnStageReady(now + skew[n], placement.model, placement.epoch, loaded);
+      Load(n, *load_stage);
     } else if (const auto* activate = std::get_if<Activate>(&action)) {
-      node.activated.push_back(activate->placement.epoch);
-      if (activate->index >= 0) node.active.insert({activate->placement.model, activate->placement.epoch});
-    } else if (const auto* drain = std::get_if<Drain>(&action)) {
-      node.drained.insert({drain->placement.model, drain->placement.epoch});
-      if (!hold_drain && drain->index == 0) {
-        node.cluster->OnDrained(now + skew[n], drain->placement.model, drain->placement.epoch);
-      }
+      Take(n, *activate);
     } else if (const auto* unload = std::get_if<UnloadStage>(&action)) {
-      node.loaded.erase({unload->model, unload->epoch});
-      node.active.erase({unload->model, unload->epoch});
+      node.loaded.erase({unload->model, unload->epoch, unload->index});
+      node.active.erase({unload->model, unload->epoch, unload->index});
+    } else if (const auto* copy = std::get_if<LoadStandby>(&action)) {
+      const LayerRange layers = copy->placement.LayersOf(copy->index);
+      const Status loaded = load(n, copy->placement);
+      if (loaded.ok()) node.copies.insert({copy->placement.model, layers.first, layers.last});
+      node.cluster->OnStandbyReady(now + skew[n], copy->placement.model, layers, loaded);
+    } else if (const auto* drop = std::get_if<DropStandby>(&action)) {
+      node.copies.erase({drop->model, drop->layers.first, drop->layers.last});
     } else if (const auto* done = std::get_if<RequestDone>(&action)) {
       node.done.emplace(done->id, *done);
     } else if (const auto* left = std::get_if<Left>(&action)) {
@@ -225,7 +227,51 @@ class Pump {
     }
   }
 
+  void Load(int n, const LoadStage& asked) {
+    Node& node = nodes[Index(n)];
+    const PlacementRecord& placement = asked.placement;
+    const LayerRange layers = placement.LayersOf(asked.index);
+    sources_[{n, placement.model, placement.epoch, asked.index}] = asked.source;
+    if (asked.source.kind == StageSource::Kind::kRunning &&
+        !node.active.contains({placement.model, asked.source.epoch, asked.source.index})) {
+      wrong = "a stage is to be taken over that does not run";
+    }
+    if (asked.source.kind == StageSource::Kind::kStandby &&
+        !node.copies.contains({placement.model, layers.first, layers.last})) {
+      wrong = "a copy is to be taken that is not there";
+    }
+    if (asked.source.kind != StageSource::Kind::kDisk) {
+      node.loaded.insert({placement.model, placement.epoch, asked.index});
+      return;
+    }
+    ++node.loads;
+    const Status loaded = load(n, placement);
+    if (loaded.ok()) node.loaded.insert({placement.model, placement.epoch, asked.index});
+    node.cluster->OnStageReady(now + skew[n], placement.model, placement.epoch, asked.index, loaded);
+  }
+
+  void Take(int n, const Activate& activate) {
+    Node& node = nodes[Index(n)];
+    const PlacementRecord& placement = activate.placement;
+    node.activated.push_back(placement.epoch);
+    for (const std::int32_t index : activate.indices) {
+      const LayerRange layers = placement.LayersOf(index);
+      const StageSource source = sources_[{n, placement.model, placement.epoch, index}];
+      if (!node.loaded.contains({placement.model, placement.epoch, index})) wrong = "a stage is active and not loaded";
+      if (source.kind == StageSource::Kind::kRunning &&
+          !node.active.contains({placement.model, source.epoch, source.index})) {
+        wrong = "a stage is taken over that is gone";
+      }
+      if (source.kind == StageSource::Kind::kStandby &&
+          node.copies.erase({placement.model, layers.first, layers.last}) == 0) {
+        wrong = "a copy is taken that is gone";
+      }
+      node.active.insert({placement.model, placement.epoch, index});
+    }
+  }
+
   std::set<std::pair<int, int>> links_;
+  std::map<std::tuple<int, std::string, Epoch, std::int32_t>, StageSource> sources_;
   std::vector<std::tuple<int, int, std::vector<std::uint8_t>>> wire_;
 };
 

@@ -1,11 +1,14 @@
-// What Cluster keeps, and the parts that its files share: membership.cc (links, silence, news), placing.cc (the
-// decider's side), hosting.cc (the stages here). Internal to cluster/.
+// What Cluster keeps, and the parts that its files share: membership.cc (links, silence), news.cc (what spreads),
+// placing.cc and building.cc (the decider's side), hosting.cc (the stages here), standby.cc (copies). Internal to
+// cluster/.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -60,9 +63,16 @@ struct Cluster::State {
     std::int32_t index = 0;
     StageStatus status = StageStatus::kLoading;
     std::string text;
-    bool active = false, draining = false;
+    StageSource source;
+    bool active = false;
+    bool broken = false;  // active, but its pipeline is not
+    TimeUs broken_said = 0;
     TimeUs prepared = 0;  // when Prepare came last
-    TimeUs drain_since = 0, drain_ask_due = 0;
+  };
+  // A copy of a stage on this node.
+  struct Spare {
+    std::uint64_t fingerprint = 0, options_hash = 0, bytes = 0;
+    bool ready = false;
   };
   struct Asker {
     NodeId node;
@@ -80,9 +90,17 @@ struct Cluster::State {
   };
   // Of a placement that needs another one, at the decider.
   struct Care {
+    std::string problem;
+    TimeUs since = 0;  // of this problem
     TimeUs next_try = 0;
     DurationUs wait = 0;
     std::string reason;  // why it cannot be replaced
+  };
+  // A copy of a stage that this node, who decides, has asked another for.
+  struct CopyAsked {
+    NodeId node;
+    std::uint64_t bytes = 0;
+    TimeUs since = 0, send_due = 0;
   };
   struct Wish {
     PlaceAsk ask;
@@ -92,13 +110,20 @@ struct Cluster::State {
   struct Placed {
     PlacementRecord record;
     TimeUs since = 0;
-    bool lost = false;  // a stage said that it is not there
+    std::set<std::int32_t> lost;  // stages whose nodes said that they are not there
+    bool broken = false;          // a stage said that it cannot reach the others
     TimeUs lost_said = 0;
   };
-  using StageKey = std::pair<std::string, Epoch>;
+  struct Problem {
+    enum Kind : std::uint8_t { kNone, kMoves, kBroken, kGone } kind = kNone;  // kMoves: it runs, but a node wants to go
+    std::string text;
+  };
+  using StageKey = std::tuple<std::string, Epoch, std::int32_t>;
+  using SpareKey = std::tuple<std::string, std::int32_t, std::int32_t>;  // model, layers
 
   // --- cluster.cc
   void Advance(TimeUs clock);
+  void Settle();
   void Tell(const NodeId& to, ClusterMessage message);  // to oneself: handled at once
   void TellAll(const ClusterMessage& message);
   template <typename A>
@@ -129,6 +154,7 @@ struct Cluster::State {
   void On(const NodeId& from, const HearsAnswer& answer);
   bool Merge(const SyncDelta::Member& news);
   void MergeSelf(const MemberRecord& told);
+  void WhoIsBack();
   void Refute(std::uint64_t at_least);
   bool MakeRoomForMember();
   void SendSyncAsk(const NodeId& to, bool is_answer);
@@ -145,6 +171,14 @@ struct Cluster::State {
   void Revive(Member& member);
   Status TakeRevocation(std::span<const std::uint8_t> bytes, bool spread);
 
+  // --- building.cc
+  bool MayHost(const NodeId& node) const;
+  std::uint64_t MemoryTaken(const NodeId& node, const std::string& but_model) const;
+  Result<PlacementRecord> Build(const PlaceRequest& request, bool relax, bool only_asks = false);
+  Result<PlacementRecord> Continue(const Placed& placed);
+  std::optional<NodeId> BestFor(const PlacementRecord& record, std::int32_t index,
+                                const std::vector<std::int32_t>& vacant) const;
+
   // --- placing.cc
   void TickPlacing();
   void On(const NodeId& from, const PlaceAsk& ask);
@@ -153,28 +187,40 @@ struct Cluster::State {
   void AnswerAsker(const Asker& asker, const Status& status, Epoch epoch);
   void DriveWish(std::uint64_t id, Wish& wish);
   void EndWish(std::uint64_t id, const Status& status, Epoch epoch);
-  Result<PlacementRecord> Build(const PlaceRequest& request, bool relax, bool only_asks = false);
   void StartDeciding(PlacementRecord record, std::vector<Asker> askers, bool automatic, int attempts);
   void SendPrepare(Deciding& deciding);
   void GiveUp(const std::string& model, const Status& why);
   void Commit(const std::string& model);
   Epoch NewEpoch();
   void CareForPlacements();
-  std::string ProblemOf(const Placed& placed, bool* moves_only) const;
-  std::uint64_t MemoryTaken(const NodeId& node, const std::string& but_model) const;
+  void PlaceAnew(const std::string& model, Care& care);
+  bool InDoubt(const PlacementRecord& record) const;
+  Problem ProblemOf(const Placed& placed) const;
 
   // --- hosting.cc
   void TickHosting();
   void On(const NodeId& from, const Prepare& prepare);
   void On(const NodeId& from, const Abort& abort);
-  void On(const NodeId& from, const DrainAsk& ask);
-  void On(const NodeId& from, const DrainAnswer& answer);
   void On(const NodeId& from, const MoveFailed& failed);
   void Adopt(const PlacementRecord& record, bool spread);
-  void Supersede(Local& local);
+  StageSource SourceOf(const PlacementRecord& record, std::int32_t index) const;
   void DropLocal(const StageKey& key);
+  void DropLocals(const std::string& model, const std::function<bool(const Local&)>& which);
   void TellStage(const NodeId& to, const Local& local);
   void CheckLeaving();
+  void TellWhetherItStays();
+
+  // --- standby.cc
+  void CareForStandby();
+  void On(const NodeId& from, const StandbyAsk& ask);
+  std::vector<NodeId> CopiesOf(const PlacementRecord& record, std::int32_t index) const;
+  bool HasCopy(const NodeId& node, const PlacementRecord& record, std::int32_t index) const;
+  std::optional<NodeId> PlaceForCopy(const PlacementRecord& record, std::int32_t index) const;
+  std::uint64_t CopiesTaken(const NodeId& node) const;
+  std::uint64_t SparesTaken() const;
+  void DropSpare(const SpareKey& key);
+  void ReviewSpares();
+  void TellSpares();
 
   const ClusterOptions options;
   Rng rng;
@@ -194,15 +240,21 @@ struct Cluster::State {
 
   std::map<std::string, Placed> placements;
   std::map<StageKey, Local> locals;
+  std::map<SpareKey, Spare> spares;
+  std::map<StageKey, CopyAsked> copies_asked;
+  std::map<std::pair<NodeId, SpareKey>, TimeUs> copies_refused;  // until when
+  TimeUs copies_due = 0;
   std::map<std::string, Deciding> deciding;
   std::map<std::string, Care> care;
   std::map<Asker, PlaceAnswer> answered;  // lately
   std::map<std::uint64_t, Wish> wishes;
   std::uint64_t last_wish = 0;
   std::uint32_t round_max = 0;
+  bool hurry = false;  // placements want looking at before the next tick
 
   bool leaving = false, left = false, left_told = false;
-  TimeUs leave_since = 0, left_at = 0;
+  bool resting = false;  // SetDraining
+  TimeUs leave_by = 0, left_at = 0;
   std::map<std::string, std::string> move_failures;  // model -> why, while leaving
 };
 

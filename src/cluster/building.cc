@@ -1,0 +1,169 @@
+// What a new placement looks like: cut anew over those that are here, or the one before with what was lost moved.
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+#include "cluster/split.h"
+#include "cluster/state.h"
+
+namespace shoal {
+
+// An automatic placement counts on those only that can be told: who may be gone is not waited for.
+bool Cluster::State::MayHost(const NodeId& node) const {
+  const auto found = members.find(node);
+  if (found == members.end() || !found->second.here() || found->second.suspect) return false;
+  return !found->second.record.facts.leaving && (IsSelf(node) || links.contains(node));
+}
+
+// By what is placed and what is being placed; copies give way.
+std::uint64_t Cluster::State::MemoryTaken(const NodeId& node, const std::string& but_model) const {
+  std::uint64_t taken = 0;
+  const auto add = [&](const PlacementRecord& record) {
+    if (record.model == but_model) return;
+    for (const std::int32_t index : record.StagesOf(node)) {
+      const LayerRange layers = record.LayersOf(index);
+      if (layers.last <= record.request.shape.layers()) {
+        taken += StageBytes(record.request.shape, layers, record.request.options);
+      }
+    }
+  };
+  for (const auto& [model, placed] : placements) add(placed.record);
+  for (const auto& [model, one] : deciding) add(one.record);
+  return taken;
+}
+
+// ---- The one before, mended -----------------------------------------------------------------------------------------
+
+// Who takes stage `index`, one of the `vacant` ones whose nodes in `record` do not count: who has a copy, then who has
+// no stage of the model, then who has most room. Nothing when nobody has room.
+std::optional<NodeId> Cluster::State::BestFor(const PlacementRecord& record, std::int32_t index,
+                                              const std::vector<std::int32_t>& vacant) const {
+  const PlaceRequest& request = record.request;
+  std::optional<NodeId> best;
+  std::tuple<bool, bool, std::uint64_t> best_rank;
+  for (const auto& [id, member] : members) {
+    const MemberFacts& facts = member.record.facts;
+    const bool holds = std::any_of(facts.models.begin(), facts.models.end(), [&](const ModelHolding& holding) {
+      return holding.fingerprint == request.fingerprint;
+    });
+    if (!holds || !MayHost(id)) continue;
+    std::uint64_t need =
+        MemoryTaken(id, record.model) + StageBytes(request.shape, record.LayersOf(index), request.options);
+    bool works = false;
+    for (const std::int32_t other : record.StagesOf(id)) {
+      if (std::find(vacant.begin(), vacant.end(), other) != vacant.end()) continue;
+      need += StageBytes(request.shape, record.LayersOf(other), request.options);
+      works = true;
+    }
+    if (need > facts.device.memory_budget_bytes) continue;
+    const std::tuple rank{HasCopy(id, record, index), !works, facts.device.memory_budget_bytes - need};
+    if (!best || rank > best_rank) std::tie(best, best_rank) = std::tuple(std::optional(id), rank);
+  }
+  return best;
+}
+
+// The stages that are still there stay as they are; the others go elsewhere, as they were cut.
+Result<PlacementRecord> Cluster::State::Continue(const Placed& placed) {
+  PlacementRecord record = placed.record;
+  std::vector<std::int32_t> vacant;
+  for (std::int32_t i = 0; i < static_cast<std::int32_t>(record.stages.size()); ++i) {
+    const StagePlace& stage = record.stages[static_cast<std::size_t>(i)];
+    const bool stays = MayHost(stage.node) && members.at(stage.node).record.boot() == stage.boot;
+    if (!stays || placed.lost.contains(i)) vacant.push_back(i);
+  }
+  while (!vacant.empty()) {
+    const std::int32_t index = vacant.back();
+    const std::optional<NodeId> node = BestFor(record, index, vacant);
+    if (!node) return Error{ErrorCode::kOutOfMemory, "nobody has room for the layers that were lost, as they were cut"};
+    record.stages[static_cast<std::size_t>(index)].node = *node;
+    record.stages[static_cast<std::size_t>(index)].boot = members.at(*node).record.boot();
+    vacant.pop_back();
+  }
+  record.epoch = NewEpoch();
+  record.state = PlacementState::kPreparing;
+  record.decider = options.self;
+  record.continues = placed.record.epoch;
+  return record;
+}
+
+// ---- Cut anew -------------------------------------------------------------------------------------------------------
+
+// `relax`: what was asked for explicitly gives way where it cannot be had any more. `only_asks`: whether there could be
+// one, when those that are suspect come back; it is no placement to make.
+Result<PlacementRecord> Cluster::State::Build(const PlaceRequest& asked, bool relax, bool only_asks) {
+  struct Holder {
+    NodeId node;
+    const ModelHolding* holding;
+  };
+  std::vector<Holder> holders;
+  std::map<std::uint64_t, int> votes;
+  for (const auto& [id, member] : members) {
+    const bool may = member.here() && (!member.suspect || only_asks) && !member.record.facts.leaving;
+    if (!(relax && !only_asks ? MayHost(id) : may)) continue;
+    for (const ModelHolding& holding : member.record.facts.models) {
+      if (holding.name != asked.model || holding.shape.layers() < 1) continue;
+      holders.push_back({id, &holding});
+      ++votes[holding.fingerprint];
+      break;
+    }
+  }
+  std::uint64_t fingerprint = relax ? 0 : asked.fingerprint;
+  if (fingerprint == 0) {
+    for (const auto& [print, count] : votes) {
+      if (fingerprint == 0 || count > votes[fingerprint]) fingerprint = print;
+    }
+    if (relax && votes.contains(asked.fingerprint)) fingerprint = asked.fingerprint;
+  }
+  std::erase_if(holders, [&](const Holder& holder) { return holder.holding->fingerprint != fingerprint; });
+  if (holders.empty()) {
+    return Error{ErrorCode::kNotFound, "no node that is here has the model '" + asked.model + "'"};
+  }
+  const ModelShape shape = holders.front().holding->shape;
+
+  std::vector<SplitDevice> devices;
+  const auto add = [&](const NodeId& node) {
+    const DeviceFacts& facts = members.at(node).record.facts.device;
+    const std::uint64_t taken = MemoryTaken(node, asked.model);
+    devices.push_back({node, facts.memory_budget_bytes > taken ? facts.memory_budget_bytes - taken : 0, facts.speed});
+  };
+  for (const NodeId& node : asked.nodes) {
+    const bool holds = std::any_of(holders.begin(), holders.end(), [&](const Holder& h) { return h.node == node; });
+    if (holds) add(node);
+    if (!holds && !relax) {
+      return Error{ErrorCode::kInvalidArgument,
+                   "node " + ShortHex(node) + " is not here, or does not have the model's file"};
+    }
+  }
+  if (devices.empty()) {
+    for (const Holder& holder : holders) add(holder.node);
+  }
+  Result<std::vector<SplitStage>> split = SplitModel(shape, devices, asked.stages, asked.ranges, asked.options);
+  if (!split.ok() && relax) {
+    devices.clear();
+    for (const Holder& holder : holders) add(holder.node);
+    const auto most = static_cast<std::int32_t>(devices.size());
+    split = SplitModel(shape, devices, std::min(asked.stages, most), {}, asked.options);
+    if (!split.ok()) split = SplitModel(shape, devices, 0, {}, asked.options);
+  }
+  if (!split.ok()) return std::move(split).error();
+  if (split->size() > kStagesMax) return Error{ErrorCode::kInvalidArgument, "more stages than a placement may have"};
+
+  PlacementRecord record;
+  record.model = asked.model;
+  record.epoch = only_asks ? 0 : NewEpoch();
+  record.decider = options.self;
+  if (const auto placed = placements.find(asked.model);
+      placed != placements.end() && placed->second.record.state == PlacementState::kLive) {
+    record.continues = placed->second.record.epoch;
+  }
+  record.request = asked;
+  record.request.fingerprint = fingerprint;
+  record.request.shape = shape;
+  for (const SplitStage& stage : *split) {
+    const NodeId& node = devices[static_cast<std::size_t>(stage.device)].node;
+    record.stages.push_back({node, members.at(node).record.boot(), stage.layers});
+  }
+  return record;
+}
+
+}  // namespace shoal
