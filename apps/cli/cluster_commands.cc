@@ -84,7 +84,8 @@ int RunPlace(const PlaceOptions& options) {
                              SplitNames(options.nodes),
                              options.context,
                              options.slots,
-                             options.wire};
+                             options.wire,
+                             options.standby == "off" ? 0 : std::atoi(options.standby.c_str())};
   const Result<PlacementStatus> placed = NodeHere().Place(command);
   if (!placed.ok()) return Fail(placed.error());
   if (options.json) {

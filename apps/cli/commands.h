@@ -82,7 +82,7 @@ struct StatusOptions {
 struct PlaceOptions {
   std::string model, stages, nodes;  // nodes: "alpha,beta"
   std::int32_t context = 0, slots = 8;
-  std::string wire = "f16";
+  std::string wire = "f16", standby = "1";
   bool json = false;
 };
 

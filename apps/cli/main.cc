@@ -176,6 +176,11 @@ void ClusterCommands::AddPlacements(CLI::App& app, int& code) {
   place_command->add_option("--slots", place.slots, "Generations that run at once")->capture_default_str();
   place_command->add_option("--wire", place.wire, "Hidden states between stages: f32, f16 or bf16")
       ->capture_default_str();
+  place_command
+      ->add_option("--standby", place.standby,
+                   "Copies of each stage that other nodes keep ready where they have room, or off")
+      ->check(CLI::Range(0, 8) | CLI::IsMember({"off"}))
+      ->capture_default_str();
   place_command->add_flag("--json", place.json, "One JSON object on stdout");
   place_command->callback([this, &code] { code = RunPlace(place); });
   CLI::App* unplace_command = app.add_subcommand("unplace", "Unload a model from the cluster");

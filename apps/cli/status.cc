@@ -63,6 +63,12 @@ std::string Links(const ClusterStatus& status) {
   return rows.size() > 1 ? "\n" + FormatTable(rows) : "";
 }
 
+std::string Joined(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
 std::string Placements(const ClusterStatus& status) {
   if (status.placements.empty()) return "\nno model is placed: `shoal place MODEL` places one\n";
   std::string text;
@@ -76,13 +82,15 @@ std::string Placements(const ClusterStatus& status) {
 }  // namespace
 
 std::string PlacementText(const PlacementStatus& placement) {
-  std::vector<std::vector<std::string>> rows{{"stage", "layers", "node"}};
+  std::vector<std::vector<std::string>> rows{{"stage", "layers", "node", "standby"}};
   for (const PlacedStage& s : placement.stages) {
-    rows.push_back({std::to_string(rows.size() - 1),
-                    std::to_string(s.layers.first) + "-" + std::to_string(s.layers.last - 1),
-                    Shown(s.name.empty() ? ShortId(s.node) : s.name)});
+    rows.push_back(
+        {std::to_string(rows.size() - 1), std::to_string(s.layers.first) + "-" + std::to_string(s.layers.last - 1),
+         Shown(s.name.empty() ? ShortId(s.node) : s.name), s.standby.empty() ? "-" : Shown(Joined(s.standby))});
   }
-  return rows.size() > 1 ? FormatTable(rows) : "";
+  if (rows.size() == 1) return "";
+  const std::string survives = placement.survives.empty() ? "none" : Shown(Joined(placement.survives));
+  return FormatTable(rows) + "may be lost one at a time with nothing loaded: " + survives + "\n";
 }
 
 std::string StatusText(const ClusterStatus& status) {

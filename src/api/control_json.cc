@@ -121,10 +121,12 @@ Result<Json> ParseAnswer(std::string_view body, std::initializer_list<const char
 
 PlacementStatus PlacementFrom(const Json& json) {
   PlacementStatus placement{
-      Text(json, "model"), Number<Epoch>(json, "epoch"), Text(json, "state"), Text(json, "error"), {}};
+      Text(json, "model"),    Number<Epoch>(json, "epoch"), Text(json, "state"), Text(json, "error"), {},
+      Texts(json, "survives")};
   for (const Json& s : Objects(json, "stages")) {
     const auto last = std::min(Number<std::int32_t>(s, "last"), kControlContextTokensMax);
-    placement.stages.push_back({Text(s, "node"), Text(s, "name"), {Number<std::int32_t>(s, "first"), last + 1}});
+    placement.stages.push_back(
+        {Text(s, "node"), Text(s, "name"), {Number<std::int32_t>(s, "first"), last + 1}, Texts(s, "standby")});
   }
   return placement;
 }
@@ -166,12 +168,17 @@ std::string DumpJson(const Json& json) { return json.dump(-1, ' ', false, Json::
 Json ToJson(const PlacementStatus& placement) {
   Json stages = Json::array();
   for (const PlacedStage& s : placement.stages) {
-    stages.push_back({{"node", s.node}, {"name", s.name}, {"first", s.layers.first}, {"last", s.layers.last - 1}});
+    stages.push_back({{"node", s.node},
+                      {"name", s.name},
+                      {"first", s.layers.first},
+                      {"last", s.layers.last - 1},
+                      {"standby", s.standby}});
   }
   Json json{{"model", placement.model},
             {"epoch", placement.epoch},
             {"state", placement.state},
-            {"stages", std::move(stages)}};
+            {"stages", std::move(stages)},
+            {"survives", placement.survives}};
   if (!placement.error.empty()) json["error"] = placement.error;
   return json;
 }
@@ -199,9 +206,10 @@ Json ToJson(const InviteStatus& invite) {
 }
 
 Json ToJson(const PlaceCommand& options) {
-  return {{"model", options.model}, {"stages", options.stages},
-          {"nodes", options.nodes}, {"context_tokens", options.context_tokens},
-          {"slots", options.slots}, {"wire", options.wire}};
+  return {{"model", options.model},    {"stages", options.stages},
+          {"nodes", options.nodes},    {"context_tokens", options.context_tokens},
+          {"slots", options.slots},    {"wire", options.wire},
+          {"standby", options.standby}};
 }
 
 std::string ControlErrorBody(const Error& error) {
@@ -209,14 +217,15 @@ std::string ControlErrorBody(const Error& error) {
 }
 
 Result<PlaceCommand> ParsePlaceRequest(std::string_view body) {
-  SHOAL_ASSIGN_OR_RETURN(const Json object,
-                         ParseRequest(body, {"model", "stages", "nodes", "context_tokens", "slots", "wire"}));
+  SHOAL_ASSIGN_OR_RETURN(const Json object, ParseRequest(body, {"model", "stages", "nodes", "context_tokens", "slots",
+                                                                "wire", "standby"}));
   PlaceCommand options;
   FieldReader fields(object);
   fields.String("model", options.model);
   fields.String("stages", options.stages);
   fields.Integer("context_tokens", 0, kControlContextTokensMax, options.context_tokens);
   fields.Integer("slots", 1, kControlSlotsMax, options.slots);
+  fields.Integer("standby", 0, kControlStandbyMax, options.standby);
   fields.String("wire", options.wire);
   const Json* nodes = fields.Array("nodes");
   if (fields.error()) return Invalid(fields.error()->message);

@@ -16,6 +16,7 @@ inline constexpr std::size_t kControlNameBytesMax = 255;        // of a model, a
 inline constexpr std::size_t kControlNodesMax = 256;            // of one placement
 inline constexpr std::int32_t kControlContextTokensMax = 1 << 22;
 inline constexpr std::int32_t kControlSlotsMax = 1024;
+inline constexpr std::int32_t kControlStandbyMax = 8;
 
 // Answers. Layer ranges show "first" and "last", the last one included.
 Json ToJson(const ClusterStatus& status);

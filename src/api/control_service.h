@@ -42,14 +42,16 @@ struct LinkStatus {
 struct PlacedStage {
   std::string node, name;  // peer id; what the node calls itself
   LayerRange layers;
+  std::vector<std::string> standby;  // names of the nodes that keep a copy ready
 };
 
 struct PlacementStatus {
   std::string model;
   Epoch epoch = 0;
-  std::string state;  // "preparing", "live", "draining", "failed"
+  std::string state;  // "preparing", "live", "failed"
   std::string error;  // why it failed
   std::vector<PlacedStage> stages;
+  std::vector<std::string> survives;  // names of the nodes any one of which it can lose without loading anything
 };
 
 struct ClusterStatus {
@@ -74,6 +76,7 @@ struct PlaceCommand {
   std::int32_t context_tokens = 0;
   std::int32_t slots = 8;
   std::string wire = "f16";
+  std::int32_t standby = 1;  // copies of each stage on other nodes, where there is room
 };
 
 class ControlService {

@@ -51,6 +51,8 @@ void PlacementTable::Set(std::vector<PlacementView> placements, bool alone) {
   }
   by_model_ = std::move(by_model);
   alone_ = alone;
+  ++changes_;
+  changed_.notify_all();
 }
 
 PlacementView PlacementTable::Shown(const Known& known) const {
@@ -70,6 +72,17 @@ std::vector<PlacementView> PlacementTable::all() const {
   std::vector<PlacementView> placements;
   for (const auto& [model, known] : by_model_) placements.push_back(Shown(known));
   return placements;
+}
+
+bool PlacementTable::IsSuperseded(const std::string& model, Epoch epoch) const {
+  const std::optional<PlacementView> placement = Find(model);
+  return placement && placement->record.epoch != epoch && !placement->broken;
+}
+
+std::uint64_t PlacementTable::WaitForChange(std::uint64_t seen, std::chrono::milliseconds timeout) const {
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, timeout, [&] { return changes_ > seen; });
+  return changes_;
 }
 
 Result<std::shared_ptr<Backend>> OpenClusterBackend(ModelLibrary& library, const PlacementTable& placements,

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <chrono>
+#include <condition_variable>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -29,6 +31,10 @@ class PlacementTable {
   void Set(std::vector<PlacementView> placements, bool alone = false);
   std::optional<PlacementView> Find(const std::string& model) const;
   std::vector<PlacementView> all() const;
+  // Whether another placement of `model` than `epoch` is live now, and can run.
+  bool IsSuperseded(const std::string& model, Epoch epoch) const;
+  // Blocks until Set was called more often than `seen` times, at most so long. Returns how often it was.
+  std::uint64_t WaitForChange(std::uint64_t seen, std::chrono::milliseconds timeout) const;
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -39,6 +45,8 @@ class PlacementTable {
   PlacementView Shown(const Known& known) const;
 
   mutable std::mutex mutex_;
+  mutable std::condition_variable changed_;
+  std::uint64_t changes_ = 0;
   std::map<std::string, Known> by_model_;
   bool alone_ = false;
 };

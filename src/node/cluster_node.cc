@@ -22,12 +22,12 @@
 #include "device/available_memory.h"
 #include "identity/home.h"
 #include "identity/instance.h"
-#include "identity/invite.h"
 #include "node/answer_streams.h"
 #include "node/cluster_backend.h"
 #include "node/cluster_views.h"
 #include "node/device.h"
 #include "node/generation_stream.h"
+#include "node/inviting.h"
 #include "node/joining.h"
 #include "node/model_library.h"
 #include "node/peer_tasks.h"
@@ -121,10 +121,11 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   void Do(const Send& send) { peers_->Send(send.to, send.frame); }
   void Do(const Connect& connect) { peers_->Connect(connect.node, connect.addresses, Now()); }
   void Do(const Disconnect& disconnect);
-  void Do(const LoadStage& load) { host_.Load(load.placement, load.index); }
+  void Do(const LoadStage& load) { host_.Load(load.placement, load.index, load.source); }
   void Do(const Activate& activate);
-  void Do(const Drain& drain) { host_.Drain(drain.placement, drain.index); }
-  void Do(const UnloadStage& unload) { host_.Unload(unload.model, unload.epoch); }
+  void Do(const UnloadStage& unload) { host_.Unload(unload.model, unload.epoch, unload.index); }
+  void Do(const LoadStandby& load) { host_.LoadCopy(load.placement, load.index); }
+  void Do(const DropStandby& drop) { host_.DropCopy(drop.model, drop.layers); }
   void Do(const RequestDone& done);
   void Do(const Revoked& revoked);
   void Do(const MembersChanged&);
@@ -132,10 +133,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   void Do(const Left& left);
   void Do(const Note& note) { Log(LogLevel::kInfo, "cluster", note.text); }
   void OnStream(const NodeId& peer, const std::string& protocol, int fd);
-  void OnInvite(const NetworkEvent& event);
   void OnClone(const std::string& why);
-  Result<InviteStatus> InviteNow();
-  void ShowInvites();
   void KeepPeers();
 
   // Tasks.
@@ -155,6 +153,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   Answers answers_;
   StageHost host_;
   std::unique_ptr<Peers> peers_;
+  std::unique_ptr<Inviting> inviting_;  // loop only
   PlacementTable placements_;
   std::unique_ptr<AnswerStreams> answer_streams_;
 
@@ -166,7 +165,6 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   bool scanning_ = false;
   std::map<std::uint64_t, std::shared_ptr<std::promise<Answer>>> requests_;
   std::vector<std::shared_ptr<std::promise<Answer>>> leaving_;
-  std::map<std::uint64_t, InviteSecret> invites_;
   std::string peers_file_;
 
   std::mutex backends_mutex_;
@@ -181,18 +179,23 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
 
 StageHostOptions RealClusterNode::HostOptions() {
   StageHostOptions options;
+  options.self = home_->id();
   options.memory_bytes_max = options_.memory_bytes_max;
   options.threads = options_.threads;
   options.open_pipe = [this](const NodeId& peer) -> Result<StreamLink> {
     SHOAL_ASSIGN_OR_RETURN(const int fd, peers_->OpenStream(peer, kPipeProtocol, kStreamOpenMs));
     return MakeStreamLink(fd, kFrameBytesMax);
   };
-  options.on_ready = [this](const std::string& model, Epoch epoch, Status status) {
-    cluster_->OnStageReady(Now(), model, epoch, std::move(status));
+  options.on_ready = [this](const std::string& model, Epoch epoch, std::int32_t index, Status status) {
+    cluster_->OnStageReady(Now(), model, epoch, index, std::move(status));
     Obey();
   };
-  options.on_drained = [this](const std::string& model, Epoch epoch) {
-    cluster_->OnDrained(Now(), model, epoch);
+  options.on_broken = [this](const std::string& model, Epoch epoch) {
+    cluster_->OnPipelineBroken(Now(), model, epoch);
+    Obey();
+  };
+  options.on_copy_ready = [this](const std::string& model, LayerRange layers, Status status) {
+    cluster_->OnStandbyReady(Now(), model, layers, std::move(status));
     Obey();
   };
   return options;
@@ -239,7 +242,9 @@ PeersHandlers RealClusterNode::MakePeersHandlers() {
   handlers.on_stream = [this](const NodeId& peer, const std::string& protocol, int fd) {
     OnStream(peer, protocol, fd);
   };
-  handlers.on_invite = [this](const NetworkEvent& event) { OnInvite(event); };
+  handlers.on_invite = [this](const NetworkEvent& event) {
+    if (inviting_) inviting_->OnEvent(event);
+  };
   handlers.on_clone = [this](const std::string& why) { OnClone(why); };
   handlers.on_addresses = [this] { facts_due_ = 0; };
   handlers.on_throughput = [this](const NodeId& peer, std::uint64_t bytes_per_s) {
@@ -278,6 +283,7 @@ Status RealClusterNode::StartCluster() {
     const Result<Revocation> revocation = ParseRevocation(bytes, cluster_id);
     return revocation.ok() ? std::optional<NodeId>(revocation->member) : std::nullopt;
   };
+  inviting_ = std::make_unique<Inviting>(*home_, *peers_);
   cluster_ = std::make_unique<Cluster>(options, Now());
   for (const Revocation& revocation : home_->revocations()) {
     (void)peers_->network().Revoke(revocation.encoded);
@@ -384,7 +390,7 @@ void RealClusterNode::Do(const Disconnect& disconnect) {
 }
 
 void RealClusterNode::Do(const Activate& activate) {
-  if (activate.index >= 0) host_.Activate(activate.placement, activate.index);
+  for (const std::int32_t index : activate.indices) host_.Activate(activate.placement, index);
 }
 
 void RealClusterNode::Do(const RequestDone& done) {
@@ -616,61 +622,14 @@ Status RealClusterNode::Revoke(const std::string& node) {
 }
 
 Result<InviteStatus> RealClusterNode::Invite() {
-  const auto invite = OnLoop([this] { return InviteNow(); });
-  return invite ? *invite : Error{ErrorCode::kUnavailable, "this node is stopping"};
-}
-
-Result<InviteStatus> RealClusterNode::InviteNow() {
-  const std::optional<Membership>& membership = home_->membership();
-  if (!membership || !membership->is_owner()) {
+  const auto invite = OnLoop([this] {
     std::string owner = "the device that made the cluster";
     for (const MemberView& member : cluster_->members()) {
       if (member.record.facts.owner) owner = "'" + member.record.facts.name + "'";
     }
-    return Error{ErrorCode::kUnsupported, "this node cannot invite: it has no signing key; ask on " + owner};
-  }
-  SHOAL_ASSIGN_OR_RETURN(const InviteSecret secret, GenerateInviteSecret());
-  InviteStatus status;
-  for (const std::string& address : peers_->own_addresses()) {
-    const Result<Endpoint> endpoint = ParseEndpoint(address);
-    if (endpoint.ok() && status.addresses.size() < kInviteAddressesMax) {
-      status.addresses.push_back(EndpointText(*endpoint));
-    }
-  }
-  InviteOptions invite;
-  const auto seed = membership->cluster_key->seed();
-  invite.cluster_seed.assign(seed.begin(), seed.end());
-  invite.secret.assign(secret.begin(), secret.end());
-  invite.valid_ms = static_cast<std::uint32_t>(kInviteLifetimeS * 1000);
-  SHOAL_ASSIGN_OR_RETURN(invite.serial, home_->NextSerial(UnixS()));
-  invite.expires_s = UnixS() + kCertificateLifetimeS;
-  invite.extras = EncodeInviteExtras({membership->cluster_secret, status.addresses});
-  SHOAL_ASSIGN_OR_RETURN(const std::int64_t id, peers_->network().OpenInvite(invite));
-  invites_[static_cast<std::uint64_t>(id)] = secret;
-  ShowInvites();
-  status.code = InviteCode(secret);
-  status.expires_s = kInviteLifetimeS;
-  status.url = InviteUrl({secret, status.addresses});
-  if (Result<std::string> qr = QrForTerminal(status.url); qr.ok()) status.qr = *std::move(qr);
-  return status;
-}
-
-void RealClusterNode::ShowInvites() {
-  if (peers_->beacon() == nullptr) return;
-  std::vector<InviteSecret> secrets;
-  for (const auto& [id, secret] : invites_) secrets.push_back(secret);
-  peers_->beacon()->SetInvites(secrets);
-}
-
-void RealClusterNode::OnInvite(const NetworkEvent& event) {
-  if (event.kind == NetworkEventKind::kJoined) {
-    const Result<Certificate> certificate = ParseCertificate(event.data, UnixS());
-    Log(LogLevel::kInfo, "cluster", "'" + (certificate.ok() ? certificate->name : "a node") + "' has joined");
-  } else {
-    Log(LogLevel::kInfo, "cluster", "an invite has ended: " + event.text);
-  }
-  invites_.erase(event.stream);
-  ShowInvites();
+    return inviting_->Invite(owner);
+  });
+  return invite ? *invite : Error{ErrorCode::kUnavailable, "this node is stopping"};
 }
 
 }  // namespace

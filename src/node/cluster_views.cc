@@ -41,7 +41,7 @@ PlacementStatus StatusOf(const std::vector<MemberView>& members, const Placement
     const auto member =
         std::find_if(members.begin(), members.end(), [&](const MemberView& m) { return m.record.id == stage.node; });
     status.stages.push_back(
-        {PeerIdText(stage.node), member == members.end() ? "" : member->record.facts.name, stage.layers});
+        {PeerIdText(stage.node), member == members.end() ? "" : member->record.facts.name, stage.layers, {}});
   }
   return status;
 }
@@ -78,7 +78,18 @@ ClusterStatus StatusOf(const Cluster& cluster, const NodeId& cluster_id) {
 }
 
 PlacementStatus StatusOf(const Cluster& cluster, const PlacementView& view) {
-  PlacementStatus status = StatusOf(cluster.members(), view.record);
+  const std::vector<MemberView> members = cluster.members();
+  PlacementStatus status = StatusOf(members, view.record);
+  const auto name = [&](const NodeId& id) {
+    for (const MemberView& member : members) {
+      if (member.record.id == id && !member.record.facts.name.empty()) return member.record.facts.name;
+    }
+    return ShortHex(id);
+  };
+  for (std::size_t i = 0; i < status.stages.size() && i < view.copies.size(); ++i) {
+    for (const NodeId& node : view.copies[i]) status.stages[i].standby.push_back(name(node));
+  }
+  for (const NodeId& node : view.survives) status.survives.push_back(name(node));
   if (view.broken) status.state = "failed";
   status.error = view.reason;
   return status;
@@ -139,6 +150,10 @@ Result<PlaceRequest> RequestOf(const Cluster& cluster, const PlaceCommand& comma
   }
   request.options.context_tokens = command.context_tokens;
   request.options.slots = command.slots;
+  if (command.standby < 0 || command.standby > kStandbyMax) {
+    return Error{ErrorCode::kInvalidArgument, "at most " + std::to_string(kStandbyMax) + " standby copies of a stage"};
+  }
+  request.options.standby = command.standby;
   SHOAL_ASSIGN_OR_RETURN(request.options.wire_type, ParseWireType(command.wire));
   return request;
 }

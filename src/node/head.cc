@@ -10,23 +10,6 @@
 #include "wire/messages.h"
 
 namespace shoal {
-namespace {
-
-// A generation that is counted for as long as its handle lives.
-class CountedGeneration final : public GenerationHandle {
- public:
-  CountedGeneration(std::unique_ptr<GenerationHandle> handle, std::shared_ptr<void> count)
-      : count_(std::move(count)), handle_(std::move(handle)) {}
-  std::optional<GenerationEvent> Next(std::chrono::milliseconds timeout) override { return handle_->Next(timeout); }
-  std::int32_t reused_tokens() const override { return handle_->reused_tokens(); }
-
- private:
-  const std::shared_ptr<void> count_;  // ends after the handle
-  const std::unique_ptr<GenerationHandle> handle_;
-};
-
-}  // namespace
-
 std::shared_ptr<Head> Head::Start(HeadOptions options, std::unique_ptr<Stage> stage, std::unique_ptr<FrameSender> next,
                                   std::vector<std::unique_ptr<FrameReceiver>> results) {
   SHOAL_CHECK(stage != nullptr && (next != nullptr) == !results.empty());
@@ -60,30 +43,12 @@ void Head::Stop() {
 std::unique_ptr<Stage> Head::TakeStage() { return worker_->TakeStage(); }
 
 Result<std::unique_ptr<GenerationHandle>> Head::Generate(GenerateOptions options) {
-  const std::shared_ptr<Head> self = shared_from_this();
-  {
-    const std::lock_guard lock(mutex_);
-    if (draining_) return Error{ErrorCode::kStale, "this placement takes no new generations"};
-    ++running_;
-  }
-  std::shared_ptr<void> count(nullptr, [self](void*) {
-    const std::lock_guard lock(self->mutex_);
-    --self->running_;
-  });
-  const std::shared_ptr<const GenerateTarget> target(self, target_.get());
-  SHOAL_ASSIGN_OR_RETURN(std::unique_ptr<GenerationHandle> handle,
-                         StartGeneration(target, next_id_.fetch_add(1), std::move(options)));
-  return std::unique_ptr<GenerationHandle>(std::make_unique<CountedGeneration>(std::move(handle), std::move(count)));
+  const std::shared_ptr<const GenerateTarget> target(shared_from_this(), target_.get());
+  return StartGeneration(target, next_id_.fetch_add(1), std::move(options));
 }
 
 std::vector<StageTotals> Head::Totals() {
   return AskLoop(loop_, [this] { return pipeline_->stage_totals(); }).value_or(std::vector<StageTotals>{});
-}
-
-bool Head::Drain() {
-  const std::lock_guard lock(mutex_);
-  draining_ = true;
-  return running_ == 0;
 }
 
 }  // namespace shoal

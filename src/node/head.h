@@ -40,12 +40,10 @@ class Head : public std::enable_shared_from_this<Head> {
                                      std::vector<std::unique_ptr<FrameReceiver>> results);
   ~Head();  // Stop(); not on its loop
 
-  // Errors: as StartGeneration; kStale after Drain.
+  // Errors: as StartGeneration.
   Result<std::unique_ptr<GenerationHandle>> Generate(GenerateOptions options);
   // Of the stages in order; empty once stopped. Not on its loop.
   std::vector<StageTotals> Totals();
-  // Refuses new generations. True once none is left.
-  bool Drain();
   // Ends running generations with kUnavailable and joins all threads. Idempotent. Not on its loop.
   void Stop();
   // After Stop: stage 0 for the next epoch, as StageWorker::TakeStage.
@@ -61,10 +59,6 @@ class Head : public std::enable_shared_from_this<Head> {
   std::unique_ptr<const GenerateTarget> target_;
   std::atomic<GenerationId> next_id_{1};
   std::once_flag stopped_;
-
-  std::mutex mutex_;
-  bool draining_ = false;     // guarded by mutex_
-  std::int32_t running_ = 0;  // guarded by mutex_: generations whose handle lives, or is about to
 };
 
 }  // namespace shoal

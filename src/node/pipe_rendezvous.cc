@@ -23,29 +23,29 @@ void PipeRendezvous::Serve(const NodeId& peer, int fd) {
   if (!first) return;
   const Result<PipeHelloFrame> hello = DecodePipeHello(*first);
   if (!hello.ok()) return Log(LogLevel::kWarning, "network", "a stream is refused: " + hello.error().message);
-  if (!link.sender->Send(EncodePipeHello(hello->hello, hello->epoch)).ok()) return;  // taken
-  Add(peer, hello->epoch, hello->hello, std::move(link));
+  Add(peer, hello->epoch, hello->hello, ReceivingEnd(std::move(link)));
 }
 
-void PipeRendezvous::Add(const NodeId& peer, Epoch epoch, const PipeHello& hello, StreamLink stream) {
+void PipeRendezvous::Add(const NodeId& peer, Epoch epoch, const PipeHello& hello,
+                         std::unique_ptr<FrameReceiver> receiver) {
   const std::lock_guard lock(mutex_);
   DropOld();
   if (all_closed_ || closed_.contains(epoch) || waiting_.size() >= kWaitingMax) return;
-  waiting_[KeyOf(peer, epoch, hello)] = {std::move(stream), std::chrono::steady_clock::now()};
+  waiting_[KeyOf(peer, epoch, hello)] = {std::move(receiver), std::chrono::steady_clock::now()};
   changed_.notify_all();
 }
 
-Result<StreamLink> PipeRendezvous::Take(const NodeId& peer, Epoch epoch, const PipeHello& hello,
-                                        std::chrono::milliseconds timeout) {
+Result<std::unique_ptr<FrameReceiver>> PipeRendezvous::Take(const NodeId& peer, Epoch epoch, const PipeHello& hello,
+                                                            std::chrono::milliseconds timeout) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   std::unique_lock lock(mutex_);
   for (;;) {
     if (all_closed_ || closed_.contains(epoch)) return Error{ErrorCode::kCancelled, "the placement was given up"};
     const auto found = waiting_.find(KeyOf(peer, epoch, hello));
     if (found != waiting_.end()) {
-      StreamLink stream = std::move(found->second.stream);
+      std::unique_ptr<FrameReceiver> receiver = std::move(found->second.receiver);
       waiting_.erase(found);
-      return stream;
+      return receiver;
     }
     if (changed_.wait_until(lock, deadline) == std::cv_status::timeout &&
         std::chrono::steady_clock::now() >= deadline) {

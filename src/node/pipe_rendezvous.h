@@ -1,19 +1,20 @@
-// Where activation streams that other nodes opened wait for the stage that reads them.
+// Where activation links that other stages opened, here or on other nodes, wait for the stage that reads them.
 //
-// A stream names its placement by epoch, and its stages, in a PipeHello; the stage may be ready before or after it.
-// Streams that nobody asks for are closed after a while, and only so many wait. Any thread.
+// A link names its placement by epoch, and its stages, in a PipeHello; the stage may be ready before or after it.
+// Links that nobody asks for are closed after a while, and only so many wait. Any thread.
 #pragma once
 
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <tuple>
 
 #include "base/ids.h"
 #include "base/result.h"
-#include "transport/stream_link.h"
+#include "transport/transport.h"
 #include "wire/stream_messages.h"
 
 namespace shoal {
@@ -28,14 +29,15 @@ class PipeRendezvous {
   PipeRendezvous(const PipeRendezvous&) = delete;
   PipeRendezvous& operator=(const PipeRendezvous&) = delete;
 
-  // A stream that `peer` opened: reads its hello, which must be here within kFirstFramesMax, says so, and adds it.
-  // Takes over `fd`. Blocks.
+  // A stream that `peer` opened: reads its hello, which must be here within kFirstFramesMax, and adds it. Takes over
+  // `fd`. Blocks.
   void Serve(const NodeId& peer, int fd);
-  // `stream`: its hello has been read. `peer` is who opened it. Of two for the same end the later stays.
-  void Add(const NodeId& peer, Epoch epoch, const PipeHello& hello, StreamLink stream);
-  // The stream that `peer` opened for it. Blocks.
+  // Of a stream the hello has been read. `peer` is who opened it. Of two for the same end the later stays.
+  void Add(const NodeId& peer, Epoch epoch, const PipeHello& hello, std::unique_ptr<FrameReceiver> receiver);
+  // The link that `peer` opened for it. Blocks.
   // Errors: kUnavailable (none came within `timeout`), kCancelled (CloseEpoch or Close meanwhile).
-  Result<StreamLink> Take(const NodeId& peer, Epoch epoch, const PipeHello& hello, std::chrono::milliseconds timeout);
+  Result<std::unique_ptr<FrameReceiver>> Take(const NodeId& peer, Epoch epoch, const PipeHello& hello,
+                                              std::chrono::milliseconds timeout);
   // Closes what waits for this epoch, and ends Take for it; for good.
   void CloseEpoch(Epoch epoch);
   // All epochs.
@@ -44,7 +46,7 @@ class PipeRendezvous {
  private:
   using Key = std::tuple<NodeId, Epoch, PipeKind, StageIndex, StageIndex>;
   struct Waiting {
-    StreamLink stream;
+    std::unique_ptr<FrameReceiver> receiver;
     std::chrono::steady_clock::time_point since;
   };
   static Key KeyOf(const NodeId& peer, Epoch epoch, const PipeHello& hello) {

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <chrono>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include "base/log.h"
@@ -16,7 +15,10 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-constexpr milliseconds kAttemptEvery{50};
+constexpr milliseconds kAttemptEvery{100};  // where the placement is the same as before
+// How long nothing has to come before it is asked whether the model is placed elsewhere by now: the old head may be
+// frozen, and say nothing.
+constexpr milliseconds kSilentMin{100};
 
 // Whether another placement, or the same one a little later, may do it.
 bool MayPass(const Error& error) { return error.code == ErrorCode::kStale || error.code == ErrorCode::kUnavailable; }
@@ -33,7 +35,7 @@ class ResumingGeneration final : public GenerationHandle {
       const Status tried = Try();
       if (tried.ok()) return tried;
       if (!MayWait(tried.error())) return tried;
-      std::this_thread::sleep_for(kAttemptEvery);
+      (void)target_->placements.WaitForChange(changes_, kAttemptEvery);
     }
   }
 
@@ -44,12 +46,17 @@ class ResumingGeneration final : public GenerationHandle {
       if (handle_ == nullptr) {
         if (std::optional<GenerationEvent> end = Recover()) return end;
         if (handle_ == nullptr) {
-          std::this_thread::sleep_for(std::min(left, kAttemptEvery));
+          (void)target_->placements.WaitForChange(changes_, std::min(left, kAttemptEvery));
           if (left <= kAttemptEvery) return std::nullopt;
           continue;
         }
       }
-      std::optional<GenerationEvent> event = handle_->Next(left);
+      std::optional<GenerationEvent> event = handle_->Next(std::min(left, kSilentMin));
+      if (!event && target_->placements.IsSuperseded(target_->card.id, epoch_)) {
+        Lose({ErrorCode::kUnavailable, "the model was placed anew"});
+        continue;
+      }
+      if (!event && left > kSilentMin) continue;
       if (!event) return std::nullopt;
       if (event->token) Keep(*event->token);
       if (event->end != GenerationEnd::kError || !MayPass(event->error)) return event;
@@ -110,6 +117,7 @@ class ResumingGeneration final : public GenerationHandle {
   }
 
   Status Try() {
+    changes_ = target_->placements.WaitForChange(0, milliseconds(0));
     const std::optional<PlacementView> placement = target_->placements.Find(target_->card.id);
     possible_ = placement && !(placement->broken && placement->hopeless);
     if (!placement) return Error{ErrorCode::kUnavailable, "'" + target_->card.id + "' is not placed any more"};
@@ -119,6 +127,7 @@ class ResumingGeneration final : public GenerationHandle {
     Result<std::unique_ptr<GenerationHandle>> handle = target_->start(placement->record, options_);
     if (handle.ok()) {
       handle_ = *std::move(handle);
+      epoch_ = placement->record.epoch;
       return {};
     }
     Error error = std::move(handle).error();
@@ -130,6 +139,8 @@ class ResumingGeneration final : public GenerationHandle {
   GenerateOptions options_;                   // the prompt grows, and tokens_max shrinks, with every token
   std::unique_ptr<GenerationHandle> handle_;  // null while it is lost
   steady_clock::time_point lost_since_;
+  Epoch epoch_ = 0;            // of the placement that has it, or had it last
+  std::uint64_t changes_ = 0;  // of the table of placements, when it was asked last
   std::int32_t reused_tokens_ = 0;
   bool possible_ = true;  // as of the last attempt: another one may go better
   bool resumed_ = false;

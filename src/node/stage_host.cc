@@ -1,10 +1,12 @@
-// A stage's life here: load (a task), wait for Activate, link and start (a task), serve, drain, unload (a task).
+// A stage's life here: load (a task), wait for Activate, link and start (a task), serve, end (a task). One that takes
+// over from another one, or from a copy, ends that one instead of loading, and goes on with what it gives back.
 #include "node/stage_host.h"
 
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <optional>
+#include <utility>
 
 #include "base/log.h"
 #include "engine/vocabulary.h"
@@ -12,15 +14,17 @@
 #include "node/head.h"
 #include "node/stage_plan.h"
 #include "pipeline/stage_worker.h"
+#include "transport/memory.h"
 #include "wire/stream_messages.h"
 
 namespace shoal {
 namespace {
 
-constexpr std::chrono::seconds kLinkMax{20};          // for all stages of a placement to open their links
+constexpr std::chrono::seconds kLinkMax{10};          // for all stages of a placement to open their links
 constexpr std::chrono::milliseconds kLinkRetry{200};  // after a peer could not be reached
 constexpr std::chrono::seconds kHeadWaitMax{20};      // of a generation, for the head to be linked
-constexpr DurationUs kDrainPollUs = 50'000;
+// Frames that may wait between two stages of this node: one being computed, one ready.
+constexpr std::size_t kLocalLinkFramesMax = 4;
 
 PlacementOptions OptionsOf(const PlacementRecord& placement, const StageHostOptions& host) {
   const PlaceOptions& asked = placement.request.options;
@@ -45,16 +49,19 @@ std::int32_t InFlightMax(std::size_t stages) {
 
 }  // namespace
 
+// A stage, or a copy of one.
 struct StageHost::Hosted {
   PlacementRecord placement;
   std::int32_t index = 0;
+  StageSource source;
   std::atomic<bool> cancelled{false};
-  bool linking = false;   // loop only
-  bool draining = false;  // loop only
+  bool linking = false;          // loop only
+  bool taken = false;            // loop only: another one will end it
+  std::shared_ptr<Hosted> from;  // set on the loop before its task starts: whose stage it takes
 
-  // Set by the tasks, one after the other.
-  std::shared_ptr<const ModelFile> model;
-  std::unique_ptr<Stage> stage;
+  std::mutex work;                         // held by the task that loads, links or ends it
+  std::shared_ptr<const ModelFile> model;  // guarded by work
+  std::unique_ptr<Stage> stage;            // guarded by work; while it does not run
 
   std::mutex mutex;
   std::condition_variable changed;
@@ -62,22 +69,39 @@ struct StageHost::Hosted {
   std::shared_ptr<Head> head;           // guarded by mutex
   std::unique_ptr<StageWorker> worker;  // guarded by mutex
 
-  bool is_head() const { return index == 0; }
+  LayerRange layers() const { return placement.LayersOf(index); }
   std::string Name() const { return placement.model + " stage " + std::to_string(index); }
 
-  void End() {
+  // Ends what runs, and gives the stage back as it is then; null when there is none, or it failed. Blocks while it is
+  // loaded or linked, which it cancels.
+  std::unique_ptr<Stage> Release() {
     cancelled = true;
+    {
+      const std::lock_guard lock(mutex);
+      ended = true;
+      changed.notify_all();
+    }
+    const std::lock_guard working(work);
     std::shared_ptr<Head> ending_head;
     std::unique_ptr<StageWorker> ending_worker;
     {
       const std::lock_guard lock(mutex);
-      ended = true;
       ending_head.swap(head);
       ending_worker.swap(worker);
-      changed.notify_all();
     }
-    if (ending_head) ending_head->Stop();
-    if (ending_worker) ending_worker->Stop();
+    if (ending_head) {
+      ending_head->Stop();
+      stage = ending_head->TakeStage();
+    }
+    if (ending_worker) {
+      ending_worker->Stop();
+      stage = ending_worker->TakeStage();
+    }
+    if (const std::shared_ptr<Hosted> before = std::exchange(from, nullptr)) {  // it has not come to take it
+      stage = before->Release();
+      model = before->model;
+    }
+    return std::move(stage);
   }
 };
 
@@ -88,47 +112,109 @@ StageHost::StageHost(Loop& loop, ModelLibrary& library, BlockingTasks& tasks, Pi
 StageHost::~StageHost() { Stop(); }
 
 void StageHost::Stop() {
-  std::map<Key, std::shared_ptr<Hosted>> ending;
+  std::vector<std::shared_ptr<Hosted>> ending;
   {
     const std::lock_guard lock(mutex_);
     stopped_ = true;
-    ending.swap(hosted_);
+    for (const auto& [key, hosted] : hosted_) ending.push_back(hosted);
+    for (const auto& [key, copy] : copies_) ending.push_back(copy);
+    hosted_.clear();
+    copies_.clear();
   }
-  for (const auto& [key, hosted] : ending) hosted->cancelled = true;
-  for (const auto& [key, hosted] : ending) {
+  for (const auto& hosted : ending) hosted->cancelled = true;
+  for (const auto& hosted : ending) {
     pipes_.CloseEpoch(hosted->placement.epoch);
-    hosted->End();
+    (void)hosted->Release();
   }
 }
 
-std::shared_ptr<StageHost::Hosted> StageHost::Find(const std::string& model, Epoch epoch) {
+std::shared_ptr<StageHost::Hosted> StageHost::Find(const std::string& model, Epoch epoch, std::int32_t index) {
   const std::lock_guard lock(mutex_);
-  const auto found = hosted_.find({model, epoch});
+  const auto found = hosted_.find({model, epoch, index});
   return found == hosted_.end() ? nullptr : found->second;
+}
+
+std::shared_ptr<StageHost::Hosted> StageHost::Make(const PlacementRecord& placement, std::int32_t index) {
+  auto hosted = std::make_shared<Hosted>();
+  hosted->placement = placement;
+  hosted->index = index;
+  return hosted;
 }
 
 void StageHost::Report(const std::shared_ptr<Hosted>& hosted, Status status) {
   loop_.Post([this, hosted, status = std::move(status)] {
-    if (!hosted->cancelled) options_.on_ready(hosted->placement.model, hosted->placement.epoch, status);
+    const PlacementRecord& placement = hosted->placement;
+    if (!hosted->cancelled) options_.on_ready(placement.model, placement.epoch, hosted->index, status);
   });
 }
 
-void StageHost::Load(const PlacementRecord& placement, std::int32_t index) {
-  const auto hosted = std::make_shared<Hosted>();
-  hosted->placement = placement;
-  hosted->index = index;
+void StageHost::ReportBroken(const std::shared_ptr<Hosted>& hosted, const std::string& why) {
+  loop_.Post([this, hosted, why] {
+    if (hosted->cancelled) return;
+    Log(LogLevel::kWarning, "stages", hosted->Name() + " has lost the others: " + why);
+    options_.on_broken(hosted->placement.model, hosted->placement.epoch);
+  });
+}
+
+// What was dropped gives its memory back first.
+Status StageHost::LoadAfter(const std::vector<std::shared_ptr<Hosted>>& dropped, Hosted& hosted) {
+  for (const std::shared_ptr<Hosted>& one : dropped) (void)one->Release();
+  const std::lock_guard working(hosted.work);
+  Status loaded = LoadNow(hosted);
+  if (!loaded.ok() && !hosted.cancelled) {
+    Log(LogLevel::kWarning, "stages", hosted.Name() + " cannot be loaded: " + loaded.error().message);
+  }
+  return loaded;
+}
+
+void StageHost::Load(const PlacementRecord& placement, std::int32_t index, const StageSource& source) {
+  const std::shared_ptr<Hosted> hosted = Make(placement, index);
+  hosted->source = source;
   {
     const std::lock_guard lock(mutex_);
-    if (stopped_ || !hosted_.try_emplace({placement.model, placement.epoch}, hosted).second) return;
+    if (stopped_ || !hosted_.try_emplace({placement.model, placement.epoch, index}, hosted).second) return;
   }
-  const bool started = tasks_.Run([this, hosted] {
-    Status loaded = LoadNow(*hosted);
-    if (!loaded.ok() && !hosted->cancelled) {
-      Log(LogLevel::kWarning, "stages", hosted->Name() + " cannot be loaded: " + loaded.error().message);
-    }
-    Report(hosted, std::move(loaded));
-  });
+  if (source.kind != StageSource::Kind::kDisk) return;
+  const bool started = tasks_.Run(
+      [this, hosted, dropped = std::exchange(dropped_, {})] { Report(hosted, LoadAfter(dropped, *hosted)); });
   if (!started) Report(hosted, Error{ErrorCode::kOverloaded, "this node does too much at a time"});
+}
+
+void StageHost::LoadCopy(const PlacementRecord& placement, std::int32_t index) {
+  const std::shared_ptr<Hosted> copy = Make(placement, index);
+  const LayerRange layers = copy->layers();
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopped_ || !copies_.try_emplace({placement.model, layers.first, layers.last}, copy).second) return;
+  }
+  const auto report = [this, copy](Status status) {
+    loop_.Post([this, copy, status = std::move(status)] {
+      if (copy->cancelled) return;
+      if (!status.ok()) DropCopy(copy->placement.model, copy->layers());
+      options_.on_copy_ready(copy->placement.model, copy->layers(), status);
+    });
+  };
+  const bool started =
+      tasks_.Run([this, copy, report, dropped = std::exchange(dropped_, {})] { report(LoadAfter(dropped, *copy)); });
+  if (!started) report(Error{ErrorCode::kOverloaded, "this node does too much at a time"});
+}
+
+void StageHost::DropCopy(const std::string& model, LayerRange layers) {
+  if (const std::shared_ptr<Hosted> copy = TakeCopy(model, layers)) EndSoon(copy);
+}
+
+std::shared_ptr<StageHost::Hosted> StageHost::TakeCopy(const std::string& model, LayerRange layers) {
+  const std::lock_guard lock(mutex_);
+  const auto node = copies_.extract({model, layers.first, layers.last});
+  return node.empty() ? nullptr : node.mapped();
+}
+
+void StageHost::EndSoon(const std::shared_ptr<Hosted>& hosted) {
+  if (hosted->taken) return;
+  hosted->cancelled = true;
+  dropped_.push_back(hosted);
+  if (dropped_.size() > kStagesMax) dropped_.erase(dropped_.begin());  // their own tasks see to them
+  if (!tasks_.Run([hosted] { (void)hosted->Release(); })) (void)hosted->Release();
 }
 
 Status StageHost::LoadNow(Hosted& hosted) {
@@ -154,29 +240,52 @@ Status StageHost::LoadNow(Hosted& hosted) {
 }
 
 void StageHost::Activate(const PlacementRecord& placement, std::int32_t index) {
-  const std::shared_ptr<Hosted> hosted = Find(placement.model, placement.epoch);
-  if (hosted == nullptr || hosted->linking || hosted->index != index) return;
+  const std::shared_ptr<Hosted> hosted = Find(placement.model, placement.epoch, index);
+  if (hosted == nullptr || hosted->linking) return;
   hosted->linking = true;
+  if (hosted->source.kind == StageSource::Kind::kStandby) hosted->from = TakeCopy(placement.model, hosted->layers());
+  if (hosted->source.kind == StageSource::Kind::kRunning) {
+    hosted->from = Find(placement.model, hosted->source.epoch, hosted->source.index);
+    pipes_.CloseEpoch(hosted->source.epoch);  // what still waits for its links
+  }
+  if (hosted->from) hosted->from->taken = hosted->from->cancelled = true;
   const bool started = tasks_.Run([this, hosted] {
-    Status linked = LinkNow(*hosted);
-    if (linked.ok() || hosted->cancelled) return;
-    Log(LogLevel::kWarning, "stages", hosted->Name() + " cannot be linked: " + linked.error().message);
-    Report(hosted, std::move(linked));
+    const std::lock_guard working(hosted->work);
+    Status got = Obtain(*hosted);
+    if (!got.ok()) return Report(hosted, std::move(got));
+    const Status linked = LinkNow(hosted);
+    if (!linked.ok()) ReportBroken(hosted, linked.error().message);
   });
   if (!started) Report(hosted, Error{ErrorCode::kOverloaded, "this node does too much at a time"});
 }
 
-// A stream to another stage of the placement, its hello sent.
-Result<StreamLink> StageHost::OpenPipe(const Hosted& hosted, std::int32_t to, PipeKind kind) {
-  const auto deadline = std::chrono::steady_clock::now() + kLinkMax;
+// Sees to it that the stage is there.
+Status StageHost::Obtain(Hosted& hosted) {
+  if (const std::shared_ptr<Hosted> from = std::exchange(hosted.from, nullptr)) {
+    hosted.stage = from->Release();
+    hosted.model = from->model;
+  }
+  if (hosted.cancelled) return Error{ErrorCode::kCancelled, "the placement was given up"};
+  if (hosted.stage != nullptr) return {};
+  return LoadNow(hosted);  // it failed while it ran
+}
+
+// The sending end of a link to another stage of the placement: a stream, its hello sent, or memory.
+Result<std::unique_ptr<FrameSender>> StageHost::OpenPipe(const Hosted& hosted, std::int32_t to, PipeKind kind) {
+  const PipeHello hello{kind, hosted.index, to};
   const NodeId& peer = hosted.placement.stages[static_cast<std::size_t>(to)].node;
+  if (peer == options_.self) {
+    MemoryLink link = MakeMemoryLink(kind == PipeKind::kInput ? kLocalLinkFramesMax : kPipelineLinkFramesMax);
+    pipes_.Add(peer, hosted.placement.epoch, hello, std::move(link.receiver));
+    return std::move(link.sender);
+  }
+  const auto deadline = std::chrono::steady_clock::now() + kLinkMax;
   for (;;) {
     Result<StreamLink> link = options_.open_pipe(peer);
     if (link.ok()) {
-      // The hello comes back when someone has taken the stream: a peer that does too much at a time closes it.
-      const Status said = link->sender->Send(EncodePipeHello({kind, hosted.index, to}, hosted.placement.epoch));
-      if (said.ok() && link->receiver->Receive()) return link;
-      link = Error{ErrorCode::kUnavailable, "it did not take the stream"};
+      const Status said = link->sender->Send(EncodePipeHello(hello, hosted.placement.epoch));
+      if (said.ok()) return SendingEnd(*std::move(link));
+      link = said.error();
     }
     if (hosted.cancelled || std::chrono::steady_clock::now() > deadline) return std::move(link).error();
     Log(LogLevel::kInfo, "stages",
@@ -185,43 +294,39 @@ Result<StreamLink> StageHost::OpenPipe(const Hosted& hosted, std::int32_t to, Pi
   }
 }
 
-Status StageHost::LinkNow(Hosted& hosted) {
-  if (hosted.stage == nullptr) return Error{ErrorCode::kInternal, "a stage is started before it is loaded"};
-  const auto last = static_cast<std::int32_t>(hosted.placement.stages.size()) - 1;
+Status StageHost::LinkNow(const std::shared_ptr<Hosted>& hosted) {
+  const auto last = static_cast<std::int32_t>(hosted->placement.stages.size()) - 1;
   std::unique_ptr<FrameSender> next;
-  if (hosted.index < last) {
-    SHOAL_ASSIGN_OR_RETURN(StreamLink link, OpenPipe(hosted, hosted.index + 1, PipeKind::kInput));
-    next = SendingEnd(std::move(link));
-  }
-  return hosted.is_head() ? StartHead(hosted, std::move(next)) : StartWorker(hosted, std::move(next));
+  if (hosted->index < last) { SHOAL_ASSIGN_OR_RETURN(next, OpenPipe(*hosted, hosted->index + 1, PipeKind::kInput)); }
+  return hosted->index == 0 ? StartHead(hosted, std::move(next)) : StartWorker(*hosted, std::move(next));
 }
 
 Status StageHost::StartWorker(Hosted& hosted, std::unique_ptr<FrameSender> next) {
   const PlacementRecord& placement = hosted.placement;
-  SHOAL_ASSIGN_OR_RETURN(StreamLink results, OpenPipe(hosted, 0, PipeKind::kResults));
+  SHOAL_ASSIGN_OR_RETURN(std::unique_ptr<FrameSender> results, OpenPipe(hosted, 0, PipeKind::kResults));
   const NodeId& previous = placement.stages[static_cast<std::size_t>(hosted.index) - 1].node;
-  SHOAL_ASSIGN_OR_RETURN(StreamLink input, pipes_.Take(previous, placement.epoch,
-                                                       {PipeKind::kInput, hosted.index - 1, hosted.index}, kLinkMax));
+  SHOAL_ASSIGN_OR_RETURN(
+      std::unique_ptr<FrameReceiver> input,
+      pipes_.Take(previous, placement.epoch, {PipeKind::kInput, hosted.index - 1, hosted.index}, kLinkMax));
   const PlacementOptions placed = OptionsOf(placement, options_);
-  const LayerRange layers = placement.stages[static_cast<std::size_t>(hosted.index)].layers;
   const StageWorkerOptions options{hosted.index, placement.epoch, placed.wire_type,
-                                   SentBytes(placed, hosted.model->info, layers)};
-  auto worker = std::make_unique<StageWorker>(std::move(hosted.stage), options, ReceivingEnd(std::move(input)),
-                                              std::move(next), SendingEnd(std::move(results)));
-  const std::lock_guard lock(hosted.mutex);
-  if (hosted.ended) return Error{ErrorCode::kCancelled, "the placement was given up"};
+                                   SentBytes(placed, hosted.model->info, hosted.layers())};
+  auto worker = std::make_unique<StageWorker>(std::move(hosted.stage), options, std::move(input), std::move(next),
+                                              std::move(results));
   worker->Start();
+  const std::lock_guard lock(hosted.mutex);
   hosted.worker = std::move(worker);
   return {};
 }
 
-Status StageHost::StartHead(Hosted& hosted, std::unique_ptr<FrameSender> next) {
+Status StageHost::StartHead(const std::shared_ptr<Hosted>& shared, std::unique_ptr<FrameSender> next) {
+  Hosted& hosted = *shared;
   const PlacementRecord& placement = hosted.placement;
   std::vector<std::unique_ptr<FrameReceiver>> results;
   for (std::size_t i = 1; i < placement.stages.size(); ++i) {
     const PipeHello hello{PipeKind::kResults, static_cast<StageIndex>(i), 0};
-    SHOAL_ASSIGN_OR_RETURN(StreamLink link, pipes_.Take(placement.stages[i].node, placement.epoch, hello, kLinkMax));
-    results.push_back(ReceivingEnd(std::move(link)));
+    SHOAL_ASSIGN_OR_RETURN(results.emplace_back(),
+                           pipes_.Take(placement.stages[i].node, placement.epoch, hello, kLinkMax));
   }
   const PlacementOptions options = OptionsOf(placement, options_);
   HeadOptions head_options;
@@ -232,14 +337,13 @@ Status StageHost::StartHead(Hosted& hosted, std::unique_ptr<FrameSender> next) {
   head_options.sent_bytes_max = SentBytes(options, hosted.model->info, placement.stages.front().layers);
   head_options.context_tokens = ContextTokens(options, hosted.model->info);
   head_options.n_vocab = hosted.model->info.n_vocab;
-  head_options.on_broken = [this, model = placement.model, epoch = placement.epoch](const std::string& why) {
-    Log(LogLevel::kWarning, "stages", "the pipeline of " + model + " is broken: " + why);
-    if (const std::shared_ptr<Hosted> found = Find(model, epoch)) Report(found, Error{ErrorCode::kUnavailable, why});
+  // The head does not outlive what hosts it for long, and must not own it.
+  head_options.on_broken = [this, weak = std::weak_ptr<Hosted>(shared)](const std::string& why) {
+    if (const std::shared_ptr<Hosted> broken = weak.lock()) ReportBroken(broken, why);
   };
   std::shared_ptr<Head> head =
       Head::Start(std::move(head_options), std::move(hosted.stage), std::move(next), std::move(results));
   const std::lock_guard lock(hosted.mutex);
-  if (hosted.ended) return Error{ErrorCode::kCancelled, "the placement was given up"};
   hosted.head = std::move(head);
   hosted.changed.notify_all();
   return {};
@@ -247,10 +351,8 @@ Status StageHost::StartHead(Hosted& hosted, std::unique_ptr<FrameSender> next) {
 
 Result<std::unique_ptr<GenerationHandle>> StageHost::Generate(const std::string& model, Epoch epoch,
                                                               GenerateOptions options) {
-  const std::shared_ptr<Hosted> hosted = Find(model, epoch);
-  if (hosted == nullptr || !hosted->is_head()) {
-    return Error{ErrorCode::kStale, "the head of this placement is not here (any more)"};
-  }
+  const std::shared_ptr<Hosted> hosted = Find(model, epoch, 0);
+  if (hosted == nullptr) { return Error{ErrorCode::kStale, "the head of this placement is not here (any more)"}; }
   std::shared_ptr<Head> head;
   {
     std::unique_lock lock(hosted->mutex);
@@ -263,13 +365,15 @@ Result<std::unique_ptr<GenerationHandle>> StageHost::Generate(const std::string&
 }
 
 std::map<std::string, std::vector<StageTotals>> StageHost::HeadTotals() {
-  std::map<std::string, std::shared_ptr<Hosted>> hosted;
+  std::map<std::string, std::shared_ptr<Hosted>> heads;
   {
     const std::lock_guard lock(mutex_);
-    for (const auto& [key, one] : hosted_) hosted[key.first] = one;  // the newest epoch comes last
+    for (const auto& [key, one] : hosted_) {
+      if (one->index == 0) heads[one->placement.model] = one;  // the newest epoch comes last
+    }
   }
   std::map<std::string, std::vector<StageTotals>> totals;
-  for (const auto& [model, one] : hosted) {
+  for (const auto& [model, one] : heads) {
     std::shared_ptr<Head> head;
     {
       const std::lock_guard lock(one->mutex);
@@ -280,36 +384,16 @@ std::map<std::string, std::vector<StageTotals>> StageHost::HeadTotals() {
   return totals;
 }
 
-void StageHost::Drain(const PlacementRecord& placement, std::int32_t index) {
-  const std::shared_ptr<Hosted> hosted = Find(placement.model, placement.epoch);
-  if (hosted == nullptr || index != 0 || hosted->draining) return;
-  hosted->draining = true;
-  PollDrained(hosted);
-}
-
-void StageHost::PollDrained(const std::shared_ptr<Hosted>& hosted) {
-  if (hosted->cancelled) return;
-  bool drained = false;
-  {
-    const std::lock_guard lock(hosted->mutex);
-    drained = hosted->ended || hosted->head == nullptr || hosted->head->Drain();
-  }
-  if (drained) return options_.on_drained(hosted->placement.model, hosted->placement.epoch);
-  loop_.After(kDrainPollUs, [this, hosted] { PollDrained(hosted); });
-}
-
-void StageHost::Unload(const std::string& model, Epoch epoch) {
+void StageHost::Unload(const std::string& model, Epoch epoch, std::int32_t index) {
   std::shared_ptr<Hosted> hosted;
   {
     const std::lock_guard lock(mutex_);
-    const auto found = hosted_.find({model, epoch});
-    if (found == hosted_.end()) return;
-    hosted = std::move(found->second);
-    hosted_.erase(found);
+    const auto node = hosted_.extract({model, epoch, index});
+    if (node.empty()) return;
+    hosted = node.mapped();
   }
-  hosted->cancelled = true;
   pipes_.CloseEpoch(epoch);
-  if (!tasks_.Run([hosted] { hosted->End(); })) hosted->End();
+  EndSoon(hosted);
 }
 
 }  // namespace shoal

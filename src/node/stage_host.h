@@ -1,4 +1,5 @@
-// The stages that run on this node: loaded, linked to their neighbours, drained and dropped as the cluster says.
+// The stages that run on this node, and the copies it keeps: loaded, taken over, linked to their neighbours and dropped
+// as the cluster says.
 //
 // Knows no members and no rules of placement: cluster/ decides, this obeys. What blocks (loading, links, unloading) is
 // done by tasks; nothing here blocks the loop.
@@ -10,13 +11,14 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "api/backend.h"
 #include "base/ids.h"
 #include "base/result.h"
-#include "cluster/placement_record.h"
+#include "cluster/cluster.h"
 #include "node/model_library.h"
 #include "node/pipe_rendezvous.h"
 #include "pipeline/pipeline.h"
@@ -27,13 +29,16 @@
 namespace shoal {
 
 struct StageHostOptions {
+  NodeId self;
   std::uint64_t memory_bytes_max = 0;  // of one stage; 0: what the machine has
   std::int32_t threads = 0;            // of a stage; 0: all cores
   // A stream of activations to `peer`. Blocks, at most some seconds; any thread.
   std::function<Result<StreamLink>(const NodeId& peer)> open_pipe;
-  // On the loop. `on_ready`: a load has ended; or later, with an error, a stage is broken.
-  std::function<void(const std::string& model, Epoch epoch, Status status)> on_ready;
-  std::function<void(const std::string& model, Epoch epoch)> on_drained;
+  // On the loop. `on_ready`: a load has ended; or later, with an error, a stage is gone. `on_broken`: the stages here
+  // are whole, their links to the others are not.
+  std::function<void(const std::string& model, Epoch epoch, std::int32_t index, Status status)> on_ready;
+  std::function<void(const std::string& model, Epoch epoch)> on_broken;
+  std::function<void(const std::string& model, LayerRange layers, Status status)> on_copy_ready;
 };
 
 class StageHost {
@@ -43,10 +48,11 @@ class StageHost {
   ~StageHost();  // Stop(); not on the loop
 
   // On the loop. Unknown stages are ignored.
-  void Load(const PlacementRecord& placement, std::int32_t index);
+  void Load(const PlacementRecord& placement, std::int32_t index, const StageSource& source);
   void Activate(const PlacementRecord& placement, std::int32_t index);
-  void Drain(const PlacementRecord& placement, std::int32_t index);
-  void Unload(const std::string& model, Epoch epoch);
+  void Unload(const std::string& model, Epoch epoch, std::int32_t index);
+  void LoadCopy(const PlacementRecord& placement, std::int32_t index);
+  void DropCopy(const std::string& model, LayerRange layers);
 
   // A generation on the head that is here. Any thread; blocks until the head is linked with its stages, at most some
   // seconds. Errors: kStale (no such head here, or it takes no more), kUnavailable, and as StartGeneration.
@@ -60,15 +66,22 @@ class StageHost {
 
  private:
   struct Hosted;
-  using Key = std::pair<std::string, Epoch>;
-  std::shared_ptr<Hosted> Find(const std::string& model, Epoch epoch);
-  Status LoadNow(Hosted& hosted);
-  Status LinkNow(Hosted& hosted);
-  Status StartWorker(Hosted& hosted, std::unique_ptr<FrameSender> next);
-  Status StartHead(Hosted& hosted, std::unique_ptr<FrameSender> next);
-  Result<StreamLink> OpenPipe(const Hosted& hosted, std::int32_t to, PipeKind kind);
+  using Key = std::tuple<std::string, Epoch, std::int32_t>;
+  using CopyKey = std::tuple<std::string, std::int32_t, std::int32_t>;  // model, layers
+  static std::shared_ptr<Hosted> Make(const PlacementRecord& placement, std::int32_t index);
+  std::shared_ptr<Hosted> Find(const std::string& model, Epoch epoch, std::int32_t index);
+  std::shared_ptr<Hosted> TakeCopy(const std::string& model, LayerRange layers);
+  void EndSoon(const std::shared_ptr<Hosted>& hosted);
   void Report(const std::shared_ptr<Hosted>& hosted, Status status);
-  void PollDrained(const std::shared_ptr<Hosted>& hosted);
+  void ReportBroken(const std::shared_ptr<Hosted>& hosted, const std::string& why);
+  // Tasks; but for LoadAfter, hosted.work is held.
+  Status LoadAfter(const std::vector<std::shared_ptr<Hosted>>& dropped, Hosted& hosted);
+  Status LoadNow(Hosted& hosted);
+  Status Obtain(Hosted& hosted);
+  Status LinkNow(const std::shared_ptr<Hosted>& hosted);
+  Status StartWorker(Hosted& hosted, std::unique_ptr<FrameSender> next);
+  Status StartHead(const std::shared_ptr<Hosted>& shared, std::unique_ptr<FrameSender> next);
+  Result<std::unique_ptr<FrameSender>> OpenPipe(const Hosted& hosted, std::int32_t to, PipeKind kind);
 
   Loop& loop_;
   ModelLibrary& library_;
@@ -76,8 +89,10 @@ class StageHost {
   PipeRendezvous& pipes_;
   const StageHostOptions options_;
   std::mutex mutex_;
-  std::map<Key, std::shared_ptr<Hosted>> hosted_;  // guarded by mutex_
-  bool stopped_ = false;                           // guarded by mutex_
+  std::map<Key, std::shared_ptr<Hosted>> hosted_;      // guarded by mutex_
+  std::map<CopyKey, std::shared_ptr<Hosted>> copies_;  // guarded by mutex_
+  bool stopped_ = false;                               // guarded by mutex_
+  std::vector<std::shared_ptr<Hosted>> dropped_;       // loop only: since the last load
 };
 
 }  // namespace shoal

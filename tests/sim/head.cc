@@ -10,7 +10,6 @@ SimHead::SimHead(const ScheduleOptions& options, Epoch epoch, Hooks hooks)
     : epoch_(epoch), hooks_(std::move(hooks)), scheduler_(options) {}
 
 Result<GenerationId> SimHead::Submit(GenerationRequest request, Sink sink) {
-  if (draining_) return Error{ErrorCode::kStale, "this placement takes no new generations"};
   if (broken_) return Error{ErrorCode::kUnavailable, why_};
   const GenerationId id = request.id = ++last_id_;
   SHOAL_RETURN_IF_ERROR(scheduler_.Submit(std::move(request)));
@@ -98,11 +97,6 @@ std::string SimHead::Describe() const {
   return " head: " + std::to_string(sinks_.size()) + " generations, " + std::to_string(stats.running) + " run, " +
          std::to_string(stats.waiting) + " wait, " + std::to_string(stats.in_flight) + " in flight" +
          (broken_ ? ", broken" : "");
-}
-
-bool SimHead::Drain() {
-  draining_ = true;
-  return sinks_.empty();
 }
 
 }  // namespace shoal::sim

@@ -23,14 +23,12 @@ class SimHead {
 
   SimHead(const ScheduleOptions& options, Epoch epoch, Hooks hooks);
 
-  // Errors: as Scheduler::Submit; kUnavailable when it is broken, kStale when it drains. `request.id` is set here.
+  // Errors: as Scheduler::Submit; kUnavailable when it is broken. `request.id` is set here.
   Result<GenerationId> Submit(GenerationRequest request, Sink sink);
   void Cancel(GenerationId id);
   void OnResultFrame(const FrameBytes& frame);
   void Break(const std::string& why);
   void Stop();
-  // Takes no new generations. True when none is left.
-  bool Drain();
   std::string Describe() const;  // for a person
   bool broken() const { return broken_; }
 
@@ -44,7 +42,7 @@ class SimHead {
   Scheduler scheduler_;
   std::map<GenerationId, Sink> sinks_;
   GenerationId last_id_ = 0;
-  bool pump_posted_ = false, broken_ = false, draining_ = false, stopped_ = false;
+  bool pump_posted_ = false, broken_ = false, stopped_ = false;
   std::string why_;
 };
 

@@ -197,7 +197,7 @@ class History {
       if (alive != here.size()) return name + " does not know everybody";
       std::size_t stages = 0;
       for (const PlacementView& placed : cluster.placements()) {
-        stages += placed.record.StageOf(NodeIdOf(a)) >= 0 ? 1 : 0;
+        stages += placed.record.StagesOf(NodeIdOf(a)).size();
         bool held = false;
         for (const int b : here) held = held || at(b).holds(placed.record.model);
         if (placed.broken && held) return name + " has a broken placement: " + placed.reason;

@@ -1,4 +1,4 @@
-// A stage's life: load, wait for Activate, link, serve, drain, unload. Its micro-batches are in host_work.cc.
+// A stage's life: load or take over, wait for Activate, link, serve, end. Its micro-batches are in host_work.cc.
 #include "sim/host.h"
 
 #include "sim/hosted.h"
@@ -6,8 +6,9 @@
 namespace shoal::sim {
 namespace {
 
-constexpr DurationUs kLinkMaxUs = 20 * kSecond, kLinkRetryUs = 200 * kMillisecond, kStreamOpenUs = 3 * kSecond;
-constexpr DurationUs kHeadWaitUs = 20 * kSecond, kDrainPollUs = 50 * kMillisecond;
+constexpr DurationUs kLinkMaxUs = 10 * kSecond, kLinkRetryUs = 200 * kMillisecond, kStreamOpenUs = 3 * kSecond;
+constexpr DurationUs kHeadWaitUs = 20 * kSecond;
+constexpr StreamId kLocalStreams = StreamId{1} << 62;
 constexpr DurationUs kLoadMinUs = 100 * kMillisecond, kLoadMaxUs = 1500 * kMillisecond;
 
 }  // namespace
@@ -52,13 +53,14 @@ DurationUs SimHost::Scaled(DurationUs base, double slowness) {
 
 // ---- Loading --------------------------------------------------------------------------------------------------------
 
-void SimHost::Load(const PlacementRecord& placement, std::int32_t index) {
-  const Key key{placement.model, placement.epoch};
-  Epoch newest = activated_[placement.model];
+void SimHost::Load(const PlacementRecord& placement, std::int32_t index, const StageSource& source) {
+  const Key key{placement.model, placement.epoch, index};
+  const Epoch live = activated_[placement.model];
+  Epoch newest = live;
   for (const auto& [other, hosted] : hosted_) {
-    if (other.first == placement.model) newest = std::max(newest, other.second);
+    if (std::get<0>(other) == placement.model) newest = std::max(newest, std::get<1>(other));
   }
-  if (placement.epoch <= newest) {
+  if (placement.epoch <= live || placement.epoch < newest) {
     checks_.Violate(Invariant::kNoStaleEpoch, "node " + std::to_string(self_) + " takes up epoch " +
                                                   std::to_string(placement.epoch) + " of '" + placement.model +
                                                   "' though it knows " + std::to_string(newest));
@@ -68,35 +70,108 @@ void SimHost::Load(const PlacementRecord& placement, std::int32_t index) {
   hosted->serial = ++serials_;
   hosted->placement = placement;
   hosted->index = index;
+  hosted->source = source;
   if (!hosted_.try_emplace(key, std::move(hosted)).second) return;
-  const auto range = static_cast<std::uint64_t>(kLoadMaxUs - kLoadMinUs);
-  const DurationUs base = kLoadMinUs + static_cast<DurationUs>(network_.rng().Below(range));
-  Later(key, Scaled(base, hardware_.disk_slowness), [this, key](Hosted& loaded) {
+  if (source.kind != StageSource::Kind::kDisk) return;  // nothing to do before Activate
+  Later(key, LoadTime(), [this, key](Hosted& loaded) {
+    const auto& [model, epoch, stage] = key;
     if (network_.rng().Uniform() < hardware_.load_failures) {
-      return hooks_.on_ready(key.first, key.second, Error{ErrorCode::kIo, "the disk failed"});
+      return hooks_.on_ready(model, epoch, stage, Error{ErrorCode::kIo, "the disk failed"});
     }
-    const LayerRange layers = loaded.placement.stages[static_cast<std::size_t>(loaded.index)].layers;
-    loaded.stage = std::make_unique<SimStage>(ModelOf(key.first), layers);
-    hooks_.on_ready(key.first, key.second, {});
+    loaded.stage = std::make_unique<SimStage>(ModelOf(model), loaded.placement.LayersOf(stage));
+    hooks_.on_ready(model, epoch, stage, {});
   });
+}
+
+DurationUs SimHost::LoadTime() {
+  const auto range = static_cast<std::uint64_t>(kLoadMaxUs - kLoadMinUs);
+  return Scaled(kLoadMinUs + static_cast<DurationUs>(network_.rng().Below(range)), hardware_.disk_slowness);
+}
+
+void SimHost::LoadCopy(const PlacementRecord& placement, std::int32_t index) {
+  const LayerRange layers = placement.LayersOf(index);
+  const CopyKey key{placement.model, layers.first, layers.last};
+  const std::uint64_t serial = ++serials_;
+  copies_[key] = {serial, false};
+  network_.Post(self_, LoadTime(), [this, key, serial, layers] {
+    const auto found = copies_.find(key);
+    if (found == copies_.end() || found->second.first != serial) return;
+    const bool failed = network_.rng().Uniform() < hardware_.load_failures;
+    found->second.second = true;
+    if (failed) copies_.erase(found);
+    hooks_.on_copy_ready(std::get<0>(key), layers,
+                         failed ? Status(Error{ErrorCode::kIo, "the disk failed"}) : Status());
+  });
+}
+
+void SimHost::DropCopy(const std::string& model, LayerRange layers) {
+  copies_.erase({model, layers.first, layers.last});
 }
 
 // ---- Linking --------------------------------------------------------------------------------------------------------
 
-void SimHost::Activate(const PlacementRecord& placement, std::int32_t index) {
+void SimHost::Activate(const PlacementRecord& placement, const std::vector<std::int32_t>& indices) {
   Epoch& highest = activated_[placement.model];
   highest = std::max(highest, placement.epoch);
-  const Key key{placement.model, placement.epoch};
+  for (const std::int32_t index : indices) ActivateOne({placement.model, placement.epoch, index});
+}
+
+// What it takes over ends here; the caches of the fake engine do not go over.
+void SimHost::ActivateOne(const Key& key) {
+  const auto& [model, epoch, index] = key;
   Hosted* hosted = Find(key);
-  if (index < 0 || hosted == nullptr || hosted->linking || hosted->stage == nullptr) return;
-  checks_.OnStageWorks(self_, placement);
+  if (hosted == nullptr || hosted->linking) return;
+  const LayerRange layers = hosted->placement.LayersOf(index);
+  if (hosted->source.kind != StageSource::Kind::kDisk) {
+    bool there = false;
+    if (hosted->source.kind == StageSource::Kind::kRunning) {
+      Hosted* from = Find({model, hosted->source.epoch, hosted->source.index});
+      there = from != nullptr && from->stage != nullptr;
+      if (from != nullptr) End(*from);
+    } else {
+      const auto copy = copies_.extract({model, layers.first, layers.last});
+      there = !copy.empty() && copy.mapped().second;
+    }
+    if (!there) checks_.Violate(Invariant::kNoStaleEpoch, "a stage is taken over that is not there");
+    hosted->stage = std::make_unique<SimStage>(ModelOf(model), layers);
+  }
+  if (hosted->stage == nullptr) return;
+  checks_.OnStageWorks(self_, hosted->placement);
   hosted->linking = true;
   Later(key, kLinkMaxUs, [this, key](Hosted& late) {
-    if (!late.started) {
-      hooks_.on_ready(key.first, key.second, Error{ErrorCode::kUnavailable, "the stages could not be linked in time"});
-    }
+    if (!late.started) hooks_.on_broken(std::get<0>(key), std::get<1>(key));
   });
   Link(key);
+}
+
+void SimHost::LinkAll(Epoch epoch) {
+  std::vector<Key> keys;
+  for (const auto& [known, hosted] : hosted_) {
+    if (std::get<1>(known) == epoch) keys.push_back(known);
+  }
+  for (const Key& one : keys) Link(one);
+}
+
+// A stream to this very node is memory.
+StreamId SimHost::OpenTo(int peer) {
+  if (peer != self_) return network_.Open(self_, peer, Protocol::kPipe);
+  const StreamId here = kLocalStreams + 2 * ++local_streams_;
+  network_.Post(self_, 0, [this, here] {
+    OnStream(here ^ 1, self_);
+    OnOpened(here);
+  });
+  return here;
+}
+
+void SimHost::SendOn(StreamId stream, FrameBytes frame) {
+  if (stream < kLocalStreams) return network_.Send(self_, stream, std::move(frame));
+  network_.Post(self_, 0,
+                [this, stream, frame = std::move(frame)]() mutable { OnFrame(stream ^ 1, std::move(frame)); });
+}
+
+void SimHost::CloseOn(StreamId stream) {
+  if (stream < kLocalStreams) return network_.Close(self_, stream);
+  network_.Post(self_, 0, [this, stream] { OnStreamEnd(stream ^ 1); });
 }
 
 // Does what is left to do until this stage can start; called again whenever something has come.
@@ -139,7 +214,7 @@ bool SimHost::Dial(const Key& key, Hosted& hosted, Outgoing& outgoing, std::int3
   if (outgoing.stream != 0) return outgoing.up;
   outgoing.to = to;
   const StreamId stream = outgoing.stream =
-      network_.Open(self_, NumberOf(hosted.placement.stages[static_cast<std::size_t>(to)].node), Protocol::kPipe);
+      OpenTo(NumberOf(hosted.placement.stages[static_cast<std::size_t>(to)].node));
   routes_[stream] = {key, use};
   Later(key, kStreamOpenUs, [this, key, stream, use](Hosted& late) {
     Outgoing& waits = use == Use::kNext ? late.next : late.results;
@@ -149,7 +224,7 @@ bool SimHost::Dial(const Key& key, Hosted& hosted, Outgoing& outgoing, std::int3
 }
 
 void SimHost::DialFailed(const Key& key, Outgoing& outgoing) {
-  network_.Close(self_, outgoing.stream);
+  CloseOn(outgoing.stream);
   routes_.erase(outgoing.stream);
   outgoing = {};
   Later(key, kLinkRetryUs, [this, key](Hosted&) { Link(key); });
@@ -158,16 +233,20 @@ void SimHost::DialFailed(const Key& key, Outgoing& outgoing) {
 void SimHost::OnOpened(StreamId stream) {
   const auto route = routes_.find(stream);
   if (route == routes_.end()) return;
-  const Hosted* hosted = Find(route->second.key);
+  const Key key = route->second.key;
+  Hosted* hosted = Find(key);
   if (hosted == nullptr) return;
   const bool next = route->second.use == Use::kNext;
   const PipeHello hello{next ? PipeKind::kInput : PipeKind::kResults, hosted->index,
                         next ? hosted->index + 1 : StageIndex{0}};
-  network_.Send(self_, stream, EncodePipeHello(hello, route->second.key.second));
+  SendOn(stream, EncodePipeHello(hello, std::get<1>(key)));
+  Outgoing& outgoing = next ? hosted->next : hosted->results;
+  if (outgoing.stream == stream) outgoing.up = true;
+  Link(key);
 }
 
 bool SimHost::Take(const Key& key, int peer, const PipeHello& hello, Use use, Waiting* taken) {
-  const auto found = waiting_.find({peer, key.second, hello.kind, hello.from, hello.to});
+  const auto found = waiting_.find({peer, std::get<1>(key), hello.kind, hello.from, hello.to});
   if (found == waiting_.end()) return false;
   *taken = std::move(found->second);
   waiting_.erase(found);
@@ -183,7 +262,7 @@ void SimHost::Begin(const Key& key, Hosted& hosted) {
 }
 
 void SimHost::StartHead(const Key& key, Hosted& hosted) {
-  const FakeModel& model = ModelOf(key.first);
+  const FakeModel& model = ModelOf(std::get<0>(key));
   ScheduleOptions options;
   const auto stages = static_cast<std::int32_t>(hosted.placement.stages.size());
   options.stages = stages;
@@ -201,26 +280,25 @@ void SimHost::StartHead(const Key& key, Hosted& hosted) {
   hooks.soon = [this, key](std::function<void()> task) {
     Later(key, 0, [task = std::move(task)](Hosted&) { task(); });
   };
-  hooks.on_broken = [this, key](const std::string& why) {
-    Later(key, 0, [this, key, why](Hosted&) {
-      hooks_.on_ready(key.first, key.second, Error{ErrorCode::kUnavailable, why});
-    });
+  hooks.on_broken = [this, key](const std::string&) {
+    Later(key, 0, [this, key](Hosted&) { hooks_.on_broken(std::get<0>(key), std::get<1>(key)); });
   };
-  hosted.head = std::make_unique<SimHead>(options, key.second, std::move(hooks));
+  hosted.head = std::make_unique<SimHead>(options, std::get<1>(key), std::move(hooks));
   for (const FrameBytes& frame : std::exchange(hosted.early_results, {})) hosted.head->OnResultFrame(frame);
   if (hosted.input_ended) hosted.head->Break("the link from a stage to the head was lost");
   for (auto& asked : std::exchange(hosted.waiting, {})) {
-    Generate(key.first, key.second, std::move(asked.request), std::move(asked.accepted), std::move(asked.sink));
+    Generate(std::get<0>(key), std::get<1>(key), std::move(asked.request), std::move(asked.accepted),
+             std::move(asked.sink));
   }
 }
 
-// ---- Generations, draining, the end ---------------------------------------------------------------------------------
+// ---- Generations, the end -------------------------------------------------------------------------------------------
 
 void SimHost::Generate(const std::string& model, Epoch epoch, GenerationRequest request, Accepted accepted,
                        SimHead::Sink sink) {
-  const Key key{model, epoch};
+  const Key key{model, epoch, 0};
   Hosted* hosted = Find(key);
-  if (hosted == nullptr || hosted->index != 0) {
+  if (hosted == nullptr) {
     return accepted(Error{ErrorCode::kStale, "the head of this placement is not here (any more)"});
   }
   if (hosted->head == nullptr) {
@@ -245,28 +323,11 @@ void SimHost::Generate(const std::string& model, Epoch epoch, GenerationRequest 
 }
 
 void SimHost::Cancel(const std::string& model, Epoch epoch, GenerationId id) {
-  if (Hosted* hosted = Find({model, epoch}); hosted != nullptr && hosted->head) hosted->head->Cancel(id);
+  if (Hosted* hosted = Find({model, epoch, 0}); hosted != nullptr && hosted->head) hosted->head->Cancel(id);
 }
 
-void SimHost::Drain(const PlacementRecord& placement, std::int32_t index) {
-  const Key key{placement.model, placement.epoch};
-  Hosted* hosted = Find(key);
-  if (hosted == nullptr || index != 0 || hosted->draining) return;
-  hosted->draining = true;
-  // Not at once: this was told by the cluster, which then hears of it in its next turn.
-  Later(key, 0, [this, key](Hosted&) { PollDrained(key); });
-  if (hosted->head) hosted->head->Drain();
-}
-
-void SimHost::PollDrained(const Key& key) {
-  Hosted* hosted = Find(key);
-  if (hosted == nullptr) return;
-  if (hosted->head == nullptr || hosted->head->Drain()) return hooks_.on_drained(key.first, key.second);
-  Later(key, kDrainPollUs, [this, key](Hosted&) { PollDrained(key); });
-}
-
-void SimHost::Unload(const std::string& model, Epoch epoch) {
-  const auto found = hosted_.find({model, epoch});
+void SimHost::Unload(const std::string& model, Epoch epoch, std::int32_t index) {
+  const auto found = hosted_.find({model, epoch, index});
   if (found == hosted_.end()) return;
   const std::unique_ptr<Hosted> hosted = std::move(found->second);
   hosted_.erase(found);
@@ -276,7 +337,7 @@ void SimHost::Unload(const std::string& model, Epoch epoch) {
       ++waits;
       continue;
     }
-    network_.Close(self_, waits->second.stream);
+    CloseOn(waits->second.stream);
     waiting_by_stream_.erase(waits->second.stream);
     waits = waiting_.erase(waits);
   }

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "cluster/placement_record.h"
+#include "cluster/cluster.h"
 #include "sim/checks.h"
 #include "sim/fake_model.h"
 #include "sim/head.h"
@@ -35,8 +35,9 @@ struct Hardware {
 class SimHost {
  public:
   struct Hooks {
-    std::function<void(const std::string& model, Epoch epoch, Status status)> on_ready;
-    std::function<void(const std::string& model, Epoch epoch)> on_drained;
+    std::function<void(const std::string& model, Epoch epoch, std::int32_t index, Status status)> on_ready;
+    std::function<void(const std::string& model, Epoch epoch)> on_broken;
+    std::function<void(const std::string& model, LayerRange layers, Status status)> on_copy_ready;
     std::function<bool(const std::string& model, Epoch epoch)> may_serve;
   };
   using Accepted = std::function<void(const Result<GenerationId>&)>;
@@ -46,10 +47,11 @@ class SimHost {
   ~SimHost();
 
   // --- What the cluster wants done.
-  void Load(const PlacementRecord& placement, std::int32_t index);
-  void Activate(const PlacementRecord& placement, std::int32_t index);
-  void Drain(const PlacementRecord& placement, std::int32_t index);
-  void Unload(const std::string& model, Epoch epoch);
+  void Load(const PlacementRecord& placement, std::int32_t index, const StageSource& source);
+  void Activate(const PlacementRecord& placement, const std::vector<std::int32_t>& indices);
+  void Unload(const std::string& model, Epoch epoch, std::int32_t index);
+  void LoadCopy(const PlacementRecord& placement, std::int32_t index);
+  void DropCopy(const std::string& model, LayerRange layers);
 
   // --- Generations, at the head. `accepted` may be called before it returns, or when the head is linked.
   void Generate(const std::string& model, Epoch epoch, GenerationRequest request, Accepted accepted,
@@ -68,7 +70,8 @@ class SimHost {
   std::uint64_t batches() const { return batches_; }
 
  private:
-  using Key = std::pair<std::string, Epoch>;
+  using Key = std::tuple<std::string, Epoch, std::int32_t>;
+  using CopyKey = std::tuple<std::string, std::int32_t, std::int32_t>;  // model, layers
   using PipeKey = std::tuple<int, Epoch, PipeKind, StageIndex, StageIndex>;
   struct Hosted;
   enum class Use : std::uint8_t { kNext, kResults, kInput, kResultsOf };
@@ -90,7 +93,13 @@ class SimHost {
   Hosted* Find(const Key& key);
   // Runs `task` later, if this very stage is still here.
   void Later(const Key& key, DurationUs delay, std::function<void(Hosted&)> task);
+  void ActivateOne(const Key& key);
   void Link(const Key& key);
+  void LinkAll(Epoch epoch);
+  // Pipe streams to other nodes, or to this one.
+  StreamId OpenTo(int peer);
+  void SendOn(StreamId stream, FrameBytes frame);
+  void CloseOn(StreamId stream);
   bool Dial(const Key& key, Hosted& hosted, Outgoing& outgoing, std::int32_t to, Use use);
   void DialFailed(const Key& key, Outgoing& outgoing);
   bool Take(const Key& key, int peer, const PipeHello& hello, Use use, Waiting* taken);
@@ -103,8 +112,8 @@ class SimHost {
   bool PassOn(Hosted& hosted, FrameBytes frame);
   void EndWorker(Hosted& hosted, const std::string& why);
   void End(Hosted& hosted);
-  void PollDrained(const Key& key);
   const FakeModel& ModelOf(const std::string& name) const;
+  DurationUs LoadTime();
   DurationUs Scaled(DurationUs base, double slowness);
 
   Network& network_;
@@ -119,8 +128,9 @@ class SimHost {
   std::map<PipeKey, Waiting> waiting_;
   std::map<StreamId, PipeKey> waiting_by_stream_;
   std::set<Epoch> closed_;
-  std::map<std::string, Epoch> activated_;  // the highest live epoch this process was told of
-  std::uint64_t batches_ = 0, serials_ = 0;
+  std::map<std::string, Epoch> activated_;                    // the highest live epoch this process was told of
+  std::map<CopyKey, std::pair<std::uint64_t, bool>> copies_;  // serial, loaded
+  std::uint64_t batches_ = 0, serials_ = 0, local_streams_ = 0;
 };
 
 }  // namespace shoal::sim

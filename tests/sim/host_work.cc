@@ -12,10 +12,10 @@ constexpr DurationUs kBatchUs = 1'500, kRowUs = 300;  // of computing
 std::string SimHost::Describe() const {
   std::string text;
   for (const auto& [key, hosted] : hosted_) {
-    text += " '" + key.first + "' epoch " + std::to_string(key.second) + " stage " + std::to_string(hosted->index) +
-            " of " + std::to_string(hosted->placement.stages.size()) + (hosted->started ? " started" : "") +
-            (hosted->ended ? " ended" : "") + (hosted->busy ? " busy" : "") + " queue " +
-            std::to_string(hosted->queue.size()) + (hosted->next.lost ? " next lost" : "") +
+    text += " '" + std::get<0>(key) + "' epoch " + std::to_string(std::get<1>(key)) + " stage " +
+            std::to_string(hosted->index) + " of " + std::to_string(hosted->placement.stages.size()) +
+            (hosted->started ? " started" : "") + (hosted->ended ? " ended" : "") + (hosted->busy ? " busy" : "") +
+            " queue " + std::to_string(hosted->queue.size()) + (hosted->next.lost ? " next lost" : "") +
             (hosted->results.lost ? " results lost" : "");
     if (hosted->head) text += hosted->head->Describe();
     text += ";";
@@ -32,23 +32,16 @@ void SimHost::OnFrame(StreamId stream, FrameBytes frame) {
     const int peer = fresh->second;
     fresh_.erase(fresh);
     const Result<PipeHelloFrame> hello = DecodePipeHello(frame);
-    if (!hello.ok()) return network_.Close(self_, stream);
-    network_.Send(self_, stream, EncodePipeHello(hello->hello, hello->epoch));  // taken
-    if (closed_.contains(hello->epoch)) return network_.Close(self_, stream);
+    if (!hello.ok() || closed_.contains(hello->epoch)) return CloseOn(stream);
     const PipeKey key{peer, hello->epoch, hello->hello.kind, hello->hello.from, hello->hello.to};
     Waiting& waits = waiting_[key];
     if (waits.stream != 0) {  // of two for the same end the later stays
-      network_.Close(self_, waits.stream);
+      CloseOn(waits.stream);
       waiting_by_stream_.erase(waits.stream);
     }
     waits = {stream, {}, false};
     waiting_by_stream_[stream] = key;
-    std::vector<Key> keys;
-    for (const auto& [known, hosted] : hosted_) {
-      if (known.second == hello->epoch) keys.push_back(known);
-    }
-    for (const Key& one : keys) Link(one);
-    return;
+    return LinkAll(hello->epoch);
   }
   if (const auto waits = waiting_by_stream_.find(stream); waits != waiting_by_stream_.end()) {
     return waiting_[waits->second].early.push_back(std::move(frame));
@@ -60,11 +53,7 @@ void SimHost::OnFrame(StreamId stream, FrameBytes frame) {
   if (hosted == nullptr) return;
   switch (route.use) {
     case Use::kNext:
-    case Use::kResults: {  // the hello came back
-      Outgoing& outgoing = route.use == Use::kNext ? hosted->next : hosted->results;
-      if (outgoing.stream == stream) outgoing.up = true;
-      return Link(route.key);
-    }
+    case Use::kResults: return;  // nothing comes back
     case Use::kInput: hosted->queue.push_back(std::move(frame)); return Process(route.key);
     case Use::kResultsOf:
       if (!hosted->head) return hosted->early_results.push_back(std::move(frame));
@@ -119,7 +108,7 @@ void SimHost::Process(const Key& key) {
 bool SimHost::HandleFrame(const Key& key, Hosted& hosted, const FrameBytes& frame) {
   Result<DecodedFrame> decoded = DecodeFrame(frame);
   SHOAL_CHECK(decoded.ok());
-  if (decoded->header.epoch != key.second) return true;  // refused
+  if (decoded->header.epoch != std::get<1>(key)) return true;  // refused
   if (const auto* control = std::get_if<ControlMessage>(&decoded->message)) {
     const Status applied = hosted.stage->Apply(*control);
     SHOAL_CHECK(applied.ok());
@@ -143,9 +132,9 @@ bool SimHost::HandleFrame(const Key& key, Hosted& hosted, const FrameBytes& fram
 void SimHost::Compute(const Key& key, Hosted& hosted, BatchMessage batch) {
   ++batches_;
   checks_.OnStageWorks(self_, hosted.placement);
-  if (!hooks_.may_serve(key.first, key.second)) {
+  if (!hooks_.may_serve(std::get<0>(key), std::get<1>(key))) {
     checks_.Violate(Invariant::kNoStaleEpoch, "node " + std::to_string(self_) + " runs epoch " +
-                                                  std::to_string(key.second) + ", which its cluster has dropped");
+                                                  std::to_string(std::get<1>(key)) + ", which its cluster has dropped");
   }
   const BatchId number = batch.batch;
   ResultMessage result;
@@ -157,17 +146,18 @@ void SimHost::Compute(const Key& key, Hosted& hosted, BatchMessage batch) {
     ran = hosted.stage->Forward(batch, result, failures);
   }
   if (!ran.ok()) {
-    (void)Report(hosted, EncodeFailure({number, 0, hosted.index, ran.error().code, ran.error().message}, key.second));
+    (void)Report(hosted,
+                 EncodeFailure({number, 0, hosted.index, ran.error().code, ran.error().message}, std::get<1>(key)));
     return;
   }
   for (FailureMessage& failure : failures) {
     failure.stage = hosted.index;
-    if (!Report(hosted, EncodeFailure(failure, key.second))) return;
+    if (!Report(hosted, EncodeFailure(failure, std::get<1>(key)))) return;
   }
   if (hosted.stage->is_last()) {
-    (void)Report(hosted, EncodeResult(result, key.second));
+    (void)Report(hosted, EncodeResult(result, std::get<1>(key)));
   } else {
-    (void)PassOn(hosted, EncodeBatch(batch, {}, key.second));
+    (void)PassOn(hosted, EncodeBatch(batch, {}, std::get<1>(key)));
   }
 }
 
@@ -181,7 +171,7 @@ bool SimHost::Report(Hosted& hosted, FrameBytes frame) {
     EndWorker(hosted, "the link to the head is closed");
     return false;
   }
-  network_.Send(self_, hosted.results.stream, std::move(frame));
+  SendOn(hosted.results.stream, std::move(frame));
   return true;
 }
 
@@ -190,7 +180,7 @@ bool SimHost::PassOn(Hosted& hosted, FrameBytes frame) {
     EndWorker(hosted, "the link to the next stage is closed");
     return false;
   }
-  network_.Send(self_, hosted.next.stream, std::move(frame));
+  SendOn(hosted.next.stream, std::move(frame));
   return true;
 }
 
@@ -201,11 +191,11 @@ void SimHost::EndWorker(Hosted& hosted, const std::string& why) {
   if (hosted.index == 0) {
     if (hosted.head) hosted.head->OnResultFrame(EncodeFailure(farewell, hosted.placement.epoch));
   } else if (hosted.results.up) {
-    network_.Send(self_, hosted.results.stream, EncodeFailure(farewell, hosted.placement.epoch));
+    SendOn(hosted.results.stream, EncodeFailure(farewell, hosted.placement.epoch));
   }
   const auto close = [this](StreamId stream) {
     if (stream == 0) return;
-    network_.Close(self_, stream);
+    CloseOn(stream);
     routes_.erase(stream);
   };
   close(hosted.next.stream);

@@ -21,7 +21,8 @@ struct SimHost::Hosted {
   std::uint64_t serial = 0;  // of all stages here; the same epoch may be loaded twice
   PlacementRecord placement;
   std::int32_t index = 0;
-  bool linking = false, started = false, draining = false;
+  StageSource source;
+  bool linking = false, started = false;
   std::unique_ptr<SimStage> stage;  // once loaded
 
   Outgoing next, results;

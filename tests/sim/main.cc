@@ -28,7 +28,7 @@ struct Options {
   int nodes = 0, minutes = 10, jobs = 1;
   bool one = false, json = false, keep_going = false, calm = false;
   std::string broken;
-  bool resume = false;
+  bool resume = true;
 };
 
 thread_local std::uint64_t t_seed = 0;
@@ -46,7 +46,7 @@ std::string ReplayCommand(const Options& options, std::uint64_t seed) {
   std::string text = "./dev sim --seed " + std::to_string(seed) + " --nodes " + std::to_string(options.nodes) +
                      " --minutes " + std::to_string(options.minutes);
   if (!options.broken.empty()) text += " --break " + options.broken;
-  if (options.resume) text += " --resume";
+  if (!options.resume) text += " --no-resume";
   if (options.calm) text += " --calm";
   return text;
 }
@@ -189,7 +189,7 @@ int Main(int argc, char** argv) {
   app.add_flag("--json", options.json, "one JSON object on stdout");
   app.add_flag("--keep-going", options.keep_going, "also after a violation");
   app.add_flag("--calm", options.calm, "no faults");
-  app.add_flag("--resume", options.resume, "entries ask again when a generation loses its head");
+  app.add_flag("!--no-resume", options.resume, "a generation that loses its head ends with an error");
   app.add_option("--break", options.broken, "breaks a rule on purpose: the checks must see it")
       ->check(CLI::IsMember({"epoch-tag", "stale-epoch", "dedupe"}));
   CLI11_PARSE(app, argc, argv);

@@ -49,12 +49,16 @@ void SimNode::Start() {
   network_.Start(self_, this);
   cluster_ = std::make_unique<Cluster>(options_, Now());
   SimHost::Hooks hooks;
-  hooks.on_ready = [this](const std::string& model, Epoch epoch, Status status) {
-    cluster_->OnStageReady(Now(), model, epoch, std::move(status));
+  hooks.on_ready = [this](const std::string& model, Epoch epoch, std::int32_t index, Status status) {
+    cluster_->OnStageReady(Now(), model, epoch, index, std::move(status));
     Obey();
   };
-  hooks.on_drained = [this](const std::string& model, Epoch epoch) {
-    cluster_->OnDrained(Now(), model, epoch);
+  hooks.on_broken = [this](const std::string& model, Epoch epoch) {
+    cluster_->OnPipelineBroken(Now(), model, epoch);
+    Obey();
+  };
+  hooks.on_copy_ready = [this](const std::string& model, LayerRange layers, Status status) {
+    cluster_->OnStandbyReady(Now(), model, layers, std::move(status));
     Obey();
   };
   hooks.may_serve = [this](const std::string& model, Epoch epoch) { return cluster_->MayServe(model, epoch); };
@@ -233,13 +237,15 @@ void SimNode::Do(const Action& action) {
     network_.Disconnect(self_, peer, Protocol::kControl);
     if (linked) cluster_->OnLinkDown(Now(), disconnect->node);
   } else if (const auto* load = std::get_if<LoadStage>(&action)) {
-    host_->Load(load->placement, load->index);
+    host_->Load(load->placement, load->index, load->source);
   } else if (const auto* activate = std::get_if<Activate>(&action)) {
-    host_->Activate(activate->placement, activate->index);
-  } else if (const auto* drain = std::get_if<Drain>(&action)) {
-    host_->Drain(drain->placement, drain->index);
+    host_->Activate(activate->placement, activate->indices);
   } else if (const auto* unload = std::get_if<UnloadStage>(&action)) {
-    host_->Unload(unload->model, unload->epoch);
+    host_->Unload(unload->model, unload->epoch, unload->index);
+  } else if (const auto* copy = std::get_if<LoadStandby>(&action)) {
+    host_->LoadCopy(copy->placement, copy->index);
+  } else if (const auto* drop = std::get_if<DropStandby>(&action)) {
+    host_->DropCopy(drop->model, drop->layers);
   } else if (const auto* done = std::get_if<RequestDone>(&action)) {
     answered_.emplace(done->id, done->status);
   } else if (std::get_if<Left>(&action) != nullptr) {

@@ -50,7 +50,7 @@ def main():
     sim = sys.argv[1]
     clean(sim, "2 to 12 nodes", "--seeds", "100")
     clean(sim, "40 nodes", "--seeds", "2", "--nodes", "40", "--minutes", "2")
-    clean(sim, "asking again", "--seeds", "20", "--first", "5000", "--resume")
+    clean(sim, "not asking again", "--seeds", "20", "--first", "5000", "--no-resume")
     once, twice, other = (run(sim, "--seed", seed)[1] for seed in ("7", "7", "8"))
     expect(once["trace"] == twice["trace"] and once["events"] == twice["events"], "one seed is one history")
     expect(once["trace"] != other["trace"], "another seed is another history")
