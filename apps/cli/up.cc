@@ -16,7 +16,8 @@
 namespace shoal::cli {
 namespace {
 
-constexpr int kDrainMs = 800;  // of either server; with the node's own end, within three seconds
+constexpr std::chrono::seconds kDepartMax{10};  // for this node's layers to move to others
+constexpr int kDrainMs = 800;                   // of either server; with the node's own end, within three seconds
 constexpr std::uint32_t kJoinTimeoutMs = 30'000;
 
 bool IsLoopback(const std::string& host) { return host == "localhost" || host == "::1" || host.rfind("127.", 0) == 0; }
@@ -79,7 +80,8 @@ int Serve(const std::shared_ptr<ClusterNode>& node, const UpOptions& options) {
   if (const Status started = control_server->Start(); !started.ok()) return Fail(started.error());
   PrintReady(*node, url, options);
   while (!Interrupted() && !node->Ended()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  control_server->Stop(kDrainMs);  // whoever asked to leave gets the answer
+  if (!node->Ended()) node->Depart(kDepartMax);  // a second signal ends the program at once
+  control_server->Stop(kDrainMs);                // whoever asked to leave gets the answer
   api_server->Stop(kDrainMs);
   return kExitOk;
 }

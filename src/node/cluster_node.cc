@@ -80,6 +80,8 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   void SetApiUrl(const std::string& url) override;
   bool Ended() const override { return ended_; }
   bool StartsAnew() const override { return starts_anew_; }
+  void Depart(std::chrono::milliseconds limit) override;
+  void SetDraining(const std::string& reason) override;
   void Stop() override;
 
   // Service
@@ -163,6 +165,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   bool obeying_ = false;
   TimeUs facts_due_ = 0, peers_file_due_ = 0;
   bool scanning_ = false;
+  bool departing_ = false;  // it goes, and comes back
   std::map<std::uint64_t, std::shared_ptr<std::promise<Answer>>> requests_;
   std::vector<std::shared_ptr<std::promise<Answer>>> leaving_;
   std::string peers_file_;
@@ -424,7 +427,7 @@ void RealClusterNode::Do(const PlacementsChanged&) {
 
 void RealClusterNode::Do(const Left& left) {
   if (!left.text.empty()) Log(LogLevel::kWarning, "cluster", left.text);
-  const Status forgotten = home_->ForgetCluster();
+  const Status forgotten = departing_ ? Status() : home_->ForgetCluster();
   if (!forgotten.ok()) Log(LogLevel::kError, "cluster", forgotten.error().message);
   for (const auto& promise : leaving_) promise->set_value(Epoch{0});
   leaving_.clear();
@@ -593,6 +596,26 @@ Status RealClusterNode::Unplace(const std::string& model) {
                              }),
                              kPlaceMax));
   return {};
+}
+
+void RealClusterNode::SetDraining(const std::string& reason) {
+  OnLoop([this, reason] {
+    cluster_->SetDraining(Now(), reason);
+    Obey();
+    return 0;
+  });
+}
+
+void RealClusterNode::Depart(std::chrono::milliseconds limit) {
+  const auto promise = std::make_shared<std::promise<Answer>>();
+  (void)Wait(OnLoop([this, promise, limit] {
+               departing_ = true;
+               leaving_.push_back(promise);
+               cluster_->Leave(Now(), std::chrono::microseconds(limit).count());
+               Obey();
+               return promise;
+             }),
+             std::chrono::ceil<std::chrono::seconds>(limit) + std::chrono::seconds(1));
 }
 
 Status RealClusterNode::Leave() {

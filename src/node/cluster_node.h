@@ -4,6 +4,7 @@
 // Wires identity, discovery, transport, cluster and pipeline; the decisions are theirs.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -42,6 +43,11 @@ class ClusterNode : public Service, public ControlService {
   virtual bool Ended() const = 0;
   // Once Ended: true when it took a new key, for its own was copied, and is a member with that one too: Open again.
   virtual bool StartsAnew() const = 0;
+  // Moves this node's layers to others and tells them that it goes; it stays a member, and the next start brings it
+  // back. Blocks, at most `limit` and a second. Before Stop.
+  virtual void Depart(std::chrono::milliseconds limit) = 0;
+  // While `reason` is not empty this node takes no stages and gives away those it has (an empty battery, heat).
+  virtual void SetDraining(const std::string& reason) = 0;
   // Ends what runs and joins all threads; tells the others. At most some seconds.
   virtual void Stop() = 0;
 };

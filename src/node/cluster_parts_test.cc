@@ -18,6 +18,7 @@
 #include "node/resolve.h"
 #include "runtime/blocking_tasks.h"
 #include "runtime/bounded_queue.h"
+#include "transport/stream_link.h"
 
 namespace shoal {
 namespace {
@@ -128,14 +129,14 @@ TEST(PipeRendezvousTest, StreamAndStageMeetInEitherOrder) {
   PipeRendezvous pipes;
   const PipeHello hello{PipeKind::kInput, 0, 1};
   TwoEnds early = MakeEnds();
-  pipes.Add(Id(1), 5, hello, std::move(early.here));
+  pipes.Add(Id(1), 5, hello, ReceivingEnd(std::move(early.here)));
   EXPECT_TRUE(pipes.Take(Id(1), 5, hello, milliseconds(10)).ok());
   EXPECT_EQ(pipes.Take(Id(1), 5, hello, milliseconds(10)).error().code, ErrorCode::kUnavailable) << "taken already";
 
   TwoEnds late = MakeEnds();
   std::thread adder([&] {
     std::this_thread::sleep_for(milliseconds(30));
-    pipes.Add(Id(1), 6, hello, std::move(late.here));
+    pipes.Add(Id(1), 6, hello, ReceivingEnd(std::move(late.here)));
   });
   EXPECT_TRUE(pipes.Take(Id(1), 6, hello, milliseconds(10'000)).ok());
   adder.join();
@@ -144,7 +145,7 @@ TEST(PipeRendezvousTest, StreamAndStageMeetInEitherOrder) {
 TEST(PipeRendezvousTest, AnotherPeerOrEpochGetsNothing) {
   PipeRendezvous pipes;
   const PipeHello hello{PipeKind::kResults, 1, 0};
-  pipes.Add(Id(1), 5, hello, MakeEnds().here);
+  pipes.Add(Id(1), 5, hello, ReceivingEnd(MakeEnds().here));
   EXPECT_FALSE(pipes.Take(Id(2), 5, hello, milliseconds(1)).ok());
   EXPECT_FALSE(pipes.Take(Id(1), 6, hello, milliseconds(1)).ok());
   EXPECT_FALSE(pipes.Take(Id(1), 5, {PipeKind::kInput, 1, 0}, milliseconds(1)).ok());
@@ -160,7 +161,7 @@ TEST(PipeRendezvousTest, AnEpochThatIsClosedIsClosedForGood) {
   });
   EXPECT_EQ(pipes.Take(Id(1), 5, hello, milliseconds(10'000)).error().code, ErrorCode::kCancelled);
   closer.join();
-  pipes.Add(Id(1), 5, hello, MakeEnds().here);
+  pipes.Add(Id(1), 5, hello, ReceivingEnd(MakeEnds().here));
   EXPECT_EQ(pipes.Take(Id(1), 5, hello, milliseconds(1)).error().code, ErrorCode::kCancelled);
 }
 
