@@ -1,4 +1,6 @@
 """An answer goes on where it was when a node of its placement is lost: nothing is missing, nothing comes twice."""
+import time
+
 import pytest
 
 import nodes
@@ -24,16 +26,35 @@ def test_a_node_is_lost_while_it_answers(lan, smollm2, stage, fault):
     entry, members = cluster_of_four(lan, smollm2)
     want = streams.ask(entry, "smollm2", PROMPT, TOKENS)
     assert want.finish == "length" and not want.error
+    victim = members[stage]
+    nodes.wait_for("copies of every stage", lambda: victim.name in entry.placement("smollm2")["survives"], 30)
     asking = streams.Asking(entry, "smollm2", PROMPT, TOKENS)
     nodes.wait_for("it has begun", lambda: asking.pieces() > 20, 20)
-    victim = members[stage]
     others = [host for host in lan.hosts.values() if host is not victim.host]
     {"kill": victim.kill, "freeze": victim.pause, "cut": lambda: lan.cut([victim.host], others)}[fault]()
     got = asking.wait(60)
     assert not got.error
     assert (got.text, got.finish) == (want.text, want.finish)
     assert victim.name not in {s["name"] for s in entry.placement("smollm2")["stages"]}
-    print(f"pause: {max(length for _, length in got.pauses()):.2f} s")
+    print(f"{fault} of the {'head' if stage == 0 else 'middle'}: "
+          f"longest pause {max(length for _, length in got.pauses()):.2f} s")
     if fault == "freeze":
+        woken = time.monotonic()
         victim.resume()
         nodes.wait_for("it is back", lambda: nodes.all_alive([entry, *members]), 20)
+        print(f"back after {time.monotonic() - woken:.2f} s")
+
+
+@pytest.mark.limit(150)
+def test_a_node_is_told_to_end_while_it_answers(lan, smollm2):
+    entry, members = cluster_of_four(lan, smollm2)
+    want = streams.ask(entry, "smollm2", PROMPT, TOKENS)
+    asking = streams.Asking(entry, "smollm2", PROMPT, TOKENS)
+    nodes.wait_for("it has begun", lambda: asking.pieces() > 20, 20)
+    assert members[1].stop() == 0
+    got = asking.wait(60)
+    assert (got.error, got.text, got.finish) == ("", want.text, want.finish)
+    assert entry.states()[members[1].name] == "left"
+    print(f"SIGTERM of the middle: longest pause {max(length for _, length in got.pauses()):.2f} s")
+    members[1].start()
+    nodes.wait_for("it is back", lambda: nodes.all_alive([entry, *members]), 20)
