@@ -187,7 +187,13 @@ void Cluster::State::StartRound(const NodeId& id, Member& member) {
     member.unanswered.insert(others[pick]);
     others.erase(others.begin() + static_cast<std::ptrdiff_t>(pick));
   }
-  member.round_again = now + (member.all_closed && member.unanswered.empty() ? kRoundAloneUs : kRoundMinUs);
+  // Of three or more that lose each other all at once it is oneself who was cut off, more likely than the others.
+  const bool alone = member.unanswered.empty();
+  const DurationUs wait = !alone              ? kRoundMinUs
+                          : HereCount() > 2   ? kRoundUs
+                          : member.all_closed ? kRoundAloneUs
+                                              : kRoundMinUs;
+  member.round_again = now + wait;
   member.round_ends = member.unanswered.empty() ? member.round_again : now + kRoundUs;
   for (const NodeId& other : std::set(member.unanswered)) Tell(other, HearsAsk{id, member.round});
 }

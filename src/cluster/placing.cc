@@ -16,6 +16,8 @@ constexpr DurationUs kPrepareEveryUs = 2'000'000;
 constexpr DurationUs kPrepareMaxUs = 240'000'000;
 constexpr DurationUs kCareWaitMinUs = 1'000'000, kCareWaitMaxUs = 8'000'000;
 constexpr DurationUs kCalmUs = 20'000'000;
+constexpr DurationUs kCutOffUs =
+    10'000'000;  // a node that has lost all others, several of them, waits for them so long
 constexpr DurationUs kVerdictMaxUs = 3'000'000;  // for whether a silent node is dead, before its layers are moved
 constexpr int kAttemptsMax = 5;
 constexpr std::size_t kAnsweredMax = 256;
@@ -257,6 +259,14 @@ bool Cluster::State::InDoubt(const PlacementRecord& record) const {
   });
 }
 
+// Nobody is left of several who were here lately.
+bool Cluster::State::IsCutOff() const {
+  return HereCount() == 1 && std::count_if(members.begin(), members.end(), [&](const auto& entry) {
+                               return entry.second.record.state == MemberState::kDead &&
+                                      now - entry.second.state_since < 2 * kCutOffUs;
+                             }) > 1;
+}
+
 void Cluster::State::CareForPlacements() {
   if (!IsSelf(Decider())) return care.clear();
   std::vector<std::string> models;
@@ -282,6 +292,7 @@ void Cluster::State::CareForPlacements() {
       if (problem.kind != Problem::kBroken) one.next_try = now;  // that one went does not come again at once
     }
     if (now < one.next_try || (InDoubt(placed.record) && now - one.since < kVerdictMaxUs)) continue;
+    if (IsCutOff() && now - one.since < kCutOffUs) continue;
     PlaceAnew(model, one);
   }
 }

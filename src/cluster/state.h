@@ -194,6 +194,7 @@ struct Cluster::State {
   Epoch NewEpoch();
   void CareForPlacements();
   void PlaceAnew(const std::string& model, Care& care);
+  bool IsCutOff() const;
   bool InDoubt(const PlacementRecord& record) const;
   Problem ProblemOf(const Placed& placed) const;
 
