@@ -99,7 +99,7 @@ class Subject:
             nodes.wait_for("the model is gone", lambda: not head.placement(self.model), 20)
         stages = ",".join(f"{first}-{last}" for first, last in ranges)
         names = ",".join(node.name for node in self.nodes[:2])
-        head.cli("place", self.model, "--stages", stages, "--nodes", names, timeout=60)
+        head.cli("place", self.model, "--stages", stages, "--nodes", names, "--standby", "off", timeout=60)
         nodes.wait_for("the placement is live", lambda: head.placement(self.model), 30)
         described = json.loads(head.cli("model", path, "--json").stdout)
         self.n_embd = described["embedding_length"]

@@ -38,7 +38,8 @@ def unsplit(model):
 
 
 def place(node, stages=3, name="smollm2"):
-    node.cli("place", name, "--stages", stages, "--wire", "f32", timeout=60)  # exact: the same text as unsplit
+    # f32 is exact: the same text as unsplit. No copies: a host then has its own layers only.
+    node.cli("place", name, "--stages", stages, "--wire", "f32", "--standby", "off", timeout=60)
     return nodes.wait_for("the placement is live", lambda: node.placement(name), 30)
 
 
