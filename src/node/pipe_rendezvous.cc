@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "transport/stream_link.h"
 
 namespace shoal {
 namespace {
