@@ -8,6 +8,8 @@
 
 #include "base/log.h"
 #include "node/cluster_backend.h"
+#include "runtime/clock.h"
+#include "schedule/resumption.h"
 
 namespace shoal {
 namespace {
@@ -20,21 +22,20 @@ constexpr milliseconds kAttemptEvery{100};  // where the placement is the same a
 // frozen, and say nothing.
 constexpr milliseconds kSilentMin{100};
 
-// Whether another placement, or the same one a little later, may do it.
-bool MayPass(const Error& error) { return error.code == ErrorCode::kStale || error.code == ErrorCode::kUnavailable; }
-
 class ResumingGeneration final : public GenerationHandle {
  public:
   ResumingGeneration(std::shared_ptr<const ResumeTarget> target, GenerateOptions options)
-      : target_(std::move(target)), options_(std::move(options)) {}
+      : target_(std::move(target)),
+        sampling_(std::move(options.sampling)),
+        generation_({std::move(options.prompt), options.emitted, options.tokens_max, target_->card.context_tokens_max,
+                     DurationUs{1000} * target_->lost_max.count()},
+                    RealClock().Now()) {}
 
   // Until a head has it, at most lost_max.
   Status Start() {
-    lost_since_ = steady_clock::now();
     for (;;) {
       const Status tried = Try();
-      if (tried.ok()) return tried;
-      if (!MayWait(tried.error())) return tried;
+      if (tried.ok() || !MayAskAgain(tried.error())) return tried;
       (void)target_->placements.WaitForChange(changes_, kAttemptEvery);
     }
   }
@@ -58,8 +59,8 @@ class ResumingGeneration final : public GenerationHandle {
       }
       if (!event && left > kSilentMin) continue;
       if (!event) return std::nullopt;
-      if (event->token) Keep(*event->token);
-      if (event->end != GenerationEnd::kError || !MayPass(event->error)) return event;
+      if (event->token) generation_.OnToken(*event->token);
+      if (event->end != GenerationEnd::kError || !Resumption::MayPass(event->error)) return event;
       Lose(event->error);
       if (!event->token) continue;
       event->end.reset();
@@ -69,52 +70,38 @@ class ResumingGeneration final : public GenerationHandle {
 
   // Of the first head: what a client saved by asking again, not what a loss cost.
   std::int32_t reused_tokens() const override {
-    return handle_ && !resumed_ ? handle_->reused_tokens() : reused_tokens_;
+    return handle_ && !generation_.was_lost() ? handle_->reused_tokens() : reused_tokens_;
   }
 
  private:
-  void Keep(const SampledToken& token) {
-    options_.prompt.push_back(token.token);
-    ++options_.emitted;
-    ended_ = token.end;
-    if (options_.tokens_max > 0) full_ = --options_.tokens_max == 0;
-    full_ = full_ || static_cast<std::int64_t>(options_.prompt.size()) >= target_->card.context_tokens_max;
-  }
-
   void Lose(const Error& why) {
     reused_tokens_ = reused_tokens();
-    resumed_ = true;
     handle_.reset();
-    lost_since_ = steady_clock::now();
-    Log(LogLevel::kInfo, "generation", "lost after " + std::to_string(options_.emitted) + " tokens: " + why.message);
+    generation_.OnLost(RealClock().Now());
+    Log(LogLevel::kInfo, "generation", "lost after " + EmittedText() + ": " + why.message);
   }
 
   // One attempt. The event that ends the generation, when there is nothing to wait for.
   std::optional<GenerationEvent> Recover() {
     GenerationEvent event;
-    if (ended_ || full_) {  // only the news that it has ended was lost
-      event.end = ended_ ? GenerationEnd::kStop : GenerationEnd::kLength;
+    if (const std::optional<Resumption::End> ended = generation_.ended()) {  // only the news of it was lost
+      event.end = ended == Resumption::End::kStop ? GenerationEnd::kStop : GenerationEnd::kLength;
       return event;
     }
     const Status tried = Try();
     if (tried.ok()) {
-      const milliseconds lost = std::chrono::floor<milliseconds>(steady_clock::now() - lost_since_);
       target_->resumed.Add();
-      Log(LogLevel::kInfo, "generation",
-          "goes on after " + std::to_string(options_.emitted) + " tokens and " + std::to_string(lost.count()) + " ms");
+      const DurationUs lost_ms = generation_.lost_us(RealClock().Now()) / 1000;
+      Log(LogLevel::kInfo, "generation", "goes on after " + EmittedText() + " and " + std::to_string(lost_ms) + " ms");
       return std::nullopt;
     }
-    if (MayWait(tried.error())) return std::nullopt;
+    if (MayAskAgain(tried.error())) return std::nullopt;
     event.end = GenerationEnd::kError;
     event.error = tried.error();
     return event;
   }
 
-  // Whether to ask again after this refusal. Once a head has accepted it, also one whose queue is full.
-  bool MayWait(const Error& refusal) const {
-    const bool passes = MayPass(refusal) || (resumed_ && refusal.code == ErrorCode::kOverloaded);
-    return passes && possible_ && steady_clock::now() - lost_since_ <= target_->lost_max;
-  }
+  bool MayAskAgain(const Error& refusal) const { return generation_.MayAskAgain(refusal, possible_, RealClock().Now()); }
 
   Status Try() {
     changes_ = target_->placements.WaitForChange(0, milliseconds(0));
@@ -124,7 +111,12 @@ class ResumingGeneration final : public GenerationHandle {
     if (placement->broken) {
       return Error{ErrorCode::kUnavailable, "'" + target_->card.id + "' cannot run now: " + placement->reason};
     }
-    Result<std::unique_ptr<GenerationHandle>> handle = target_->start(placement->record, options_);
+    GenerateOptions options;
+    options.prompt = generation_.history();
+    options.sampling = sampling_;
+    options.tokens_max = generation_.tokens_max();
+    options.emitted = generation_.emitted();
+    Result<std::unique_ptr<GenerationHandle>> handle = target_->start(placement->record, std::move(options));
     if (handle.ok()) {
       handle_ = *std::move(handle);
       epoch_ = placement->record.epoch;
@@ -135,16 +127,16 @@ class ResumingGeneration final : public GenerationHandle {
     return error;
   }
 
+  std::string EmittedText() const { return std::to_string(generation_.emitted()) + " tokens"; }
+
   const std::shared_ptr<const ResumeTarget> target_;
-  GenerateOptions options_;                   // the prompt grows, and tokens_max shrinks, with every token
+  const SamplingParams sampling_;
+  Resumption generation_;
   std::unique_ptr<GenerationHandle> handle_;  // null while it is lost
-  steady_clock::time_point lost_since_;
-  Epoch epoch_ = 0;            // of the placement that has it, or had it last
-  std::uint64_t changes_ = 0;  // of the table of placements, when it was asked last
+  Epoch epoch_ = 0;                           // of the placement that has it, or had it last
+  std::uint64_t changes_ = 0;                 // of the table of placements, when it was asked last
   std::int32_t reused_tokens_ = 0;
   bool possible_ = true;  // as of the last attempt: another one may go better
-  bool resumed_ = false;
-  bool ended_ = false, full_ = false;  // by the last token
 };
 
 }  // namespace

@@ -36,7 +36,7 @@ struct Ask {
   std::string model;
   std::vector<TokenId> prompt;
   std::uint64_t seed = 0;
-  std::int32_t tokens_max = 0;
+  std::int32_t tokens_max = 0, context_tokens_max = 0;
   OneNodeRun expected;
 
   std::vector<TokenId> delivered;

@@ -49,6 +49,7 @@ const Ask& Clients::Begin(int node, const FakeModel& model) {
   }
   ask.seed = rng.Next();
   ask.tokens_max = 1 + static_cast<std::int32_t>(rng.Below(kAnswerMax));
+  ask.context_tokens_max = model.context_tokens;
   ask.expected = RunOnOneNode(model, ask.prompt, ask.seed, ask.tokens_max);
   if (asking_ && rng.Below(kCancelEvery) == 0) {
     network_.Post(node, static_cast<DurationUs>(rng.Below(kPatienceMaxUs)),
@@ -76,6 +77,14 @@ const Ask* Clients::FirstUnended() const {
 std::uint64_t Clients::complete() const {
   std::uint64_t count = 0;
   for (const std::unique_ptr<Ask>& ask : asks_) count += ask->complete ? 1 : 0;
+  return count;
+}
+
+std::map<std::string, std::uint64_t> Clients::errors() const {
+  std::map<std::string, std::uint64_t> count;
+  for (const std::unique_ptr<Ask>& ask : asks_) {
+    if (!ask->error.empty()) ++count[ask->error];
+  }
   return count;
 }
 

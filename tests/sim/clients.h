@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -29,6 +30,8 @@ class Clients {
   std::uint64_t asked() const { return static_cast<std::uint64_t>(asks_.size()); }
   std::uint64_t complete() const;
   std::uint64_t tokens() const;
+  // How often each error ended a generation.
+  std::map<std::string, std::uint64_t> errors() const;
 
  private:
   void Next();

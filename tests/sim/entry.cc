@@ -9,12 +9,8 @@
 namespace shoal::sim {
 namespace {
 
-constexpr DurationUs kMovedUs = 30 * kSecond, kMovedPollUs = 100 * kMillisecond;
+constexpr DurationUs kLostMaxUs = 60 * kSecond, kAttemptEveryUs = 100 * kMillisecond;
 constexpr DurationUs kStreamOpenUs = 3 * kSecond;
-constexpr DurationUs kSilentUs = 5 * kSecond;  // with resume: then another attempt is made beside the silent one
-constexpr int kAttemptsMax = 12;
-
-bool MayRetry(ErrorCode code) { return code == ErrorCode::kStale || code == ErrorCode::kUnavailable; }
 
 }  // namespace
 
@@ -24,8 +20,8 @@ Entry::Entry(Network& network, Checks& checks, SimHost& host, int self, EntryRul
 // ---- The client's side ----------------------------------------------------------------------------------------------
 
 void Entry::Begin(Ask& ask) {
-  running_[ask.id] = {&ask, network_.now() + kMovedUs, network_.now(), 0, false};
-  if (rules_.resume) WatchSilence(ask.id);
+  Resumption generation({ask.prompt, 0, ask.tokens_max, ask.context_tokens_max, kLostMaxUs}, network_.now());
+  running_.emplace(ask.id, Running{&ask, std::move(generation)});
   Try(ask.id);
 }
 
@@ -33,36 +29,40 @@ void Entry::Cancel(Ask& ask) {
   if (running_.contains(ask.id)) End(ask.id, "cancelled by its client");
 }
 
-GenerationRequest Entry::RequestOf(const Ask& ask) const {
+GenerationRequest Entry::RequestOf(const Running& running) const {
   GenerationRequest request;
-  request.tokens = ask.prompt;
-  request.tokens.insert(request.tokens.end(), ask.delivered.begin(), ask.delivered.end());
-  request.emitted = static_cast<std::uint32_t>(ask.delivered.size());
-  request.tokens_max = ask.tokens_max - static_cast<std::int32_t>(ask.delivered.size());
-  request.sampling.seed = ask.seed;
+  request.tokens = running.generation.history();
+  request.emitted = running.generation.emitted();
+  request.tokens_max = running.generation.tokens_max();
+  request.sampling.seed = running.ask->seed;
+  if (rules_.break_resume && request.emitted > 0) {
+    request.tokens.pop_back();
+    --request.emitted;
+    ++request.tokens_max;
+  }
   return request;
 }
 
 void Entry::Try(std::uint64_t id) {
   const auto found = running_.find(id);
   if (found == running_.end()) return;
-  Running& running = found->second;
-  const Ask& ask = *running.ask;
-  // Only the end was lost.
-  const bool full = static_cast<std::int32_t>(ask.delivered.size()) >= ask.tokens_max;
-  if (running.stopped || full) return Complete(id, running.stopped);
-  const std::optional<PlacementView> placement = find_(ask.model);
-  if (!placement) return rules_.resume ? Retry(id, {ErrorCode::kUnavailable, "not placed"}) : End(id, "not placed");
-  if (placement->broken) return Retry(id, {ErrorCode::kUnavailable, "cannot run now"});
-  ++running.attempts;
+  const Resumption& generation = found->second.generation;
+  if (generation.ended()) return Complete(id, generation.ended() == Resumption::End::kStop);
+  const std::optional<PlacementView> placement = find_(found->second.ask->model);
+  if (!placement) return Refused(id, {ErrorCode::kUnavailable, "not placed"}, false);
+  if (placement->broken) return Refused(id, {ErrorCode::kUnavailable, "cannot run now"}, true);
+  AskHead(id, placement->record);
+}
+
+void Entry::AskHead(std::uint64_t id, const PlacementRecord& placement) {
   const std::uint64_t number = ++last_attempt_;
-  const int head = NumberOf(placement->record.stages.front().node);
-  const Epoch epoch = placement->record.epoch;
-  attempts_[number] = {id, 0, ask.model, epoch, 0, false, false};
+  const int head = NumberOf(placement.stages.front().node);
+  const Epoch epoch = placement.epoch;
+  attempts_[number] = {id, 0, placement.model, epoch, 0, false, false};
   if (head == self_) {
     return host_.Generate(
-        ask.model, epoch, RequestOf(ask),
-        [this, number, model = ask.model, epoch](const Result<GenerationId>& accepted) {
+        placement.model, epoch, RequestOf(running_.at(id)),
+        [this, number, model = placement.model, epoch](const Result<GenerationId>& accepted) {
           const auto attempt = attempts_.find(number);
           if (attempt == attempts_.end()) return accepted.ok() ? host_.Cancel(model, epoch, *accepted) : void();
           if (!accepted.ok()) return OnEnd(number, FinishReason::kError, accepted.error());
@@ -85,28 +85,23 @@ void Entry::Try(std::uint64_t id) {
   });
 }
 
-void Entry::Retry(std::uint64_t id, const Error& why) {
-  const Running& running = running_.at(id);
-  if (network_.now() > running.deadline || running.attempts >= kAttemptsMax * 10) return End(id, why.message);
-  network_.Post(self_, kMovedPollUs, [this, id] { Try(id); });
+void Entry::Refused(std::uint64_t id, const Error& why, bool possible) {
+  if (!running_.at(id).generation.MayAskAgain(why, possible, network_.now())) return End(id, why.message);
+  network_.Post(self_, kAttemptEveryUs, [this, id] { Try(id); });
 }
 
 void Entry::OnAccepted(std::uint64_t number) {
   Attempt& attempt = attempts_.at(number);
   attempt.accepted = true;
-  running_.at(attempt.ask).heard = network_.now();
+  if (running_.at(attempt.ask).generation.was_lost()) ++resumed_;
 }
 
 void Entry::OnToken(std::uint64_t number, Position position, const SampledToken& token) {
   const auto attempt = attempts_.find(number);
   if (attempt == attempts_.end()) return;
   Running& running = running_.at(attempt->second.ask);
-  Ask& ask = *running.ask;
-  running.heard = network_.now();
-  const auto at = static_cast<std::size_t>(position) - ask.prompt.size();
-  if (rules_.resume && !rules_.break_dedupe && at < ask.delivered.size()) return;  // another attempt was faster
-  checks_.OnToken(ask, at, token.token);
-  running.stopped = running.stopped || token.end;
+  checks_.OnToken(*running.ask, static_cast<std::size_t>(position) - running.ask->prompt.size(), token.token);
+  running.generation.OnToken(token);
 }
 
 void Entry::OnEnd(std::uint64_t number, FinishReason reason, const Error& error) {
@@ -114,39 +109,18 @@ void Entry::OnEnd(std::uint64_t number, FinishReason reason, const Error& error)
   if (found == attempts_.end()) return;
   const Attempt attempt = found->second;
   Drop(number);
-  Running& running = running_.at(attempt.ask);
   if (reason == FinishReason::kStop || reason == FinishReason::kLength) {
     return Complete(attempt.ask, reason == FinishReason::kStop);
   }
-  if (attempt.accepted) {
-    if (!rules_.resume) return End(attempt.ask, error.message);
-    running.deadline = network_.now() + kMovedUs;
-  } else if (!MayRetry(error.code)) {
-    return End(attempt.ask, error.message);
-  }
-  for (const auto& [other, one] : attempts_) {
-    if (one.ask == attempt.ask) return;  // that one goes on
-  }
-  Retry(attempt.ask, error);
+  if (!attempt.accepted) return Refused(attempt.ask, error, true);
+  if (!Resumption::MayPass(error)) return End(attempt.ask, error.message);
+  running_.at(attempt.ask).generation.OnLost(network_.now());
+  network_.Post(self_, 0, [this, ask = attempt.ask] { Try(ask); });
 }
 
 void Entry::Complete(std::uint64_t id, bool stopped) {
   checks_.OnComplete(*running_.at(id).ask, stopped);
   End(id, {});
-}
-
-void Entry::WatchSilence(std::uint64_t id) {
-  network_.Post(self_, kSilentUs, [this, id] {
-    const auto found = running_.find(id);
-    if (found == running_.end()) return;
-    const Running& running = found->second;
-    const bool silent = network_.now() - running.heard >= kSilentUs && running.attempts < kAttemptsMax;
-    const bool accepted = std::any_of(attempts_.begin(), attempts_.end(),
-                                      [&](const auto& one) { return one.second.ask == id && one.second.accepted; });
-    const std::optional<PlacementView> placement = find_(running.ask->model);
-    if (silent && accepted && placement && !placement->broken) Try(id);
-    WatchSilence(id);
-  });
 }
 
 void Entry::Drop(std::uint64_t number) {
@@ -190,7 +164,7 @@ void Entry::OnOpened(StreamId stream) {
   if (found == by_stream_.end()) return;
   Attempt& attempt = attempts_.at(found->second);
   attempt.open = true;
-  const GenerationRequest request = RequestOf(*running_.at(attempt.ask).ask);
+  const GenerationRequest request = RequestOf(running_.at(attempt.ask));
   network_.Send(self_, stream, EncodeGenerate({attempt.model, request.tokens_max}, attempt.epoch));
   OpenSequence open;
   open.sampling = request.sampling;

@@ -1,9 +1,5 @@
-// The way of a generation between a client's node and the head of the placement, at both ends: what node/
-// cluster_backend and node/generation_stream do with threads.
-//
-// Without `resume` a generation that loses its head ends with an error. With it the entry asks again, prompt and what
-// was delivered, and takes a token only at the position it waits for; also when a head has long been silent. Knows no
-// stages.
+// The way of a generation between a client's node and the head of the placement, at both ends: what node/resuming and
+// node/generation_stream do with threads, around the same state machine (schedule/resumption). Knows no stages.
 #pragma once
 
 #include <functional>
@@ -12,6 +8,7 @@
 #include <string>
 
 #include "cluster/cluster.h"
+#include "schedule/resumption.h"
 #include "sim/checks.h"
 #include "sim/host.h"
 #include "sim/network.h"
@@ -19,8 +16,7 @@
 namespace shoal::sim {
 
 struct EntryRules {
-  bool resume = false;
-  bool break_dedupe = false;  // takes every token that comes
+  bool break_resume = false;  // the next head is not told of the last token
 };
 
 class Entry {
@@ -33,6 +29,8 @@ class Entry {
   void Begin(Ask& ask);
   void Cancel(Ask& ask);
 
+  // How often a generation went on after a loss.
+  std::uint64_t resumed() const { return resumed_; }
   // What it waits for, for a person.
   std::string Describe(const Ask& ask) const;
 
@@ -53,10 +51,7 @@ class Entry {
   };
   struct Running {
     Ask* ask = nullptr;
-    TimeUs deadline = 0;  // of being accepted
-    TimeUs heard = 0;
-    int attempts = 0;
-    bool stopped = false;  // an end token was delivered
+    Resumption generation;
   };
   struct Served {  // at the head
     std::string model;
@@ -68,9 +63,9 @@ class Entry {
   };
 
   void Try(std::uint64_t ask);
-  void Retry(std::uint64_t ask, const Error& why);
-  GenerationRequest RequestOf(const Ask& ask) const;
-  void WatchSilence(std::uint64_t ask);
+  void AskHead(std::uint64_t ask, const PlacementRecord& placement);
+  void Refused(std::uint64_t ask, const Error& why, bool possible);
+  GenerationRequest RequestOf(const Running& running) const;
   void OnAccepted(std::uint64_t attempt);
   void OnToken(std::uint64_t attempt, Position position, const SampledToken& token);
   void Complete(std::uint64_t ask, bool stopped);
@@ -90,7 +85,7 @@ class Entry {
   std::map<std::uint64_t, Running> running_;
   std::map<std::uint64_t, Attempt> attempts_;
   std::map<StreamId, std::uint64_t> by_stream_;
-  std::uint64_t last_attempt_ = 0;
+  std::uint64_t last_attempt_ = 0, resumed_ = 0;
   std::map<StreamId, Served> served_;
 };
 

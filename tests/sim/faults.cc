@@ -48,6 +48,11 @@ DurationUs Faults::Between(DurationUs least, DurationUs most) {
   return least + static_cast<DurationUs>(network_.rng().Below(static_cast<std::uint64_t>(most - least)));
 }
 
+void Faults::Note(DurationUs lasts) {
+  if (network_.now() < broken_until_) ++overlapping_;
+  broken_until_ = std::max(broken_until_, network_.now() + lasts);
+}
+
 void Faults::Next() {
   if (!active_) return;
   ++count_;
@@ -64,7 +69,7 @@ void Faults::Disturb() {
     case 1:
     case 2: return Freeze(n);
     case 3:
-    case 4: return CutPair(n, m, Between(500 * kMillisecond, 60 * kSecond));
+    case 4: return CutNow(n, m);
     case 5:
     case 6: return Partition();
     case 7:
@@ -81,7 +86,9 @@ void Faults::Crash(int node) {
   if (!network_.running(node)) return;
   clients_.OnCrash(node);
   at(node).Crash(network_.rng().Below(2) == 0);
-  network_.After(Between(500 * kMillisecond, 60 * kSecond), [this, node] { Restart(node); });
+  const DurationUs down = Between(500 * kMillisecond, 60 * kSecond);
+  Note(down);
+  network_.After(down, [this, node] { Restart(node); });
 }
 
 void Faults::Restart(int node) {
@@ -90,9 +97,17 @@ void Faults::Restart(int node) {
 
 void Faults::Freeze(int node) {
   network_.Freeze(node);
-  network_.After(Between(200 * kMillisecond, 40 * kSecond), [this, node] {
+  const DurationUs frozen = Between(200 * kMillisecond, 40 * kSecond);
+  Note(frozen);
+  network_.After(frozen, [this, node] {
     if (active_) network_.Thaw(node);
   });
+}
+
+void Faults::CutNow(int a, int b) {
+  const DurationUs duration = Between(500 * kMillisecond, 60 * kSecond);
+  if (a != b) Note(duration);
+  CutPair(a, b, duration);
 }
 
 void Faults::CutPair(int a, int b, DurationUs duration) {
@@ -103,6 +118,7 @@ void Faults::CutPair(int a, int b, DurationUs duration) {
 
 void Faults::Partition() {
   const DurationUs duration = Between(1 * kSecond, 60 * kSecond);
+  Note(duration);
   std::vector<bool> side;
   for (int node = 0; node < network_.nodes(); ++node) side.push_back(network_.rng().Below(2) == 0);
   for (int a = 0; a < network_.nodes(); ++a) {
@@ -119,7 +135,9 @@ void Faults::Spoil(int a, int b) {
   quality.jitter_us = Between(0, 200 * kMillisecond);
   quality.loss = 0.3 * network_.rng().Uniform();
   network_.SetQuality(a, b, quality);
-  network_.After(Between(1 * kSecond, 60 * kSecond), [this, a, b] {
+  const DurationUs bad = Between(1 * kSecond, 60 * kSecond);
+  Note(bad);
+  network_.After(bad, [this, a, b] {
     if (active_) network_.SetQuality(a, b, Usual(network_.rng()));
   });
 }
@@ -132,7 +150,9 @@ void Faults::SlowDown(int node) {
     case 2: hardware.load_failures = 0.5; break;
     default: hardware.batch_failures = 0.05; break;
   }
-  network_.After(Between(1 * kSecond, 60 * kSecond), [this, node] {
+  const DurationUs slow = Between(1 * kSecond, 60 * kSecond);
+  Note(slow);
+  network_.After(slow, [this, node] {
     if (active_) at(node).hardware = {};
   });
 }

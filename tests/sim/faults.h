@@ -28,6 +28,8 @@ class Faults {
   // Of the node; what it is asked is remembered until answered.
   std::uint64_t Place(int node, const std::string& model, std::int32_t stages);
   std::uint64_t count() const { return count_; }
+  // Those that came while another one was there.
+  std::uint64_t overlapping() const { return overlapping_; }
 
  private:
   void Next();
@@ -35,6 +37,7 @@ class Faults {
   void Crash(int node);
   void Restart(int node);
   void Freeze(int node);
+  void CutNow(int a, int b);
   void CutPair(int a, int b, DurationUs duration);
   void Partition();
   void Spoil(int a, int b);
@@ -43,6 +46,8 @@ class Faults {
   void LeaveNow(int node);
   int Pick() { return static_cast<int>(network_.rng().Below(nodes_.size())); }
   DurationUs Between(DurationUs least, DurationUs most);
+  // A fault of that length begins now.
+  void Note(DurationUs lasts);
   SimNode& at(int node) { return *nodes_[static_cast<std::size_t>(node)]; }
   const SimNode& at(int node) const { return *nodes_[static_cast<std::size_t>(node)]; }
 
@@ -51,7 +56,8 @@ class Faults {
   const std::vector<FakeModel>& models_;
   Clients& clients_;
   bool active_ = false;
-  std::uint64_t count_ = 0;
+  std::uint64_t count_ = 0, overlapping_ = 0;
+  TimeUs broken_until_ = 0;                                            // the latest end of all faults so far
   std::vector<std::tuple<int, std::uint64_t, std::uint64_t>> wishes_;  // node, boot, id
 };
 

@@ -218,13 +218,16 @@ class History {
     result_.events = network_.events();
     result_.virtual_us = network_.now();
     result_.faults = faults_->count();
+    result_.overlapping = faults_->overlapping();
     result_.asked = clients_->asked();
     result_.complete = clients_->complete();
     result_.tokens = clients_->tokens();
+    result_.errors = clients_->errors();
     result_.placements = checks_.placements();
     for (const auto& node : nodes_) {
       result_.control_bytes += node->control_bytes();
       result_.node_us += node->running_us();
+      result_.resumed += node->resumed();
     }
     return result_;
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 
 #include "sim/checks.h"
@@ -28,7 +29,8 @@ struct HistoryResult {
   DurationUs virtual_us = 0;  // all of it
   DurationUs faults_us = 0;   // the part under faults
   DurationUs agreed_us = 0;   // from the end of the faults to agreement
-  std::uint64_t faults = 0, asked = 0, complete = 0, tokens = 0, placements = 0;
+  std::uint64_t faults = 0, overlapping = 0, resumed = 0, asked = 0, complete = 0, tokens = 0, placements = 0;
+  std::map<std::string, std::uint64_t> errors;  // that ended generations
   std::uint64_t control_bytes = 0;
   DurationUs node_us = 0;  // running time of all nodes together
 };

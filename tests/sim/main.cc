@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -20,7 +21,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::uint64_t kSeedsBar = 2'000;
+constexpr std::uint64_t kSeedsBar = 10'000;
+constexpr double kOverlapBar = 0.2;
 constexpr double kMinutesBar = 10;
 
 struct Options {
@@ -28,7 +30,6 @@ struct Options {
   int nodes = 0, minutes = 10, jobs = 1;
   bool one = false, json = false, keep_going = false, calm = false;
   std::string broken;
-  bool resume = true;
 };
 
 thread_local std::uint64_t t_seed = 0;
@@ -46,7 +47,6 @@ std::string ReplayCommand(const Options& options, std::uint64_t seed) {
   std::string text = "./dev sim --seed " + std::to_string(seed) + " --nodes " + std::to_string(options.nodes) +
                      " --minutes " + std::to_string(options.minutes);
   if (!options.broken.empty()) text += " --break " + options.broken;
-  if (!options.resume) text += " --no-resume";
   if (options.calm) text += " --calm";
   return text;
 }
@@ -59,17 +59,18 @@ HistoryOptions HistoryOf(const Options& options, std::uint64_t seed) {
   history.calm = options.calm;
   history.rules.break_epoch_tag = options.broken == "epoch-tag";
   history.rules.break_stale_check = options.broken == "stale-epoch";
-  history.rules.entry.break_dedupe = options.broken == "dedupe";
-  history.rules.entry.resume = options.resume || history.rules.entry.break_dedupe;
+  history.rules.entry.break_resume = options.broken == "resume";
   return history;
 }
 
 // What all histories together came to.
 struct Totals {
   std::uint64_t seeds = 0, events = 0, asked = 0, complete = 0, tokens = 0, faults = 0, placements = 0, nodes = 0;
+  std::uint64_t overlapping = 0, overlapping_seeds = 0, resumed = 0;
   std::uint64_t control_bytes = 0, trace = 0;
   DurationUs virtual_us = 0, node_us = 0, agreed_max_us = 0, faults_min_us = 0;
   std::vector<std::uint64_t> broken = std::vector<std::uint64_t>(kInvariants, 0);
+  std::map<std::string, std::uint64_t> errors;
   Json violations = Json::array();
 
   void Add(const Options& options, std::uint64_t seed, const HistoryResult& result) {
@@ -80,6 +81,10 @@ struct Totals {
     complete += result.complete;
     tokens += result.tokens;
     faults += result.faults;
+    overlapping += result.overlapping;
+    overlapping_seeds += result.overlapping > 0 ? 1 : 0;
+    resumed += result.resumed;
+    for (const auto& [text, count] : result.errors) errors[text] += count;
     placements += result.placements;
     nodes += static_cast<std::uint64_t>(result.nodes);
     control_bytes += result.control_bytes;
@@ -133,6 +138,9 @@ Json Report(const Options& options, const Totals& totals, double wall_s) {
   const double minutes = static_cast<double>(totals.faults_min_us) / 60e6;
   check("seeds run, at least", static_cast<double>(totals.seeds), kSeedsBar, totals.seeds >= kSeedsBar);
   check("virtual minutes of faults of each seed, at least", Rounded(minutes), kMinutesBar, minutes >= kMinutesBar);
+  const double overlap =
+      static_cast<double>(totals.overlapping_seeds) / static_cast<double>(std::max<std::uint64_t>(1, totals.seeds));
+  check("share of seeds with two faults at a time, at least", Rounded(overlap), kOverlapBar, overlap >= kOverlapBar);
   for (int i = 0; i < kInvariants; ++i) {
     const auto count = static_cast<double>(totals.broken[static_cast<std::size_t>(i)]);
     check("violations: " + std::string(InvariantName(static_cast<Invariant>(i))), count, 0, count == 0);
@@ -151,9 +159,12 @@ Json Report(const Options& options, const Totals& totals, double wall_s) {
           {"events", totals.events},
           {"trace", trace},
           {"faults", totals.faults},
+          {"faults_overlapping", totals.overlapping},
           {"placements", totals.placements},
           {"generations", totals.asked},
           {"generations_complete", totals.complete},
+          {"generations_resumed", totals.resumed},
+          {"generations_ended_by", totals.errors},
           {"tokens", totals.tokens},
           {"agreed_after_s_max", Rounded(static_cast<double>(totals.agreed_max_us) / 1e6)},
           {"control_bytes_per_node_s", Rounded(static_cast<double>(totals.control_bytes) / node_s)},
@@ -165,10 +176,12 @@ void Print(const Options& options, const Totals& totals, double wall_s) {
   std::printf("%llu seeds, %.1f virtual hours in %.1f s; %llu events, trace %016llx\n",
               static_cast<unsigned long long>(totals.seeds), virtual_h, wall_s,
               static_cast<unsigned long long>(totals.events), static_cast<unsigned long long>(totals.trace));
-  std::printf("%llu faults and wishes, %llu placements, %llu generations (%llu whole), %llu tokens\n",
-              static_cast<unsigned long long>(totals.faults), static_cast<unsigned long long>(totals.placements),
+  std::printf("%llu faults and wishes (%llu while another fault was there), %llu placements\n",
+              static_cast<unsigned long long>(totals.faults), static_cast<unsigned long long>(totals.overlapping),
+              static_cast<unsigned long long>(totals.placements));
+  std::printf("%llu generations (%llu whole, %llu times resumed), %llu tokens\n",
               static_cast<unsigned long long>(totals.asked), static_cast<unsigned long long>(totals.complete),
-              static_cast<unsigned long long>(totals.tokens));
+              static_cast<unsigned long long>(totals.resumed), static_cast<unsigned long long>(totals.tokens));
   std::printf("agreement at the latest %.1f s after the faults; %.0f bytes of control traffic a node and second\n",
               static_cast<double>(totals.agreed_max_us) / 1e6,
               static_cast<double>(totals.control_bytes) / std::max(1.0, static_cast<double>(totals.node_us) / 1e6));
@@ -189,9 +202,8 @@ int Main(int argc, char** argv) {
   app.add_flag("--json", options.json, "one JSON object on stdout");
   app.add_flag("--keep-going", options.keep_going, "also after a violation");
   app.add_flag("--calm", options.calm, "no faults");
-  app.add_flag("!--no-resume", options.resume, "a generation that loses its head ends with an error");
   app.add_option("--break", options.broken, "breaks a rule on purpose: the checks must see it")
-      ->check(CLI::IsMember({"epoch-tag", "stale-epoch", "dedupe"}));
+      ->check(CLI::IsMember({"epoch-tag", "stale-epoch", "resume"}));
   CLI11_PARSE(app, argc, argv);
   if (one->count() > 0) {
     options.first = seed;

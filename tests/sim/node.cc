@@ -77,6 +77,7 @@ void SimNode::Crash(bool silent) {
   if (cluster_ == nullptr) return;
   control_bytes_ += cluster_->counters().bytes_sent;
   running_us_ += network_.now() - started_;
+  resumed_ += entry_->resumed();
   network_.Crash(self_, silent);
   entry_.reset();
   host_.reset();

@@ -50,6 +50,7 @@ class SimNode final : public Process {
   // Of all its processes.
   std::uint64_t control_bytes() const;
   DurationUs running_us() const;
+  std::uint64_t resumed() const { return resumed_ + (entry_ ? entry_->resumed() : 0); }
 
   Hardware hardware;
 
@@ -76,7 +77,7 @@ class SimNode final : public Process {
   ClusterOptions options_;
   DurationUs skew_ = 0;
   bool left_ = false;
-  std::uint64_t control_bytes_ = 0;
+  std::uint64_t control_bytes_ = 0, resumed_ = 0;
   DurationUs running_us_ = 0;
   TimeUs started_ = 0;
 

@@ -1,6 +1,5 @@
-"""The simulator's fixed budget: sim_test.py SHOAL_SIM. Many seeds without a violation, a larger cluster, entries that
-ask again, a seed that runs the same twice; and rules broken on purpose, which have to be caught with the seed's name.
-Standard library only.
+"""The simulator's fixed budget: sim_test.py SHOAL_SIM. Many seeds without a violation, a larger cluster, a seed that runs
+the same twice; and rules broken on purpose, which have to be caught with the seed's name. Standard library only.
 """
 import json
 import re
@@ -50,13 +49,12 @@ def main():
     sim = sys.argv[1]
     clean(sim, "2 to 12 nodes", "--seeds", "100")
     clean(sim, "40 nodes", "--seeds", "2", "--nodes", "40", "--minutes", "2")
-    clean(sim, "not asking again", "--seeds", "20", "--first", "5000", "--no-resume")
     once, twice, other = (run(sim, "--seed", seed)[1] for seed in ("7", "7", "8"))
     expect(once["trace"] == twice["trace"] and once["events"] == twice["events"], "one seed is one history")
     expect(once["trace"] != other["trace"], "another seed is another history")
     caught(sim, "epoch-tag", "same epoch", 200)
     caught(sim, "stale-epoch", "stale epoch", 200)
-    caught(sim, "dedupe", "one token per position", 50)
+    caught(sim, "resume", "one token per position", 50)
 
 
 if __name__ == "__main__":
