@@ -10,7 +10,7 @@ namespace shoal::sim {
 namespace {
 
 constexpr DurationUs kLostMaxUs = 60 * kSecond, kAttemptEveryUs = 100 * kMillisecond;
-constexpr DurationUs kStreamOpenUs = 3 * kSecond;
+constexpr DurationUs kStreamOpenUs = 3 * kSecond, kSilentUs = 200 * kMillisecond;
 
 }  // namespace
 
@@ -21,7 +21,8 @@ Entry::Entry(Network& network, Checks& checks, SimHost& host, int self, EntryRul
 
 void Entry::Begin(Ask& ask) {
   Resumption generation({ask.prompt, 0, ask.tokens_max, ask.context_tokens_max, kLostMaxUs}, network_.now());
-  running_.emplace(ask.id, Running{&ask, std::move(generation)});
+  running_.emplace(ask.id, Running{&ask, std::move(generation), network_.now()});
+  WatchSilence(ask.id);
   Try(ask.id);
 }
 
@@ -93,6 +94,7 @@ void Entry::Refused(std::uint64_t id, const Error& why, bool possible) {
 void Entry::OnAccepted(std::uint64_t number) {
   Attempt& attempt = attempts_.at(number);
   attempt.accepted = true;
+  running_.at(attempt.ask).heard = network_.now();
   if (running_.at(attempt.ask).generation.was_lost()) ++resumed_;
 }
 
@@ -100,6 +102,7 @@ void Entry::OnToken(std::uint64_t number, Position position, const SampledToken&
   const auto attempt = attempts_.find(number);
   if (attempt == attempts_.end()) return;
   Running& running = running_.at(attempt->second.ask);
+  running.heard = network_.now();
   checks_.OnToken(*running.ask, static_cast<std::size_t>(position) - running.ask->prompt.size(), token.token);
   running.generation.OnToken(token);
 }
@@ -121,6 +124,24 @@ void Entry::OnEnd(std::uint64_t number, FinishReason reason, const Error& error)
 void Entry::Complete(std::uint64_t id, bool stopped) {
   checks_.OnComplete(*running_.at(id).ask, stopped);
   End(id, {});
+}
+
+// The head of a placement that was replaced may be frozen, and say nothing.
+void Entry::WatchSilence(std::uint64_t id) {
+  network_.Post(self_, kSilentUs, [this, id] {
+    const auto found = running_.find(id);
+    if (found == running_.end()) return;
+    if (network_.now() - found->second.heard >= kSilentUs) LeaveSuperseded(id);
+    WatchSilence(id);
+  });
+}
+
+void Entry::LeaveSuperseded(std::uint64_t id) {
+  const std::optional<PlacementView> placement = find_(running_.at(id).ask->model);
+  for (const auto& [number, attempt] : attempts_) {
+    if (attempt.ask != id || !attempt.accepted || !placement || placement->record.epoch <= attempt.epoch) continue;
+    return OnEnd(number, FinishReason::kError, {ErrorCode::kUnavailable, "the model was placed anew"});
+  }
 }
 
 void Entry::Drop(std::uint64_t number) {

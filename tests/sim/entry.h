@@ -52,6 +52,7 @@ class Entry {
   struct Running {
     Ask* ask = nullptr;
     Resumption generation;
+    TimeUs heard = 0;
   };
   struct Served {  // at the head
     std::string model;
@@ -64,6 +65,8 @@ class Entry {
 
   void Try(std::uint64_t ask);
   void AskHead(std::uint64_t ask, const PlacementRecord& placement);
+  void WatchSilence(std::uint64_t ask);
+  void LeaveSuperseded(std::uint64_t ask);
   void Refused(std::uint64_t ask, const Error& why, bool possible);
   GenerationRequest RequestOf(const Running& running) const;
   void OnAccepted(std::uint64_t attempt);
