@@ -101,7 +101,9 @@ class ResumingGeneration final : public GenerationHandle {
     return event;
   }
 
-  bool MayAskAgain(const Error& refusal) const { return generation_.MayAskAgain(refusal, possible_, RealClock().Now()); }
+  bool MayAskAgain(const Error& refusal) const {
+    return generation_.MayAskAgain(refusal, possible_, RealClock().Now());
+  }
 
   Status Try() {
     changes_ = target_->placements.WaitForChange(0, milliseconds(0));

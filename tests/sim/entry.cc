@@ -51,7 +51,7 @@ void Entry::Try(std::uint64_t id) {
   if (generation.ended()) return Complete(id, generation.ended() == Resumption::End::kStop);
   const std::optional<PlacementView> placement = find_(found->second.ask->model);
   if (!placement) return Refused(id, {ErrorCode::kUnavailable, "not placed"}, false);
-  if (placement->broken) return Refused(id, {ErrorCode::kUnavailable, "cannot run now"}, true);
+  if (placement->broken) return Refused(id, {ErrorCode::kUnavailable, "cannot run now"}, !placement->hopeless);
   AskHead(id, placement->record);
 }
 

@@ -1,5 +1,5 @@
-"""The simulator's fixed budget: sim_test.py SHOAL_SIM. Many seeds without a violation, a larger cluster, a seed that runs
-the same twice; and rules broken on purpose, which have to be caught with the seed's name. Standard library only.
+"""The simulator's fixed budget: sim_test.py SHOAL_SIM. Many seeds without a violation, a larger cluster, a seed that
+runs the same twice; and rules broken on purpose, which have to be caught with the seed's name. Standard library only.
 """
 import json
 import re
