@@ -525,6 +525,7 @@ void RealClusterNode::RefreshMetrics() {
   set("shoal_placements", "Models that are placed.", status.placements.size());
   SetNetworkMetrics(metrics_, peers_->network().stats());
   for (const auto& [model, totals] : host_.HeadTotals()) SetStageMetrics(metrics_, model, totals);
+  SetRecoveryMetrics(metrics_, host_.Recovery());
 }
 
 // ---- What a person asks ---------------------------------------------------------------------------------------------

@@ -34,10 +34,18 @@ Head::~Head() { Stop(); }
 
 void Head::Stop() {
   std::call_once(stopped_, [this] {
+    (void)stats();
     pipeline_->Stop();
     worker_->Stop();
     loop_.Stop();
   });
+}
+
+ScheduleStats Head::stats() {
+  const std::optional<ScheduleStats> now = AskLoop(loop_, [this] { return pipeline_->stats(); });
+  const std::lock_guard lock(mutex_);
+  if (now) last_stats_ = *now;
+  return last_stats_;
 }
 
 std::unique_ptr<Stage> Head::TakeStage() { return worker_->TakeStage(); }

@@ -46,6 +46,8 @@ class Head : public std::enable_shared_from_this<Head> {
   std::vector<StageTotals> Totals();
   // Ends running generations with kUnavailable and joins all threads. Idempotent. Not on its loop.
   void Stop();
+  // Also after Stop: as of then. Not on its loop.
+  ScheduleStats stats();
   // After Stop: stage 0 for the next epoch, as StageWorker::TakeStage.
   std::unique_ptr<Stage> TakeStage();
 
@@ -59,6 +61,8 @@ class Head : public std::enable_shared_from_this<Head> {
   std::unique_ptr<const GenerateTarget> target_;
   std::atomic<GenerationId> next_id_{1};
   std::once_flag stopped_;
+  std::mutex mutex_;
+  ScheduleStats last_stats_;  // guarded by mutex_
 };
 
 }  // namespace shoal

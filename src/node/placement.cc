@@ -64,7 +64,8 @@ Result<std::unique_ptr<Placement>> Placement::Open(Loop& loop, std::shared_ptr<c
     input = std::move(next);
   }
   placement->pipeline_ = std::make_unique<Pipeline>(
-      loop, PipelineOptions{MakeScheduleOptions(options, *model, n, static_cast<std::int32_t>(n) + 1), kFirstEpoch},
+      loop,
+      PipelineOptions{MakeScheduleOptions(options, *model, ranges, static_cast<std::int32_t>(n) + 1), kFirstEpoch},
       std::move(to_first), std::move(results));
   for (const auto& worker : placement->workers_) worker->Start();
   placement->pipeline_->Start();

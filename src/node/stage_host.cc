@@ -49,6 +49,11 @@ std::int32_t InFlightMax(std::size_t stages) {
 
 }  // namespace
 
+struct StageHost::RecoveryTotal {
+  std::mutex mutex;
+  RecoveryStats stats;  // guarded by mutex
+};
+
 // A stage, or a copy of one.
 struct StageHost::Hosted {
   PlacementRecord placement;
@@ -65,9 +70,10 @@ struct StageHost::Hosted {
 
   std::mutex mutex;
   std::condition_variable changed;
-  bool ended = false;                   // guarded by mutex: nothing will be started any more
-  std::shared_ptr<Head> head;           // guarded by mutex
-  std::unique_ptr<StageWorker> worker;  // guarded by mutex
+  bool ended = false;                          // guarded by mutex: nothing will be started any more
+  std::shared_ptr<Head> head;                  // guarded by mutex
+  std::shared_ptr<RecoveryTotal> ended_heads;  // of the host
+  std::unique_ptr<StageWorker> worker;         // guarded by mutex
 
   LayerRange layers() const { return placement.LayersOf(index); }
   std::string Name() const { return placement.model + " stage " + std::to_string(index); }
@@ -92,6 +98,8 @@ struct StageHost::Hosted {
     if (ending_head) {
       ending_head->Stop();
       stage = ending_head->TakeStage();
+      const std::lock_guard lock(ended_heads->mutex);
+      ended_heads->stats += ending_head->stats().recovery;
     }
     if (ending_worker) {
       ending_worker->Stop();
@@ -107,7 +115,12 @@ struct StageHost::Hosted {
 
 StageHost::StageHost(Loop& loop, ModelLibrary& library, BlockingTasks& tasks, PipeRendezvous& pipes,
                      StageHostOptions options)
-    : loop_(loop), library_(library), tasks_(tasks), pipes_(pipes), options_(std::move(options)) {}
+    : loop_(loop),
+      library_(library),
+      tasks_(tasks),
+      pipes_(pipes),
+      options_(std::move(options)),
+      ended_(std::make_shared<RecoveryTotal>()) {}
 
 StageHost::~StageHost() { Stop(); }
 
@@ -138,6 +151,7 @@ std::shared_ptr<StageHost::Hosted> StageHost::Make(const PlacementRecord& placem
   auto hosted = std::make_shared<Hosted>();
   hosted->placement = placement;
   hosted->index = index;
+  hosted->ended_heads = ended_;
   return hosted;
 }
 
@@ -330,8 +344,9 @@ Status StageHost::StartHead(const std::shared_ptr<Hosted>& shared, std::unique_p
   }
   const PlacementOptions options = OptionsOf(placement, options_);
   HeadOptions head_options;
-  head_options.schedule =
-      MakeScheduleOptions(options, *hosted.model, placement.stages.size(), InFlightMax(placement.stages.size()));
+  std::vector<LayerRange> stages;
+  for (const StagePlace& stage : placement.stages) stages.push_back(stage.layers);
+  head_options.schedule = MakeScheduleOptions(options, *hosted.model, stages, InFlightMax(stages.size()));
   head_options.epoch = placement.epoch;
   head_options.wire_type = options.wire_type;
   head_options.sent_bytes_max = SentBytes(options, hosted.model->info, placement.stages.front().layers);
@@ -382,6 +397,22 @@ std::map<std::string, std::vector<StageTotals>> StageHost::HeadTotals() {
     if (head != nullptr) totals[model] = head->Totals();
   }
   return totals;
+}
+
+RecoveryStats StageHost::Recovery() {
+  std::vector<std::shared_ptr<Head>> heads;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [key, hosted] : hosted_) {
+      const std::lock_guard hosted_lock(hosted->mutex);
+      if (hosted->head) heads.push_back(hosted->head);
+    }
+  }
+  RecoveryStats recovery;
+  for (const std::shared_ptr<Head>& head : heads) recovery += head->stats().recovery;
+  const std::lock_guard lock(ended_->mutex);
+  recovery += ended_->stats;
+  return recovery;
 }
 
 void StageHost::Unload(const std::string& model, Epoch epoch, std::int32_t index) {

@@ -24,6 +24,7 @@
 #include "pipeline/pipeline.h"
 #include "runtime/blocking_tasks.h"
 #include "runtime/loop.h"
+#include "schedule/scheduler.h"
 #include "transport/stream_link.h"
 
 namespace shoal {
@@ -60,15 +61,18 @@ class StageHost {
 
   // Time of all stages of each model whose head is here, by model. Not on the loop.
   std::map<std::string, std::vector<StageTotals>> HeadTotals();
+  // Of all heads that were here since start. Not on the loop.
+  RecoveryStats Recovery();
 
   // Ends everything. Not on the loop; nothing else may be called after.
   void Stop();
 
  private:
   struct Hosted;
+  struct RecoveryTotal;
   using Key = std::tuple<std::string, Epoch, std::int32_t>;
   using CopyKey = std::tuple<std::string, std::int32_t, std::int32_t>;  // model, layers
-  static std::shared_ptr<Hosted> Make(const PlacementRecord& placement, std::int32_t index);
+  std::shared_ptr<Hosted> Make(const PlacementRecord& placement, std::int32_t index);
   std::shared_ptr<Hosted> Find(const std::string& model, Epoch epoch, std::int32_t index);
   std::shared_ptr<Hosted> TakeCopy(const std::string& model, LayerRange layers);
   void EndSoon(const std::shared_ptr<Hosted>& hosted);
@@ -92,6 +96,7 @@ class StageHost {
   std::map<Key, std::shared_ptr<Hosted>> hosted_;      // guarded by mutex_
   std::map<CopyKey, std::shared_ptr<Hosted>> copies_;  // guarded by mutex_
   bool stopped_ = false;                               // guarded by mutex_
+  const std::shared_ptr<RecoveryTotal> ended_;         // of the heads that have ended
   std::vector<std::shared_ptr<Hosted>> dropped_;       // loop only: since the last load
 };
 

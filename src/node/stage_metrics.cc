@@ -50,4 +50,16 @@ void SetNetworkMetrics(MetricsRegistry& metrics, const NetworkStats& stats) {
       static_cast<double>(stats.refused_inbound));
 }
 
+void SetRecoveryMetrics(MetricsRegistry& metrics, const RecoveryStats& recovery) {
+  const auto set = [&](const char* work, std::uint64_t row_layers) {
+    metrics
+        .GetGauge("shoal_recovery_row_layers",
+                  "Layers run for one row each to have generations go on after a loss, or what it takes from nothing.",
+                  std::string("work=\"") + work + "\"")
+        .Set(static_cast<double>(row_layers));
+  };
+  set("run", recovery.row_layers);
+  set("from_nothing", recovery.row_layers_from_nothing);
+}
+
 }  // namespace shoal

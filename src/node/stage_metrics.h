@@ -1,4 +1,4 @@
-// What stages did with their time, and the network with its bytes, as gauges for GET /metrics.
+// What stages did with their time, what losses cost, and the network with its bytes, as gauges for GET /metrics.
 #pragma once
 
 #include <string_view>
@@ -13,6 +13,8 @@ namespace shoal {
 // Sets shoal_stage_seconds{model,stage,activity} and shoal_stage_micro_batches{model,stage}. `model` may be any text;
 // empty: without that label.
 void SetStageMetrics(MetricsRegistry& metrics, std::string_view model, const std::vector<StageTotals>& stages);
+// Sets shoal_recovery_row_layers{work}.
+void SetRecoveryMetrics(MetricsRegistry& metrics, const RecoveryStats& recovery);
 
 // Sets shoal_network_*.
 void SetNetworkMetrics(MetricsRegistry& metrics, const NetworkStats& stats);

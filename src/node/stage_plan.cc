@@ -88,12 +88,13 @@ std::uint64_t SentBytes(const PlacementOptions& options, const ModelInfo& model,
   return Stage::SentBytesMax(engine, model.n_embd, options.wire_type, kSentBytesMax);
 }
 
-ScheduleOptions MakeScheduleOptions(const PlacementOptions& options, const ModelFile& model, std::size_t stages,
-                                    std::int32_t in_flight_max) {
+ScheduleOptions MakeScheduleOptions(const PlacementOptions& options, const ModelFile& model,
+                                    const std::vector<LayerRange>& stages, std::int32_t in_flight_max) {
   const SplitRules rules = RulesFor(model);
   const EngineOptions engine = MakeEngineOptions(options, model.info, {0, 1}, 0, 1);
   ScheduleOptions schedule;
-  schedule.stages = static_cast<std::int32_t>(stages);
+  schedule.stages = static_cast<std::int32_t>(stages.size());
+  for (const LayerRange& layers : stages) schedule.stage_layers.push_back(layers.count());
   schedule.slots_max = options.slots;
   schedule.batch_rows_max = engine.batch_rows_max;
   schedule.batch_sequences_max = rules.one_sequence_per_batch || options.reproducible ? 1 : options.slots;

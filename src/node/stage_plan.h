@@ -46,7 +46,7 @@ EngineOptions MakeEngineOptions(const PlacementOptions& options, const ModelInfo
 inline constexpr std::uint64_t kSentBytesMax = 256U << 20;
 std::uint64_t SentBytes(const PlacementOptions& options, const ModelInfo& model, LayerRange layers);
 // Of the head. `in_flight_max`: stages + 1 keeps all stages busy; links with latency need more.
-ScheduleOptions MakeScheduleOptions(const PlacementOptions& options, const ModelFile& model, std::size_t stages,
-                                    std::int32_t in_flight_max);
+ScheduleOptions MakeScheduleOptions(const PlacementOptions& options, const ModelFile& model,
+                                    const std::vector<LayerRange>& stages, std::int32_t in_flight_max);
 
 }  // namespace shoal

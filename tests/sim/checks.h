@@ -60,6 +60,9 @@ class Checks {
   // A stage of it was loaded, is active or ran a micro-batch.
   void OnStageWorks(int node, const PlacementRecord& placement);
   std::uint64_t placements() const { return plans_.size(); }
+  // Stages that went on in a later epoch with what they held; and the work of having generations run again after a
+  // loss, as in RecoveryStats.
+  std::uint64_t taken_over = 0, row_layers_recovered = 0, row_layers_from_nothing = 0;
 
  private:
   bool violated_ = false;

@@ -69,9 +69,10 @@ SimStage::SimStage(const FakeModel& model, LayerRange layers)
       layers_(layers),
       caches_(static_cast<std::size_t>(layers.count()),
               std::vector<std::vector<std::uint64_t>>(static_cast<std::size_t>(model.slots))),
+      tokens_(static_cast<std::size_t>(model.slots)),
       samplers_(static_cast<std::size_t>(model.slots)) {}
 
-Status SimStage::Apply(const ControlMessage& control) {
+Status SimStage::Apply(const ControlMessage& control, StageIndex self) {
   const auto known = [&](SequenceId sequence) { return sequence >= 0 && sequence < model_.slots; };
   for (const ControlOp& op : control.ops) {
     bool ok = false;
@@ -83,11 +84,18 @@ Status SimStage::Apply(const ControlMessage& control) {
   }
   for (const ControlOp& op : control.ops) {
     if (const auto* rewind = std::get_if<RewindSequence>(&op)) {
+      if (rewind->stage != kAllStages && rewind->stage != self) continue;
+      auto& tokens = tokens_[static_cast<std::size_t>(rewind->sequence)];
+      tokens.resize(std::min(tokens.size(), static_cast<std::size_t>(rewind->position)));
       for (auto& layer : caches_) {
         auto& cells = layer[static_cast<std::size_t>(rewind->sequence)];
         cells.resize(std::min(cells.size(), static_cast<std::size_t>(rewind->position)));
       }
     } else if (const auto* copy = std::get_if<CopySequence>(&op)) {
+      const auto& tokens = tokens_[static_cast<std::size_t>(copy->from)];
+      const auto count = std::min(tokens.size(), static_cast<std::size_t>(copy->position));
+      tokens_[static_cast<std::size_t>(copy->to)] = {tokens.begin(),
+                                                     tokens.begin() + static_cast<std::ptrdiff_t>(count)};
       for (auto& layer : caches_) {
         const auto& from = layer[static_cast<std::size_t>(copy->from)];
         const auto length = std::min(from.size(), static_cast<std::size_t>(copy->position));
@@ -100,6 +108,33 @@ Status SimStage::Apply(const ControlMessage& control) {
       if (sampler.generation == close->generation) sampler = {};
     }
   }
+  return {};
+}
+
+InventoryMessage SimStage::Inventory(StageIndex self) const {
+  InventoryMessage inventory{self, {}};
+  for (std::size_t i = 0; i < tokens_.size(); ++i) {
+    if (tokens_[i].empty()) continue;
+    const auto log_from = is_last() ? static_cast<Position>(tokens_[i].size()) : 0;
+    inventory.sequences.push_back({static_cast<SequenceId>(i), log_from, tokens_[i]});
+  }
+  return inventory;
+}
+
+void SimStage::CloseAll() { samplers_.assign(samplers_.size(), {}); }
+
+// What it sent is what its last layer's cache holds.
+Status SimStage::Replay(BatchMessage& batch) const {
+  for (std::size_t i = 0; i < batch.rows.size(); ++i) {
+    const auto sequence = static_cast<std::size_t>(batch.rows[i].sequence);
+    const auto position = static_cast<std::size_t>(batch.rows[i].position);
+    if (sequence >= tokens_.size() || position >= tokens_[sequence].size() ||
+        tokens_[sequence][position] != batch.tokens[i]) {
+      return Error{ErrorCode::kNotFound, "what was sent is gone"};
+    }
+    AppendFloats(caches_.back()[sequence][position], batch.hidden);
+  }
+  batch.n_embd = kEmbd;
   return {};
 }
 
@@ -133,6 +168,7 @@ Status SimStage::Forward(BatchMessage& batch, ResultMessage& result, std::vector
                              layers_.first + static_cast<std::int32_t>(layer)));
       state = cells.back();
     }
+    tokens_[sequence].push_back(batch.tokens[i]);
     if (!is_last()) {
       AppendFloats(state, out);
     } else if (row.output) {

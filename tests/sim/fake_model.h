@@ -2,8 +2,8 @@
 // layer) before. One lost, doubled, reordered or stale activation changes every token after it; where the model is cut
 // changes none.
 //
-// SimStage has the rules of stage/Stage (operations, positions, samplers) over such layers; knows no streams and no
-// time.
+// SimStage has the rules of stage/Stage (operations, positions, samplers, what it holds and sends again) over such
+// layers; knows no streams and no time.
 #pragma once
 
 #include <cstdint>
@@ -40,11 +40,17 @@ class SimStage {
   SimStage(const FakeModel& model, LayerRange layers);
 
   // Errors: kInvalidArgument (a sequence out of range): nothing was applied.
-  Status Apply(const ControlMessage& control);
+  Status Apply(const ControlMessage& control, StageIndex self);
   // Turns `batch` into what goes to the next stage, or fills `result` and `failures` on the last one.
   // Errors: kInvalidArgument (rows that do not continue their sequence): the caches are as before.
   Status Forward(BatchMessage& batch, ResultMessage& result, std::vector<FailureMessage>& failures);
 
+  InventoryMessage Inventory(StageIndex self) const;
+  void CloseAll();
+  // The hidden states that were sent for the batch's rows. Errors: kNotFound.
+  Status Replay(BatchMessage& batch) const;
+
+  LayerRange layers() const { return layers_; }
   bool is_last() const { return layers_.last == model_.layers; }
 
  private:
@@ -57,6 +63,7 @@ class SimStage {
   const FakeModel model_;
   const LayerRange layers_;
   std::vector<std::vector<std::vector<std::uint64_t>>> caches_;  // [layer][sequence][position]
+  std::vector<std::vector<TokenId>> tokens_;                     // [sequence][position]: what they hold
   std::vector<Sampler> samplers_;                                // [sequence]
 };
 

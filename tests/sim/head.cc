@@ -7,7 +7,10 @@
 namespace shoal::sim {
 
 SimHead::SimHead(const ScheduleOptions& options, Epoch epoch, Hooks hooks)
-    : epoch_(epoch), hooks_(std::move(hooks)), scheduler_(options) {}
+    : epoch_(epoch),
+      hooks_(std::move(hooks)),
+      scheduler_(options),
+      inventories_(static_cast<std::size_t>(options.stages)) {}
 
 Result<GenerationId> SimHead::Submit(GenerationRequest request, Sink sink) {
   if (broken_) return Error{ErrorCode::kUnavailable, why_};
@@ -32,14 +35,30 @@ void SimHead::PumpSoon() {
   });
 }
 
+void SimHead::TakeInventory(InventoryMessage inventory) {
+  const auto stage = static_cast<std::size_t>(inventory.stage);
+  if (adopted_ || stage >= inventories_.size() || inventories_[stage]) return;
+  inventories_[stage] = std::move(inventory);
+  std::vector<InventoryMessage> all;
+  for (const auto& one : inventories_) {
+    if (!one) return;
+    all.push_back(*one);
+  }
+  adopted_ = true;
+  const Status taken = scheduler_.Adopt(std::move(all));
+  if (!taken.ok()) Break(taken.error().message);
+}
+
 void SimHead::Pump() {
-  while (!broken_) {
+  while (adopted_ && !broken_) {
     std::optional<MicroBatch> next = scheduler_.Next();
     if (!next) return;
     for (FrameBytes& frame : EncodeControls(std::move(next->ops), epoch_)) hooks_.to_first(std::move(frame));
     if (next->rows.empty()) continue;
     BatchMessage batch;
     batch.batch = next->id;
+    batch.first_stage = next->first_stage;
+    batch.last_stage = next->last_stage;
     batch.rows = std::move(next->rows);
     batch.tokens = std::move(next->tokens);
     hooks_.to_first(EncodeBatch(batch, {}, epoch_));
@@ -48,8 +67,9 @@ void SimHead::Pump() {
 
 void SimHead::OnResultFrame(const FrameBytes& frame) {
   if (broken_) return;
-  const Result<DecodedFrame> decoded = DecodeFrame(frame);
+  Result<DecodedFrame> decoded = DecodeFrame(frame);
   if (!decoded.ok() || decoded->header.epoch != epoch_) return;
+  if (auto* inventory = std::get_if<InventoryMessage>(&decoded->message)) TakeInventory(std::move(*inventory));
   std::vector<ScheduleEvent> events;
   if (const auto* result = std::get_if<ResultMessage>(&decoded->message)) scheduler_.OnResult(*result, events);
   if (const auto* failure = std::get_if<FailureMessage>(&decoded->message)) {

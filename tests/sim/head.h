@@ -4,7 +4,9 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "schedule/scheduler.h"
 #include "transport/transport.h"
@@ -30,9 +32,11 @@ class SimHead {
   void Break(const std::string& why);
   void Stop();
   std::string Describe() const;  // for a person
+  ScheduleStats stats() const { return scheduler_.stats(); }
   bool broken() const { return broken_; }
 
  private:
+  void TakeInventory(InventoryMessage inventory);
   void Pump();
   void PumpSoon();
   void Dispatch(const std::vector<ScheduleEvent>& events);
@@ -40,6 +44,8 @@ class SimHead {
   const Epoch epoch_;
   const Hooks hooks_;
   Scheduler scheduler_;
+  std::vector<std::optional<InventoryMessage>> inventories_;  // [stages], until all are there
+  bool adopted_ = false;
   std::map<GenerationId, Sink> sinks_;
   GenerationId last_id_ = 0;
   bool pump_posted_ = false, broken_ = false, stopped_ = false;

@@ -224,6 +224,9 @@ class History {
     result_.tokens = clients_->tokens();
     result_.errors = clients_->errors();
     result_.placements = checks_.placements();
+    result_.taken_over = checks_.taken_over;
+    result_.row_layers_recovered = checks_.row_layers_recovered;
+    result_.row_layers_from_nothing = checks_.row_layers_from_nothing;
     for (const auto& node : nodes_) {
       result_.control_bytes += node->control_bytes();
       result_.node_us += node->running_us();

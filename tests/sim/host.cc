@@ -116,7 +116,7 @@ void SimHost::Activate(const PlacementRecord& placement, const std::vector<std::
   for (const std::int32_t index : indices) ActivateOne({placement.model, placement.epoch, index});
 }
 
-// What it takes over ends here; the caches of the fake engine do not go over.
+// What it takes over ends here, and goes on with what it holds; unless it failed.
 void SimHost::ActivateOne(const Key& key) {
   const auto& [model, epoch, index] = key;
   Hosted* hosted = Find(key);
@@ -128,12 +128,17 @@ void SimHost::ActivateOne(const Key& key) {
       Hosted* from = Find({model, hosted->source.epoch, hosted->source.index});
       there = from != nullptr && from->stage != nullptr;
       if (from != nullptr) End(*from);
+      if (there && !from->failed) {
+        hosted->stage = std::move(from->stage);
+        hosted->stage->CloseAll();
+        ++checks_.taken_over;
+      }
     } else {
       const auto copy = copies_.extract({model, layers.first, layers.last});
       there = !copy.empty() && copy.mapped().second;
     }
     if (!there) checks_.Violate(Invariant::kNoStaleEpoch, "a stage is taken over that is not there");
-    hosted->stage = std::make_unique<SimStage>(ModelOf(model), layers);
+    if (hosted->stage == nullptr) hosted->stage = std::make_unique<SimStage>(ModelOf(model), layers);
   }
   if (hosted->stage == nullptr) return;
   checks_.OnStageWorks(self_, hosted->placement);
@@ -257,8 +262,12 @@ bool SimHost::Take(const Key& key, int peer, const PipeHello& hello, Use use, Wa
 
 void SimHost::Begin(const Key& key, Hosted& hosted) {
   hosted.started = true;
-  if (hosted.index == 0) return StartHead(key, hosted);
-  Process(key);
+  const FrameBytes inventory = EncodeInventory(hosted.stage->Inventory(hosted.index), std::get<1>(key));
+  if (hosted.index == 0) {
+    StartHead(key, hosted);
+    return hosted.head->OnResultFrame(inventory);
+  }
+  if (Report(hosted, inventory)) Process(key);
 }
 
 void SimHost::StartHead(const Key& key, Hosted& hosted) {
@@ -266,6 +275,7 @@ void SimHost::StartHead(const Key& key, Hosted& hosted) {
   ScheduleOptions options;
   const auto stages = static_cast<std::int32_t>(hosted.placement.stages.size());
   options.stages = stages;
+  for (const StagePlace& stage : hosted.placement.stages) options.stage_layers.push_back(stage.layers.count());
   options.slots_max = model.slots;
   options.batch_rows_max = 32;
   options.batch_sequences_max = options.output_rows_max = model.slots;
@@ -345,7 +355,12 @@ void SimHost::Unload(const std::string& model, Epoch epoch, std::int32_t index) 
 }
 
 void SimHost::End(Hosted& hosted) {
-  if (hosted.head) hosted.head->Stop();
+  if (hosted.head) {
+    const RecoveryStats recovery = hosted.head->stats().recovery;
+    checks_.row_layers_recovered += recovery.row_layers;
+    checks_.row_layers_from_nothing += recovery.row_layers_from_nothing;
+    hosted.head->Stop();
+  }
   for (const auto& asked : std::exchange(hosted.waiting, {})) {
     asked.accepted(Error{ErrorCode::kStale, "this placement has ended"});
   }

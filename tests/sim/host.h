@@ -107,6 +107,7 @@ class SimHost {
   void StartHead(const Key& key, Hosted& hosted);
   void Process(const Key& key);
   bool HandleFrame(const Key& key, Hosted& hosted, const FrameBytes& frame);
+  bool PassBy(Hosted& hosted, BatchMessage batch);
   void Compute(const Key& key, Hosted& hosted, BatchMessage batch);
   bool Report(Hosted& hosted, FrameBytes frame);
   bool PassOn(Hosted& hosted, FrameBytes frame);

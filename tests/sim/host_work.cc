@@ -110,13 +110,14 @@ bool SimHost::HandleFrame(const Key& key, Hosted& hosted, const FrameBytes& fram
   SHOAL_CHECK(decoded.ok());
   if (decoded->header.epoch != std::get<1>(key)) return true;  // refused
   if (const auto* control = std::get_if<ControlMessage>(&decoded->message)) {
-    const Status applied = hosted.stage->Apply(*control);
+    const Status applied = hosted.stage->Apply(*control, hosted.index);
     SHOAL_CHECK(applied.ok());
     const bool last = hosted.stage->is_last();
     return last || PassOn(hosted, frame);
   }
   auto* batch = std::get_if<BatchFrame>(&decoded->message);
   SHOAL_CHECK(batch != nullptr);
+  if (hosted.index < batch->batch.first_stage) return PassBy(hosted, std::move(batch->batch));
   hosted.busy = true;
   const DurationUs base = kBatchUs + kRowUs * static_cast<DurationUs>(batch->batch.rows.size());
   const auto kept = std::make_shared<BatchMessage>(std::move(batch->batch));
@@ -127,6 +128,18 @@ bool SimHost::HandleFrame(const Key& key, Hosted& hosted, const FrameBytes& fram
     Process(key);
   });
   return false;
+}
+
+// A micro-batch that starts at a later stage; from right before that one with what was sent for its rows.
+bool SimHost::PassBy(Hosted& hosted, BatchMessage batch) {
+  if (batch.first_stage == hosted.index + 1) {
+    const Status replayed = hosted.stage->Replay(batch);
+    if (!replayed.ok()) {
+      const FailureMessage failure{batch.batch, 0, hosted.index, replayed.error().code, replayed.error().message};
+      return Report(hosted, EncodeFailure(failure, hosted.placement.epoch));
+    }
+  }
+  return PassOn(hosted, EncodeBatch(batch, {}, hosted.placement.epoch));
 }
 
 void SimHost::Compute(const Key& key, Hosted& hosted, BatchMessage batch) {
@@ -142,6 +155,7 @@ void SimHost::Compute(const Key& key, Hosted& hosted, BatchMessage batch) {
   Status ran;
   if (network_.rng().Uniform() < hardware_.batch_failures) {
     ran = Error{ErrorCode::kInternal, "the engine failed"};
+    hosted.failed = true;
   } else {
     ran = hosted.stage->Forward(batch, result, failures);
   }
@@ -154,7 +168,7 @@ void SimHost::Compute(const Key& key, Hosted& hosted, BatchMessage batch) {
     failure.stage = hosted.index;
     if (!Report(hosted, EncodeFailure(failure, std::get<1>(key)))) return;
   }
-  if (hosted.stage->is_last()) {
+  if (hosted.stage->is_last() || batch.last_stage <= hosted.index) {
     (void)Report(hosted, EncodeResult(result, std::get<1>(key)));
   } else {
     (void)PassOn(hosted, EncodeBatch(batch, {}, std::get<1>(key)));

@@ -33,6 +33,7 @@ struct SimHost::Hosted {
   // The worker.
   std::deque<FrameBytes> queue;
   bool busy = false, ended = false, input_ended = false;
+  bool failed = false;  // its stage is not to be used again
 
   std::unique_ptr<SimHead> head;  // at index 0, once linked
   std::vector<Asked> waiting;

@@ -67,6 +67,7 @@ HistoryOptions HistoryOf(const Options& options, std::uint64_t seed) {
 struct Totals {
   std::uint64_t seeds = 0, events = 0, asked = 0, complete = 0, tokens = 0, faults = 0, placements = 0, nodes = 0;
   std::uint64_t overlapping = 0, overlapping_seeds = 0, resumed = 0;
+  std::uint64_t taken_over = 0, row_layers_recovered = 0, row_layers_from_nothing = 0;
   std::uint64_t control_bytes = 0, trace = 0;
   DurationUs virtual_us = 0, node_us = 0, agreed_max_us = 0, faults_min_us = 0;
   std::vector<std::uint64_t> broken = std::vector<std::uint64_t>(kInvariants, 0);
@@ -86,6 +87,9 @@ struct Totals {
     resumed += result.resumed;
     for (const auto& [text, count] : result.errors) errors[text] += count;
     placements += result.placements;
+    taken_over += result.taken_over;
+    row_layers_recovered += result.row_layers_recovered;
+    row_layers_from_nothing += result.row_layers_from_nothing;
     nodes += static_cast<std::uint64_t>(result.nodes);
     control_bytes += result.control_bytes;
     trace += result.trace;  // the order of the seeds does not matter
@@ -161,6 +165,9 @@ Json Report(const Options& options, const Totals& totals, double wall_s) {
           {"faults", totals.faults},
           {"faults_overlapping", totals.overlapping},
           {"placements", totals.placements},
+          {"stages_taken_over", totals.taken_over},
+          {"row_layers_recovered", totals.row_layers_recovered},
+          {"row_layers_from_nothing", totals.row_layers_from_nothing},
           {"generations", totals.asked},
           {"generations_complete", totals.complete},
           {"generations_resumed", totals.resumed},
@@ -182,6 +189,10 @@ void Print(const Options& options, const Totals& totals, double wall_s) {
   std::printf("%llu generations (%llu whole, %llu times resumed), %llu tokens\n",
               static_cast<unsigned long long>(totals.asked), static_cast<unsigned long long>(totals.complete),
               static_cast<unsigned long long>(totals.resumed), static_cast<unsigned long long>(totals.tokens));
+  std::printf("%llu stages went on in a later epoch; after losses %llu row-layers were run, of %llu from nothing\n",
+              static_cast<unsigned long long>(totals.taken_over),
+              static_cast<unsigned long long>(totals.row_layers_recovered),
+              static_cast<unsigned long long>(totals.row_layers_from_nothing));
   std::printf("agreement at the latest %.1f s after the faults; %.0f bytes of control traffic a node and second\n",
               static_cast<double>(totals.agreed_max_us) / 1e6,
               static_cast<double>(totals.control_bytes) / std::max(1.0, static_cast<double>(totals.node_us) / 1e6));

@@ -28,6 +28,9 @@ def clean(sim, what, *options):
     expect(code == 0 and not report["violations"], f"{what}: {report['seeds']} seeds without a violation", stderr)
     expect(report["generations_complete"] > report["seeds"] and report["placements"] > report["seeds"],
            f"{what}: {report['generations_complete']} whole answers, {report['placements']} placements")
+    expect(report["stages_taken_over"] > 0 and
+           report["row_layers_recovered"] < report["row_layers_from_nothing"],
+           f"{what}: {report['stages_taken_over']} stages went on in a later epoch")
     return report
 
 
