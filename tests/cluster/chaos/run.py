@@ -12,6 +12,7 @@ import nodes
 from chaos import clients, faults, schedule, texts
 
 HOSTS, STAGES, CLIENTS = 4, 3, 4
+ENTRIES = (0, 1)       # the nodes that clients ask, while they are there
 MODEL = "smollm2"
 WORDS = ("--threads", "1", "--verbose")   # the machine is shared by all nodes
 TOKENS = 110          # of an answer, at most
@@ -148,14 +149,12 @@ def play(seconds, seed, say=lambda _: None, keep=False):
     with cluster(seed=seed) as (lan, members):
         tasks = make_tasks(members[0], MODEL)
         resumes = resumable(members[0], tasks[0])
-        spared = () if resumes else tuple(range(HOSTS // 2))
-        plan = schedule.make(seed, seconds, HOSTS, spared)
+        plan = schedule.make(seed, seconds, HOSTS, ENTRIES, not resumes)
         injector, counters = faults.Injector(lan, members, WORDS), Counters(members)
 
         def choose(preferred):
-            """The preferred entry node, or the next one whose process is there and may stay."""
-            asked = spared or range(HOSTS)
-            order = [asked[(preferred + i) % len(asked)] for i in range(len(asked))]
+            """The preferred entry node, or the other one when its process is away."""
+            order = [ENTRIES[(preferred + i) % len(ENTRIES)] for i in range(len(ENTRIES))]
             return members[next((n for n in order if not injector.away[n]), order[0])]
 
         say(f"{len(tasks)} prompts, {len(plan)} faults in {seconds} s, seed {seed}")
@@ -169,7 +168,7 @@ def play(seconds, seed, say=lambda _: None, keep=False):
         for client in crowd:
             client.join(max(0.0, deadline - time.monotonic()))
         settle_s = settled(members)
-        report = report_of(seconds, seed, plan, crowd, injector, spared)
+        report = report_of(seconds, seed, plan, crowd, injector, resumes)
         report["settled_s"] = settle_s
         report["checks"].append(check("seconds until all nodes agree after the faults", settle_s, SETTLE_MAX_S,
                                       settle_s is not None))
@@ -192,7 +191,7 @@ def settled(members):
     return None
 
 
-def report_of(seconds, seed, plan, crowd, injector, spared):
+def report_of(seconds, seed, plan, crowd, injector, resumes):
     """Figures of streams and faults, and the checks that they allow."""
     streams = [stream for client in crowd for stream in client.streams]
     hung = [client.name for client in crowd if client.is_alive()]
@@ -211,7 +210,9 @@ def report_of(seconds, seed, plan, crowd, injector, spared):
                         all(any(not s.violation() for s in client.streams) for client in crowd)))
     return {
         "chaos": "faults", "seconds": seconds, "seed": seed, "hosts": HOSTS, "stages": STAGES, "clients": CLIENTS,
-        "entry_nodes_spared_from_kills": [f"h{n + 1}" for n in spared],
+        "entry_nodes": [f"h{n + 1}" for n in ENTRIES], "entry_nodes_spared_from_kills": not resumes,
+        "entry_nodes_ended": sum(fault.kind in schedule.ENDS_PROCESS and fault.node in ENTRIES
+                                 for _, fault in injector.happened),
         "faults": dict(sorted(kinds.items())), "faults_in_all": len(injector.happened),
         "faults_overlapping": schedule.overlapping(plan),
         "streams": len(streams), "tokens": sum(len(stream.tokens) for stream in streams),
