@@ -166,6 +166,7 @@ void Cluster::OnLinkUp(TimeUs now, const NodeId& peer) {
   State::Link link(s.HeartbeatInterval());
   link.heard = s.now;
   link.heartbeat_due = s.now;
+  if (const auto rate = s.rates.find(peer); rate != s.rates.end()) link.bytes_per_s = rate->second;
   s.links.emplace(peer, std::move(link));
   if (State::Member* member = s.Find(peer)) {
     member->connect_wait = 0;
@@ -194,6 +195,8 @@ void Cluster::OnLinkDown(TimeUs now, const NodeId& peer) {
 
 void Cluster::OnThroughput(TimeUs now, const NodeId& peer, std::uint64_t bytes_per_s) {
   state_->Advance(now);
+  if (state_->rates.size() >= kMembersMax) state_->rates.clear();
+  state_->rates[peer] = bytes_per_s;
   const auto link = state_->links.find(peer);
   if (link == state_->links.end()) return;
   link->second.bytes_per_s = bytes_per_s;

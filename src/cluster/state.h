@@ -232,6 +232,7 @@ struct Cluster::State {
 
   std::map<NodeId, Member> members;
   std::map<NodeId, Link> links;
+  std::map<NodeId, std::uint64_t> rates;  // of links, as measured last: a new stream is no new link
   std::set<NodeId> revoked;
   std::map<std::uint64_t, std::vector<std::uint8_t>> revocations;
   TimeUs links_report_due = 0;
