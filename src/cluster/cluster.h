@@ -158,7 +158,7 @@ struct LinkView {
 
 struct PlacementView {
   PlacementRecord record;
-  bool broken = false;  // live, but a stage's node is not here: nothing can run until it is back or replaced
+  bool broken = false;    // live, but a stage's node is not here: nothing can run until it is back or replaced
   bool hopeless = false;  // broken, and those that are here (the suspect ones too) cannot run it: no use waiting
   std::string reason;     // why it is broken, or why it cannot be replaced
   std::vector<std::vector<NodeId>> copies;  // of each stage: who else keeps it loaded
