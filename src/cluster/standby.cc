@@ -17,7 +17,7 @@ constexpr DurationUs kCopiesEveryUs = 500'000;  // how often the decider looks w
 constexpr DurationUs kCopyAskEveryUs = 5'000'000;
 constexpr DurationUs kCopyMaxUs = 60'000'000;      // for a copy to be loaded
 constexpr DurationUs kCopyRefusedUs = 60'000'000;  // until a node that did not is asked again
-constexpr DurationUs kPlacedUs = 300'000;          // a placement has to stand so long
+constexpr DurationUs kPlacedUs = 2'000'000;        // a placement stands so long: what goes on there comes first
 
 }  // namespace
 
