@@ -56,8 +56,9 @@ const SECRET_MIN: usize = 10;
 const SECRET_MAX: usize = 64;
 const INVITE_MS_MAX: u32 = 3_600_000;
 const QR_TEXT_MAX: usize = 512;
-/// Both sides may dial at once, each first connection and bulk.
-const CONNECTIONS_PER_PEER_MAX: u32 = 4;
+/// Both sides may dial at once, each first connection and bulk; and as many again for each address that the peer no
+/// longer has, until pings find those dead.
+const CONNECTIONS_PER_PEER_MAX: u32 = 16;
 const FLAG_MDNS: u32 = 1;
 const FLAG_RELAY: u32 = 2;
 

@@ -164,13 +164,13 @@ impl Streams {
     /// Or asks the peer to, where it is the one who dialled.
     fn dial_bulk(&mut self, peer: PeerId) {
         let links = self.links.get(&peer).map(Vec::as_slice).unwrap_or_default();
-        let dialled = links.iter().filter(|link| link.is_dialler).min_by_key(|link| link.is_relayed);
+        let dialled = links.iter().rev().filter(|link| link.is_dialler).min_by_key(|link| link.is_relayed);
         if let Some(address) = dialled.map(|link| link.address.clone()) {
             let opts = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![address]);
             let opts = opts.allocate_new_port().build();
             self.dials.insert(opts.connection_id(), peer);
             self.todo.push_back(ToSwarm::Dial { opts });
-        } else if let Some(link) = links.first() {
+        } else if let Some(link) = links.last() {
             let handler = NotifyHandler::One(link.id);
             self.todo.push_back(ToSwarm::NotifyHandler { peer_id: peer, handler, event: Order::AskBulk });
         }
