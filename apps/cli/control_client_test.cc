@@ -104,7 +104,7 @@ TEST_F(ControlClientTest, ACallThatIsNotWantedAnyMoreEnds) {
   const auto begin = std::chrono::steady_clock::now();
   cancelled = true;
   call.join();
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(2));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(30));
   ASSERT_FALSE(status.ok());
   EXPECT_EQ(status.error().code, ErrorCode::kCancelled);
   EXPECT_TRUE(Eventually([&] { return backend_->alive == 0; }));  // the node let go of it too

@@ -49,6 +49,7 @@ Error NotOfThisPlan() {
 Answer::Answer(AnswerHost& host, AnswerRecord record, bool is_copy)
     : host_(host),
       record_(std::move(record)),
+      claim_(is_copy ? Claim::kSettled : Claim::kOpen),
       is_copy_(is_copy),
       keep_(record_.keep),
       left_(made_),
@@ -61,6 +62,29 @@ bool Answer::is_copy() const {
 
 bool Answer::is_claim() const {
   const std::lock_guard lock(mutex_);
+  return claim_ == Claim::kOpen;
+}
+
+void Answer::Settle() {
+  {
+    const std::lock_guard lock(mutex_);
+    SHOAL_CHECK(claim_ != Claim::kGivenWay);
+    claim_ = Claim::kSettled;
+  }
+  changed_.notify_all();
+}
+
+void Answer::GiveWay() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (claim_ == Claim::kOpen) claim_ = Claim::kGivenWay;
+  }
+  changed_.notify_all();
+}
+
+Answer::Claim Answer::WaitForClaim(milliseconds timeout) const {
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, timeout, [&] { return claim_ != Claim::kOpen; });
   return claim_;
 }
 
@@ -107,9 +131,10 @@ std::optional<ApiError> Answer::Start(const std::shared_ptr<const AnswerPlan>& p
   {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return state_ != State::kStarting; });
+    SHOAL_CHECK(claim_ == Claim::kSettled);
     if (state_ != State::kIdle) return std::nullopt;
     state_ = State::kStarting;
-    is_copy_ = claim_ = false;
+    is_copy_ = false;
     log = log_;
   }
   const auto fail = [&](ApiError error) {

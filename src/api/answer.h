@@ -40,8 +40,14 @@ class Answer : public std::enable_shared_from_this<Answer> {
   const AnswerRecord& record() const { return record_; }
   // Another node answers; what is here is only kept. Until Start.
   bool is_copy() const;
-  // It has never been started.
+  // It is new, and its node still finds out whether another one answers this already. The node alone ends that, by one
+  // of these two; nobody may Start it before.
   bool is_claim() const;
+  void Settle();   // it is answered here
+  void GiveWay();  // it is answered elsewhere: never here. Without effect once settled
+  // Waits up to `timeout` for that. kOpen: not yet.
+  enum class Claim { kOpen, kSettled, kGivenWay };
+  Claim WaitForClaim(std::chrono::milliseconds timeout) const;
   bool in_use() const;  // it runs, or somebody listens
   std::chrono::steady_clock::time_point last_changed() const;
   std::size_t bytes() const;  // about what it holds
@@ -59,8 +65,9 @@ class Answer : public std::enable_shared_from_this<Answer> {
   };
   void Keep();  // as if the record had said so
 
-  // Makes it run, unless it runs or has ended. `plan` is made from record(). Blocks until the heads have taken or
-  // refused it. Errors: 429 (no place), 400 (context, too many at once), 503, 500 (a log that does not fit the plan).
+  // Makes it run, unless it runs or has ended; not a claim (CHECK). `plan` is made from record(). Blocks until the
+  // heads have taken or refused it. Errors: 429 (no place), 400 (context, too many at once), 503, 500 (a log that does
+  // not fit the plan).
   std::optional<ApiError> Start(const std::shared_ptr<const AnswerPlan>& plan);
 
   struct News {
@@ -106,7 +113,8 @@ class Answer : public std::enable_shared_from_this<Answer> {
   std::vector<AnswerEntry> log_;
   std::size_t log_bytes_ = 0;
   std::optional<Error> stopped_;  // with kIdle: why, unless it was never started
-  bool is_copy_, keep_, claim_ = true;
+  Claim claim_;
+  bool is_copy_, keep_;
   int listeners_ = 0;
   std::chrono::steady_clock::time_point left_, last_changed_;  // when the last listener did
   bool first_token_seen_ = false;

@@ -31,7 +31,8 @@ class AnswerPeers {
   virtual ~AnswerPeers() = default;
   // Asks all other nodes at once, and gives the best of what they have: kHere before kClaimed before kCopy. Of two
   // nodes that claim one key the one with the lower id has it: another's claim is given only if it is stronger than
-  // this node's. Null: nobody has it. Blocks, about two seconds at most; any thread.
+  // this node's, and a weaker one is waited for until it gives way or is answered. Null: nobody has it. Blocks, about
+  // two seconds at most where no weaker claim is waited for; any thread.
   virtual std::unique_ptr<RemoteAnswer> Find(const AnswerAsk& ask) = 0;
 };
 

@@ -226,7 +226,16 @@ Reply BeginStream(ApiContext& context, const std::shared_ptr<Show>& show, const 
   return reply;
 }
 
-// `plan` null: it is made here.
+// Waits for the node's own word on a claim. False: it is answered elsewhere (or the client is gone).
+bool IsSettled(const Answer& answer, const ClientLink& link) {
+  for (;;) {
+    const Answer::Claim claim = answer.WaitForClaim(kReadWait);
+    if (claim != Answer::Claim::kOpen) return claim == Answer::Claim::kSettled;
+    if (link.gone()) return false;
+  }
+}
+
+// Of a settled answer. `plan` null: it is made here.
 Reply ShowHere(ApiContext& context, const std::shared_ptr<Answer>& answer, std::shared_ptr<const AnswerPlan> plan,
                const AnswerAttach& attach, const ClientLink& link) {
   if (plan == nullptr) {
@@ -255,8 +264,9 @@ struct Located {
 };
 
 // The one that runs or ran, here or elsewhere; else a copy.
-Located Locate(ApiContext& context, const AnswerAsk& ask) {
+Located Locate(ApiContext& context, const AnswerAsk& ask, const ClientLink& link) {
   std::shared_ptr<Answer> here = context.answers.Find(ask);
+  if (here != nullptr && !IsSettled(*here, link)) here = nullptr;
   if (here != nullptr && !here->is_copy()) return {std::move(here), nullptr};
   std::unique_ptr<RemoteAnswer> there = context.peers == nullptr ? nullptr : context.peers->Find(ask);
   if (there != nullptr && (here == nullptr || there->found().place == AnswerPlace::kHere)) {
@@ -273,11 +283,11 @@ struct Passing {
 
 Reply PassOn(ApiContext& context, const std::shared_ptr<Passing>& passing, const ClientLink& link);
 
-// After a loss: from wherever it is now. Errors: 503 after a while.
+// After a loss, or where a claim gave way: from wherever it is now. Errors: 503 after a while.
 Reply FindAgain(ApiContext& context, const std::shared_ptr<Passing>& passing, const ClientLink& link) {
   const auto deadline = steady_clock::now() + kFindMax;
   while (steady_clock::now() < deadline && !link.gone()) {
-    Located located = Locate(context, passing->ask);
+    Located located = Locate(context, passing->ask, link);
     if (located.here != nullptr) return ShowHere(context, located.here, nullptr, passing->attach, link);
     if (located.there != nullptr) {
       passing->from = std::move(located.there);
@@ -419,7 +429,14 @@ Reply AnswerPost(ApiContext& context, const ClientAsk& ask, std::string_view bod
       return PassOn(context, std::make_shared<Passing>(Passing{by_key, attach, std::move(there)}), link);
     }
   }
-  if (!claimed.is_new) plan = nullptr;  // it has another id and time
+  if (claimed.is_new) {
+    answer->Settle();
+  } else {
+    plan = nullptr;  // it has another id and time
+    if (!IsSettled(*answer, link)) {
+      return FindAgain(context, std::make_shared<Passing>(Passing{by_key, attach, nullptr}), link);
+    }
+  }
   if (ask.keep) answer->Keep();
   Reply reply = ShowHere(context, answer, std::move(plan), attach, link);
   // What never began is not what a client would come back to.
@@ -432,7 +449,7 @@ Reply AnswerResume(ApiContext& context, const std::string& id, const std::string
                    const ClientLink& link) {
   const AnswerAsk ask{id.substr(0, kAnswerIdBytesMax), {}};
   const AnswerAttach attach{AnswerAttach::Mode::kAsFirstAsked, last_event_id.substr(0, kAnswerPositionBytesMax)};
-  Located located = id.empty() ? Located{} : Locate(context, ask);
+  Located located = id.empty() ? Located{} : Locate(context, ask, link);
   if (!located.found()) {
     return ErrorReply(FromStatus(404, "There is no answer with this id, or it ended too long ago."));
   }
@@ -440,8 +457,9 @@ Reply AnswerResume(ApiContext& context, const std::string& id, const std::string
   return PassOn(context, std::make_shared<Passing>(Passing{ask, attach, std::move(located.there)}), link);
 }
 
-Reply AnswerFor(ApiContext& context, const std::shared_ptr<Answer>& answer, const AnswerAttach& attach,
-                const ClientLink& link) {
+std::optional<Reply> AnswerFor(ApiContext& context, const std::shared_ptr<Answer>& answer, const AnswerAttach& attach,
+                               const ClientLink& link) {
+  if (!IsSettled(*answer, link)) return std::nullopt;
   return ShowHere(context, answer, nullptr, attach, link);
 }
 

@@ -6,6 +6,8 @@
 #pragma once
 
 #include <chrono>
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -43,8 +45,9 @@ Reply AnswerPost(ApiContext& context, const ClientAsk& ask, std::string_view bod
 Reply AnswerResume(ApiContext& context, const std::string& id, const std::string& last_event_id,
                    const ClientLink& link);
 
-// For another node's client: `answer`, which is in this node's store, as AnswerAttach wants it.
-Reply AnswerFor(ApiContext& context, const std::shared_ptr<Answer>& answer, const AnswerAttach& attach,
-                const ClientLink& link);
+// For another node's client: `answer`, which is in this node's store, as AnswerAttach wants it. Nothing: it was a claim
+// that gave way, and is to be looked for elsewhere. Blocks as AnswerPost.
+std::optional<Reply> AnswerFor(ApiContext& context, const std::shared_ptr<Answer>& answer, const AnswerAttach& attach,
+                               const ClientLink& link);
 
 }  // namespace shoal

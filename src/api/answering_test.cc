@@ -268,6 +268,20 @@ TEST(Answers, KeepsOnlySoManyOldOnesAndSoManyBytes) {
   EXPECT_NE(answers.Find({"copy-49", {}}), nullptr) << "copies have room of their own";
 }
 
+TEST(Answers, ACopyIsFoundByItsKeyOnceTheClaimThatHidItGaveWay) {
+  MetricsRegistry registry;
+  Answers answers(registry, AnswersOptions{});
+  AnswerRecord record = RecordOf("own");
+  record.key.fill(1);
+  const auto own = answers.Claim(record).answer;
+  record.id = "theirs";
+  const auto copy = answers.AddCopy(record);
+  EXPECT_EQ(answers.Find({"", record.key}), own);
+  answers.Drop(own);
+  EXPECT_EQ(own->WaitForClaim(std::chrono::milliseconds(0)), Answer::Claim::kGivenWay);
+  EXPECT_EQ(answers.Find({"", record.key}), copy);
+}
+
 TEST(Answers, ACopyTakesWhatFollowsAndNothingElse) {
   MetricsRegistry registry;
   Answers answers(registry, AnswersOptions{});

@@ -70,8 +70,11 @@ std::shared_ptr<Answer> Answers::Find(const AnswerAsk& ask) {
 }
 
 void Answers::Drop(const std::shared_ptr<Answer>& answer) {
-  const std::lock_guard lock(mutex_);
-  Erase(answer);
+  {
+    const std::lock_guard lock(mutex_);
+    Erase(answer);
+  }
+  answer->GiveWay();
 }
 
 void Answers::Erase(const std::shared_ptr<Answer>& answer) {
@@ -79,7 +82,12 @@ void Answers::Erase(const std::shared_ptr<Answer>& answer) {
   const auto by_id = by_id_.find(record.id);
   if (by_id != by_id_.end() && by_id->second == answer) by_id_.erase(by_id);
   const auto by_key = by_key_.find(record.key);
-  if (by_key != by_key_.end() && by_key->second == answer) by_key_.erase(by_key);
+  if (by_key == by_key_.end() || by_key->second != answer) return;
+  by_key_.erase(by_key);
+  // A claim hides a copy of the answer that it gives way to.
+  for (const auto& [id, other] : by_id_) {
+    if (other->record().key == record.key) by_key_.emplace(record.key, other);
+  }
 }
 
 void Answers::Sweep() {

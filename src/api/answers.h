@@ -46,6 +46,7 @@ class Answers {
   std::shared_ptr<Answer> AddCopy(AnswerRecord record);
   // By id, else by key. Null: none.
   std::shared_ptr<Answer> Find(const AnswerAsk& ask);
+  // Forgotten; a claim gives way.
   void Drop(const std::shared_ptr<Answer>& answer);
 
   // Forgets what is over its time or its limits. Also done by the calls above.

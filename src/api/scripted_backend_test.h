@@ -129,7 +129,7 @@ class ScriptedBackend final : public Backend, public Service, public std::enable
 };
 
 // True once `condition` holds, asked for at most `seconds`.
-inline bool Eventually(const std::function<bool()>& condition, double seconds = 5) {
+inline bool Eventually(const std::function<bool()>& condition, double seconds = 30) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
   while (!condition()) {
     if (std::chrono::steady_clock::now() > deadline) return false;

@@ -19,10 +19,9 @@ using std::chrono::steady_clock;
 constexpr milliseconds kBatch{3};            // tokens that come within it travel together
 constexpr milliseconds kKeeperAgain{1'000};  // after one could not be reached
 constexpr std::uint32_t kOpenMs = 1'000;
-constexpr milliseconds kFirstWordMax{1'000};               // of a member that was asked
-constexpr milliseconds kClaimAgain{20}, kClaimMax{1'500};  // for a claim that is weaker than this node's to end
-constexpr milliseconds kFindMax{2'000};                    // for all that were asked
-constexpr milliseconds kAskMax{10'000};                    // from a stream opening to its Attach
+// For a claim that is weaker than this node's to be decided, at a member that answers: more than any takes to decide.
+constexpr milliseconds kClaimAgain{20}, kClaimMax{20'000};
+constexpr milliseconds kAskMax{10'000};  // from a stream opening to its Attach
 constexpr int kKeepStreamsMax = 256;
 constexpr std::size_t kCopiesOfStreamMax = 1024;  // whose entries are taken; older ones are over
 constexpr std::size_t kCopyBytesMax = 8U << 20;
@@ -122,6 +121,14 @@ AnswerFound FoundHere(const std::shared_ptr<Answer>& answer) {
     found.place = AnswerPlace::kClaimed;
   }
   return found;
+}
+
+AnswerHeadMessage HeadOf(const Reply& reply) {
+  AnswerHeadMessage head;
+  head.status = static_cast<std::uint16_t>(reply.status);
+  head.retry_after_s = static_cast<std::uint16_t>(reply.retry_after_s);
+  head.streamed = static_cast<bool>(reply.stream);
+  return head;
 }
 
 }  // namespace
@@ -294,13 +301,14 @@ void AnswerStreams::ServeKeep(const NodeId& peer, int fd) {
 
 // ---- Looking for one ------------------------------------------------------------------------------------------------
 
-std::unique_ptr<RemoteAnswer> AnswerStreams::AskOne(const NodeId& member, const AnswerAsk& ask) const {
+std::unique_ptr<RemoteAnswer> AnswerStreams::AskOne(const NodeId& member, const AnswerAsk& ask,
+                                                    const std::function<void()>& on_claim) const {
   const auto deadline = steady_clock::now() + kClaimMax;
-  for (;;) {
+  for (bool waits = false;; waits = true) {
     const Result<int> fd = options_.open(member, kAnswerProtocol, kOpenMs);
     if (!fd.ok()) return nullptr;
     StreamLink link = MakeStreamLink(*fd, kAnswerFrameBytesMax);
-    LimitFirstFrames(*link.receiver, 1, kFirstWordMax);
+    LimitFirstFrames(*link.receiver, 1, options_.silent_max);
     if (!link.sender->Send(EncodeAnswerMessage(ask)).ok()) return nullptr;
     const Result<AnswerMessage> answer = Decode(link.receiver->Receive());
     const auto* found = answer.ok() ? std::get_if<AnswerFound>(&*answer) : nullptr;
@@ -309,6 +317,7 @@ std::unique_ptr<RemoteAnswer> AnswerStreams::AskOne(const NodeId& member, const 
     if (!weaker) return std::make_unique<StreamedAnswer>(std::move(link), *found);
     // It gives way when it sees this node's claim; but it may have asked before that was made, and start.
     if (steady_clock::now() >= deadline) return nullptr;
+    if (!waits) on_claim();
     std::this_thread::sleep_for(kClaimAgain);
   }
 }
@@ -317,7 +326,7 @@ std::unique_ptr<RemoteAnswer> AnswerStreams::Find(const AnswerAsk& ask) {
   struct Asked {
     std::mutex mutex;
     std::condition_variable changed;
-    std::size_t pending = 0;
+    std::size_t pending = 0, claims = 0;  // members that have not said all; those of them that have a weaker claim
     bool over = false;
     std::unique_ptr<RemoteAnswer> best;
   };
@@ -329,22 +338,34 @@ std::unique_ptr<RemoteAnswer> AnswerStreams::Find(const AnswerAsk& ask) {
   }
   const auto asked = std::make_shared<Asked>();
   asked->pending = members.size();
-  const auto heard = [asked](std::unique_ptr<RemoteAnswer> found) {
+  const auto heard = [asked](std::unique_ptr<RemoteAnswer> found, bool claimed) {
     const std::lock_guard lock(asked->mutex);
     --asked->pending;
+    if (claimed) --asked->claims;
     const bool better = found != nullptr && !asked->over &&
                         (asked->best == nullptr || Rank(found->found().place) > Rank(asked->best->found().place));
     if (better) asked->best = std::move(found);
     asked->changed.notify_all();
   };
   for (const NodeId& member : members) {
-    const bool runs = answers_.threads().Run([this, member, ask, heard] { heard(AskOne(member, ask)); });
-    if (!runs) heard(nullptr);
+    const bool runs = answers_.threads().Run([this, member, ask, heard, asked] {
+      bool claimed = false;
+      std::unique_ptr<RemoteAnswer> found = AskOne(member, ask, [&] {
+        const std::lock_guard lock(asked->mutex);
+        ++asked->claims;
+        claimed = true;
+      });
+      heard(std::move(found), claimed);
+    });
+    if (!runs) heard(nullptr, false);
   }
   std::unique_lock lock(asked->mutex);
-  asked->changed.wait_for(lock, kFindMax, [&] {
-    return asked->pending == 0 || (asked->best && asked->best->found().place == AnswerPlace::kHere);
-  });
+  // Where somebody answers it, or decides before this node does, what others have no longer matters.
+  const auto known = [&] {
+    return asked->pending == 0 || (asked->best && asked->best->found().place != AnswerPlace::kCopy);
+  };
+  asked->changed.wait_for(lock, 2 * options_.silent_max, known);  // to open a stream, and for the first word
+  asked->changed.wait_for(lock, kClaimMax, [&] { return asked->claims == 0 || known(); });
   asked->over = true;
   return std::move(asked->best);
 }
@@ -366,20 +387,16 @@ void AnswerStreams::ServeAnswer(int fd) {
     while (link.receiver->Receive()) {}  // nothing more is said: what matters is the end
     gone = true;
   });
-  Reply reply = AnswerFor(context_, answer, *attach, ClientLink{[&] { return gone.load(); }});
-  AnswerHeadMessage head;
-  head.status = static_cast<std::uint16_t>(reply.status);
-  head.retry_after_s = static_cast<std::uint16_t>(reply.retry_after_s);
-  head.streamed = static_cast<bool>(reply.stream);
-  if (link.sender->Send(EncodeAnswerMessage(head)).ok()) {
+  std::optional<Reply> reply = AnswerFor(context_, answer, *attach, ClientLink{[&] { return gone.load(); }});
+  if (reply && link.sender->Send(EncodeAnswerMessage(HeadOf(*reply))).ok()) {
     StreamSink sink(*link.sender);
-    if (reply.stream) {
-      reply.stream(sink);
+    if (reply->stream) {
+      reply->stream(sink);
     } else {
-      sink.Write(reply.body);
+      sink.Write(reply->body);
     }
   }
-  reply = {};
+  reply.reset();
   link.sender->Close();
   link.receiver->Close();
   reader.join();

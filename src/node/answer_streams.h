@@ -42,6 +42,8 @@ struct AnswerStreamsOptions {
   NodeId self;
   // A connected stream to a member. Errors: kUnavailable.
   std::function<Result<int>(const NodeId&, const std::string& protocol, std::uint32_t timeout_ms)> open;
+  // A member that is asked and says nothing for so long has nothing.
+  std::chrono::milliseconds silent_max{1'000};
 };
 
 class AnswerStreams final : public AnswerPeers {
@@ -78,7 +80,9 @@ class AnswerStreams final : public AnswerPeers {
   std::shared_ptr<Keeper> OpenKeeper();
   std::optional<NodeId> ChooseKeeper();
   bool SendGrown(Keeper& keeper, const std::shared_ptr<Answer>& answer);
-  std::unique_ptr<RemoteAnswer> AskOne(const NodeId& member, const AnswerAsk& ask) const;
+  // `on_claim`: the member has a weaker claim, and is asked again until that is decided. Once.
+  std::unique_ptr<RemoteAnswer> AskOne(const NodeId& member, const AnswerAsk& ask,
+                                       const std::function<void()>& on_claim) const;
 
   ApiContext context_;  // for other nodes' clients
   Answers& answers_;

@@ -21,6 +21,21 @@ NodeId NodeOf(std::uint8_t number) {
   return id;
 }
 
+// Lets a node's question to the others wait, so that its claim stays open.
+class LatePeers final : public AnswerPeers {
+ public:
+  explicit LatePeers(AnswerPeers& peers) : peers_(peers) {}
+  std::unique_ptr<RemoteAnswer> Find(const AnswerAsk& ask) override {
+    asked = true;
+    EXPECT_TRUE(Eventually([&] { return may_ask.load(); }));
+    return peers_.Find(ask);
+  }
+  std::atomic<bool> asked{false}, may_ask{false};
+
+ private:
+  AnswerPeers& peers_;
+};
+
 class CountingSink final : public EventSink {
  public:
   explicit CountingSink(std::size_t events_max) : events_max_(events_max) {}
@@ -129,6 +144,7 @@ TestNode::TestNode(Net& net, std::uint8_t number, Script script)
       answers(backend->metrics(), AnswersOptions{}) {
   AnswerStreamsOptions options;
   options.self = id;
+  options.silent_max = std::chrono::seconds(30);  // a busy machine's threads may be late
   options.open = [this, &net](const NodeId& to, const std::string& protocol, std::uint32_t) {
     return net.Open(*this, to, protocol);
   };
@@ -160,8 +176,9 @@ class AnswerStreamsTest : public testing::Test {
     for (int i = 0; i < 3; ++i) nodes_.push_back(&net_.Add(kStory));
     net_.TellMembers();
   }
-  std::string Read(TestNode& at, const ClientAsk& ask, std::size_t events_max = 1000) {
+  std::string Read(TestNode& at, const ClientAsk& ask, std::size_t events_max = 1000, AnswerPeers* peers = nullptr) {
     ApiContext context = at.Context();
+    if (peers != nullptr) context.peers = peers;
     const Reply reply = AnswerPost(context, ask, kBody, kHere);
     EXPECT_EQ(reply.status, 200) << reply.body;
     CountingSink sink(events_max);
@@ -181,6 +198,11 @@ class AnswerStreamsTest : public testing::Test {
     ask.dialect = Dialect::kCompletions;
     ask.idempotency_key = key;
     return ask;
+  }
+  std::size_t Generations() const {
+    std::size_t generations = 0;
+    for (TestNode* const node : nodes_) generations += node->backend->Requests().size();
+    return generations;
   }
   static std::string IdOf(const std::string& stream) {
     return Json::parse(stream.substr(6, stream.find('\n') - 6))["id"].get<std::string>();
@@ -253,14 +275,31 @@ TEST_F(AnswerStreamsTest, OneKeyIsOneGenerationWhicheverNodesAreAsked) {
   for (std::thread& client : clients) client.join();
   EXPECT_EQ(read[0], read[1]);
   EXPECT_EQ(read[0], read[2]);
-  std::size_t generations = 0;
-  for (TestNode* const node : nodes_) generations += node->backend->Requests().size();
-  EXPECT_EQ(generations, 1U);
+  EXPECT_EQ(Generations(), 1U);
   // Another body with that key, at any node.
   for (TestNode* const node : nodes_) {
     ApiContext context = node->Context();
     EXPECT_EQ(AnswerPost(context, Ask("same"), R"({"prompt":"Twice"})", kHere).status, 422);
   }
+}
+
+TEST_F(AnswerStreamsTest, WhoeverWaitsForAClaimThatGivesWayGoesWhereItWent) {
+  LatePeers late(*nodes_[1]->streams);
+  std::vector<std::string> read(4);
+  std::vector<std::thread> clients;
+  clients.emplace_back([&] { read[1] = Read(*nodes_[1], Ask("same"), 1000, &late); });
+  EXPECT_TRUE(Eventually([&] { return late.asked.load(); }));
+  // One that has to follow the second node's claim, from elsewhere and there; then one whose claim is stronger.
+  clients.emplace_back([&] { read[2] = Read(*nodes_[2], Ask("same")); });
+  clients.emplace_back([&] { read[3] = Read(*nodes_[1], Ask("same")); });
+  std::this_thread::sleep_for(milliseconds(100));
+  EXPECT_EQ(Generations(), 0U) << "nobody but the second node may start what it has not decided on";
+  clients.emplace_back([&] { read[0] = Read(*nodes_[0], Ask("same")); });
+  std::this_thread::sleep_for(milliseconds(100));
+  late.may_ask = true;
+  for (std::thread& client : clients) client.join();
+  for (const std::string& one : read) EXPECT_EQ(one, read[0]);
+  EXPECT_EQ(Generations(), 1U);
 }
 
 TEST_F(AnswerStreamsTest, TheSameCallAfterALossGivesTheWholeAnswer) {

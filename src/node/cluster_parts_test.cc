@@ -57,8 +57,12 @@ TEST(LinkMeterTest, UnknownLinksAreProbedSoonAndKnownOnesSeldom) {
   EXPECT_FALSE(meter.Measured(Id(3), 1'000'000, now)) << "nobody linked";
   now += LinkMeter::kNewSpacingUs;
   EXPECT_EQ(meter.Due(now), Id(2));
-  now += LinkMeter::kSpacingUs;
-  EXPECT_EQ(meter.Due(now), Id(2)) << "nothing came of it";
+  for (DurationUs again = LinkMeter::kAgainUs; again < LinkMeter::kSpacingUs; again *= 2) {
+    EXPECT_EQ(meter.Due(now + again - 1), std::nullopt);
+    EXPECT_EQ(meter.Due(now += again), Id(2)) << "nothing came of the one before";
+  }
+  EXPECT_EQ(meter.Due(now + LinkMeter::kSpacingUs - 1), std::nullopt);
+  EXPECT_EQ(meter.Due(now += LinkMeter::kSpacingUs), Id(2)) << "as seldom as any";
   EXPECT_TRUE(meter.Measured(Id(2), 1'000'000, now));
   EXPECT_EQ(meter.Due(now + LinkMeter::kFreshUs / 2), std::nullopt) << "all are known";
   meter.LinkDown(Id(2));

@@ -9,14 +9,15 @@ namespace shoal {
 std::optional<NodeId> LinkMeter::Due(TimeUs now) {
   auto first = links_.end();
   for (auto link = links_.begin(); link != links_.end(); ++link) {
-    const auto& [seen, told, due] = link->second;
-    if (now < due || now - last_probe_ < (seen == 0 ? kNewSpacingUs : kSpacingUs)) continue;
+    const DurationUs spacing = link->second.seen == 0 ? kNewSpacingUs : kSpacingUs;
+    if (now < link->second.due || now - last_probe_ < spacing) continue;
     if (first == links_.end() || Rank(link->second) < Rank(first->second)) first = link;
   }
   if (first == links_.end()) return std::nullopt;
   last_probe_ = now;
-  // Should nothing come of it, the next try is not soon: a link that has no bulk connection will hardly get one.
-  first->second.due = now + kSpacingUs;
+  Link& link = first->second;
+  link.due = now + link.again;
+  link.again = std::min(2 * link.again, kSpacingUs);
   return first->first;
 }
 
@@ -26,6 +27,7 @@ bool LinkMeter::Measured(const NodeId& peer, std::uint64_t bytes_per_s, TimeUs n
   Link& link = found->second;
   link.seen = bytes_per_s;
   link.due = now + kFreshUs;
+  link.again = kAgainUs;
   const std::uint64_t apart = std::max(bytes_per_s, link.told) - std::min(bytes_per_s, link.told);
   if (apart * 10 < link.told) return false;
   link.told = bytes_per_s;

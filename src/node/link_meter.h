@@ -1,8 +1,9 @@
 // What the links to other members carry, and whom to ask next: a transfer of bounded size where nothing is known or
 // what is known is old. What real transfers show costs nothing and counts as much.
 //
-// A link costs at most kProbeBytes an hour, a node at most that in two minutes once its links are known. Pure: no
-// stream, no clock. One thread.
+// A link costs at most kProbeBytes an hour, a node at most that in two minutes once its links are known. A probe may
+// show nothing (there is no bulk connection; this node was too busy to keep the link full): it is soon made again, then
+// ever more seldom. Pure: no stream, no clock. One thread.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +25,7 @@ class LinkMeter {
   static constexpr DurationUs kSettleUs = 3'000'000;      // a new link is left alone so long
   static constexpr DurationUs kSpacingUs = 120'000'000;   // between probes of this node
   static constexpr DurationUs kNewSpacingUs = 2'000'000;  // the same, of links of which nothing is known
+  static constexpr DurationUs kAgainUs = 4'000'000;       // after a probe that showed nothing; doubles to kSpacingUs
 
   // A link that comes back is as new: a device that roams has another one.
   void LinkUp(const NodeId& peer, TimeUs now) { links_[peer] = {.due = now + kSettleUs}; }
@@ -38,6 +40,7 @@ class LinkMeter {
   struct Link {
     std::uint64_t seen = 0, told = 0;  // bytes a second
     TimeUs due = 0;
+    DurationUs again = kAgainUs;
   };
   static std::pair<bool, TimeUs> Rank(const Link& link) { return {link.seen != 0, link.due}; }
 

@@ -99,8 +99,8 @@ class Peers {
   void AddLink(const NodeId& peer, int fd);
   void DropLink(const NodeId& peer);
   void Measure(TimeUs now);
-  void Probe(const NodeId& peer);  // blocks
-  static void TakeProbe(int fd);   // blocks
+  void Probe(const NodeId& peer);          // blocks
+  static void TakeProbe(int fd);           // blocks
   bool HasLink(const NodeId& peer) const;  // one that says something
   void DialNow(const Dial& dial);
   Status DialAt(const Endpoint& endpoint, const Dial& dial);

@@ -316,9 +316,9 @@ TEST_F(PipelineTest, HopsAreCheap) {
     std::printf("%d stages: a decode step takes %.0f us at best, %.0f us in the median\n", stages, us.front(),
                 us[us.size() / 2]);
   }
-#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
-  EXPECT_LT(step_us[3].front(), 1000);  // the aim is 300 on one core; up to here it may be the machine's doing
-#endif
+  // A step of one stage is the way there and back; each stage more is one way more. A queue that is polled, or a thread
+  // that is woken late, costs many times that on any machine.
+  EXPECT_LT(step_us[3].front(), 10 * step_us[1].front());
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ import pytest
 import lan as lans
 import nodes
 
-LIMIT_S = 120
+LIMIT_S = 240
 
 
 def pytest_configure(config):

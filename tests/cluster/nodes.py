@@ -18,7 +18,7 @@ from lan import ROOT
 
 BINARY = os.environ.get("SHOAL_BINARY", str(ROOT / "build/release/shoal"))
 KEY = "test-key"
-READY_S = 20
+HANG_S = 60  # what takes longer will never happen: no bound on how fast anything is
 API_PORT = 8080
 
 
@@ -27,7 +27,7 @@ def model_path(variable, name):
     return os.environ.get(variable, os.path.join(cache, "models", name + ".gguf"))
 
 
-def wait_for(what, check, timeout_s):
+def wait_for(what, check, timeout_s=HANG_S):
     """The first true result of check(), asked again and again; fails with `what` and the last result or error."""
     deadline = time.monotonic() + timeout_s
     last = None
@@ -99,7 +99,7 @@ class Node:
                 self.host.command(*self._before, BINARY, "up", "--name", self.name, "--host", "127.0.0.1",
                                   "--port", self.api_port, "--api-key", KEY, *words),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment())
-        wait_for(f"{self.name} is ready", self._is_ready, READY_S)
+        wait_for(f"{self.name} is ready", self._is_ready)
         self.ready_s = time.monotonic() - started
 
     def _is_ready(self):
@@ -189,7 +189,7 @@ def cluster_on(hosts, *words, **options):
     """A node on each host, all in the cluster of the first; returns when every node sees every node."""
     first = Node(hosts[0], *words, **options)
     nodes = [first, *(join_on(host, first, *words, **options) for host in hosts[1:])]
-    wait_for("all nodes see each other", lambda: all_alive(nodes), 10)
+    wait_for("all nodes see each other", lambda: all_alive(nodes))
     return nodes
 
 

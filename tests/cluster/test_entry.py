@@ -71,11 +71,10 @@ def cluster(lan, model, entry_has_a_stage=False):
     stages = members[:3] if entry_has_a_stage else members[1:]
     members[0].cli("place", "smollm2", "--stages", "3", "--wire", "f32", "--nodes",
                    ",".join(member.name for member in stages))
-    nodes.wait_for("all know the placement", lambda: all(m.placement("smollm2") for m in members), 30)
+    nodes.wait_for("all know the placement", lambda: all(m.placement("smollm2") for m in members))
     return members
 
 
-@pytest.mark.limit(150)
 @pytest.mark.parametrize("entry_has_a_stage", [False, True], ids=["apart", "head"])
 def test_the_entry_dies_and_the_client_goes_on_at_another_node(lan, smollm2, entry_has_a_stage):
     entry, *others = cluster(lan, smollm2, entry_has_a_stage)
@@ -84,7 +83,7 @@ def test_the_entry_dies_and_the_client_goes_on_at_another_node(lan, smollm2, ent
         want = Reader(others[0], "POST", path, body).wait()
         assert want.done and len(want.events) > TOKENS
         first = Reader(entry, "POST", path, body)
-        nodes.wait_for("it has begun", lambda: len(first.events) > 30, 30)
+        nodes.wait_for("it has begun", lambda: len(first.events) > 30)
         entry.kill()
         first.wait()
         assert not first.done and len(first.events) < len(want.events)
@@ -98,10 +97,9 @@ def test_the_entry_dies_and_the_client_goes_on_at_another_node(lan, smollm2, ent
         assert deltas(whole.chunks()) == deltas(want.chunks())
         if path == "/completions":
             entry.start("--threads", "1")
-            nodes.wait_for("it is back", lambda: nodes.all_alive([entry, *others]), 30)
+            nodes.wait_for("it is back", lambda: nodes.all_alive([entry, *others]))
 
 
-@pytest.mark.limit(150)
 def test_the_same_call_with_its_key_gives_the_whole_answer_after_the_entry_died(lan, smollm2):
     entry, *others = cluster(lan, smollm2)
     ask = {"model": "smollm2", "prompt": PROMPT, "max_tokens": TOKENS, "temperature": 0}
@@ -119,7 +117,7 @@ def test_the_same_call_with_its_key_gives_the_whole_answer_after_the_entry_died(
 
     calling = threading.Thread(target=call)
     calling.start()
-    nodes.wait_for("it is generating", lambda: tokens_of(entry) > 20, 30)
+    nodes.wait_for("it is generating", lambda: tokens_of(entry) > 20)
     entry.kill()
     calling.join()
     assert lost
@@ -147,14 +145,13 @@ def tokens_of(node):
     return float(found[0].split()[1]) if found else 0
 
 
-@pytest.mark.limit(120)
 def test_a_client_that_lost_only_its_connection(lan, smollm2):
     """It comes back through any node; its own node goes on meanwhile because it was asked to keep the answer."""
     entry, *others = cluster(lan, smollm2)
     body = {"model": "smollm2", "prompt": PROMPT, "max_tokens": TOKENS, "temperature": 0, "stream": True}
     want = Reader(others[0], "POST", "/completions", body).wait()
     first = Reader(entry, "POST", "/completions", body, headers={"Shoal-Keep": "true"})
-    nodes.wait_for("it has begun", lambda: len(first.events) > 20, 30)
+    nodes.wait_for("it has begun", lambda: len(first.events) > 20)
     rest = Reader(others[1], "GET", f"/stream/{first.chunks()[0]['id']}", headers={"Last-Event-ID": "10"}).wait()
     first.wait()
     assert deltas(first.chunks()) == deltas(want.chunks())
@@ -162,17 +159,16 @@ def test_a_client_that_lost_only_its_connection(lan, smollm2):
     assert Reader(others[1], "GET", "/stream/cmpl-aaaaaaaaaaaaaaaaaaaaaaaa").wait().status == 404
 
 
-@pytest.mark.limit(150)
 def test_when_the_model_no_longer_fits_it_is_said_and_service_resumes(lan, smollm2):
     """Two nodes that hold half of the model each at most: without one of them nothing can run."""
     hosts = lan.add_hosts(3)
     entry = nodes.Node(hosts[0], "--threads", "1", "--memory", "1M", models=[smollm2])
     members = [nodes.join_on(host, entry, "--threads", "1", "--memory", "130M", models=[smollm2]) for host in hosts[1:]]
-    nodes.wait_for("all see each other", lambda: nodes.all_alive([entry, *members]), 20)
+    nodes.wait_for("all see each other", lambda: nodes.all_alive([entry, *members]))
     entry.cli("place", "smollm2", "--stages", "2", "--nodes", ",".join(m.name for m in members))
     body = {"model": "smollm2", "prompt": PROMPT, "max_tokens": 400, "temperature": 0, "stream": True}
     waiting = Reader(entry, "POST", "/completions", body)
-    nodes.wait_for("it has begun", lambda: len(waiting.events) > 20, 30)
+    nodes.wait_for("it has begun", lambda: len(waiting.events) > 20)
     members[1].kill()
     waiting.wait(40)
     error = json.loads(waiting.events[-1].split("\n")[0][6:])["error"]
@@ -186,7 +182,7 @@ def test_when_the_model_no_longer_fits_it_is_said_and_service_resumes(lan, smoll
     assert int(refused.value.response.headers["Retry-After"]) > 0
 
     members[1].start("--threads", "1", "--memory", "130M")
-    nodes.wait_for("service resumes by itself", lambda: answers(entry), 60)
+    nodes.wait_for("service resumes by itself", lambda: answers(entry))
     waiting.events.pop()
     rest = Reader(entry, "GET", f"/stream/{waiting.chunks()[0]['id']}", headers={"Last-Event-ID": waiting.last_id()})
     rest.wait()

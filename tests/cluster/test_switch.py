@@ -53,10 +53,23 @@ def quick(values):
     return sorted(values)[len(values) // 10]
 
 
-def on_time(lan):
-    """Fails when frames left the switch late."""
-    for link in lan.links().values():
-        assert link.late_ns < link.frames * 200_000, f"late by {link.late_ns / link.frames / 1000:.0f} us a frame"
+def on_time(lan, before):
+    """Fails when frames left the switch late since its links were as `before`."""
+    for pair, link in lan.links().items():
+        frames = link.frames - (before[pair].frames if pair in before else 0)
+        late_ns = link.late_ns - (before[pair].late_ns if pair in before else 0)
+        assert late_ns <= frames * 200_000, f"late by {late_ns / frames / 1000:.0f} us a frame"
+
+
+def in_a_calm_moment(check, tries=12):
+    """check() holds once: what is always wrong fails, a machine that is busy now and then does not."""
+    for left in reversed(range(tries)):
+        try:
+            return check()
+        except AssertionError:
+            if not left:
+                raise
+            time.sleep(0.2)
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
@@ -65,15 +78,19 @@ def test_delay(make_lan, family):
     a, b = lan.add_hosts(2)
     address = getattr(b, family)
     echo(b, socket.AF_INET6 if family == "ipv6" else socket.AF_INET)
-    near = quick(round_trips_ms(a, address))
+
+    def between(least, most):
+        def check():
+            before = lan.links()
+            assert least <= quick(round_trips_ms(a, address, 50)) < most
+            on_time(lan, before)
+        in_a_calm_moment(check)
+
+    between(0, 0.8)
     lan.link(a, b, delay_us=1000)
-    one_way = quick(round_trips_ms(a, address))
+    between(1.0, 1.8)
     lan.link(b, a, delay_us=4000)
-    both = quick(round_trips_ms(a, address, 50))
-    assert near < 0.8
-    assert 1.0 <= one_way < 1.8
-    assert 5.0 <= both < 6.0
-    on_time(lan)
+    between(5.0, 6.0)
 
 
 def test_delay_of_each_pair(lan):
@@ -81,10 +98,15 @@ def test_delay_of_each_pair(lan):
     echo(b)
     echo(c)
     lan.between(a, c, delay_us=10_000)
-    assert 2.0 <= quick(round_trips_ms(a, b.ipv4, 50)) < 3.0
-    assert 20.0 <= quick(round_trips_ms(a, c.ipv4, 20)) < 21.5
-    assert min(round_trips_ms(a, c.ipv4, 20)) >= 20.0, "no frame comes early"
-    on_time(lan)
+
+    def check():
+        before = lan.links()
+        assert 2.0 <= quick(round_trips_ms(a, b.ipv4, 50)) < 3.0
+        assert 20.0 <= quick(round_trips_ms(a, c.ipv4, 20)) < 21.5
+        on_time(lan, before)
+
+    in_a_calm_moment(check)
+    assert min(round_trips_ms(a, c.ipv4, 20, wait_s=5)) >= 20.0, "no frame comes early"
 
 
 def test_jitter_keeps_the_order(make_lan):
@@ -111,9 +133,11 @@ def test_loss_and_duplicates(make_lan):
     echo(b)
     round_trips_ms(a, b.ipv4, 1)
     lan.link(a, b, loss=0.25)
-    lost = round_trips_ms(a, b.ipv4, COUNT, wait_s=0.02).count(None)
+    before = lan.links()["h1", "h2"].lost
+    missed = round_trips_ms(a, b.ipv4, COUNT, wait_s=0.02).count(None)
+    lost = lan.links()["h1", "h2"].lost - before
     assert 0.13 * COUNT < lost < 0.37 * COUNT
-    assert lan.links()["h1", "h2"].lost >= lost
+    assert missed >= lost  # and those that came too late
     lan.link(a, b, loss=0, duplicate=1)
     with a.socket(kind=socket.SOCK_DGRAM) as client:
         client.settimeout(1)
@@ -199,12 +223,16 @@ def test_carries_100_megabytes_a_second(lan):
     for host in (a, b):
         host.run("sh", "-c", "echo '4096 1048576 33554432' >/proc/sys/net/ipv4/tcp_wmem;"
                              "echo '4096 1048576 33554432' >/proc/sys/net/ipv4/tcp_rmem")
-    cpu = lan.switch.cpu_s()
-    elapsed = transfer(a, b, 200 << 20)
-    cpu = lan.switch.cpu_s() - cpu
-    print(f"{200 / elapsed:.0f} MiB/s, the switch took {cpu:.2f} s of processor time for 200 MiB")
-    assert 200 / elapsed > 50  # 100 and more on an idle machine
-    assert cpu < 2
+
+    def check():
+        cpu = lan.switch.cpu_s()
+        elapsed = transfer(a, b, 200 << 20)
+        cpu = lan.switch.cpu_s() - cpu
+        print(f"{200 / elapsed:.0f} MiB/s, the switch took {cpu:.2f} s of processor time for 200 MiB")
+        assert 200 / elapsed > 50  # 100 and more on an idle machine
+        assert cpu < 2
+
+    in_a_calm_moment(check)
 
 
 @pytest.mark.parametrize("offload", [True, False])
@@ -212,8 +240,11 @@ def test_rate(make_lan, offload):
     lan = make_lan(offload=offload)
     a, b = lan.add_hosts(2)
     lan.link(a, b, rate_bytes_per_s=10_000_000)
-    elapsed = transfer(a, b, 10 << 20)
-    assert 0.95 < elapsed < 1.6
+
+    def check():
+        assert 0.95 < transfer(a, b, 10 << 20) < 1.6
+
+    in_a_calm_moment(check)
     longest = 1514 if not offload else 65536
     link = lan.links()["h1", "h2"]
     assert link.bytes / link.frames <= longest
