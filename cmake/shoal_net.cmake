@@ -20,12 +20,25 @@ if(NOT shoal_cargo OR shoal_cargo_version VERSION_LESS SHOAL_RUST_VERSION_MIN)
 endif()
 
 set(shoal_net_target_dir ${PROJECT_BINARY_DIR}/cargo)
-set(shoal_net_archive ${shoal_net_target_dir}/release/libshoal_net.a)
+set(shoal_net_output ${shoal_net_target_dir}/release)
+set(shoal_cargo_env "")
+set(shoal_cargo_options --release --locked --quiet --manifest-path ${PROJECT_SOURCE_DIR}/net/Cargo.toml
+                        --target-dir ${shoal_net_target_dir} --no-default-features --features "${SHOAL_NET_FEATURES}")
+if(SHOAL_CARGO_TARGET)
+  # Another machine's CPU: cargo puts that below a folder of its name, and links with our compiler.
+  set(shoal_net_output ${shoal_net_target_dir}/${SHOAL_CARGO_TARGET}/release)
+  list(APPEND shoal_cargo_options --target ${SHOAL_CARGO_TARGET})
+  string(TOUPPER "${SHOAL_CARGO_TARGET}" shoal_target_upper)
+  string(REPLACE "-" "_" shoal_target_upper "${shoal_target_upper}")
+  string(REPLACE "-" "_" shoal_target_lower "${SHOAL_CARGO_TARGET}")
+  set(shoal_cargo_env ${CMAKE_COMMAND} -E env CARGO_TARGET_${shoal_target_upper}_LINKER=${CMAKE_C_COMPILER}
+                      CC_${shoal_target_lower}=${CMAKE_C_COMPILER})
+endif()
+set(shoal_net_archive ${shoal_net_output}/libshoal_net.a)
 file(GLOB shoal_net_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/net/src/*.rs)
 add_custom_command(
   OUTPUT ${shoal_net_archive}
-  COMMAND ${shoal_cargo} build --release --locked --quiet --manifest-path ${PROJECT_SOURCE_DIR}/net/Cargo.toml
-          --target-dir ${shoal_net_target_dir} --no-default-features --features "${SHOAL_NET_FEATURES}"
+  COMMAND ${shoal_cargo_env} ${shoal_cargo} build ${shoal_cargo_options}
   DEPENDS ${shoal_net_sources} ${PROJECT_SOURCE_DIR}/net/Cargo.toml ${PROJECT_SOURCE_DIR}/net/Cargo.lock
   COMMENT "Building net/ with cargo" VERBATIM)
 add_custom_target(shoal_net_build DEPENDS ${shoal_net_archive})
@@ -41,14 +54,12 @@ endif()
 add_dependencies(shoal_net shoal_net_build)
 
 # The stranger of tests/cluster, with the same dependencies; nothing of it is in the library.
-if(SHOAL_TESTS)
-  set(shoal_stranger ${shoal_net_target_dir}/release/examples/shoal_stranger)
+if(SHOAL_TESTS AND NOT SHOAL_CARGO_TARGET)
+  set(shoal_stranger ${shoal_net_output}/examples/shoal_stranger)
   file(GLOB shoal_stranger_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/strangers/*.rs)
   add_custom_command(
     OUTPUT ${shoal_stranger}
-    COMMAND ${shoal_cargo} build --release --locked --quiet --example shoal_stranger
-            --manifest-path ${PROJECT_SOURCE_DIR}/net/Cargo.toml --target-dir ${shoal_net_target_dir}
-            --no-default-features --features "${SHOAL_NET_FEATURES}"
+    COMMAND ${shoal_cargo_env} ${shoal_cargo} build ${shoal_cargo_options} --example shoal_stranger
     DEPENDS ${shoal_stranger_sources} ${shoal_net_archive}
     COMMENT "Building tests/strangers with cargo" VERBATIM)
   add_custom_target(shoal_stranger ALL DEPENDS ${shoal_stranger})
@@ -56,9 +67,8 @@ if(SHOAL_TESTS)
 endif()
 
 # The crate's own tests, with the dependencies that are built already.
-if(SHOAL_TESTS)
+if(SHOAL_TESTS AND NOT SHOAL_CARGO_TARGET)
   add_test(NAME net.cargo
-           COMMAND ${shoal_cargo} test --release --locked --quiet --manifest-path ${PROJECT_SOURCE_DIR}/net/Cargo.toml
-                   --target-dir ${shoal_net_target_dir} --no-default-features --features "${SHOAL_NET_FEATURES}")
+           COMMAND ${shoal_cargo_env} ${shoal_cargo} test ${shoal_cargo_options})
   set_tests_properties(net.cargo PROPERTIES LABELS unit TIMEOUT 600)
 endif()

@@ -9,6 +9,7 @@
 #include "device/advice.h"
 #include "device/health.h"
 #include "device/profile.h"
+#include "engine/cpu_kernels.h"
 #include "node/device_speed.h"
 
 namespace shoal::cli {
@@ -76,7 +77,22 @@ std::string GroupsText(const Topology& topology) {
   return FormatTable(rows);
 }
 
-void PrintText(const DeviceProfile& profile, const DeviceAdvice& advice) {
+// What computes here, which may be less than what the CPU offers. Not of a recorded tree.
+std::string KernelsText(const std::string& root) {
+  if (!root.empty()) return kUnknown;
+  const Result<CpuKernels>& kernels = LoadedCpuKernels();
+  return kernels.ok() ? CpuKernelsText(*kernels) : kernels.error().message;
+}
+
+Json KernelsJson(const std::string& root) {
+  if (!root.empty() || !LoadedCpuKernels().ok()) return nullptr;
+  const CpuKernels& kernels = *LoadedCpuKernels();
+  return {{"variant", kernels.variant},
+          {"file", kernels.file.empty() ? Json(nullptr) : Json(kernels.file)},
+          {"features", kernels.features}};
+}
+
+void PrintText(const DeviceProfile& profile, const DeviceAdvice& advice, const std::string& kernels) {
   const Topology& topology = profile.topology;
   std::vector<int> offline;
   for (const Core& core : topology.cores) {
@@ -86,6 +102,7 @@ void PrintText(const DeviceProfile& profile, const DeviceAdvice& advice) {
              {"chip", ": " + OrUnknown(topology.chip)},
              {"system", ": " + OrUnknown(profile.os) + ", " + OrUnknown(profile.machine)},
              {"instruction sets", ": " + SetsText(topology.instruction_sets)},
+             {"CPU kernels", ": " + kernels},
              {"memory", ": " + MemoryText(profile.memory)},
              {"heat", ": " + HeatText(profile.power)},
              {"power", ": " + PowerText(profile.power)}};
@@ -163,11 +180,12 @@ int RunDevice(const DeviceOptions& options) {
   const Result<std::optional<DeviceSpeed>> speed = SpeedOf(options, profile, advice);
   if (!speed.ok()) return Fail(speed.error());
   if (!options.json) {
-    PrintText(profile, advice);
+    PrintText(profile, advice, KernelsText(options.root));
     PrintSpeed(*speed);
     return kExitOk;
   }
   Json json = Json::parse(DeviceProfileJson(profile));
+  json["kernels"] = KernelsJson(options.root);
   json["advice"] = AdviceJson(advice);
   json["speed"] = *speed ? Json::parse(SpeedJson({**speed}, ""))["speeds"][0] : Json(nullptr);
   std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());

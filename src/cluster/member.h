@@ -25,7 +25,7 @@ inline constexpr std::size_t kStandbyCopiesMax = 64;  // of one member
 
 // Measured once by the node itself; `memory_free_bytes` now and then.
 struct DeviceFacts {
-  std::string os, arch;  // "linux", "aarch64"
+  std::string os, arch;  // "linux", "aarch64"; with CPU variants "aarch64/armv8.6_0"
   std::int32_t cores = 0;
   std::uint64_t memory_bytes = 0;
   std::uint64_t memory_free_bytes = 0;

@@ -126,7 +126,8 @@ CpuArchitecture ArchitectureOf(const CpuInfo& info) {
 std::optional<InstructionSets> CommonSets(const SystemFiles& files, CpuArchitecture architecture, const CpuInfo& info) {
   std::optional<InstructionSets> common;
   for (const CpuInfoEntry& entry : info.cpus) {
-    if (entry.features.empty()) continue;
+    // Under an emulator the file may be of another architecture: the host's.
+    if (entry.features.empty() || (architecture == CpuArchitecture::kArm64 && !entry.core)) continue;
     const InstructionSets sets = InstructionSetsOf(architecture, entry.features);
     if (!common) {
       common = sets;
@@ -243,6 +244,9 @@ Topology ReadTopology(const SystemFiles& files) {
       std::any_of(topology.cores.begin(), topology.cores.end(), [](const Core& core) { return core.id.has_value(); })) {
     topology.architecture = CpuArchitecture::kArm64;
   }
+#if defined(__aarch64__)
+  if (files.is_live()) topology.architecture = CpuArchitecture::kArm64;
+#endif
   topology.groups =
       GroupCores(topology.cores, ReadCpuList(files, "/sys/devices/cpu_atom/cpus").value_or(std::vector<int>{}));
   topology.caches = ReadCaches(files, topology.cores);

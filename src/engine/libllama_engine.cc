@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "device/cpu_affinity.h"
+#include "engine/cpu_kernels.h"
 #include "engine/llama_guard.h"
 #include "engine/llama_log.h"
 
@@ -79,7 +80,7 @@ Status LibllamaEngine::CreateThreads() {
   params.strict_cpu = one_each;
   params.poll = kPollLevel;
   params.paused = true;  // else ggml pins this thread, which is not the one that will compute
-  pool_.reset(ggml_threadpool_new(&params));
+  pool_.reset(NewThreadpool(&params));
   if (pool_ == nullptr) return Error{ErrorCode::kInternal, "no threads to compute with"};
   llama_attach_threadpool(context_.get(), pool_.get(), nullptr);
   return {};

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "base/log.h"
+#include "engine/cpu_kernels.h"
 #include "llama.h"
 
 namespace shoal {
@@ -39,6 +40,7 @@ void InitLlama() {
   std::call_once(once, [] {
     llama_log_set(OnLine, nullptr);
     llama_backend_init();
+    LoadCpuKernelsOnce();
   });
 }
 

@@ -89,7 +89,7 @@ std::uint64_t LongestRow(const llama_context* context, const Shard& shard) {
 }  // namespace
 
 Result<LlamaModelPtr> LoadLlamaModel(const Shard& shard, const EngineOptions& options, bool dry_run) {
-  InitLlama();
+  if (const auto& kernels = LoadedCpuKernels(); !kernels.ok()) return kernels.error();
   SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<VirtualFile> file, VirtualFile::Open(shard));
   const std::string what = "libllama does not load " + shard.model->path;
   LlamaErrors errors;

@@ -6,9 +6,9 @@
 #include <memory>
 
 #include "base/result.h"
+#include "engine/cpu_kernels.h"
 #include "engine/engine.h"
 #include "engine/shard.h"
-#include "ggml-cpu.h"
 #include "llama.h"
 
 namespace shoal {
@@ -20,7 +20,7 @@ struct LlamaContextFree {
   void operator()(llama_context* context) const { llama_free(context); }
 };
 struct ThreadpoolFree {
-  void operator()(ggml_threadpool* pool) const { ggml_threadpool_free(pool); }
+  void operator()(ggml_threadpool* pool) const { FreeThreadpool(pool); }
 };
 using LlamaModelPtr = std::unique_ptr<llama_model, LlamaModelFree>;
 using LlamaContextPtr = std::unique_ptr<llama_context, LlamaContextFree>;

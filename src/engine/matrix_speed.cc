@@ -9,10 +9,10 @@
 #include "base/units.h"
 #include "device/available_memory.h"
 #include "device/cpu_affinity.h"
+#include "engine/cpu_kernels.h"
 #include "engine/llama_log.h"
 #include "engine/llama_shard.h"
 #include "ggml-backend.h"
-#include "ggml-cpu.h"
 #include "ggml.h"
 
 namespace shoal {
@@ -87,10 +87,9 @@ struct Cpu {
       SHOAL_RETURN_IF_ERROR(
           PinThisThread(std::vector<int>{*std::max_element(options.cpus.begin(), options.cpus.end())}));
     }
-    cpu.pool.reset(ggml_threadpool_new(&params));
+    cpu.pool.reset(NewThreadpool(&params));
     if (cpu.backend == nullptr || cpu.pool == nullptr) return Error{ErrorCode::kInternal, "no threads to compute with"};
-    ggml_backend_cpu_set_n_threads(cpu.backend.get(), threads);
-    ggml_backend_cpu_set_threadpool(cpu.backend.get(), cpu.pool.get());
+    SetBackendThreads(cpu.backend.get(), threads, cpu.pool.get());
     return cpu;
   }
 };
@@ -194,10 +193,13 @@ class Products {
 
 }  // namespace
 
-std::string MatrixCodeVersion() { return std::string(ggml_version()) + " " + ggml_commit(); }
+std::string MatrixCodeVersion() {
+  const Result<CpuKernels>& kernels = LoadedCpuKernels();
+  return std::string(ggml_version()) + " " + ggml_commit() + " " + (kernels.ok() ? kernels->variant : "none");
+}
 
 Result<MatrixSpeed> MeasureMatrixSpeed(const SpeedTestOptions& options) {
-  InitLlama();
+  if (const auto& kernels = LoadedCpuKernels(); !kernels.ok()) return kernels.error();
   SHOAL_ASSIGN_OR_RETURN(const ggml_type type, TypeNamed(options.quantization));
   const PinnedWhile pinned(options.cpus);
   SHOAL_ASSIGN_OR_RETURN(const Cpu cpu, Cpu::Make(options));

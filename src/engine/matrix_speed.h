@@ -32,7 +32,7 @@ struct MatrixSpeed {
   std::string layout;          // ggml's name of the weights' memory: "CPU_REPACK", "CPU"
 };
 
-// Which ggml this is: a measurement is of one.
+// Which ggml this is, and which of its CPU variants: a measurement is of one.
 std::string MatrixCodeVersion();
 
 // Blocks for up to four times time_max. Runs on the calling thread and ggml's own; where `cpus` is given the calling

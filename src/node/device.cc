@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "device/available_memory.h"
+#include "engine/cpu_kernels.h"
 
 namespace shoal {
 namespace {
@@ -27,6 +28,9 @@ DeviceFacts MeasureDevice(std::uint64_t memory_bytes_max) {
   if (::uname(&system) == 0) {
     facts.os = system.sysname;
     facts.arch = system.machine;
+    if (const auto& kernels = LoadedCpuKernels(); kernels.ok() && !kernels->file.empty()) {
+      facts.arch += "/" + kernels->variant;
+    }
     std::transform(facts.os.begin(), facts.os.end(), facts.os.begin(),
                    [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
   }
