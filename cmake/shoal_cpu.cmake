@@ -87,7 +87,7 @@ function(shoal_add_cpu_variant name flags needs)
   add_dependencies(ggml ggml-cpu-${name})
 endfunction()
 
-# After ggml was added: the backends of cpu_variants.txt for this architecture, as far as the compiler knows their flags.
+# After ggml was added: the backends of cpu_variants.txt for this architecture that the compiler can build.
 function(shoal_add_cpu_variants)
   include(CheckCXXCompilerFlag)
   file(STRINGS ${PROJECT_SOURCE_DIR}/cmake/cpu_variants.txt lines REGEX "^${SHOAL_CPU_ARCHITECTURE} ")

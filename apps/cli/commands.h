@@ -63,11 +63,17 @@ struct ServeOptions {
 };
 
 struct UpOptions {
-  std::string name, host = "127.0.0.1", api_key, join_code, memory;
+  std::string name, host = "127.0.0.1", api_key, join_code, memory, log_file;
   std::vector<std::string> listen, peers, relays, model_dirs;
   int port = 8080, net_port = 48100;
   std::int32_t threads = 0;
   bool no_mdns = false, serve_relay = false, verbose = false, quiet = false;
+};
+
+struct ServiceOptions {
+  std::string kind;  // empty: this system's
+  std::vector<std::string> up_words;
+  bool uninstall = false, dry_run = false;
 };
 
 struct JoinOptions {
@@ -110,6 +116,7 @@ int RunDescribe(const DescribeOptions& options);
 int RunDevice(const DeviceOptions& options);
 int RunDoctor(const DeviceOptions& options);
 int RunUp(const UpOptions& options);
+int RunService(const ServiceOptions& options);
 int RunJoin(const JoinOptions& options);
 int RunStatus(const StatusOptions& options);
 int RunInvite(bool json);

@@ -116,6 +116,7 @@ void NoteGiven(const CLI::App& command, RunOptions& o) {
   command.add_option("--threads", o.threads, "Threads of a stage (0: all cores)")
       ->capture_default_str()
       ->check(CLI::Range(0, 1024));
+  command.add_option("--log-file", o.log_file, "Log there instead of stderr; full ones become FILE.1, FILE.2, ...");
   command.add_flag("--no-mdns", o.no_mdns, "Do not look for members by multicast DNS");
   command.add_flag("-q,--quiet", o.quiet, "Nothing on stderr but errors and the ready line");
   command.add_flag("-v,--verbose", o.verbose, "Log what the node does");
@@ -125,10 +126,28 @@ void SetLevel(bool verbose, bool quiet) {
   SetLogLevel(verbose ? LogLevel::kInfo : quiet ? LogLevel::kError : LogLevel::kWarning);
 }
 
+void AddService(CLI::App& app, ServiceOptions& o, int& code) {
+  CLI::App* service = app.add_subcommand("service", "Let this device's node start with the system");
+  service->require_subcommand(1);
+  CLI::App* install = service->add_subcommand("install", "Write what is needed, and start it");
+  install->add_option("up", o.up_words, "After --: options of `shoal up`");
+  install->add_flag("--dry-run", o.dry_run, "Show what would be written and run");
+  CLI::App* uninstall = service->add_subcommand("uninstall", "End it and remove what was written");
+  for (CLI::App* command : {install, uninstall}) {
+    command->add_option("--kind", o.kind, "termux, systemd or launchd (else this system's)");
+  }
+  install->callback([&o, &code] { code = RunService(o); });
+  uninstall->callback([&o, &code] {
+    o.uninstall = true;
+    code = RunService(o);
+  });
+}
+
 // The commands of a cluster; their options live as long as the program's.
 struct ClusterCommands {
   UpOptions up;
   JoinOptions join;
+  ServiceOptions service;
   StatusOptions status;
   PlaceOptions place;
   bool invite_json = false;
@@ -145,6 +164,7 @@ void ClusterCommands::AddMembers(CLI::App& app, int& code) {
     SetLevel(up.verbose, up.quiet);
     code = RunUp(up);
   });
+  AddService(app, service, code);
   CLI::App* join_command = app.add_subcommand("join", "Become a member of a cluster with an invite");
   join_command->add_option("code", join.code, "The code or link of `shoal invite`")->required();
   join_command->add_option("--peer", join.peers, "HOST:PORT or a multiaddr of a member, may be repeated");

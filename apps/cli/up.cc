@@ -4,11 +4,13 @@
 
 #include <chrono>
 #include <cstdio>
+#include <optional>
 #include <thread>
 
 #include "api/server.h"
 #include "apps/cli/commands.h"
 #include "apps/cli/exit_code.h"
+#include "apps/cli/log_file.h"
 #include "apps/cli/terminal.h"
 #include "base/units.h"
 #include "node/cluster_node.h"
@@ -65,7 +67,7 @@ void PrintReady(ClusterNode& node, const std::string& url, const UpOptions& opti
   }
 }
 
-int Serve(const std::shared_ptr<ClusterNode>& node, const UpOptions& options) {
+int Serve(const std::shared_ptr<ClusterNode>& node, const UpOptions& options, LogFile* log) {
   ServerOptions api, control;
   api.host = options.host;
   api.port = options.port;
@@ -79,7 +81,10 @@ int Serve(const std::shared_ptr<ClusterNode>& node, const UpOptions& options) {
   node->SetApiUrl(url);
   if (const Status started = control_server->Start(); !started.ok()) return Fail(started.error());
   PrintReady(*node, url, options);
-  while (!Interrupted() && !node->Ended()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  while (!Interrupted() && !node->Ended()) {
+    if (log != nullptr) log->RotateIfLarge();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
   if (!node->Ended()) node->Depart(kDepartMax);  // a second signal ends the program at once
   control_server->Stop(kDrainMs);                // whoever asked to leave gets the answer
   api_server->Stop(kDrainMs);
@@ -90,12 +95,18 @@ int Serve(const std::shared_ptr<ClusterNode>& node, const UpOptions& options) {
 
 int RunUp(const UpOptions& options) {
   WatchSignals();
+  std::optional<LogFile> log;
+  if (!options.log_file.empty()) {
+    Result<LogFile> opened = LogFile::Open(options.log_file);
+    if (!opened.ok()) return Fail(opened.error());
+    log = std::move(*opened);
+  }
   Result<ClusterNodeOptions> node_options = MakeOptions(options);
   if (!node_options.ok()) return Fail(node_options.error());
   for (;;) {
     const Result<std::shared_ptr<ClusterNode>> node = ClusterNode::Open(*node_options);
     if (!node.ok()) return Fail(node.error());
-    const int code = Serve(*node, options);
+    const int code = Serve(*node, options, log ? &*log : nullptr);
     (*node)->Stop();
     if (Interrupted() || !(*node)->StartsAnew()) return code;
     node_options->join_code.clear();  // it is a member already

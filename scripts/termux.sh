@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Everything a phone needs, in Termux (from F-Droid or GitHub), one command:
+#   scripts/termux.sh [--no-packages] [--no-build] [--no-service] [-- OPTIONS OF shoal up]
+# installs packages, builds for this phone's CPU, installs shoal into $PREFIX, sets up the service with its wake lock,
+# start with the phone and home-screen shortcuts, and says what only you can do. Again: updates.
+#   scripts/termux.sh --uninstall      removes the service and the program; keys and models in ~/.shoal stay
+# docs/termux.md tells what goes wrong and why.
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+readonly ROOT
+readonly PACKAGES=(clang cmake ninja rust python git ccache cli11 termux-services termux-api termux-tools)
+
+say() { printf '%s\n' "$@"; }
+die() { say "termux.sh: $*" >&2; exit 1; }
+
+install_packages() {
+  say "== packages"
+  # Termux mixes no old and new packages: a library that is newer than its user breaks it.
+  pkg upgrade -y
+  pkg install -y "${PACKAGES[@]}"
+}
+
+# One job on a phone with little memory: Android kills what fills it.
+build() {
+  say "== build for this phone's CPU (some 20 minutes; keep the screen on or take the wake lock)"
+  termux-wake-lock || true
+  (cd "$ROOT" && ./dev build release shoal)
+}
+
+install_program() {
+  say "== install into $PREFIX"
+  cmake --install "$ROOT/build/release" --prefix "$PREFIX" --component shoal --strip
+  mkdir -p "$HOME/.shoal/models"
+  "$PREFIX/bin/shoal" --version
+}
+
+uninstall() {
+  if [[ -x $PREFIX/bin/shoal ]]; then "$PREFIX/bin/shoal" service uninstall; fi
+  rm -rf "$PREFIX/bin/shoal" "$PREFIX/lib/shoal" "$PREFIX/share/doc/shoal"
+  say "removed; what the node knows is still in $HOME/.shoal (rm -r to forget it)"
+}
+
+main() {
+  [[ ${PREFIX:-} == *com.termux* ]] || die "this is for Termux; elsewhere: ./dev build, cmake --install build/release"
+  local packages=yes build=yes service=yes up=()
+  while (($#)); do
+    case $1 in
+      --no-packages) packages=no ;;
+      --no-build) build=no ;;
+      --no-service) service=no ;;
+      --uninstall) uninstall; return ;;
+      --) shift; up=("$@"); break ;;
+      *) die "unknown option $1; the first lines of this script tell" ;;
+    esac
+    shift
+  done
+  [[ $packages == no ]] || install_packages
+  [[ $build == no ]] || build
+  install_program
+  if [[ $service == yes ]]; then
+    say "== service"
+    "$PREFIX/bin/shoal" service install --kind termux -- ${up[@]+"${up[@]}"} ||
+      say "new packages of Termux are seen by new sessions: exit, open Termux again, then: sv-enable shoal"
+  fi
+  say "== this phone"
+  "$PREFIX/bin/shoal" doctor || true
+  say "" "next: put a model into ~/.shoal/models, then shoal status; docs/cli.md"
+}
+
+main "$@"
