@@ -5,38 +5,16 @@
 
 #include <unistd.h>
 
-#include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <ctime>
-#include <future>
-#include <map>
-#include <optional>
-#include <set>
-#include <thread>
-#include <utility>
 #include <variant>
 
 #include "base/log.h"
-#include "cluster/cluster.h"
 #include "device/available_memory.h"
-#include "identity/home.h"
-#include "identity/instance.h"
-#include "node/answer_streams.h"
-#include "node/cluster_backend.h"
 #include "node/cluster_views.h"
 #include "node/device.h"
 #include "node/generation_stream.h"
-#include "node/inviting.h"
 #include "node/joining.h"
-#include "node/model_library.h"
-#include "node/peer_tasks.h"
-#include "node/peers.h"
-#include "node/pipe_rendezvous.h"
-#include "node/stage_host.h"
-#include "node/stage_metrics.h"
-#include "runtime/ask_loop.h"
-#include "runtime/blocking_tasks.h"
+#include "node/real_cluster_node.h"
 #include "runtime/rng.h"
 #include "wire/stream_messages.h"
 
@@ -47,9 +25,6 @@ constexpr std::size_t kTasksMax = 1024;
 constexpr DurationUs kTickUs = 100'000;
 constexpr DurationUs kFactsUs = 5'000'000;       // how often memory and model folders are looked at
 constexpr DurationUs kPeersFileUs = 20'000'000;  // how often addresses are kept
-constexpr std::uint32_t kStreamOpenMs = 3'000;
-constexpr std::chrono::seconds kPlaceMax{300};
-constexpr std::chrono::seconds kLeaveMax{150};
 constexpr std::uint32_t kJoinMs = 30'000;
 
 std::int64_t UnixS() { return static_cast<std::int64_t>(std::time(nullptr)); }
@@ -60,125 +35,18 @@ std::vector<std::string> ModelFolders(const ClusterNodeOptions& options) {
   return folders;
 }
 
-class RealClusterNode final : public ClusterNode, public std::enable_shared_from_this<RealClusterNode> {
- public:
-  RealClusterNode(ClusterNodeOptions options, std::unique_ptr<Home> home, InstanceNumber instance)
-      : options_(std::move(options)),
-        home_(std::move(home)),
-        instance_(instance),
-        library_(ModelFolders(options_)),
-        tasks_(kTasksMax),
-        answers_(metrics_, AnswersOptions{}),
-        host_(loop_, library_, tasks_, pipes_, HostOptions()) {}
-  ~RealClusterNode() override { Stop(); }
-  RealClusterNode(const RealClusterNode&) = delete;
-  RealClusterNode& operator=(const RealClusterNode&) = delete;
-
-  Status Begin();
-
-  // ClusterNode
-  void SetApiUrl(const std::string& url) override;
-  bool Ended() const override { return ended_; }
-  bool StartsAnew() const override { return starts_anew_; }
-  void Depart(std::chrono::milliseconds limit) override;
-  void SetDraining(const std::string& reason) override;
-  void Stop() override;
-
-  // Service
-  std::vector<ModelCard> models() override;
-  std::shared_ptr<Backend> Find(const std::string& name) override;
-  bool healthy() const override { return !stopping_; }
-  Answers* answers() override { return &answers_; }
-  AnswerPeers* answer_peers() override { return answer_streams_.get(); }
-  MetricsRegistry& metrics() override { return metrics_; }
-  void RefreshMetrics() override;
-
-  // ControlService
-  ClusterStatus cluster_status() override;
-  Result<InviteStatus> Invite() override;
-  Result<PlacementStatus> Place(const PlaceCommand& command) override;
-  Status Unplace(const std::string& model) override;
-  Status Leave() override;
-  Status Revoke(const std::string& node) override;
-
- private:
-  using Answer = Result<Epoch>;
-
-  StageHostOptions HostOptions();
-  Status StartCluster();
-  PeersOptions MakePeersOptions() const;
-  PeersHandlers MakePeersHandlers();
-  TimeUs Now() const { return loop_.clock().Now(); }
-
-  template <typename F>
-  auto OnLoop(F call) {
-    return AskLoop(loop_, std::move(call));
-  }
-
-  // Loop.
-  void Tick();
-  void RefreshFacts();
-  void TakeAddresses();
-  void Obey();
-  void Do(const Send& send) { peers_->Send(send.to, send.frame); }
-  void Do(const Connect& connect) { peers_->Connect(connect.node, connect.addresses, Now()); }
-  void Do(const Disconnect& disconnect);
-  void Do(const LoadStage& load) { host_.Load(load.placement, load.index, load.source); }
-  void Do(const Activate& activate);
-  void Do(const UnloadStage& unload) { host_.Unload(unload.model, unload.epoch, unload.index); }
-  void Do(const LoadStandby& load) { host_.LoadCopy(load.placement, load.index); }
-  void Do(const DropStandby& drop) { host_.DropCopy(drop.model, drop.layers); }
-  void Do(const RequestDone& done);
-  void Do(const Revoked& revoked);
-  void Do(const MembersChanged&);
-  void Do(const PlacementsChanged&);
-  void Do(const Left& left);
-  void Do(const Note& note) { Log(LogLevel::kInfo, "cluster", note.text); }
-  void OnStream(const NodeId& peer, const std::string& protocol, int fd);
-  void OnClone(const std::string& why);
-  void KeepPeers();
-
-  // Tasks.
-  void ServeGenerate(int fd);
-  Result<std::unique_ptr<GenerationHandle>> StartAt(const PlacementRecord& placement, GenerateOptions options);
-  Answer Wait(std::optional<std::shared_ptr<std::promise<Answer>>> asked, std::chrono::seconds limit);
-
-  const ClusterNodeOptions options_;
-  const std::unique_ptr<Home> home_;
-  const InstanceNumber instance_;
-  MetricsRegistry metrics_;
-  RealLoop loop_;
-  ModelLibrary library_;
-  PipeRendezvous pipes_;
-  BlockingTasks tasks_;
-  PeerTasks peer_tasks_;
-  Answers answers_;
-  StageHost host_;
-  std::unique_ptr<Peers> peers_;
-  std::unique_ptr<Inviting> inviting_;  // loop only
-  PlacementTable placements_;
-  std::unique_ptr<AnswerStreams> answer_streams_;
-
-  // Loop only.
-  std::unique_ptr<Cluster> cluster_;
-  MemberFacts facts_;
-  bool obeying_ = false;
-  TimeUs facts_due_ = 0, peers_file_due_ = 0;
-  bool scanning_ = false;
-  bool departing_ = false;  // it goes, and comes back
-  std::map<std::uint64_t, std::shared_ptr<std::promise<Answer>>> requests_;
-  std::vector<std::shared_ptr<std::promise<Answer>>> leaving_;
-  std::string peers_file_;
-
-  std::mutex backends_mutex_;
-  std::map<std::string, std::pair<std::uint64_t, std::shared_ptr<Backend>>> backends_;  // by model: fingerprint
-  std::set<std::string> not_served_;  // guarded by backends_mutex_: said already
-
-  std::atomic<bool> stopping_{false}, ended_{false}, starts_anew_{false};
-  std::once_flag stopped_;
-};
+}  // namespace
 
 // ---- Start and end --------------------------------------------------------------------------------------------------
+
+RealClusterNode::RealClusterNode(ClusterNodeOptions options, std::unique_ptr<Home> home, InstanceNumber instance)
+    : options_(std::move(options)),
+      home_(std::move(home)),
+      instance_(instance),
+      library_(ModelFolders(options_)),
+      tasks_(kTasksMax),
+      answers_(metrics_, AnswersOptions{}),
+      host_(loop_, library_, tasks_, pipes_, HostOptions()) {}
 
 StageHostOptions RealClusterNode::HostOptions() {
   StageHostOptions options;
@@ -465,198 +333,6 @@ void RealClusterNode::ServeGenerate(int fd) {
     return host_.Generate(model, epoch, std::move(options));
   });
 }
-
-// ---- Generations ----------------------------------------------------------------------------------------------------
-
-Result<std::unique_ptr<GenerationHandle>> RealClusterNode::StartAt(const PlacementRecord& placement,
-                                                                   GenerateOptions options) {
-  if (stopping_) return Error{ErrorCode::kOverloaded, "this node is stopping"};
-  const NodeId& head = placement.stages.front().node;
-  if (head == home_->id()) return host_.Generate(placement.model, placement.epoch, std::move(options));
-  SHOAL_ASSIGN_OR_RETURN(const int fd, peers_->OpenStream(head, kGenerateProtocol, kStreamOpenMs));
-  return OpenRemoteGeneration(MakeStreamLink(fd, kFrameBytesMax), placement.epoch, placement.model, std::move(options));
-}
-
-std::vector<ModelCard> RealClusterNode::models() {
-  std::vector<ModelCard> cards;
-  for (const PlacementView& placement : placements_.all()) {
-    if (const std::shared_ptr<Backend> backend = Find(placement.record.model)) cards.push_back(backend->model());
-  }
-  return cards;
-}
-
-std::shared_ptr<Backend> RealClusterNode::Find(const std::string& name) {
-  const std::lock_guard lock(backends_mutex_);
-  for (const PlacementView& placement : placements_.all()) {
-    const std::string& model = placement.record.model;
-    if (!IsServedModel({model, 0, 0}, name)) continue;
-    auto& [fingerprint, backend] = backends_[model];
-    if (backend == nullptr || fingerprint != placement.record.request.fingerprint) {
-      Result<std::shared_ptr<Backend>> opened = OpenClusterBackend(
-          library_, placements_, placement.record,
-          [this](const PlacementRecord& record, GenerateOptions options) {
-            return StartAt(record, std::move(options));
-          },
-          metrics_.GetCounter("shoal_generations_resumed_total", "Generations that went on after a loss."));
-      if (!opened.ok()) {
-        if (not_served_.insert(model).second) {
-          Log(LogLevel::kWarning, "models", "'" + model + "' cannot be served here: " + opened.error().message);
-        }
-        continue;
-      }
-      fingerprint = placement.record.request.fingerprint;
-      backend = *std::move(opened);
-      not_served_.erase(model);
-    }
-    // Who uses it keeps it, also when another file takes the model's name, and with it the node.
-    return {backend.get(), [node = shared_from_this(), kept = backend](Backend*) {}};
-  }
-  return nullptr;
-}
-
-void RealClusterNode::RefreshMetrics() {
-  const ClusterStatus status = cluster_status();
-  const auto alive = std::count_if(status.nodes.begin(), status.nodes.end(),
-                                   [](const NodeStatus& node) { return node.state == "alive"; });
-  const auto set = [this](const char* name, const char* help, auto value) {
-    metrics_.GetGauge(name, help).Set(static_cast<double>(value));
-  };
-  set("shoal_nodes_alive", "Nodes of the cluster that are here.", alive);
-  set("shoal_placements", "Models that are placed.", status.placements.size());
-  SetNetworkMetrics(metrics_, peers_->network().stats());
-  for (const auto& [model, totals] : host_.HeadTotals()) SetStageMetrics(metrics_, model, totals);
-  SetRecoveryMetrics(metrics_, host_.Recovery());
-}
-
-// ---- What a person asks ---------------------------------------------------------------------------------------------
-
-void RealClusterNode::SetApiUrl(const std::string& url) {
-  OnLoop([this, url] {
-    facts_.api = url;
-    cluster_->SetSelfFacts(Now(), facts_);
-    Obey();
-    return 0;
-  });
-}
-
-ClusterStatus RealClusterNode::cluster_status() {
-  const std::optional<ClusterStatus> status =
-      OnLoop([this] { return StatusOf(*cluster_, home_->membership() ? home_->membership()->cluster() : NodeId{}); });
-  return status.value_or(ClusterStatus{});
-}
-
-RealClusterNode::Answer RealClusterNode::Wait(std::optional<std::shared_ptr<std::promise<Answer>>> asked,
-                                              std::chrono::seconds limit) {
-  if (!asked) return Error{ErrorCode::kUnavailable, "this node is stopping"};
-  std::future<Answer> answer = (*asked)->get_future();
-  if (answer.wait_for(limit) != std::future_status::ready) {
-    return Error{ErrorCode::kUnavailable, "the cluster did not agree within " + std::to_string(limit.count()) + " s"};
-  }
-  return answer.get();
-}
-
-Result<PlacementStatus> RealClusterNode::Place(const PlaceCommand& asked) {
-  PlaceCommand command = asked;
-  if (command.model.find('/') != std::string::npos) {  // a file of this node, which joins the library
-    SHOAL_ASSIGN_OR_RETURN(const LibraryModel model, library_.Find(command.model));
-    command.model = model.name;
-    OnLoop([this] {
-      facts_.models = HoldingsOf(library_.models());
-      cluster_->SetSelfFacts(Now(), facts_);
-      Obey();
-      return 0;
-    });
-  }
-  command.model = ModelNameOf(command.model);
-  const auto promise = std::make_shared<std::promise<Answer>>();
-  SHOAL_RETURN_IF_ERROR(Wait(OnLoop([this, command, promise] {
-                               const Result<PlaceRequest> request = RequestOf(*cluster_, command);
-                               if (request.ok()) {
-                                 requests_[cluster_->RequestPlacement(Now(), *request)] = promise;
-                                 Obey();
-                               } else {
-                                 promise->set_value(request.error());
-                               }
-                               return promise;
-                             }),
-                             kPlaceMax));
-  const auto status = OnLoop([this, model = command.model]() -> Result<PlacementStatus> {
-    const std::optional<PlacementView> view = cluster_->placement(model);
-    if (view) return StatusOf(*cluster_, *view);
-    return Error{ErrorCode::kStale, "'" + model + "' was placed, and unplaced by someone else right after"};
-  });
-  return status ? *status : Error{ErrorCode::kUnavailable, "this node is stopping"};
-}
-
-Status RealClusterNode::Unplace(const std::string& model) {
-  const auto promise = std::make_shared<std::promise<Answer>>();
-  SHOAL_RETURN_IF_ERROR(Wait(OnLoop([this, name = ModelNameOf(model), promise] {
-                               requests_[cluster_->RequestUnplace(Now(), name)] = promise;
-                               Obey();
-                               return promise;
-                             }),
-                             kPlaceMax));
-  return {};
-}
-
-void RealClusterNode::SetDraining(const std::string& reason) {
-  OnLoop([this, reason] {
-    cluster_->SetDraining(Now(), reason);
-    Obey();
-    return 0;
-  });
-}
-
-void RealClusterNode::Depart(std::chrono::milliseconds limit) {
-  const auto promise = std::make_shared<std::promise<Answer>>();
-  (void)Wait(OnLoop([this, promise, limit] {
-               departing_ = true;
-               leaving_.push_back(promise);
-               cluster_->Leave(Now(), std::chrono::microseconds(limit).count());
-               Obey();
-               return promise;
-             }),
-             std::chrono::ceil<std::chrono::seconds>(limit) + std::chrono::seconds(1));
-}
-
-Status RealClusterNode::Leave() {
-  const auto promise = std::make_shared<std::promise<Answer>>();
-  SHOAL_RETURN_IF_ERROR(Wait(OnLoop([this, promise] {
-                               leaving_.push_back(promise);
-                               cluster_->Leave(Now());
-                               Obey();
-                               return promise;
-                             }),
-                             kLeaveMax));
-  return {};
-}
-
-Status RealClusterNode::Revoke(const std::string& node) {
-  const auto revoked = OnLoop([this, node]() -> Status {
-    if (!home_->membership() || !home_->membership()->is_owner()) {
-      return Error{ErrorCode::kUnsupported, "only the device that made the cluster can throw others out"};
-    }
-    SHOAL_ASSIGN_OR_RETURN(const NodeId id, FindMember(*cluster_, node));
-    SHOAL_ASSIGN_OR_RETURN(const Revocation revocation, home_->Revoke(id, UnixS()));
-    SHOAL_RETURN_IF_ERROR(cluster_->AddRevocation(Now(), revocation.encoded));
-    Obey();
-    return peers_->network().Revoke(revocation.encoded);
-  });
-  return revoked ? *revoked : Status(Error{ErrorCode::kUnavailable, "this node is stopping"});
-}
-
-Result<InviteStatus> RealClusterNode::Invite() {
-  const auto invite = OnLoop([this] {
-    std::string owner = "the device that made the cluster";
-    for (const MemberView& member : cluster_->members()) {
-      if (member.record.facts.owner) owner = "'" + member.record.facts.name + "'";
-    }
-    return inviting_->Invite(owner);
-  });
-  return invite ? *invite : Error{ErrorCode::kUnavailable, "this node is stopping"};
-}
-
-}  // namespace
 
 Result<std::shared_ptr<ClusterNode>> ClusterNode::Open(const ClusterNodeOptions& given) {
   ClusterNodeOptions options = given;

@@ -1,0 +1,210 @@
+// What the API and people ask of a node of a cluster: on their threads, answered by the loop or from tables.
+#include <algorithm>
+#include <ctime>
+
+#include "base/log.h"
+#include "node/cluster_views.h"
+#include "node/generation_stream.h"
+#include "node/real_cluster_node.h"
+#include "node/stage_metrics.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::chrono::seconds kPlaceMax{300};
+constexpr std::chrono::seconds kLeaveMax{150};
+
+}  // namespace
+
+// ---- Generations ----------------------------------------------------------------------------------------------------
+
+Result<std::unique_ptr<GenerationHandle>> RealClusterNode::StartAt(const PlacementRecord& placement,
+                                                                   GenerateOptions options) {
+  if (stopping_) return Error{ErrorCode::kOverloaded, "this node is stopping"};
+  const NodeId& head = placement.stages.front().node;
+  if (head == home_->id()) return host_.Generate(placement.model, placement.epoch, std::move(options));
+  SHOAL_ASSIGN_OR_RETURN(const int fd, peers_->OpenStream(head, kGenerateProtocol, kStreamOpenMs));
+  return OpenRemoteGeneration(MakeStreamLink(fd, kFrameBytesMax), placement.epoch, placement.model, std::move(options));
+}
+
+std::vector<ModelCard> RealClusterNode::models() {
+  std::vector<ModelCard> cards;
+  for (const PlacementView& placement : placements_.all()) {
+    if (const std::shared_ptr<Backend> backend = Find(placement.record.model)) cards.push_back(backend->model());
+  }
+  return cards;
+}
+
+std::shared_ptr<Backend> RealClusterNode::Find(const std::string& name) {
+  const std::lock_guard lock(backends_mutex_);
+  for (const PlacementView& placement : placements_.all()) {
+    const std::string& model = placement.record.model;
+    if (!IsServedModel({model, 0, 0}, name)) continue;
+    auto& [fingerprint, backend] = backends_[model];
+    if (backend == nullptr || fingerprint != placement.record.request.fingerprint) {
+      Result<std::shared_ptr<Backend>> opened = OpenClusterBackend(
+          library_, placements_, placement.record,
+          [this](const PlacementRecord& record, GenerateOptions options) {
+            return StartAt(record, std::move(options));
+          },
+          metrics_.GetCounter("shoal_generations_resumed_total", "Generations that went on after a loss."));
+      if (!opened.ok()) {
+        if (not_served_.insert(model).second) {
+          Log(LogLevel::kWarning, "models", "'" + model + "' cannot be served here: " + opened.error().message);
+        }
+        continue;
+      }
+      fingerprint = placement.record.request.fingerprint;
+      backend = *std::move(opened);
+      not_served_.erase(model);
+    }
+    // Who uses it keeps it, also when another file takes the model's name, and with it the node.
+    return {backend.get(), [node = shared_from_this(), kept = backend](Backend*) {}};
+  }
+  return nullptr;
+}
+
+void RealClusterNode::RefreshMetrics() {
+  const ClusterStatus status = cluster_status();
+  const auto alive = std::count_if(status.nodes.begin(), status.nodes.end(),
+                                   [](const NodeStatus& node) { return node.state == "alive"; });
+  const auto set = [this](const char* name, const char* help, auto value) {
+    metrics_.GetGauge(name, help).Set(static_cast<double>(value));
+  };
+  set("shoal_nodes_alive", "Nodes of the cluster that are here.", alive);
+  set("shoal_placements", "Models that are placed.", status.placements.size());
+  SetNetworkMetrics(metrics_, peers_->network().stats());
+  for (const auto& [model, totals] : host_.HeadTotals()) SetStageMetrics(metrics_, model, totals);
+  SetRecoveryMetrics(metrics_, host_.Recovery());
+}
+
+// ---- What a person asks ---------------------------------------------------------------------------------------------
+
+void RealClusterNode::SetApiUrl(const std::string& url) {
+  OnLoop([this, url] {
+    facts_.api = url;
+    cluster_->SetSelfFacts(Now(), facts_);
+    Obey();
+    return 0;
+  });
+}
+
+ClusterStatus RealClusterNode::cluster_status() {
+  const std::optional<ClusterStatus> status =
+      OnLoop([this] { return StatusOf(*cluster_, home_->membership() ? home_->membership()->cluster() : NodeId{}); });
+  return status.value_or(ClusterStatus{});
+}
+
+RealClusterNode::Answer RealClusterNode::Wait(std::optional<std::shared_ptr<std::promise<Answer>>> asked,
+                                              std::chrono::seconds limit) {
+  if (!asked) return Error{ErrorCode::kUnavailable, "this node is stopping"};
+  std::future<Answer> answer = (*asked)->get_future();
+  if (answer.wait_for(limit) != std::future_status::ready) {
+    return Error{ErrorCode::kUnavailable, "the cluster did not agree within " + std::to_string(limit.count()) + " s"};
+  }
+  return answer.get();
+}
+
+Result<PlacementStatus> RealClusterNode::Place(const PlaceCommand& asked) {
+  PlaceCommand command = asked;
+  if (command.model.find('/') != std::string::npos) {  // a file of this node, which joins the library
+    SHOAL_ASSIGN_OR_RETURN(const LibraryModel model, library_.Find(command.model));
+    command.model = model.name;
+    OnLoop([this] {
+      facts_.models = HoldingsOf(library_.models());
+      cluster_->SetSelfFacts(Now(), facts_);
+      Obey();
+      return 0;
+    });
+  }
+  command.model = ModelNameOf(command.model);
+  const auto promise = std::make_shared<std::promise<Answer>>();
+  SHOAL_RETURN_IF_ERROR(Wait(OnLoop([this, command, promise] {
+                               const Result<PlaceRequest> request = RequestOf(*cluster_, command);
+                               if (request.ok()) {
+                                 requests_[cluster_->RequestPlacement(Now(), *request)] = promise;
+                                 Obey();
+                               } else {
+                                 promise->set_value(request.error());
+                               }
+                               return promise;
+                             }),
+                             kPlaceMax));
+  const auto status = OnLoop([this, model = command.model]() -> Result<PlacementStatus> {
+    const std::optional<PlacementView> view = cluster_->placement(model);
+    if (view) return StatusOf(*cluster_, *view);
+    return Error{ErrorCode::kStale, "'" + model + "' was placed, and unplaced by someone else right after"};
+  });
+  return status ? *status : Error{ErrorCode::kUnavailable, "this node is stopping"};
+}
+
+Status RealClusterNode::Unplace(const std::string& model) {
+  const auto promise = std::make_shared<std::promise<Answer>>();
+  SHOAL_RETURN_IF_ERROR(Wait(OnLoop([this, name = ModelNameOf(model), promise] {
+                               requests_[cluster_->RequestUnplace(Now(), name)] = promise;
+                               Obey();
+                               return promise;
+                             }),
+                             kPlaceMax));
+  return {};
+}
+
+void RealClusterNode::SetDraining(const std::string& reason) {
+  OnLoop([this, reason] {
+    cluster_->SetDraining(Now(), reason);
+    Obey();
+    return 0;
+  });
+}
+
+void RealClusterNode::Depart(std::chrono::milliseconds limit) {
+  const auto promise = std::make_shared<std::promise<Answer>>();
+  (void)Wait(OnLoop([this, promise, limit] {
+               departing_ = true;
+               leaving_.push_back(promise);
+               cluster_->Leave(Now(), std::chrono::microseconds(limit).count());
+               Obey();
+               return promise;
+             }),
+             std::chrono::ceil<std::chrono::seconds>(limit) + std::chrono::seconds(1));
+}
+
+Status RealClusterNode::Leave() {
+  const auto promise = std::make_shared<std::promise<Answer>>();
+  SHOAL_RETURN_IF_ERROR(Wait(OnLoop([this, promise] {
+                               leaving_.push_back(promise);
+                               cluster_->Leave(Now());
+                               Obey();
+                               return promise;
+                             }),
+                             kLeaveMax));
+  return {};
+}
+
+Status RealClusterNode::Revoke(const std::string& node) {
+  const auto revoked = OnLoop([this, node]() -> Status {
+    if (!home_->membership() || !home_->membership()->is_owner()) {
+      return Error{ErrorCode::kUnsupported, "only the device that made the cluster can throw others out"};
+    }
+    SHOAL_ASSIGN_OR_RETURN(const NodeId id, FindMember(*cluster_, node));
+    SHOAL_ASSIGN_OR_RETURN(const Revocation revocation,
+                           home_->Revoke(id, static_cast<std::int64_t>(std::time(nullptr))));
+    SHOAL_RETURN_IF_ERROR(cluster_->AddRevocation(Now(), revocation.encoded));
+    Obey();
+    return peers_->network().Revoke(revocation.encoded);
+  });
+  return revoked ? *revoked : Status(Error{ErrorCode::kUnavailable, "this node is stopping"});
+}
+
+Result<InviteStatus> RealClusterNode::Invite() {
+  const auto invite = OnLoop([this] {
+    std::string owner = "the device that made the cluster";
+    for (const MemberView& member : cluster_->members()) {
+      if (member.record.facts.owner) owner = "'" + member.record.facts.name + "'";
+    }
+    return inviting_->Invite(owner);
+  });
+  return invite ? *invite : Error{ErrorCode::kUnavailable, "this node is stopping"};
+}
+
+}  // namespace shoal

@@ -1,0 +1,148 @@
+// The parts of a node of a cluster, and its methods: cluster_node.cc has what its loop does, cluster_node_service.cc
+// what the API and people ask of it. Included by these two alone.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <future>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cluster/cluster.h"
+#include "identity/home.h"
+#include "identity/instance.h"
+#include "node/answer_streams.h"
+#include "node/cluster_backend.h"
+#include "node/cluster_node.h"
+#include "node/inviting.h"
+#include "node/model_library.h"
+#include "node/peer_tasks.h"
+#include "node/peers.h"
+#include "node/pipe_rendezvous.h"
+#include "node/stage_host.h"
+#include "runtime/ask_loop.h"
+#include "runtime/blocking_tasks.h"
+
+namespace shoal {
+
+inline constexpr std::uint32_t kStreamOpenMs = 3'000;
+
+class RealClusterNode final : public ClusterNode, public std::enable_shared_from_this<RealClusterNode> {
+ public:
+  RealClusterNode(ClusterNodeOptions options, std::unique_ptr<Home> home, InstanceNumber instance);
+  ~RealClusterNode() override { Stop(); }
+  RealClusterNode(const RealClusterNode&) = delete;
+  RealClusterNode& operator=(const RealClusterNode&) = delete;
+
+  Status Begin();
+
+  // ClusterNode
+  void SetApiUrl(const std::string& url) override;
+  bool Ended() const override { return ended_; }
+  bool StartsAnew() const override { return starts_anew_; }
+  void Depart(std::chrono::milliseconds limit) override;
+  void SetDraining(const std::string& reason) override;
+  void Stop() override;
+
+  // Service
+  std::vector<ModelCard> models() override;
+  std::shared_ptr<Backend> Find(const std::string& name) override;
+  bool healthy() const override { return !stopping_; }
+  Answers* answers() override { return &answers_; }
+  AnswerPeers* answer_peers() override { return answer_streams_.get(); }
+  MetricsRegistry& metrics() override { return metrics_; }
+  void RefreshMetrics() override;
+
+  // ControlService
+  ClusterStatus cluster_status() override;
+  Result<InviteStatus> Invite() override;
+  Result<PlacementStatus> Place(const PlaceCommand& command) override;
+  Status Unplace(const std::string& model) override;
+  Status Leave() override;
+  Status Revoke(const std::string& node) override;
+
+ private:
+  using Answer = Result<Epoch>;
+
+  StageHostOptions HostOptions();
+  Status StartCluster();
+  PeersOptions MakePeersOptions() const;
+  PeersHandlers MakePeersHandlers();
+  TimeUs Now() const { return loop_.clock().Now(); }
+
+  template <typename F>
+  auto OnLoop(F call) {
+    return AskLoop(loop_, std::move(call));
+  }
+
+  // Loop.
+  void Tick();
+  void RefreshFacts();
+  void TakeAddresses();
+  void Obey();
+  void Do(const Send& send) { peers_->Send(send.to, send.frame); }
+  void Do(const Connect& connect) { peers_->Connect(connect.node, connect.addresses, Now()); }
+  void Do(const Disconnect& disconnect);
+  void Do(const LoadStage& load) { host_.Load(load.placement, load.index, load.source); }
+  void Do(const Activate& activate);
+  void Do(const UnloadStage& unload) { host_.Unload(unload.model, unload.epoch, unload.index); }
+  void Do(const LoadStandby& load) { host_.LoadCopy(load.placement, load.index); }
+  void Do(const DropStandby& drop) { host_.DropCopy(drop.model, drop.layers); }
+  void Do(const RequestDone& done);
+  void Do(const Revoked& revoked);
+  void Do(const MembersChanged&);
+  void Do(const PlacementsChanged&);
+  void Do(const Left& left);
+  void Do(const Note& note) { Log(LogLevel::kInfo, "cluster", note.text); }
+  void OnStream(const NodeId& peer, const std::string& protocol, int fd);
+  void OnClone(const std::string& why);
+  void KeepPeers();
+
+  // Tasks.
+  void ServeGenerate(int fd);
+  Result<std::unique_ptr<GenerationHandle>> StartAt(const PlacementRecord& placement, GenerateOptions options);
+  Answer Wait(std::optional<std::shared_ptr<std::promise<Answer>>> asked, std::chrono::seconds limit);
+
+  const ClusterNodeOptions options_;
+  const std::unique_ptr<Home> home_;
+  const InstanceNumber instance_;
+  MetricsRegistry metrics_;
+  RealLoop loop_;
+  ModelLibrary library_;
+  PipeRendezvous pipes_;
+  BlockingTasks tasks_;
+  PeerTasks peer_tasks_;
+  Answers answers_;
+  StageHost host_;
+  std::unique_ptr<Peers> peers_;
+  std::unique_ptr<Inviting> inviting_;  // loop only
+  PlacementTable placements_;
+  std::unique_ptr<AnswerStreams> answer_streams_;
+
+  // Loop only.
+  std::unique_ptr<Cluster> cluster_;
+  MemberFacts facts_;
+  bool obeying_ = false;
+  TimeUs facts_due_ = 0, peers_file_due_ = 0;
+  bool scanning_ = false;
+  bool departing_ = false;  // it goes, and comes back
+  std::map<std::uint64_t, std::shared_ptr<std::promise<Answer>>> requests_;
+  std::vector<std::shared_ptr<std::promise<Answer>>> leaving_;
+  std::string peers_file_;
+
+  std::mutex backends_mutex_;
+  std::map<std::string, std::pair<std::uint64_t, std::shared_ptr<Backend>>> backends_;  // by model: fingerprint
+  std::set<std::string> not_served_;  // guarded by backends_mutex_: said already
+
+  std::atomic<bool> stopping_{false}, ended_{false}, starts_anew_{false};
+  std::once_flag stopped_;
+};
+
+}  // namespace shoal
