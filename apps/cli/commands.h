@@ -63,7 +63,7 @@ struct ServeOptions {
 };
 
 struct UpOptions {
-  std::string name, host = "127.0.0.1", api_key, join_code, memory, log_file;
+  std::string name, host = "127.0.0.1", api_key, join_code, memory, store, log_file;
   std::vector<std::string> listen, peers, relays, model_dirs;
   int port = 8080, net_port = 48100;
   std::int32_t threads = 0;

@@ -4,6 +4,7 @@
 
 #include "apps/cli/commands.h"
 #include "apps/cli/exit_code.h"
+#include "apps/cli/store_commands.h"
 #include "apps/cli/terminal.h"
 #include "base/units.h"
 #include "engine/split_rules.h"
@@ -76,9 +77,7 @@ void PrintText(const ModelInfo& info, const SplitRules& rules) {
 }  // namespace
 
 int RunDescribe(const DescribeOptions& options) {
-  const Result<std::string> path = ResolveModel(options.model);
-  if (!path.ok()) return Fail(path.error());
-  const Result<std::shared_ptr<const ModelFile>> model = OpenModelFile(*path);
+  const Result<std::shared_ptr<const ModelFile>> model = OpenModelHere(options.model);
   if (!model.ok()) return Fail(model.error());
   const SplitRules rules = RulesFor(**model);
   options.json ? PrintJson((*model)->info, rules) : PrintText((*model)->info, rules);

@@ -1,10 +1,12 @@
 // The command line of shoal: which commands and options there are. What they do is in the other files.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 
 #include "apps/cli/commands.h"
 #include "apps/cli/exit_code.h"
+#include "apps/cli/store_commands.h"
 #include "base/log.h"
 
 namespace shoal::cli {
@@ -113,6 +115,8 @@ void NoteGiven(const CLI::App& command, RunOptions& o) {
       ->capture_default_str()
       ->check(CLI::Range(0, 65535));
   command.add_option("--memory", o.memory, "At most this much memory for stages, like 2G");
+  command.add_option("--store", o.store, "At most this much for layers on this disk, like 20G")
+      ->envname("SHOAL_STORE_MAX");
   command.add_option("--threads", o.threads, "Threads of a stage (0: all cores)")
       ->capture_default_str()
       ->check(CLI::Range(0, 1024));
@@ -293,6 +297,8 @@ int Main(int argc, char** argv) {
   ClusterCommands cluster;
   cluster.AddMembers(app, code);
   cluster.AddPlacements(app, code);
+  AddStoreCommands(app, code);
+  AddFileCommands(app, code);
 
   DeviceCommands device;
   device.Add(app, code);
@@ -310,8 +316,11 @@ int Main(int argc, char** argv) {
       ->check(CLI::IsMember({"bash", "zsh", "fish"}));
   completions->callback([&] { code = RunCompletions(app, shell); });
 
+  std::vector<std::string> words(argv + 1, argv + argc);
+  std::replace(words.begin(), words.end(), std::string("-hf"), std::string("--hf"));
+  std::reverse(words.begin(), words.end());  // CLI11 takes them from the back
   try {
-    app.parse(argc, argv);
+    app.parse(std::move(words));
   } catch (const CLI::ParseError& error) { return app.exit(error) == 0 ? kExitOk : kExitUsage; }
   return code;
 }

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "apps/cli/commands.h"
+#include "apps/cli/store_commands.h"
 #include "base/units.h"
 
 namespace shoal::cli {
@@ -105,7 +106,7 @@ Result<std::vector<LogitBias>> ParseLogitBias(const std::vector<std::string>& it
 
 Result<NodeOptions> MakeNodeOptions(const ModelOptions& options) {
   NodeOptions node;
-  SHOAL_ASSIGN_OR_RETURN(node.model_path, ResolveModel(options.model));
+  SHOAL_ASSIGN_OR_RETURN(node.model, OpenModelHere(options.model));
   if (!options.chat_template_file.empty()) {
     SHOAL_ASSIGN_OR_RETURN(node.chat_template, ReadTextFile(options.chat_template_file));
   }

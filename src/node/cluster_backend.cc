@@ -5,6 +5,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/log.h"
 #include "node/stage_plan.h"
 
 namespace shoal {
@@ -85,10 +86,33 @@ std::uint64_t PlacementTable::WaitForChange(std::uint64_t seen, std::chrono::mil
   return changes_;
 }
 
-Result<std::shared_ptr<Backend>> OpenClusterBackend(ModelLibrary& library, const PlacementTable& placements,
-                                                    const PlacementRecord& placement, StartAtHead start,
-                                                    Counter& resumed) {
-  SHOAL_ASSIGN_OR_RETURN(const LibraryModel model, library.FindFingerprint(placement.request.fingerprint));
+std::shared_ptr<Backend> BackendTable::Find(const std::string& name, const PlacementTable& placements,
+                                            const OpenBackend& open) {
+  const std::lock_guard lock(mutex_);
+  for (const PlacementView& placement : placements.all()) {
+    const std::string& model = placement.record.model;
+    if (!IsServedModel({model, 0, 0}, name)) continue;
+    auto& [fingerprint, backend] = backends_[model];
+    if (backend == nullptr || fingerprint != placement.record.request.fingerprint) {
+      Result<std::shared_ptr<Backend>> opened = open(placement.record);
+      if (!opened.ok()) {
+        if (not_served_.insert(model).second) {
+          Log(LogLevel::kWarning, "models", "'" + model + "' cannot be served here: " + opened.error().message);
+        }
+        continue;
+      }
+      fingerprint = placement.record.request.fingerprint;
+      backend = *std::move(opened);
+      not_served_.erase(model);
+    }
+    return backend;
+  }
+  return nullptr;
+}
+
+Result<std::shared_ptr<Backend>> OpenClusterBackend(ModelLibrary& library, const LibraryModel& model,
+                                                    const PlacementTable& placements, const PlacementRecord& placement,
+                                                    StartAtHead start, Counter& resumed) {
   SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<const Vocabulary> vocabulary, library.OpenVocabulary(model));
   Result<std::shared_ptr<const ChatTemplate>> chat = ChatTemplate::Open(vocabulary, "");
   if (!chat.ok() && chat.error().code != ErrorCode::kUnsupported) return std::move(chat).error();

@@ -5,11 +5,14 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "api/backend.h"
@@ -51,9 +54,24 @@ class PlacementTable {
   bool alone_ = false;
 };
 
-// Errors: kNotFound (the model's file is not here: its text cannot be made into tokens), as Vocabulary::Open.
-Result<std::shared_ptr<Backend>> OpenClusterBackend(ModelLibrary& library, const PlacementTable& placements,
-                                                    const PlacementRecord& placement, StartAtHead start,
-                                                    Counter& resumed);
+// `model`: at least its header. Errors: as Vocabulary::Open.
+Result<std::shared_ptr<Backend>> OpenClusterBackend(ModelLibrary& library, const LibraryModel& model,
+                                                    const PlacementTable& placements, const PlacementRecord& placement,
+                                                    StartAtHead start, Counter& resumed);
+
+// Opens the backend of a placement, as OpenClusterBackend.
+using OpenBackend = std::function<Result<std::shared_ptr<Backend>>(const PlacementRecord&)>;
+
+// The backends that were opened, by model: opened again when another file takes the model's name. Any thread.
+class BackendTable {
+ public:
+  // Of the placement that clients call `name`; null when there is none, or it cannot be served here: logged once.
+  std::shared_ptr<Backend> Find(const std::string& name, const PlacementTable& placements, const OpenBackend& open);
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, std::pair<std::uint64_t, std::shared_ptr<Backend>>> backends_;  // by model: fingerprint
+  std::set<std::string> not_served_;                                                    // said already
+};
 
 }  // namespace shoal

@@ -53,6 +53,9 @@ StageHostOptions RealClusterNode::HostOptions() {
   options.self = home_->id();
   options.memory_bytes_max = options_.memory_bytes_max;
   options.threads = options_.threads;
+  options.obtain = [this](const PlacementRecord& placement, LayerRange layers, const std::function<bool()>& cancelled) {
+    return weights_->Obtain(placement.request.fingerprint, placement.model, layers, cancelled);
+  };
   options.open_pipe = [this](const NodeId& peer) -> Result<StreamLink> {
     SHOAL_ASSIGN_OR_RETURN(const int fd, peers_->OpenStream(peer, kPipeProtocol, kStreamOpenMs));
     return MakeStreamLink(fd, kFrameBytesMax);
@@ -68,6 +71,17 @@ StageHostOptions RealClusterNode::HostOptions() {
   options.on_copy_ready = [this](const std::string& model, LayerRange layers, Status status) {
     cluster_->OnStandbyReady(Now(), model, layers, std::move(status));
     Obey();
+  };
+  return options;
+}
+
+NodeWeightsOptions RealClusterNode::WeightsOptions() {
+  NodeWeightsOptions options;
+  options.store = {options_.home + "/store", options_.store_bytes_max};
+  options.members = [this] { return OnLoop([this] { return MembersHere(*cluster_); }).value_or(MembersWithNames{}); };
+  options.open = [this](const NodeId& peer) -> Result<StreamLink> {
+    const auto fd = peers_->OpenStream(peer, kWeightsProtocol, kStreamOpenMs, StreamPriority::kBulk);
+    return fd.ok() ? Result<StreamLink>(MakeStreamLink(*fd, kFrameBytesMax)) : fd.error();
   };
   return options;
 }
@@ -132,6 +146,7 @@ Status RealClusterNode::Begin() {
     return peers_->OpenStream(peer, protocol, timeout_ms);
   };
   answer_streams_ = std::make_unique<AnswerStreams>(*this, answers_, AnswerStreamsOptions{home_->id(), open});
+  SHOAL_ASSIGN_OR_RETURN(weights_, NodeWeights::Open(library_, metrics_, WeightsOptions()));
   SHOAL_ASSIGN_OR_RETURN(peers_, Peers::Start(loop_, tasks_, MakePeersOptions(), MakePeersHandlers()));
   const std::optional<Status> started = OnLoop([this] { return StartCluster(); });
   return started ? *started : Status(Error{ErrorCode::kInternal, "the loop has stopped"});
@@ -143,7 +158,7 @@ Status RealClusterNode::StartCluster() {
   facts_.name = options_.name;
   facts_.owner = home_->membership()->is_owner();
   facts_.device = MeasureDevice(options_.memory_bytes_max);
-  facts_.models = HoldingsOf(library_.models());
+  facts_.models = weights_->Holdings();
   TakeAddresses();
   ClusterOptions options;
   options.self = home_->id();
@@ -212,9 +227,10 @@ void RealClusterNode::Tick() {
 void RealClusterNode::RefreshFacts() {
   facts_due_ = Now() + kFactsUs;
   if (scanning_) return;
-  scanning_ = tasks_.Run([this] {
+  scanning_ = tasks_.Run([this, unknown = UnknownModels(*cluster_, facts_.models)] {
     library_.Scan();
-    std::vector<ModelHolding> models = HoldingsOf(library_.models());
+    for (const ModelHolding& model : unknown) weights_->Learn(model.fingerprint, model.name);
+    std::vector<ModelHolding> models = weights_->Holdings();
     const std::optional<std::uint64_t> free = AvailableMemory();
     loop_.Post([this, models = std::move(models), free]() mutable {
       scanning_ = false;
@@ -281,6 +297,8 @@ void RealClusterNode::Do(const Revoked& revoked) {
 }
 
 void RealClusterNode::Do(const MembersChanged&) {
+  const std::size_t before = std::exchange(unknown_, UnknownModels(*cluster_, facts_.models).size());
+  if (unknown_ > before) facts_due_ = 0;
   for (const MemberView& member : cluster_->members()) {
     if (member.self || member.state == MemberState::kLeft || member.state == MemberState::kDead) continue;
     peers_->LearnGossip(member.record.id, member.record.facts.addresses, Now());
@@ -323,6 +341,7 @@ void RealClusterNode::OnStream(const NodeId& peer, const std::string& protocol, 
     started = peer_tasks_.Run(peer, [this, peer, fd] { answer_streams_->ServeKeep(peer, fd); });
   }
   if (protocol == kAnswerProtocol) started = peer_tasks_.Run(peer, [this, fd] { answer_streams_->ServeAnswer(fd); });
+  if (protocol == kWeightsProtocol) started = peer_tasks_.Run(peer, [this, fd] { weights_->Serve(fd); });
   if (!started) ::close(fd);
 }
 

@@ -29,6 +29,7 @@ struct ClusterNodeOptions {
   std::string join_code;               // an invite to use when this node has no certificate; empty: none
   std::uint64_t memory_bytes_max = 0;  // for stages; 0: what the machine has
   std::int32_t threads = 0;            // of a stage; 0: all cores
+  std::uint64_t store_bytes_max = 0;   // of layers kept in home/store; 0: what the disk allows
 };
 
 class ClusterNode : public Service, public ControlService {

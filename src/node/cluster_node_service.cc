@@ -36,32 +36,19 @@ std::vector<ModelCard> RealClusterNode::models() {
 }
 
 std::shared_ptr<Backend> RealClusterNode::Find(const std::string& name) {
-  const std::lock_guard lock(backends_mutex_);
-  for (const PlacementView& placement : placements_.all()) {
-    const std::string& model = placement.record.model;
-    if (!IsServedModel({model, 0, 0}, name)) continue;
-    auto& [fingerprint, backend] = backends_[model];
-    if (backend == nullptr || fingerprint != placement.record.request.fingerprint) {
-      Result<std::shared_ptr<Backend>> opened = OpenClusterBackend(
-          library_, placements_, placement.record,
-          [this](const PlacementRecord& record, GenerateOptions options) {
-            return StartAt(record, std::move(options));
-          },
-          metrics_.GetCounter("shoal_generations_resumed_total", "Generations that went on after a loss."));
-      if (!opened.ok()) {
-        if (not_served_.insert(model).second) {
-          Log(LogLevel::kWarning, "models", "'" + model + "' cannot be served here: " + opened.error().message);
-        }
-        continue;
-      }
-      fingerprint = placement.record.request.fingerprint;
-      backend = *std::move(opened);
-      not_served_.erase(model);
-    }
-    // Who uses it keeps it, also when another file takes the model's name, and with it the node.
-    return {backend.get(), [node = shared_from_this(), kept = backend](Backend*) {}};
-  }
-  return nullptr;
+  std::shared_ptr<Backend> backend =
+      backends_.Find(name, placements_, [this](const PlacementRecord& record) { return OpenBackendOf(record); });
+  if (backend == nullptr) return nullptr;
+  // Who uses it keeps it, also when another file takes the model's name, and with it the node.
+  return {backend.get(), [node = shared_from_this(), kept = backend](Backend*) {}};
+}
+
+Result<std::shared_ptr<Backend>> RealClusterNode::OpenBackendOf(const PlacementRecord& record) {
+  SHOAL_ASSIGN_OR_RETURN(const LibraryModel model, weights_->ObtainHeader(record.request.fingerprint, record.model));
+  return OpenClusterBackend(
+      library_, model, placements_, record,
+      [this](const PlacementRecord& at, GenerateOptions options) { return StartAt(at, std::move(options)); },
+      metrics_.GetCounter("shoal_generations_resumed_total", "Generations that went on after a loss."));
 }
 
 void RealClusterNode::RefreshMetrics() {
@@ -110,8 +97,8 @@ Result<PlacementStatus> RealClusterNode::Place(const PlaceCommand& asked) {
   if (command.model.find('/') != std::string::npos) {  // a file of this node, which joins the library
     SHOAL_ASSIGN_OR_RETURN(const LibraryModel model, library_.Find(command.model));
     command.model = model.name;
-    OnLoop([this] {
-      facts_.models = HoldingsOf(library_.models());
+    OnLoop([this, models = weights_->Holdings()]() mutable {
+      facts_.models = std::move(models);
       cluster_->SetSelfFacts(Now(), facts_);
       Obey();
       return 0;

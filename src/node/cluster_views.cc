@@ -158,6 +158,28 @@ Result<PlaceRequest> RequestOf(const Cluster& cluster, const PlaceCommand& comma
   return request;
 }
 
+MembersWithNames MembersHere(const Cluster& cluster) {
+  MembersWithNames members;
+  for (const MemberView& member : cluster.members()) {
+    if (member.self || member.state != MemberState::kAlive) continue;
+    members.emplace_back(member.record.id, member.record.facts.name);
+  }
+  return members;
+}
+
+std::vector<ModelHolding> UnknownModels(const Cluster& cluster, const std::vector<ModelHolding>& own) {
+  std::vector<ModelHolding> unknown;
+  for (const MemberView& member : cluster.members()) {
+    if (member.self || member.state != MemberState::kAlive) continue;
+    for (const ModelHolding& holding : member.record.facts.models) {
+      const auto same = [&](const ModelHolding& one) { return one.name == holding.name; };
+      const bool known = std::any_of(own.begin(), own.end(), same) || std::any_of(unknown.begin(), unknown.end(), same);
+      if (!known && own.size() + unknown.size() < kHoldingsMax) unknown.push_back(holding);
+    }
+  }
+  return unknown;
+}
+
 std::vector<ModelHolding> HoldingsOf(const std::vector<LibraryModel>& models) {
   std::vector<ModelHolding> holdings;
   std::size_t layers = 0;

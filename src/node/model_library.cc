@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "base/log.h"
-#include "identity/crypto.h"
 
 namespace shoal {
 namespace {
@@ -18,20 +17,12 @@ constexpr std::size_t kModelsMax = 1024;
 
 // Of the header's bytes and the file's size.
 Result<ModelFingerprint> Fingerprint(const ModelFile& file) {
-  std::vector<std::uint8_t> header(file.gguf.data_offset + sizeof(std::uint64_t));
+  std::vector<std::uint8_t> header(file.gguf.data_offset);
   std::ifstream in(file.path, std::ios::binary);
-  if (!in.read(reinterpret_cast<char*>(header.data()), static_cast<std::streamsize>(file.gguf.data_offset))) {
+  if (!in.read(reinterpret_cast<char*>(header.data()), static_cast<std::streamsize>(header.size()))) {
     return Error{ErrorCode::kIo, "the model file '" + file.path + "' cannot be read"};
   }
-  for (int i = 0; i < 8; ++i) {
-    header[file.gguf.data_offset + static_cast<std::size_t>(i)] =
-        static_cast<std::uint8_t>(file.gguf.file_bytes >> (8 * i));
-  }
-  constexpr std::string_view kLabel = "shoal model";
-  const SecretKey digest = HmacSha256({reinterpret_cast<const std::uint8_t*>(kLabel.data()), kLabel.size()}, header);
-  ModelFingerprint fingerprint = 0;
-  for (int i = 0; i < 8; ++i) fingerprint |= ModelFingerprint{digest.bytes[static_cast<std::size_t>(i)]} << (8 * i);
-  return fingerprint == 0 ? 1 : fingerprint;
+  return FingerprintOf(header, file.gguf.file_bytes);
 }
 
 std::vector<std::string> GgufFilesIn(const std::string& folder) {

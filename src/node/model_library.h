@@ -15,10 +15,9 @@
 #include "engine/vocabulary.h"
 #include "model/model_info.h"
 #include "text/chat.h"
+#include "weights/manifest.h"
 
 namespace shoal {
-
-using ModelFingerprint = std::uint64_t;  // never 0
 
 // The name that clients use: "dir/SmolLM2.gguf" -> "SmolLM2".
 std::string ModelNameOf(const std::string& path);

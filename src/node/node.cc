@@ -114,7 +114,8 @@ void LocalNode::RefreshMetrics() {
 }  // namespace
 
 Result<std::shared_ptr<Node>> Node::Open(const NodeOptions& options) {
-  SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<const ModelFile> model, OpenModelFile(options.model_path));
+  std::shared_ptr<const ModelFile> model = options.model;
+  if (model == nullptr) { SHOAL_ASSIGN_OR_RETURN(model, OpenModelFile(options.model_path)); }
   SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<const Vocabulary> vocabulary, Vocabulary::Open(model));
   Result<std::shared_ptr<const ChatTemplate>> chat = ChatTemplate::Open(vocabulary, options.chat_template);
   if (!chat.ok()) {

@@ -14,7 +14,8 @@ namespace shoal {
 
 struct NodeOptions {
   std::string model_path;
-  std::string chat_template;  // Jinja source instead of the model's own; empty: the model's
+  std::shared_ptr<const ModelFile> model;  // opened already, in place of model_path
+  std::string chat_template;               // Jinja source instead of the model's own; empty: the model's
   PlacementOptions placement;
 };
 

@@ -97,8 +97,8 @@ Result<std::unique_ptr<Peers>> Peers::Start(Loop& loop, BlockingTasks& tasks, Pe
   SHOAL_ASSIGN_OR_RETURN(peers->network_, Network::Start(peers->options_.network, [self](NetworkEvent event) {
                            self->Heard(std::move(event));
                          }));
-  for (const char* protocol :
-       {kControlProtocol, kPipeProtocol, kGenerateProtocol, kKeepProtocol, kAnswerProtocol, kProbeProtocol}) {
+  for (const char* protocol : {kControlProtocol, kPipeProtocol, kGenerateProtocol, kKeepProtocol, kAnswerProtocol,
+                               kProbeProtocol, kWeightsProtocol}) {
     SHOAL_RETURN_IF_ERROR(peers->network_->Serve(protocol));
   }
   SHOAL_RETURN_IF_ERROR(peers->Listen());

@@ -34,6 +34,7 @@ inline constexpr char kControlProtocol[] = "/shoal/control/1";
 inline constexpr char kPipeProtocol[] = "/shoal/pipe/1";
 inline constexpr char kGenerateProtocol[] = "/shoal/generate/1";
 inline constexpr char kProbeProtocol[] = "/shoal/probe/1";  // bulk: bytes that mean nothing, to see how fast they go
+inline constexpr char kWeightsProtocol[] = "/shoal/weights/1";
 
 struct PeersHandlers {  // on the loop
   std::function<void(const NodeId&)> on_link_up, on_link_down;

@@ -10,7 +10,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,6 +22,7 @@
 #include "node/cluster_node.h"
 #include "node/inviting.h"
 #include "node/model_library.h"
+#include "node/node_weights.h"
 #include "node/peer_tasks.h"
 #include "node/peers.h"
 #include "node/pipe_rendezvous.h"
@@ -73,6 +73,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
 
   StageHostOptions HostOptions();
   Status StartCluster();
+  NodeWeightsOptions WeightsOptions();
   PeersOptions MakePeersOptions() const;
   PeersHandlers MakePeersHandlers();
   TimeUs Now() const { return loop_.clock().Now(); }
@@ -107,6 +108,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
 
   // Tasks.
   void ServeGenerate(int fd);
+  Result<std::shared_ptr<Backend>> OpenBackendOf(const PlacementRecord& record);
   Result<std::unique_ptr<GenerationHandle>> StartAt(const PlacementRecord& placement, GenerateOptions options);
   Answer Wait(std::optional<std::shared_ptr<std::promise<Answer>>> asked, std::chrono::seconds limit);
 
@@ -116,6 +118,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   MetricsRegistry metrics_;
   RealLoop loop_;
   ModelLibrary library_;
+  std::unique_ptr<NodeWeights> weights_;
   PipeRendezvous pipes_;
   BlockingTasks tasks_;
   PeerTasks peer_tasks_;
@@ -132,14 +135,13 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   bool obeying_ = false;
   TimeUs facts_due_ = 0, peers_file_due_ = 0;
   bool scanning_ = false;
-  bool departing_ = false;  // it goes, and comes back
+  bool departing_ = false;   // it goes, and comes back
+  std::size_t unknown_ = 0;  // models of others that this node cannot be given stages of yet
   std::map<std::uint64_t, std::shared_ptr<std::promise<Answer>>> requests_;
   std::vector<std::shared_ptr<std::promise<Answer>>> leaving_;
   std::string peers_file_;
 
-  std::mutex backends_mutex_;
-  std::map<std::string, std::pair<std::uint64_t, std::shared_ptr<Backend>>> backends_;  // by model: fingerprint
-  std::set<std::string> not_served_;  // guarded by backends_mutex_: said already
+  BackendTable backends_;
 
   std::atomic<bool> stopping_{false}, ended_{false}, starts_anew_{false};
   std::once_flag stopped_;

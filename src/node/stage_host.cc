@@ -233,8 +233,9 @@ void StageHost::EndSoon(const std::shared_ptr<Hosted>& hosted) {
 
 Status StageHost::LoadNow(Hosted& hosted) {
   const PlacementRecord& placement = hosted.placement;
-  SHOAL_ASSIGN_OR_RETURN(const LibraryModel model, library_.FindFingerprint(placement.request.fingerprint));
   const LayerRange layers = placement.stages[static_cast<std::size_t>(hosted.index)].layers;
+  SHOAL_ASSIGN_OR_RETURN(const LibraryModel model,
+                         options_.obtain(placement, layers, [&hosted] { return hosted.cancelled.load(); }));
   if (layers.first < 0 || layers.last > model.file->info.n_layer) {
     return Error{ErrorCode::kInvalidArgument, "the placement names layers that the model does not have"};
   }

@@ -33,6 +33,10 @@ struct StageHostOptions {
   NodeId self;
   std::uint64_t memory_bytes_max = 0;  // of one stage; 0: what the machine has
   std::int32_t threads = 0;            // of a stage; 0: all cores
+  // The model of a placement with the layers of a stage here. Blocks while they come; a task; `cancelled` from any
+  // thread. Errors: as NodeWeights::Obtain.
+  std::function<Result<LibraryModel>(const PlacementRecord&, LayerRange, const std::function<bool()>& cancelled)>
+      obtain;
   // A stream of activations to `peer`. Blocks, at most some seconds; any thread.
   std::function<Result<StreamLink>(const NodeId& peer)> open_pipe;
   // On the loop. `on_ready`: a load has ended; or later, with an error, a stage is gone. `on_broken`: the stages here

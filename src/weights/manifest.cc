@@ -185,6 +185,15 @@ Result<Manifest> ParseManifest(std::span<const std::uint8_t> bytes) {
   return manifest;
 }
 
+ModelFingerprint FingerprintOf(std::span<const std::uint8_t> header, std::uint64_t file_bytes) {
+  std::vector<std::uint8_t> text(header.begin(), header.end());
+  PutLittle(text, file_bytes, 8);
+  constexpr std::string_view kLabel = "shoal model";
+  const SecretKey digest = HmacSha256({reinterpret_cast<const std::uint8_t*>(kLabel.data()), kLabel.size()}, text);
+  const ModelFingerprint fingerprint = GetLittle(digest.bytes, 0, 8);
+  return fingerprint == 0 ? 1 : fingerprint;
+}
+
 Digest BlobId(const WeightRange& range, std::uint32_t chunk_bytes) {
   SHOAL_CHECK(range.known());
   std::vector<std::uint8_t> text(kBlobLabel, kBlobLabel + sizeof kBlobLabel);

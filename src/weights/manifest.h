@@ -21,7 +21,7 @@ namespace shoal {
 
 inline constexpr std::uint64_t kManifestBytesMax = 256ULL << 20;
 inline constexpr std::uint64_t kModelBytesMax = 4ULL << 40;
-inline constexpr std::uint32_t kChunkBytesMin = 1U << 20, kChunkBytesMax = 64U << 20;
+inline constexpr std::uint32_t kChunkBytesMin = 1U << 20, kChunkBytesMax = 32U << 20;
 inline constexpr std::uint64_t kChunksAimed = 32768;  // chunks grow so that a model has about as many at most
 
 enum class RangeKind : std::uint8_t { kShared = 0, kEmbedding = 1, kOutput = 2, kLayer = 3 };
@@ -68,6 +68,10 @@ Result<Manifest> ParseManifest(std::span<const std::uint8_t> bytes);
 
 // The SHA-256 of the encoded manifest: equal for equal files, however they came here.
 using ModelId = Digest;
+// What placements call a model: of its header and size alone, so that it costs nothing to know. Never 0.
+using ModelFingerprint = std::uint64_t;
+ModelFingerprint FingerprintOf(std::span<const std::uint8_t> header, std::uint64_t file_bytes);
+
 // What names a range's bytes: equal for equal bytes, also of different models. Precondition (CHECK): range.known().
 Digest BlobId(const WeightRange& range, std::uint32_t chunk_bytes);
 

@@ -116,11 +116,9 @@ Status RangeWriter::Put(std::uint64_t chunk, std::span<const std::uint8_t> bytes
 }
 
 Status RangeWriter::Get(std::uint64_t chunk, std::span<std::uint8_t> out) const {
-  {
-    const std::lock_guard lock(mutex_);
-    if (chunk >= have_.size() || !have_[chunk] || out.size() != ChunkBytes(chunk)) {
-      return Error{ErrorCode::kNotFound, "this chunk is not here yet"};
-    }
+  const std::lock_guard lock(mutex_);  // over the read: Finish takes the descriptor away
+  if (chunk >= have_.size() || !have_[chunk] || out.size() != ChunkBytes(chunk)) {
+    return Error{ErrorCode::kNotFound, "this chunk is not here yet"};
   }
   return ReadAt(data_.get(), place_.bytes_path, chunk * chunk_bytes_, out);
 }
@@ -137,6 +135,8 @@ Result<RangeWriter::Finished> RangeWriter::Finish() {
   if (flock(data_.get(), LOCK_SH) != 0) return FileError("lock", place_.bytes_path, errno);
   if (rename(place_.bytes_path.c_str(), blob.c_str()) != 0) return FileError("finish", blob, errno);
   SHOAL_RETURN_IF_ERROR(SyncFolder(place_.blobs));
+  const std::lock_guard lock(mutex_);
+  have_.assign(have_.size(), false);  // Get finds nothing here any more: it is a blob now
   return Finished{hashes_, std::move(data_)};
 }
 

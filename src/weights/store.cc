@@ -148,6 +148,18 @@ Result<StoredModel> WeightStore::Load(const std::string& name) const {
   return model;
 }
 
+std::vector<StoredName> WeightStore::Names() const {
+  std::vector<StoredName> names;
+  for (const FileFacts& file : ListFiles(Path("models"))) {
+    if (!file.name.ends_with(kRecordEnd)) continue;
+    const Result<NameRecord> record = ReadRecord(Path("models/" + file.name));
+    if (!record.ok()) continue;
+    names.push_back({file.name.substr(0, file.name.size() - (sizeof kRecordEnd - 1)), record->id,
+                     LocalPathOf(record->id).value_or("")});
+  }
+  return names;
+}
+
 std::vector<StoredModel> WeightStore::Models() const {
   std::vector<StoredModel> models;
   for (const FileFacts& file : ListFiles(Path("models"))) {
@@ -247,13 +259,45 @@ Result<OwnedFd> WeightStore::Pin(const Digest& blob) const {
   }
 }
 
-Result<std::unique_ptr<RangeWriter>> WeightStore::Begin(const Manifest& manifest, std::size_t range) {
+Result<std::shared_ptr<RangeWriter>> WeightStore::Begin(const Manifest& manifest, std::size_t range) {
   const WeightRange& what = manifest.ranges[range];
-  const std::string part = Path("partial/" + HexOf(BlobId(what, manifest.chunk_bytes)) + kPartEnd);
+  const Digest blob = BlobId(what, manifest.chunk_bytes);
+  const std::string part = Path("partial/" + HexOf(blob) + kPartEnd);
   std::error_code error;
   const std::uint64_t there = std::filesystem::exists(part, error) ? what.bytes : 0;
   SHOAL_RETURN_IF_ERROR(MakeRoom(what.bytes - there));
-  return RangeWriter::Open(manifest, range, {part, "", Path("blobs")});
+  SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<RangeWriter> writer,
+                         RangeWriter::Open(manifest, range, {part, "", Path("blobs")}));
+  const std::lock_guard lock(writers_mutex_);
+  std::erase_if(writers_, [](const auto& entry) { return entry.second.expired(); });
+  writers_[blob] = writer;
+  return writer;
+}
+
+std::shared_ptr<RangeWriter> WeightStore::WriterOf(const Digest& blob) const {
+  const std::lock_guard lock(writers_mutex_);
+  const auto found = writers_.find(blob);
+  return found == writers_.end() ? nullptr : found->second.lock();
+}
+
+std::vector<std::uint8_t> WeightStore::HaveBits(const StoredModel& model) const {
+  const Manifest& manifest = *model.manifest;
+  std::vector<std::uint8_t> bits;
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < manifest.ranges.size(); ++i) {
+    const std::uint64_t chunks = manifest.ChunkCount(i);
+    bits.resize((at + chunks + 7) / 8);
+    const Digest blob = BlobId(manifest.ranges[i], manifest.chunk_bytes);
+    std::vector<bool> have(chunks, !model.local_path.empty() || Has(blob));
+    if (const std::shared_ptr<RangeWriter> writer = WriterOf(blob); writer != nullptr && chunks > 0 && !have[0]) {
+      have.assign(chunks, true);
+      for (const std::uint64_t chunk : writer->Missing()) have[chunk] = false;
+    }
+    for (std::uint64_t c = 0; c < chunks; ++c, ++at) {
+      if (have[c]) bits[at / 8] |= static_cast<std::uint8_t>(1U << (at % 8));
+    }
+  }
+  return bits;
 }
 
 Status WeightStore::Verify(const Manifest& manifest, std::size_t range) {
@@ -293,15 +337,15 @@ Result<std::vector<std::uint8_t>> WeightStore::ReadChunk(const StoredModel& mode
       done += n;
     });
   } else {
-    for (const std::string& path : {BlobPath(blob), Path("partial/" + HexOf(blob) + kPartEnd)}) {
-      const OwnedFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-      if (!fd) continue;
-      read = ReadAt(fd.get(), path, start, bytes);
-      break;
+    // Finished first: a writer that has just finished reads no more.
+    if (const OwnedFd fd(open(BlobPath(blob).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW)); fd) {
+      read = ReadAt(fd.get(), BlobPath(blob), start, bytes);
+    } else if (const std::shared_ptr<RangeWriter> writer = WriterOf(blob)) {
+      read = writer->Get(chunk, bytes);
     }
   }
   SHOAL_RETURN_IF_ERROR(read);
-  // Of a range that is still being fetched any chunk may be missing, and any file may have been changed.
+  // A file may have been changed behind our back: then nothing is told.
   if (Sha256(bytes) != what.chunks[chunk]) {
     return Error{ErrorCode::kNotFound, "this chunk of " + what.Name() + " is not on this node"};
   }
@@ -329,6 +373,9 @@ Status WeightStore::MakeRoom(std::uint64_t bytes) {
       candidates.push_back({Path(folder) + "/" + file.name, file.bytes, file.time_ns});
       used += file.bytes;
     }
+  }
+  for (const std::string& draft : ListFolders(Path("drafts"))) {
+    for (const FileFacts& file : ListFiles(Path("drafts/" + draft))) used += file.bytes;
   }
   std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) { return a.time_ns < b.time_ns; });
   const auto fits = [&] {

@@ -16,6 +16,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -47,6 +48,13 @@ struct StoredModel {
   std::uint64_t held_bytes = 0;
 };
 
+// A model without its manifest.
+struct StoredName {
+  std::string name;
+  ModelId id{};
+  std::string local_path;
+};
+
 struct StoreUsage {
   std::uint64_t blobs = 0, blob_bytes = 0, pinned_bytes = 0, partial_bytes = 0;
 };
@@ -66,8 +74,9 @@ class WeightStore {
   // cancels. Errors: as ReadGguf; kCancelled, kIo.
   Result<ModelId> AddLocal(const std::string& path, const std::string& name,
                            const std::function<bool(std::uint64_t)>& progress);
-  // By name. What cannot be read any more is left out.
+  // By name. What cannot be read any more is left out. Names reads no manifest.
   std::vector<StoredModel> Models() const;
+  std::vector<StoredName> Names() const;
   // Errors: kNotFound, kCorrupt, kIo.
   Result<StoredModel> Find(const std::string& name) const;
   Result<std::shared_ptr<const Manifest>> FindManifest(const ModelId& id) const;
@@ -83,12 +92,15 @@ class WeightStore {
   // descriptor reads its bytes. Errors: kNotFound, kIo.
   Result<OwnedFd> Pin(const Digest& blob) const;
   // Makes room first. Errors: as MakeRoom and RangeWriter::Open.
-  Result<std::unique_ptr<RangeWriter>> Begin(const Manifest& manifest, std::size_t range);
+  Result<std::shared_ptr<RangeWriter>> Begin(const Manifest& manifest, std::size_t range);
   // Reads a finished range anew; one with a wrong byte is removed. Errors: kNotFound, kCorrupt (it was removed), kIo.
   Status Verify(const Manifest& manifest, std::size_t range);
   // One verified chunk from wherever it is on this node: a blob, an unfinished range, a local file. For peers.
   // Errors: kNotFound, kCorrupt (the file is not what it was: nothing is told), kIo.
   Result<std::vector<std::uint8_t>> ReadChunk(const StoredModel& model, std::size_t range, std::uint64_t chunk) const;
+
+  // Which chunks ReadChunk would find: one bit each, ranges in order, the lowest bit first. Reads no weights.
+  std::vector<std::uint8_t> HaveBits(const StoredModel& model) const;
 
   // Evicts finished ranges nobody uses, the longest unused first, until `bytes` more fit quota and disk.
   // Errors: kIo (they do not fit: says what is in the way).
@@ -99,6 +111,7 @@ class WeightStore {
 
  private:
   explicit WeightStore(StoreOptions options) : options_(std::move(options)) {}
+  std::shared_ptr<RangeWriter> WriterOf(const Digest& blob) const;
   std::string BlobPath(const Digest& blob) const { return Path("blobs/" + HexOf(blob)); }
   std::optional<std::string> LocalPathOf(const ModelId& id) const;
   Result<StoredModel> Load(const std::string& name) const;
@@ -106,11 +119,12 @@ class WeightStore {
 
   const StoreOptions options_;
   std::mutex room_mutex_;  // one at a time evicts
+  mutable std::mutex writers_mutex_;
+  std::map<Digest, std::weak_ptr<RangeWriter>> writers_;  // guarded by writers_mutex_; by blob: of this process
 };
 
 // A model's bytes from the store: its blobs, or the local file that has all of it. A reader pins the ranges it touches.
-// `store` must outlive it and its readers.
-std::shared_ptr<const TensorSource> MakeStoreSource(const WeightStore& store, const StoredModel& model);
+std::shared_ptr<const TensorSource> MakeStoreSource(std::shared_ptr<const WeightStore> store, const StoredModel& model);
 
 // The ranges that layers [first, last) need on a node: their own, the shared ones, the embeddings on the first stage,
 // the output head on the last. Errors: as MakeShard.

@@ -33,8 +33,11 @@ std::vector<Piece> PiecesOf(const Manifest& manifest) {
 
 class StoreReader final : public TensorReader {
  public:
-  StoreReader(const WeightStore& store, std::string name, std::shared_ptr<const Manifest> manifest)
-      : store_(store), name_(std::move(name)), manifest_(std::move(manifest)), pieces_(PiecesOf(*manifest_)) {}
+  StoreReader(std::shared_ptr<const WeightStore> store, std::string name, std::shared_ptr<const Manifest> manifest)
+      : store_(std::move(store)),
+        name_(std::move(name)),
+        manifest_(std::move(manifest)),
+        pieces_(PiecesOf(*manifest_)) {}
 
   Status Read(std::uint64_t offset, std::span<std::uint8_t> out) override {
     while (!out.empty()) {
@@ -62,14 +65,14 @@ class StoreReader final : public TensorReader {
  private:
   Result<int> Fd(std::size_t range) {
     if (const auto known = pins_.find(range); known != pins_.end()) return known->second.get();
-    Result<OwnedFd> pin = store_.Pin(BlobId(manifest_->ranges[range], manifest_->chunk_bytes));
+    Result<OwnedFd> pin = store_->Pin(BlobId(manifest_->ranges[range], manifest_->chunk_bytes));
     if (!pin.ok()) {
       return Error{pin.error().code, manifest_->ranges[range].Name() + " of " + name_ + " is not on this node"};
     }
     return pins_.emplace(range, *std::move(pin)).first->second.get();
   }
 
-  const WeightStore& store_;
+  const std::shared_ptr<const WeightStore> store_;
   const std::string name_;
   const std::shared_ptr<const Manifest> manifest_;
   const std::vector<Piece> pieces_;
@@ -78,23 +81,24 @@ class StoreReader final : public TensorReader {
 
 class StoreSource final : public TensorSource {
  public:
-  StoreSource(const WeightStore& store, const StoredModel& model)
-      : store_(store), name_(model.name), manifest_(model.manifest) {}
+  StoreSource(std::shared_ptr<const WeightStore> store, const StoredModel& model)
+      : store_(std::move(store)), name_(model.name), manifest_(model.manifest) {}
   Result<std::unique_ptr<TensorReader>> Open() const override {
     return std::unique_ptr<TensorReader>(std::make_unique<StoreReader>(store_, name_, manifest_));
   }
 
  private:
-  const WeightStore& store_;
+  const std::shared_ptr<const WeightStore> store_;
   const std::string name_;
   const std::shared_ptr<const Manifest> manifest_;
 };
 
 }  // namespace
 
-std::shared_ptr<const TensorSource> MakeStoreSource(const WeightStore& store, const StoredModel& model) {
+std::shared_ptr<const TensorSource> MakeStoreSource(std::shared_ptr<const WeightStore> store,
+                                                    const StoredModel& model) {
   if (!model.local_path.empty()) return MakeFileSource(model.local_path, model.manifest->file_bytes);
-  return std::make_shared<StoreSource>(store, model);
+  return std::make_shared<StoreSource>(std::move(store), model);
 }
 
 Result<std::vector<std::size_t>> RangesOf(const Manifest& manifest, LayerRange layers) {

@@ -77,7 +77,7 @@ class StoreTest : public testing::Test {
   std::string folder_, file_;
   Manifest manifest_;
   std::vector<std::uint8_t> bytes_;  // of the model file
-  std::unique_ptr<WeightStore> store_;
+  std::shared_ptr<WeightStore> store_;
 };
 
 TEST_F(StoreTest, AStageReadsItsBytesFromBlobs) {
@@ -90,7 +90,7 @@ TEST_F(StoreTest, AStageReadsItsBytesFromBlobs) {
   EXPECT_FALSE(model->held[Layer(0)]);
   EXPECT_TRUE(model->held[Layer(1)]);
 
-  const auto reader = MakeStoreSource(*store_, *model)->Open();
+  const auto reader = MakeStoreSource(store_, *model)->Open();
   ASSERT_TRUE(reader.ok());
   const Extent& extent = manifest_.ranges[Layer(2)].extents[0];
   std::vector<std::uint8_t> out(extent.bytes);

@@ -34,8 +34,9 @@ enum class FrameType : std::uint8_t {
   kGenerated = 9,   // head to entry node: a generation was accepted, or is over
   kInventory = 10,  // first from a stage to the head: what its KV cache holds
   kAnswer = 11,     // an answer outside the node that makes it: wire/answer_messages.h
+  kWeights = 12,    // a question about weights, or its answer
 };
-inline constexpr FrameType kFrameTypeLast = FrameType::kAnswer;
+inline constexpr FrameType kFrameTypeLast = FrameType::kWeights;
 
 struct FrameHeader {
   FrameType type = FrameType::kBatch;

@@ -31,7 +31,7 @@ UPSTREAM = [
     (re.compile(r"^(.*/)?(llama|llama-cpp|gguf|ggml[\w-]*)\.h$"), ("src/engine/",)),
     (re.compile(r"^(common/)?(chat|common|sampling|json-schema-to-grammar)\.h$"),
      ("src/engine/", "src/sample/", "src/text/")),
-    (re.compile(r"^(.*/)?httplib\.h$"), ("src/api/",)),
+    (re.compile(r"^(.*/)?httplib\.h$"), ("src/api/", "src/weights/http.")),
     (re.compile(r"^CLI/"), ("apps/",)),
 ]
 FORBIDDEN = [

@@ -1,0 +1,156 @@
+// `shoal quantize` and `shoal split`: model files made from model files.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "apps/cli/exit_code.h"
+#include "apps/cli/store_commands.h"
+#include "apps/cli/terminal.h"
+#include "base/units.h"
+#include "engine/quantize.h"
+#include "engine/split_rules.h"
+#include "node/model_library.h"
+#include "node/stage_plan.h"
+#include "weights/local_file.h"
+#include "weights/store.h"
+
+namespace shoal::cli {
+namespace {
+
+using Json = nlohmann::json;
+
+struct QuantizeCommand {
+  std::string input, output;
+  QuantizeOptions options;
+  bool json = false;
+};
+
+struct SplitCommand {
+  std::string model, stages = "2", output;
+  bool json = false;
+};
+
+int RunQuantize(const QuantizeCommand& command) {
+  if (!command.options.dry_run && command.output.empty()) {
+    return Fail({ErrorCode::kInvalidArgument, "name the file to write, or say --dry-run"});
+  }
+  std::error_code error;
+  if (!command.options.dry_run && std::filesystem::exists(command.output, error)) {
+    return Fail({ErrorCode::kInvalidArgument, command.output + " is there already; remove it first"});
+  }
+  const std::string output = command.output.empty() ? command.input + ".quantized" : command.output;
+  const Result<QuantizeResult> done = QuantizeModel(command.input, output, command.options);
+  if (!done.ok()) return Fail(done.error());
+  if (command.json) {
+    std::printf("%s\n", Json{{"type", command.options.type},
+                             {"bytes_before", done->bytes_before},
+                             {"bytes_after", done->bytes_after},
+                             {"written", !command.options.dry_run}}
+                            .dump(2)
+                            .c_str());
+  } else {
+    std::printf("%s: %s -> %s%s\n", command.options.type.c_str(), FormatBytes(done->bytes_before).c_str(),
+                FormatBytes(done->bytes_after).c_str(), command.options.dry_run ? " (nothing written)" : "");
+  }
+  return kExitOk;
+}
+
+// One stage's part of the model as a store of its own.
+Result<std::uint64_t> WritePart(const WeightStore& from, const StoredModel& model, LayerRange layers,
+                                const std::string& folder) {
+  StoreOptions options;
+  options.folder = folder;
+  SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<WeightStore> store, WeightStore::Open(options));
+  SHOAL_ASSIGN_OR_RETURN(const std::vector<std::size_t> ranges, RangesOf(*model.manifest, layers));
+  std::uint64_t bytes = 0;
+  for (const std::size_t range : ranges) {
+    if (Interrupted()) return Error{ErrorCode::kCancelled, "splitting was cancelled"};
+    bytes += model.manifest->ranges[range].bytes;
+    if (store->Has(BlobId(model.manifest->ranges[range], model.manifest->chunk_bytes))) continue;
+    SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<RangeWriter> writer, store->Begin(*model.manifest, range));
+    for (const std::uint64_t chunk : writer->Missing()) {
+      SHOAL_ASSIGN_OR_RETURN(const std::vector<std::uint8_t> piece, from.ReadChunk(model, range, chunk));
+      SHOAL_RETURN_IF_ERROR(writer->Put(chunk, piece));
+    }
+    SHOAL_ASSIGN_OR_RETURN(const RangeWriter::Finished finished, writer->Finish());
+  }
+  SHOAL_ASSIGN_OR_RETURN(const ModelId id, store->Add(*model.manifest, model.name, "split"));
+  return id == model.id ? Result<std::uint64_t>(bytes) : Error{ErrorCode::kInternal, "the manifest changed"};
+}
+
+// The model by its name in the store; a file is hashed into it first.
+Result<StoredModel> TakeModel(WeightStore& store, const std::string& name) {
+  if (Result<StoredModel> stored = store.Find(name); stored.ok()) return stored;
+  const std::string called = ModelNameOf(name);
+  const Result<ModelId> id = store.AddLocal(name, called, [](std::uint64_t) { return !Interrupted(); });
+  if (!id.ok()) return id.error();
+  return store.Find(called);
+}
+
+int RunSplit(const SplitCommand& command) {
+  WatchSignals();
+  const Result<std::shared_ptr<WeightStore>> store = OpenStoreHere();
+  if (!store.ok()) return Fail(store.error());
+  const Result<StoredModel> model = TakeModel(**store, command.model);
+  if (!model.ok()) return Fail(model.error());
+  const Result<std::shared_ptr<const ModelFile>> file = ModelOf(*model->manifest, model->name, nullptr);
+  if (!file.ok()) return Fail(file.error());
+  const Result<std::vector<LayerRange>> stages = ChooseStages(**file, command.stages);
+  if (!stages.ok()) return Fail(stages.error());
+  const std::string output = command.output.empty() ? model->name + "-stages" : command.output;
+  Json parts = Json::array();
+  for (std::size_t i = 0; i < stages->size(); ++i) {
+    const LayerRange layers = (*stages)[i];
+    const std::string folder = output + "/stage-" + std::to_string(i);
+    const Result<std::uint64_t> bytes = WritePart(**store, *model, layers, folder);
+    if (!bytes.ok()) return Fail(bytes.error());
+    parts.push_back({{"folder", folder}, {"first", layers.first}, {"last", layers.last - 1}, {"bytes", *bytes}});
+    if (!command.json) {
+      std::printf("%s: layers %d-%d, %s\n", folder.c_str(), layers.first, layers.last - 1, FormatBytes(*bytes).c_str());
+    }
+  }
+  if (command.json) {
+    std::printf("%s\n", Json{{"model", model->name}, {"stages", parts}}.dump(2).c_str());
+  } else {
+    std::puts("Copy what is in one of these into SHOAL_HOME/store of the device that is to run it.");
+  }
+  return kExitOk;
+}
+
+std::string TypesText() {
+  std::string text;
+  for (const std::string_view name : QuantizationNames()) text += (text.empty() ? "" : ", ") + std::string(name);
+  return text;
+}
+
+}  // namespace
+
+// The options live as long as the program.
+void AddFileCommands(CLI::App& app, int& code) {
+  static QuantizeCommand quantize;
+  static SplitCommand split;
+  CLI::App* command = app.add_subcommand("quantize", "Make a smaller model file of one of high precision");
+  command->add_option("input", quantize.input, "A GGUF file, F16, BF16 or F32")->required()->check(CLI::ExistingFile);
+  command->add_option("type", quantize.options.type, TypesText())->required();
+  command->add_option("output", quantize.output, "The file to write");
+  command->add_option("--imatrix", quantize.options.imatrix, "An importance matrix of llama.cpp")
+      ->check(CLI::ExistingFile);
+  command->add_option("--threads", quantize.options.threads, "Threads (0: all cores)")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 512));
+  command->add_flag("--dry-run", quantize.options.dry_run, "Only say the sizes");
+  command->add_flag("--from-quantized", quantize.options.from_quantized, "Take a quantized file: loses quality twice");
+  command->add_flag("--json", quantize.json, "One JSON object on stdout");
+  command->callback([&code] { code = RunQuantize(quantize); });
+  command =
+      app.add_subcommand("split", "Write the parts of a model that each stage needs, to copy to devices by cable");
+  command->add_option("model", split.model, "A GGUF file, or a model of the store")->required();
+  command->add_option("--stages", split.stages, "A number of stages, or layer ranges: 0-9,10-29")
+      ->capture_default_str();
+  command->add_option("--out", split.output, "The folder to write (else MODEL-stages)");
+  command->add_flag("--json", split.json, "One JSON object on stdout");
+  command->callback([&code] { code = RunSplit(split); });
+}
+
+}  // namespace shoal::cli

@@ -1,0 +1,438 @@
+// The store of this device from the command line, and the catalogue.
+#include "apps/cli/store_commands.h"
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <nlohmann/json.hpp>
+
+#include "apps/cli/commands.h"
+#include "apps/cli/exit_code.h"
+#include "apps/cli/terminal.h"
+#include "base/units.h"
+#include "device/available_memory.h"
+#include "node/model_library.h"
+#include "weights/hub.h"
+#include "weights/local_file.h"
+#include "weights/pull.h"
+
+namespace shoal::cli {
+namespace {
+
+using Json = nlohmann::json;
+
+// One line on stderr: how much has come, how fast, how long still. A line now and then where nobody watches.
+class PullBar {
+ public:
+  explicit PullBar(bool enabled) : enabled_(enabled), draws_(StderrIsTerminal()) {}
+  ~PullBar() {
+    if (drawn_) std::fputs("\r\033[K", stderr);
+  }
+
+  void Update(const PullProgress& now) {
+    if (!enabled_ || now.bytes_total == 0) return;
+    const auto time = Clock::now();
+    if (now.verifying != verifying_ || start_bytes_ == kUnset) {
+      verifying_ = now.verifying;
+      started_ = time;
+      start_bytes_ = now.bytes_done;
+    }
+    const auto quiet_for = draws_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(5000);
+    if (time - last_ < quiet_for) return;
+    last_ = time;
+    const double seconds = std::chrono::duration<double>(time - started_).count();
+    const double rate = seconds > 0 ? static_cast<double>(now.bytes_done - start_bytes_) / seconds : 0;
+    const auto percent = static_cast<int>(100 * now.bytes_done / now.bytes_total);
+    std::string line = std::string(verifying_ ? "verifying " : "fetching ") + std::to_string(percent) + " %, " +
+                       FormatBytes(now.bytes_done) + " of " + FormatBytes(now.bytes_total) + ", " +
+                       FormatBytes(static_cast<std::uint64_t>(rate)) + "/s";
+    if (rate > 0) {
+      const auto left = static_cast<std::uint64_t>(static_cast<double>(now.bytes_total - now.bytes_done) / rate);
+      line +=
+          ", " + std::to_string(left / 60) + ":" + (left % 60 < 10 ? "0" : "") + std::to_string(left % 60) + " left";
+    }
+    Draw(line, percent);
+  }
+  void Say(const std::string& text) {
+    if (!enabled_) return;
+    std::fprintf(stderr, "%s%s\n", drawn_ ? "\r\033[K" : "", text.c_str());
+    drawn_ = false;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::uint64_t kUnset = UINT64_MAX;
+  static constexpr int kBarCells = 24;
+
+  void Draw(const std::string& line, int percent) {
+    if (!draws_) {
+      std::fprintf(stderr, "%s\n", line.c_str());
+      return;
+    }
+    std::string bar;
+    for (int i = 0; i < kBarCells; ++i) bar += i * 100 < percent * kBarCells ? "\u2588" : "\u2591";
+    std::fprintf(stderr, "\r\033[K%s %s", bar.c_str(), line.c_str());
+    drawn_ = true;
+  }
+
+  const bool enabled_, draws_;
+  bool drawn_ = false, verifying_ = false;
+  std::uint64_t start_bytes_ = kUnset;
+  Clock::time_point started_{}, last_{};
+};
+
+// What to fetch: where it is, what to call it, and what the hub says of it.
+struct Target {
+  Url url;
+  std::string name, origin, reason;
+  std::optional<Digest> sha256;
+  HttpOptions http;
+};
+
+Result<Target> TargetOf(const ModelName& model, const HttpOptions& http) {
+  Target target;
+  target.http = http;
+  target.origin = model.text;
+  if (model.kind == ModelNameKind::kUrl) {
+    SHOAL_ASSIGN_OR_RETURN(target.url, ParseUrl(model.text));
+    const std::string path = target.url.path.substr(0, target.url.path.find('?'));
+    target.name = ModelNameOf(path);
+    return target;
+  }
+  const Hub hub = HubFromEnvironment();
+  target.http.token = hub.token;
+  target.origin = "hf:" + model.repository;
+  SHOAL_ASSIGN_OR_RETURN(const std::vector<HubFile> files, ListHub(hub, model.repository, target.http));
+  std::size_t index = files.size();
+  if (!model.file.empty()) {
+    for (std::size_t i = 0; i < files.size(); ++i) {
+      if (files[i].path == model.file) index = i;
+    }
+    if (index == files.size()) {
+      return Error{ErrorCode::kNotFound, "there is no whole model file '" + model.file + "' in " + model.repository};
+    }
+  } else {
+    SHOAL_ASSIGN_OR_RETURN(const Choice choice, ChooseFile(files, model.quantization, AvailableMemory().value_or(0)));
+    index = choice.index;
+    target.reason = choice.reason;
+  }
+  const HubFile& file = files[index];
+  target.origin +=
+      model.file.empty() ? ":" + (file.quantization.empty() ? file.path : file.quantization) : "/" + file.path;
+  target.sha256 = file.sha256;
+  target.name = ModelNameOf(file.path);
+  SHOAL_ASSIGN_OR_RETURN(target.url, HubUrl(hub, model.repository, file.path));
+  return target;
+}
+
+Json ToJson(const StoredModel& model) {
+  Json layers = Json::array();
+  bool whole = true;
+  for (std::size_t i = 0; i < model.held.size(); ++i) {
+    const WeightRange& range = model.manifest->ranges[i];
+    whole = whole && model.held[i];
+    if (model.held[i] && range.kind == RangeKind::kLayer) layers.push_back(range.layer);
+  }
+  return {{"name", model.name},
+          {"id", HexOf(model.id)},
+          {"origin", model.origin},
+          {"bytes", model.manifest->file_bytes},
+          {"held_bytes", model.held_bytes},
+          {"whole", whole},
+          {"layers_held", layers},
+          {"path", model.local_path}};
+}
+
+// "0-9, 20": ranges of what is held.
+std::string LayersText(const StoredModel& model) {
+  std::vector<std::int32_t> layers;
+  std::size_t all = 0;
+  for (std::size_t i = 0; i < model.held.size(); ++i) {
+    if (model.manifest->ranges[i].kind != RangeKind::kLayer) continue;
+    ++all;
+    if (model.held[i]) layers.push_back(model.manifest->ranges[i].layer);
+  }
+  if (layers.size() == all) return "all " + std::to_string(all);
+  std::string text;
+  for (std::size_t i = 0; i < layers.size();) {
+    std::size_t n = 1;
+    while (i + n < layers.size() && layers[i + n] == layers[i] + static_cast<std::int32_t>(n)) ++n;
+    text += (text.empty() ? "" : ", ") + std::to_string(layers[i]);
+    if (n > 1) text += "-" + std::to_string(layers[i + n - 1]);
+    i += n;
+  }
+  return text.empty() ? "none of " + std::to_string(all) : text + " of " + std::to_string(all);
+}
+
+int PrintPulled(const PullCommand& command, const WeightStore& store, const std::string& name) {
+  const Result<StoredModel> model = store.Find(name);
+  if (!model.ok()) return Fail(model.error());
+  if (command.json) {
+    std::printf("%s\n", ToJson(*model).dump(2, ' ', false, Json::error_handler_t::replace).c_str());
+  } else {
+    std::printf("%s is here: %s. Try: shoal run %s\n", name.c_str(), FormatBytes(model->manifest->file_bytes).c_str(),
+                name.c_str());
+  }
+  return kExitOk;
+}
+
+int PrintMetadata(const PullCommand& command, const Target& target) {
+  const Result<RemoteModel> remote = DescribeRemote(target.url, target.http);
+  if (!remote.ok()) return Fail(remote.error());
+  const Result<std::shared_ptr<const ModelFile>> model = ModelOf(remote->manifest, target.name, nullptr);
+  if (!model.ok()) return Fail(model.error());
+  const ModelInfo& info = (*model)->info;
+  if (command.json) {
+    const Json json{{"name", target.name},
+                    {"origin", target.origin},
+                    {"bytes", info.file_bytes},
+                    {"metadata_bytes", remote->manifest.header.size()},
+                    {"layers", info.n_layer},
+                    {"architecture", info.architecture},
+                    {"layer_bytes", info.layer_bytes},
+                    {"quantization", info.quantization}};
+    std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
+  } else {
+    std::printf("%s: %s, %d layers, %s, %s (read %s of it)\n", target.name.c_str(), info.architecture.c_str(),
+                info.n_layer, info.quantization.c_str(), FormatBytes(info.file_bytes).c_str(),
+                FormatBytes(remote->manifest.header.size()).c_str());
+  }
+  return kExitOk;
+}
+
+int PullLocal(const PullCommand& command, WeightStore& store, const std::string& path) {
+  const std::string name = command.name.empty() ? ModelNameOf(path) : command.name;
+  PullBar bar(!command.quiet);
+  const Result<LocalFile> file = LookAtLocalFile(path);
+  if (!file.ok()) return Fail(file.error());
+  const Result<ModelId> id = store.AddLocal(path, name, [&](std::uint64_t done) {
+    bar.Update({done, file->bytes, true});
+    return !Interrupted();
+  });
+  return id.ok() ? PrintPulled(command, store, name) : Fail(id.error());
+}
+
+}  // namespace
+
+Result<std::shared_ptr<WeightStore>> OpenStoreHere() {
+  StoreOptions options;
+  options.folder = ShoalHome() + "/store";
+  if (const char* most = std::getenv("SHOAL_STORE_MAX"); most != nullptr && *most != '\0') {
+    SHOAL_ASSIGN_OR_RETURN(options.quota_bytes, ParseBytes(most));
+  }
+  SHOAL_ASSIGN_OR_RETURN(std::unique_ptr<WeightStore> store, WeightStore::Open(std::move(options)));
+  return std::shared_ptr<WeightStore>(std::move(store));
+}
+
+Result<std::shared_ptr<const ModelFile>> OpenModelHere(const std::string& name) {
+  const Result<std::string> path = ResolveModel(name);
+  if (path.ok()) return OpenModelFile(*path);
+  if (!CheckModelName(name).ok()) return path.error();
+  SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<WeightStore> store, OpenStoreHere());
+  const Result<StoredModel> model = store->Find(name);
+  if (!model.ok()) return model.error().code == ErrorCode::kNotFound ? path.error() : model.error();
+  for (std::size_t i = 0; i < model->held.size(); ++i) {
+    if (model->held[i]) continue;
+    return Error{ErrorCode::kNotFound, model->manifest->ranges[i].Name() + " of " + name + " is not on this device (" +
+                                           LayersText(*model) +
+                                           " layers are); `shoal pull` fetches all, or place it "
+                                           "over the cluster"};
+  }
+  return ModelOf(*model->manifest, name, MakeStoreSource(store, *model));
+}
+
+int RunPull(const PullCommand& command) {
+  WatchSignals();
+  const Result<ModelName> model =
+      ParseModelName(command.hub.empty() ? command.model : command.hub, !command.hub.empty());
+  if (!model.ok()) return Fail(model.error());
+  const Result<std::shared_ptr<WeightStore>> store = OpenStoreHere();
+  if (!store.ok()) return Fail(store.error());
+  if (model->kind == ModelNameKind::kPath) return PullLocal(command, **store, model->text);
+
+  PullBar bar(!command.quiet);
+  std::mutex bar_mutex;
+  PullOptions options;
+  options.http.cancelled = Interrupted;
+  options.http.on_wait = [&](const std::string& why) {
+    const std::lock_guard lock(bar_mutex);
+    bar.Say(why);
+  };
+  Result<Target> target = TargetOf(*model, options.http);
+  if (!target.ok()) return Fail(target.error());
+  if (!command.name.empty()) target->name = command.name;
+  if (!target->reason.empty()) bar.Say("taking " + target->reason);
+  if (command.metadata_only) return PrintMetadata(command, *target);
+  options.http = target->http;
+  options.sha256 = target->sha256;
+  options.connections = command.connections;
+  options.on_progress = [&](const PullProgress& now) {
+    const std::lock_guard lock(bar_mutex);
+    bar.Update(now);
+  };
+  const Result<ModelId> id = PullModel(**store, target->url, target->name, target->origin, options);
+  return id.ok() ? PrintPulled(command, **store, target->name) : Fail(id.error());
+}
+
+int RunModels(const ModelsCommand& command) {
+  const Result<std::shared_ptr<WeightStore>> store = OpenStoreHere();
+  if (!store.ok()) return Fail(store.error());
+  const std::vector<StoredModel> models = (*store)->Models();
+  // Who else has what is known where a node runs.
+  WatchSignals();
+  const Result<ClusterStatus> status = NodeHere().GetStatus();
+  const auto nodes_with = [&](const std::string& name) {
+    std::vector<std::string> nodes;
+    if (!status.ok()) return nodes;
+    for (const NodeStatus& node : status->nodes) {
+      for (const ModelStatus& one : node.models) {
+        if (one.name == name) nodes.push_back(node.name.empty() ? node.id : node.name);
+      }
+    }
+    return nodes;
+  };
+  ModelLibrary library({ShoalHome() + "/models"});
+  library.Scan();
+  const StoreUsage usage = (*store)->Usage();
+  if (command.json) {
+    Json json{{"models", Json::array()},
+              {"files", Json::array()},
+              {"store",
+               {{"bytes", usage.blob_bytes},
+                {"in_use_bytes", usage.pinned_bytes},
+                {"partial_bytes", usage.partial_bytes},
+                {"max_bytes", (*store)->options().quota_bytes}}}};
+    for (const StoredModel& model : models) {
+      Json one = ToJson(model);
+      one["nodes"] = nodes_with(model.name);
+      json["models"].push_back(std::move(one));
+    }
+    for (const LibraryModel& model : library.models()) {
+      json["files"].push_back({{"name", model.name},
+                               {"path", model.file->path},
+                               {"bytes", model.file->info.file_bytes},
+                               {"nodes", nodes_with(model.name)}});
+    }
+    std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
+    return kExitOk;
+  }
+  const auto joined = [](const std::vector<std::string>& names) {
+    std::string text;
+    for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+    return text.empty() ? std::string("-") : text;
+  };
+  std::vector<std::vector<std::string>> rows{{"model", "size", "here", "layers here", "nodes", "from"}};
+  for (const StoredModel& model : models) {
+    rows.push_back({model.name, FormatBytes(model.manifest->file_bytes), FormatBytes(model.held_bytes),
+                    LayersText(model), joined(nodes_with(model.name)), model.origin});
+  }
+  for (const LibraryModel& model : library.models()) {
+    const std::string size = FormatBytes(model.file->info.file_bytes);
+    rows.push_back({model.name, size, size, "all " + std::to_string(model.file->info.n_layer),
+                    joined(nodes_with(model.name)), model.file->path});
+  }
+  if (rows.size() == 1) {
+    std::puts("no models here yet. Try: shoal pull hf:OWNER/REPO");
+    return kExitOk;
+  }
+  std::fputs(FormatTable(rows).c_str(), stdout);
+  std::printf("\nstore: %s, %s of it in use, %s unfinished\n", FormatBytes(usage.blob_bytes).c_str(),
+              FormatBytes(usage.pinned_bytes).c_str(), FormatBytes(usage.partial_bytes).c_str());
+  return kExitOk;
+}
+
+int RunRemoveModel(const std::string& name) {
+  const Result<std::shared_ptr<WeightStore>> store = OpenStoreHere();
+  if (!store.ok()) return Fail(store.error());
+  const Status removed = (*store)->Remove(name);
+  if (!removed.ok()) return Fail(removed.error());
+  std::printf("%s is removed\n", name.c_str());
+  return kExitOk;
+}
+
+int RunVerify(const std::string& name, bool json) {
+  const Result<std::shared_ptr<WeightStore>> store = OpenStoreHere();
+  if (!store.ok()) return Fail(store.error());
+  const Result<StoredModel> model = (*store)->Find(name);
+  if (!model.ok()) return Fail(model.error());
+  WatchSignals();
+  Json damaged = Json::array();
+  std::uint64_t verified = 0;
+  for (std::size_t i = 0; i < model->held.size(); ++i) {
+    if (Interrupted()) return kExitInterrupted;
+    if (!model->held[i]) continue;
+    Status status;
+    if (model->local_path.empty()) {
+      status = (*store)->Verify(*model->manifest, i);
+    } else {
+      for (std::uint64_t chunk = 0; status.ok() && chunk < model->manifest->ChunkCount(i); ++chunk) {
+        const auto bytes = (*store)->ReadChunk(*model, i, chunk);
+        if (!bytes.ok()) status = bytes.error();
+      }
+    }
+    if (status.ok()) {
+      verified += model->manifest->ranges[i].bytes;
+      continue;
+    }
+    damaged.push_back(model->manifest->ranges[i].Name());
+    if (!json) std::fprintf(stderr, "shoal: %s\n", status.error().message.c_str());
+  }
+  if (json) {
+    std::printf("%s\n", Json{{"name", name}, {"verified_bytes", verified}, {"damaged", damaged}}.dump(2).c_str());
+  } else if (damaged.empty()) {
+    std::printf("%s: %s verified, nothing is damaged\n", name.c_str(), FormatBytes(verified).c_str());
+  }
+  return damaged.empty() ? kExitOk : kExitModel;
+}
+
+int RunCollect(bool drafts, bool json) {
+  const Result<std::shared_ptr<WeightStore>> store = OpenStoreHere();
+  if (!store.ok()) return Fail(store.error());
+  const std::uint64_t removed = (*store)->Collect(drafts);
+  if (json) {
+    std::printf("%s\n", Json{{"removed_bytes", removed}}.dump(2).c_str());
+  } else {
+    std::printf("%s removed\n", FormatBytes(removed).c_str());
+  }
+  return kExitOk;
+}
+
+// The options live as long as the program.
+void AddStoreCommands(CLI::App& app, int& code) {
+  static PullCommand pull;
+  static ModelsCommand models;
+  static std::string removed, verified;
+  static bool verify_json = false, collect_json = false, drafts = false;
+  CLI::App* command = app.add_subcommand("pull", "Fetch a model: from the Hugging Face hub, a URL, or a file here");
+  command->add_option("model", pull.model, "hf:OWNER/REPO[:Q4_K_M], hf:OWNER/REPO/FILE.gguf, a URL, or a path");
+  command->add_option("--hf", pull.hub, "The same without hf: OWNER/REPO[:Q4_K_M]; -hf as in llama.cpp");
+  command->add_option("--name", pull.name, "What to call it (else as the file)");
+  command->add_option("--connections", pull.connections, "Connections at a time")
+      ->capture_default_str()
+      ->check(CLI::Range(1, kPullConnectionsMax));
+  command->add_flag("--metadata-only", pull.metadata_only, "Only say what it is: a few MB by range, no weights");
+  command->add_flag("--json", pull.json, "One JSON object on stdout");
+  command->add_flag("-q,--quiet", pull.quiet, "Nothing on stderr but errors");
+  command->callback([command, &code] {
+    if (pull.model.empty() == pull.hub.empty()) throw CLI::ValidationError(command->get_name(), "name one model");
+    code = RunPull(pull);
+  });
+  command = app.add_subcommand("models", "Show the models of this device, and who else has them");
+  command->add_flag("--json", models.json, "One JSON object on stdout");
+  command->callback([&code] { code = RunModels(models); });
+  command = app.add_subcommand("rm", "Remove a model from this device's store");
+  command->add_option("model", removed, "Its name")->required();
+  command->callback([&code] { code = RunRemoveModel(removed); });
+  command = app.add_subcommand("verify", "Read a model's bytes here anew; damaged layers are removed");
+  command->add_option("model", verified, "Its name")->required();
+  command->add_flag("--json", verify_json, "One JSON object on stdout");
+  command->callback([&code] { code = RunVerify(verified, verify_json); });
+  command = app.add_subcommand("gc", "Remove what no model of the store needs");
+  command->add_flag("--unfinished", drafts, "Also models that are fetched only in part");
+  command->add_flag("--json", collect_json, "One JSON object on stdout");
+  command->callback([&code] { code = RunCollect(drafts, collect_json); });
+}
+
+}  // namespace shoal::cli

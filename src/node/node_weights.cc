@@ -1,0 +1,212 @@
+// The store of this node and the streams of other members, brought together.
+#include "node/node_weights.h"
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+
+#include "base/log.h"
+#include "base/units.h"
+#include "node/cluster_views.h"
+#include "runtime/rng.h"
+#include "wire/frame.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::chrono::milliseconds kFirstQuestionMax{10'000};
+
+// Frames with nothing in them but a message about weights.
+FrameBytes WeightsFrame(std::span<const std::uint8_t> message) {
+  FrameBytes frame(kFrameHeaderBytes);
+  frame.insert(frame.end(), message.begin(), message.end());
+  SealFrame(FrameType::kWeights, 0, frame);
+  return frame;
+}
+
+std::optional<std::span<const std::uint8_t>> WeightsMessage(const FrameBytes& frame) {
+  const Result<FrameHeader> header = ParseFrame(frame);
+  if (!header.ok() || header->type != FrameType::kWeights) return std::nullopt;
+  return FramePayload(frame);
+}
+
+class StreamWeightLink final : public WeightLink {
+ public:
+  explicit StreamWeightLink(StreamLink link) : link_(std::move(link)) {}
+  Result<std::vector<std::uint8_t>> Ask(std::vector<std::uint8_t> question) override {
+    SHOAL_RETURN_IF_ERROR(link_.sender->Send(WeightsFrame(question)));
+    const std::optional<FrameBytes> frame = link_.receiver->Receive();
+    const auto message = frame ? WeightsMessage(*frame) : std::nullopt;
+    if (!message) return Error{ErrorCode::kUnavailable, "the stream of weights has ended"};
+    return std::vector<std::uint8_t>(message->begin(), message->end());
+  }
+
+ private:
+  StreamLink link_;
+};
+
+// Keeps ranges from being evicted as long as someone has the model.
+class PinnedSource final : public TensorSource {
+ public:
+  PinnedSource(std::shared_ptr<const TensorSource> source, std::vector<OwnedFd> pins)
+      : source_(std::move(source)), pins_(std::move(pins)) {}
+  Result<std::unique_ptr<TensorReader>> Open() const override { return source_->Open(); }
+
+ private:
+  const std::shared_ptr<const TensorSource> source_;
+  const std::vector<OwnedFd> pins_;
+};
+
+Result<LibraryModel> AsLibraryModel(const StoredModel& model, std::shared_ptr<const TensorSource> source) {
+  LibraryModel found;
+  found.name = model.name;
+  found.fingerprint = FingerprintOf(model.manifest->header, model.manifest->file_bytes);
+  SHOAL_ASSIGN_OR_RETURN(found.file, ModelOf(*model.manifest, model.name, std::move(source)));
+  return found;
+}
+
+}  // namespace
+
+NodeWeights::NodeWeights(ModelLibrary& library, MetricsRegistry& metrics, NodeWeightsOptions options,
+                         std::shared_ptr<WeightStore> store)
+    : library_(library),
+      options_(std::move(options)),
+      store_(std::move(store)),
+      server_(store_, [this](ModelFingerprint fingerprint) { return FindToServe(fingerprint); }),
+      fetched_(metrics.GetCounter("shoal_weights_fetched_bytes_total", "Bytes of layers got from other members.")),
+      served_(metrics.GetCounter("shoal_weights_served_bytes_total", "Bytes of layers given to other members.")) {}
+
+Result<std::unique_ptr<NodeWeights>> NodeWeights::Open(ModelLibrary& library, MetricsRegistry& metrics,
+                                                       NodeWeightsOptions options) {
+  SHOAL_ASSIGN_OR_RETURN(std::unique_ptr<WeightStore> store, WeightStore::Open(options.store));
+  std::unique_ptr<NodeWeights> weights(
+      new NodeWeights(library, metrics, std::move(options), std::shared_ptr<WeightStore>(std::move(store))));
+  (void)weights->stored();
+  return weights;
+}
+
+// Called every few seconds: manifests are read once.
+std::vector<LibraryModel> NodeWeights::stored() const {
+  const std::lock_guard lock(mutex_);
+  std::map<std::string, Known> known;
+  for (const StoredName& one : store_->Names()) {
+    const auto before = known_.find(one.name);
+    if (before != known_.end() && before->second.id == one.id && before->second.local_path == one.local_path) {
+      known[one.name] = before->second;
+      continue;
+    }
+    const Result<StoredModel> stored = store_->Find(one.name);
+    if (!stored.ok()) continue;
+    Result<LibraryModel> model = AsLibraryModel(*stored, MakeStoreSource(store_, *stored));
+    if (model.ok()) known[one.name] = {one.id, one.local_path, *std::move(model)};
+  }
+  known_ = std::move(known);
+  std::vector<LibraryModel> models;
+  for (const auto& [name, one] : known_) models.push_back(one.model);
+  return models;
+}
+
+std::vector<ModelHolding> NodeWeights::Holdings() const {
+  std::vector<LibraryModel> models = library_.models();
+  for (LibraryModel& model : stored()) models.push_back(std::move(model));
+  return HoldingsOf(models);
+}
+
+Result<StoredModel> NodeWeights::Stored(ModelFingerprint fingerprint) const {
+  std::string name;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [known_name, one] : known_) {
+      if (one.model.fingerprint == fingerprint) name = known_name;
+    }
+  }
+  if (name.empty()) return Error{ErrorCode::kNotFound, "this node does not have the model"};
+  return store_->Find(name);
+}
+
+// A file of the library is hashed when the first member asks for it.
+Result<StoredModel> NodeWeights::FindToServe(ModelFingerprint fingerprint) {
+  if (Result<StoredModel> stored = Stored(fingerprint); stored.ok()) return stored;
+  SHOAL_ASSIGN_OR_RETURN(const LibraryModel model, library_.FindFingerprint(fingerprint));
+  SHOAL_RETURN_IF_ERROR([&]() -> Status {
+    const Result<ModelId> id = store_->AddLocal(model.file->path, model.name, {});
+    return id.ok() ? Status() : Status(id.error());
+  }());
+  (void)stored();
+  return store_->Find(model.name);
+}
+
+std::vector<WeightPeer> NodeWeights::Peers() const {
+  std::vector<WeightPeer> peers;
+  for (const auto& [node, name] : options_.members()) {
+    peers.push_back({name, [this, node = node]() -> Result<std::unique_ptr<WeightLink>> {
+                       SHOAL_ASSIGN_OR_RETURN(StreamLink link, options_.open(node));
+                       return std::unique_ptr<WeightLink>(std::make_unique<StreamWeightLink>(std::move(link)));
+                     }});
+  }
+  return peers;
+}
+
+Result<StoredModel> NodeWeights::ManifestOf(ModelFingerprint fingerprint, const std::string& name) {
+  if (Result<StoredModel> model = Stored(fingerprint); model.ok()) return model;
+  SHOAL_ASSIGN_OR_RETURN(const Manifest manifest, FetchManifest(Peers(), fingerprint));
+  SHOAL_RETURN_IF_ERROR([&]() -> Status {
+    const Result<ModelId> id = store_->Add(manifest, name, "cluster");
+    return id.ok() ? Status() : Status(id.error());
+  }());
+  (void)stored();
+  return store_->Find(name);
+}
+
+bool NodeWeights::Learn(ModelFingerprint fingerprint, const std::string& name) {
+  const Result<StoredModel> model = ManifestOf(fingerprint, name);
+  if (!model.ok()) Log(LogLevel::kInfo, "weights", "nothing is known of '" + name + "' yet: " + model.error().message);
+  return model.ok();
+}
+
+Result<LibraryModel> NodeWeights::ObtainHeader(ModelFingerprint fingerprint, const std::string& name) {
+  if (Result<LibraryModel> local = library_.FindFingerprint(fingerprint); local.ok()) return local;
+  SHOAL_ASSIGN_OR_RETURN(const StoredModel model, ManifestOf(fingerprint, name));
+  return AsLibraryModel(model, MakeStoreSource(store_, model));
+}
+
+Result<LibraryModel> NodeWeights::Obtain(ModelFingerprint fingerprint, const std::string& name, LayerRange layers,
+                                         const std::function<bool()>& cancelled) {
+  if (Result<LibraryModel> local = library_.FindFingerprint(fingerprint); local.ok()) return local;
+  SHOAL_ASSIGN_OR_RETURN(const StoredModel model, ManifestOf(fingerprint, name));
+  if (!model.local_path.empty()) return AsLibraryModel(model, MakeStoreSource(store_, model));
+  SHOAL_ASSIGN_OR_RETURN(const std::vector<std::size_t> ranges, RangesOf(*model.manifest, layers));
+  int tenths = -1;
+  FetchOptions options;
+  options.cancelled = cancelled;
+  options.seed = RandomSeed();
+  options.on_progress = [&](const FetchProgress& now) {
+    const int done = static_cast<int>(10 * now.bytes_done / std::max<std::uint64_t>(1, now.bytes_total));
+    if (done == tenths) return;
+    tenths = done;
+    Log(LogLevel::kInfo, "weights", name + ": " + std::to_string(10 * done) + " % of " + FormatBytes(now.bytes_total));
+  };
+  SHOAL_ASSIGN_OR_RETURN(FetchReport report, FetchRanges(*store_, *model.manifest, ranges, Peers(), options));
+  fetched_.Add(report.bytes_fetched);
+  for (const std::string& bad : report.bad_peers) {
+    Log(LogLevel::kWarning, "weights", "node '" + bad + "' sent wrong bytes of " + name + " and was asked no more");
+  }
+  return AsLibraryModel(model, std::make_shared<PinnedSource>(MakeStoreSource(store_, model), std::move(report.pins)));
+}
+
+void NodeWeights::Serve(int fd) {
+  StreamLink link = MakeStreamLink(fd, kFrameBytesMax);
+  LimitFirstFrames(*link.receiver, 1, kFirstQuestionMax);
+  if (streams_.fetch_add(1) < kWeightStreamsMax) {
+    while (const std::optional<FrameBytes> frame = link.receiver->Receive()) {
+      const auto question = WeightsMessage(*frame);
+      if (!question) break;
+      const std::vector<std::uint8_t> answer = server_.Answer(*question);
+      if (!link.sender->Send(WeightsFrame(answer)).ok()) break;
+      served_.Add(answer.size());
+    }
+  }
+  streams_.fetch_sub(1);
+}
+
+}  // namespace shoal

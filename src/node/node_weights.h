@@ -1,0 +1,85 @@
+// The weights of a node of a cluster: its store, what it tells other members of it, and how it gets layers it lacks.
+//
+// Knows no placements: a stage asks for the layers of a model, and gets a model file whose bytes are here. Any thread;
+// what fetches blocks.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/metrics.h"
+#include "base/result.h"
+#include "cluster/member.h"
+#include "node/model_library.h"
+#include "transport/stream_link.h"
+#include "weights/peers.h"
+#include "weights/store.h"
+
+namespace shoal {
+
+inline constexpr int kWeightStreamsMax = 64;  // that members have open here
+
+struct NodeWeightsOptions {
+  StoreOptions store;
+  // Other members that are here, with their names.
+  std::function<std::vector<std::pair<NodeId, std::string>>()> members;
+  // A stream of weights (node/peers.h), on the connection for bulk transfers. Blocks.
+  std::function<Result<StreamLink>(const NodeId&)> open;
+};
+
+class NodeWeights {
+ public:
+  // Both must outlive it. Errors: as WeightStore::Open.
+  static Result<std::unique_ptr<NodeWeights>> Open(ModelLibrary& library, MetricsRegistry& metrics,
+                                                   NodeWeightsOptions options);
+
+  // A model whose layers [first, last), and what else a stage of them needs, are on this node: a file of the library,
+  // or the store, into which members give what is missing. As long as someone holds the file, they stay. Errors:
+  // kNotFound (nobody has the model), kUnavailable (nobody has a layer), kCancelled, kIo.
+  Result<LibraryModel> Obtain(ModelFingerprint fingerprint, const std::string& name, LayerRange layers,
+                              const std::function<bool()>& cancelled);
+  // The model's header alone, which is all that the API of a node without a stage needs. Errors: as Obtain.
+  Result<LibraryModel> ObtainHeader(ModelFingerprint fingerprint, const std::string& name);
+
+  // What this node can be given stages of: files of the library, and models whose manifest is in the store.
+  std::vector<ModelHolding> Holdings() const;
+  // Models of the store, of which all, something or nothing but the manifest is here.
+  std::vector<LibraryModel> stored() const;
+  // A member holds this model: gets its manifest, so that this node can be given stages of it. False: not now.
+  bool Learn(ModelFingerprint fingerprint, const std::string& name);
+
+  // Answers a member's questions until the stream ends, and closes it.
+  void Serve(int fd);
+
+ private:
+  struct Known {
+    ModelId id{};
+    std::string local_path;
+    LibraryModel model;
+  };
+  NodeWeights(ModelLibrary& library, MetricsRegistry& metrics, NodeWeightsOptions options,
+              std::shared_ptr<WeightStore> store);
+  Result<StoredModel> Stored(ModelFingerprint fingerprint) const;
+  Result<StoredModel> FindToServe(ModelFingerprint fingerprint);
+  Result<StoredModel> ManifestOf(ModelFingerprint fingerprint, const std::string& name);
+  std::vector<WeightPeer> Peers() const;
+
+  ModelLibrary& library_;
+  const NodeWeightsOptions options_;
+  const std::shared_ptr<WeightStore> store_;
+  WeightServer server_;
+  Counter& fetched_;
+  Counter& served_;
+  std::atomic<int> streams_{0};
+  mutable std::mutex mutex_;
+  mutable std::map<std::string, Known> known_;  // guarded by mutex_: of the store, by name
+};
+
+}  // namespace shoal

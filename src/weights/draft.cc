@@ -1,0 +1,122 @@
+// drafts/KEY/: "header", and for each range N.part (its bytes so far) and N.sums (the hashes of its chunks).
+#include "weights/draft.h"
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+
+#include "base/check.h"
+#include "model/tensor_source.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::uint64_t kHashPieceBytes = 8U << 20;
+
+std::string FolderOf(const WeightStore& store, const std::string& key) {
+  return store.Path("drafts/" + HexOf(Sha256({reinterpret_cast<const std::uint8_t*>(key.data()), key.size()})));
+}
+
+}  // namespace
+
+std::vector<std::uint8_t> Draft::KnownHeader(const WeightStore& store, const std::string& key) {
+  Result<std::optional<std::vector<std::uint8_t>>> header =
+      ReadWholeFile(FolderOf(store, key) + "/header", kManifestBytesMax);
+  if (!header.ok() || !header->has_value()) return {};
+  return **std::move(header);
+}
+
+Result<std::unique_ptr<Draft>> Draft::Open(WeightStore& store, const std::string& key,
+                                           std::span<const std::uint8_t> header, std::uint64_t file_bytes) {
+  std::unique_ptr<Draft> draft(new Draft(store, FolderOf(store, key)));
+  SHOAL_ASSIGN_OR_RETURN(draft->manifest_, DescribeRanges(header, file_bytes));
+  std::error_code error;
+  std::filesystem::create_directories(draft->folder_, error);
+  if (error) return FileError("create", draft->folder_, error.value());
+  SHOAL_RETURN_IF_ERROR(ReplaceFile(draft->folder_ + "/header", draft->manifest_.header));
+  draft->pins_.resize(draft->manifest_.ranges.size());
+  for (std::size_t i = 0; i < draft->pins_.size(); ++i) SHOAL_RETURN_IF_ERROR(draft->TakeFinished(i));
+  return draft;
+}
+
+// A range that an earlier run finished: its hashes are here, and so is the blob that they name.
+Status Draft::TakeFinished(std::size_t range) {
+  const std::string sums = folder_ + "/" + std::to_string(range) + ".sums";
+  const std::uint64_t chunks = manifest_.ChunkCount(range);
+  SHOAL_ASSIGN_OR_RETURN(const auto bytes, ReadWholeFile(sums, chunks * sizeof(Digest)));
+  if (!bytes || bytes->size() != chunks * sizeof(Digest)) return {};
+  WeightRange what = manifest_.ranges[range];
+  what.chunks.resize(chunks);
+  std::memcpy(what.chunks.data(), bytes->data(), bytes->size());
+  Result<OwnedFd> pin = store_.Pin(BlobId(what, manifest_.chunk_bytes));
+  if (!pin.ok()) return {};
+  manifest_.ranges[range].chunks = std::move(what.chunks);
+  pins_[range] = *std::move(pin);
+  return {};
+}
+
+bool Draft::Has(std::size_t range) const {
+  const std::lock_guard lock(mutex_);
+  return static_cast<bool>(pins_[range]);
+}
+
+Result<std::unique_ptr<RangeWriter>> Draft::Begin(std::size_t range) {
+  const std::string base = folder_ + "/" + std::to_string(range);
+  std::error_code error;
+  const std::uint64_t bytes = manifest_.ranges[range].bytes;
+  SHOAL_RETURN_IF_ERROR(store_.MakeRoom(std::filesystem::exists(base + ".part", error) ? 0 : bytes));
+  Manifest unknown;
+  unknown.chunk_bytes = manifest_.chunk_bytes;
+  unknown.ranges.push_back(manifest_.ranges[range]);
+  unknown.ranges[0].chunks.clear();
+  return RangeWriter::Open(unknown, 0, {base + ".part", base + ".sums", store_.Path("blobs")});
+}
+
+void Draft::Finished(std::size_t range, RangeWriter::Finished finished) {
+  const std::lock_guard lock(mutex_);
+  manifest_.ranges[range].chunks = std::move(finished.chunks);
+  pins_[range] = std::move(finished.pin);
+}
+
+// The bytes of the file in their order, each from the range that has it.
+Result<Digest> Draft::HashWhole(const std::function<bool(std::uint64_t)>& progress) {
+  StoredModel model;
+  model.name = "the model";
+  model.manifest = std::make_shared<Manifest>(manifest_);
+  SHOAL_ASSIGN_OR_RETURN(
+      const auto reader,
+      MakeStoreSource(std::shared_ptr<const WeightStore>(std::shared_ptr<void>(), &store_), model)->Open());
+  Sha256Stream hash;
+  std::vector<std::uint8_t> piece(kHashPieceBytes);
+  for (std::uint64_t at = 0; at < manifest_.file_bytes; at += piece.size()) {
+    piece.resize(std::min(kHashPieceBytes, manifest_.file_bytes - at));
+    SHOAL_RETURN_IF_ERROR(reader->Read(at, piece));
+    hash.Update(piece);
+    if (progress && !progress(at + piece.size())) return Error{ErrorCode::kCancelled, "verifying was cancelled"};
+  }
+  return hash.Finish();
+}
+
+Result<ModelId> Draft::Finish(const std::string& name, const std::string& origin, const std::optional<Digest>& sha256,
+                              const std::function<bool(std::uint64_t)>& progress) {
+  SHOAL_CHECK(manifest_.known());
+  const auto remove_folder = [&] {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+  };
+  if (sha256) {
+    SHOAL_ASSIGN_OR_RETURN(const Digest have, HashWhole(progress));
+    if (have != *sha256) {
+      remove_folder();
+      pins_.clear();
+      (void)store_.Collect(false);
+      return Error{ErrorCode::kCorrupt, "what came is not what the hub says the file is (SHA-256 " + HexOf(have) +
+                                            ", expected " + HexOf(*sha256) + "); it was removed. Try again"};
+    }
+  }
+  SHOAL_ASSIGN_OR_RETURN(const ModelId id, store_.Add(manifest_, name, origin));
+  remove_folder();
+  return id;
+}
+
+}  // namespace shoal

@@ -1,0 +1,51 @@
+// A model from a source that tells no hashes of its parts: a URL, the hub. It becomes a model of the store once all of
+// it is here, and its whole-file hash is right where the source tells one.
+//
+// Its folder is named by what the source said of the file, so the same command goes on where the last one ended. Knows
+// no HTTP. Any thread may call Begin and Finished.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "weights/store.h"
+
+namespace shoal {
+
+class Draft {
+ public:
+  // `key`: names the file at its source, in a state of it. `store` must outlive it. Errors: kIo; as DescribeRanges.
+  static Result<std::unique_ptr<Draft>> Open(WeightStore& store, const std::string& key,
+                                             std::span<const std::uint8_t> header, std::uint64_t file_bytes);
+  // The header that an earlier Draft of this key was opened with; empty: there was none.
+  static std::vector<std::uint8_t> KnownHeader(const WeightStore& store, const std::string& key);
+
+  const Manifest& manifest() const { return manifest_; }  // with the hashes that are known when it was opened
+  bool Has(std::size_t range) const;
+  // Errors: as WeightStore::Begin.
+  Result<std::unique_ptr<RangeWriter>> Begin(std::size_t range);
+  // `finished` is what the range's writer returned.
+  void Finished(std::size_t range, RangeWriter::Finished finished);
+
+  // Every range is there (CHECK). Reads all of it once more when `sha256` is given. `progress` as of AddLocal.
+  // Errors: kCorrupt (another hash: all of it is removed), kCancelled, kInvalidArgument (the name), kIo.
+  Result<ModelId> Finish(const std::string& name, const std::string& origin, const std::optional<Digest>& sha256,
+                         const std::function<bool(std::uint64_t)>& progress);
+
+ private:
+  Draft(WeightStore& store, std::string folder) : store_(store), folder_(std::move(folder)) {}
+  Status TakeFinished(std::size_t range);
+  Result<Digest> HashWhole(const std::function<bool(std::uint64_t)>& progress);
+
+  WeightStore& store_;
+  const std::string folder_;
+  Manifest manifest_;
+  mutable std::mutex mutex_;
+  std::vector<OwnedFd> pins_;  // [ranges]; those that are there: an unfinished model loses nothing to its own rest
+};
+
+}  // namespace shoal

@@ -1,0 +1,204 @@
+// Parsing of names and of the hub's list of files; the choice among them.
+#include "weights/hub.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <regex>
+
+#include "base/units.h"
+#include "weights/manifest.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::size_t kTreeBytesMax = 16U << 20, kFilesMax = 10'000, kPathBytesMax = 1024;
+constexpr std::uint64_t kSmallModelBytes = 1ULL << 30;   // as Q8_0: cheap enough to keep all its precision
+constexpr std::uint64_t kMuchMemoryBytes = 12ULL << 30;  // from here on Q5_K_M
+constexpr std::uint64_t kOverheadPercent = 25;           // KV cache and buffers on top of the weights
+
+bool IsPart(std::string_view part) {
+  return !part.empty() && part.size() <= 96 && part != "." && part != ".." &&
+         std::all_of(part.begin(), part.end(),
+                     [](unsigned char c) { return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.'; });
+}
+
+// A path in a repository as it stands in a URL.
+std::string Escaped(const std::string& path) {
+  constexpr char kDigits[] = "0123456789ABCDEF";
+  std::string out;
+  for (const unsigned char c : path) {
+    if (std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.' || c == '/' || c == '+') {
+      out += static_cast<char>(c);
+    } else {
+      out += '%';
+      out += kDigits[c >> 4];
+      out += kDigits[c & 15];
+    }
+  }
+  return out;
+}
+
+std::string Upper(std::string_view text) {
+  std::string out(text);
+  std::transform(out.begin(), out.end(), out.begin(), [](unsigned char c) { return std::toupper(c); });
+  return out;
+}
+
+Result<std::size_t> Missing(const std::vector<HubFile>& files, const std::string& wanted) {
+  std::string there;
+  for (const HubFile& file : files) {
+    const std::string name = file.quantization.empty() ? file.path : file.quantization;
+    there += (there.empty() ? "" : ", ") + name + " (" + FormatBytes(file.bytes) + ")";
+  }
+  return Error{ErrorCode::kNotFound, "there is no " + wanted + " in this repository; there are " + there};
+}
+
+}  // namespace
+
+Result<ModelName> ParseModelName(const std::string& text, bool is_hub) {
+  ModelName name;
+  name.text = text;
+  const bool marked = text.starts_with("hf:");
+  if (!marked && !is_hub) {
+    const bool is_url = text.starts_with("https://") || text.starts_with("http://");
+    name.kind = is_url ? ModelNameKind::kUrl : ModelNameKind::kPath;
+    return name;
+  }
+  name.kind = ModelNameKind::kHub;
+  std::string rest = marked ? text.substr(3) : text;
+  const auto refused = [&] {
+    return Error{ErrorCode::kInvalidArgument,
+                 "'" + text +
+                     "' names no model of the hub; write hf:OWNER/REPO, hf:OWNER/REPO:Q4_K_M or "
+                     "hf:OWNER/REPO/FILE.gguf"};
+  };
+  if (const std::size_t colon = rest.find(':'); colon != std::string::npos) {
+    name.quantization = Upper(rest.substr(colon + 1));
+    rest.resize(colon);
+    if (!IsPart(name.quantization)) return refused();
+  }
+  const std::size_t owner_end = rest.find('/');
+  if (owner_end == std::string::npos) return refused();
+  const std::size_t repo_end = rest.find('/', owner_end + 1);
+  name.repository = rest.substr(0, repo_end);
+  const std::string repo = name.repository.substr(owner_end + 1);
+  if (!IsPart(rest.substr(0, owner_end)) || !IsPart(repo)) return refused();
+  if (repo_end != std::string::npos) {
+    name.file = rest.substr(repo_end + 1);
+    if (name.file.empty() || name.file.size() > kPathBytesMax || name.file.find("..") != std::string::npos)
+      return refused();
+    if (!name.file.ends_with(".gguf") || !name.quantization.empty()) return refused();
+  }
+  return name;
+}
+
+Hub HubFromEnvironment() {
+  const auto value = [](const char* name) {
+    const char* text = std::getenv(name);
+    return std::string(text == nullptr ? "" : text);
+  };
+  Hub hub{value("HF_ENDPOINT"), value("HF_TOKEN")};
+  if (hub.endpoint.empty()) hub.endpoint = "https://huggingface.co";
+  while (hub.endpoint.ends_with("/")) hub.endpoint.pop_back();
+  return hub;
+}
+
+Result<Url> HubUrl(const Hub& hub, const std::string& repository, const std::string& file) {
+  return ParseUrl(hub.endpoint + "/" + repository + "/resolve/main/" + Escaped(file));
+}
+
+std::string QuantizationOf(std::string_view file) {
+  // The last part of the name that looks like a type of llama.cpp's quantizer.
+  static const std::regex kType("(^|[-._/])(I?Q[1-9]_[A-Z0-9_]+|BF16|F16|F32|MXFP4[A-Z_]*|TQ[12]_0)(?=[-._]|$)");
+  const std::string upper = Upper(file.substr(0, file.ends_with(".gguf") ? file.size() - 5 : file.size()));
+  std::string found;
+  for (std::sregex_iterator it(upper.begin(), upper.end(), kType), end; it != end; ++it) found = (*it)[2];
+  return found;
+}
+
+Result<std::vector<HubFile>> ParseHubTree(std::string_view text) {
+  const nlohmann::json json = nlohmann::json::parse(text.begin(), text.end(), nullptr, false);
+  if (!json.is_array()) return Error{ErrorCode::kCorrupt, "the hub's list of files is none"};
+  std::vector<HubFile> files;
+  for (const nlohmann::json& entry : json) {
+    if (!entry.is_object() || files.size() >= kFilesMax) continue;
+    const auto path = entry.find("path"), size = entry.find("size"), lfs = entry.find("lfs");
+    if (path == entry.end() || !path->is_string() || size == entry.end() || !size->is_number_unsigned()) continue;
+    HubFile file;
+    file.path = path->get<std::string>();
+    file.bytes = size->get<std::uint64_t>();
+    const std::string name = Upper(file.path.substr(file.path.find_last_of('/') + 1));
+    const bool is_part = std::regex_search(name, std::regex("-[0-9]{5}-OF-[0-9]{5}[.]GGUF$"));
+    if (!name.ends_with(".GGUF") || name.find("MMPROJ") != std::string::npos || is_part) continue;
+    if (file.path.size() > kPathBytesMax || file.path.find("..") != std::string::npos) continue;
+    Digest digest;
+    if (lfs != entry.end() && lfs->is_object() && lfs->contains("oid") && (*lfs)["oid"].is_string() &&
+        ParseHex((*lfs)["oid"].get<std::string>(), digest)) {
+      file.sha256 = digest;
+    }
+    file.quantization = QuantizationOf(file.path);
+    files.push_back(std::move(file));
+  }
+  return files;
+}
+
+Result<std::vector<HubFile>> ListHub(const Hub& hub, const std::string& repository, const HttpOptions& options) {
+  SHOAL_ASSIGN_OR_RETURN(const Url url,
+                         ParseUrl(hub.endpoint + "/api/models/" + repository + "/tree/main?recursive=true"));
+  HttpFile document(url, options);
+  Result<std::string> text = document.Get(kTreeBytesMax);
+  if (!text.ok() && text.error().code == ErrorCode::kNotFound) {
+    return Error{ErrorCode::kNotFound, "the hub has no repository '" + repository + "'"};
+  }
+  if (!text.ok()) return text.error();
+  SHOAL_ASSIGN_OR_RETURN(std::vector<HubFile> files, ParseHubTree(*text));
+  if (files.empty()) {
+    return Error{ErrorCode::kNotFound, "'" + repository +
+                                           "' has no whole GGUF file; look for a repository whose name ends "
+                                           "in -GGUF"};
+  }
+  std::sort(files.begin(), files.end(), [](const HubFile& a, const HubFile& b) { return a.bytes < b.bytes; });
+  return files;
+}
+
+Result<Choice> ChooseFile(const std::vector<HubFile>& files, const std::string& wanted, std::uint64_t memory_bytes) {
+  const auto find = [&](const std::string& type) -> std::optional<std::size_t> {
+    for (std::size_t i = 0; i < files.size(); ++i) {
+      if (files[i].quantization == type) return i;
+    }
+    return std::nullopt;
+  };
+  if (!wanted.empty()) {
+    if (const auto index = find(Upper(wanted))) return Choice{*index, "as asked for"};
+    return Missing(files, wanted).error();
+  }
+  if (files.empty()) return Missing(files, "GGUF file").error();
+  const std::string memory = memory_bytes == 0 ? "" : " of " + FormatBytes(memory_bytes);
+  const auto fits = [&](std::size_t index) {
+    return memory_bytes == 0 || files[index].bytes + files[index].bytes * kOverheadPercent / 100 <= memory_bytes;
+  };
+  if (const auto index = find("Q8_0"); index && files[*index].bytes <= kSmallModelBytes && fits(*index)) {
+    return Choice{*index, "Q8_0, since the model is small (" + FormatBytes(files[*index].bytes) +
+                              "): nearly all of its precision at little cost"};
+  }
+  if (const auto index = find("Q5_K_M"); index && memory_bytes >= kMuchMemoryBytes && fits(*index)) {
+    return Choice{*index, "Q5_K_M, since there is memory enough for it" + memory};
+  }
+  if (const auto index = find("Q4_K_M"); index && fits(*index)) {
+    return Choice{*index, "Q4_K_M, the usual balance of size and quality"};
+  }
+  for (std::size_t i = files.size(); i-- > 0;) {
+    if (!files[i].quantization.empty() && fits(i)) {
+      return Choice{i, files[i].quantization + ", the largest that fits the memory" + memory};
+    }
+  }
+  if (!fits(0)) {
+    return Error{ErrorCode::kNotFound, "no file of this repository fits the memory" + memory + ": the smallest has " +
+                                           FormatBytes(files[0].bytes) + ". Name one to take it all the same"};
+  }
+  return Choice{0, "the only kind there is"};
+}
+
+}  // namespace shoal

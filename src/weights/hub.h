@@ -1,0 +1,65 @@
+// Names of models as people type them, and what the Hugging Face hub has under one.
+//
+// Paths of the hub's API that are used: /api/models/OWNER/REPO/tree/REVISION?recursive=true (JSON: path, size, lfs.oid)
+// and /OWNER/REPO/resolve/REVISION/FILE. https://huggingface.co/docs/hub/api
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "weights/http.h"
+
+namespace shoal {
+
+enum class ModelNameKind { kPath, kUrl, kHub };
+
+struct ModelName {
+  ModelNameKind kind = ModelNameKind::kPath;
+  std::string text;          // the path, or the URL
+  std::string repository;    // kHub: "owner/repo"
+  std::string quantization;  // kHub: "Q4_K_M"; empty: not said
+  std::string file;          // kHub: a file of the repository; empty: not said
+};
+
+// "hf:owner/repo", "hf:owner/repo:Q4_K_M", "hf:owner/repo/file.gguf", "https://...", else a path. `is_hub`: as if it
+// began with "hf:" (the option -hf). Errors: kInvalidArgument.
+Result<ModelName> ParseModelName(const std::string& text, bool is_hub);
+
+struct HubFile {
+  std::string path;  // in the repository
+  std::uint64_t bytes = 0;
+  std::optional<Digest> sha256;
+  std::string quantization;  // of its name; empty: it names none
+};
+
+struct Hub {
+  std::string endpoint;  // HF_ENDPOINT, else https://huggingface.co
+  std::string token;     // HF_TOKEN
+};
+Hub HubFromEnvironment();
+
+// The GGUF models of a repository, without projectors and without parts of split files. Errors: as HttpFile::Probe,
+// kCorrupt (no list), kNotFound (no GGUF file in it).
+Result<std::vector<HubFile>> ListHub(const Hub& hub, const std::string& repository, const HttpOptions& options);
+// Of what ListHub answers. Errors: kCorrupt.
+Result<std::vector<HubFile>> ParseHubTree(std::string_view json);
+Result<Url> HubUrl(const Hub& hub, const std::string& repository, const std::string& file);
+
+// "Q4_K_M" out of "Llama-3.2-1B-Instruct-Q4_K_M.gguf"; upper case; empty: none.
+std::string QuantizationOf(std::string_view file);
+
+// A file and why it was chosen.
+struct Choice {
+  std::size_t index = 0;
+  std::string reason;
+};
+// `wanted`: a quantization, or empty. `memory_bytes`: what the cluster, or this device, has for weights; 0: unknown.
+// Of those that fit: Q8_0 for models up to 1 GiB of it, Q5_K_M from 12 GiB of memory, else Q4_K_M; else the largest
+// that fits. Errors: kNotFound (says what there is).
+Result<Choice> ChooseFile(const std::vector<HubFile>& files, const std::string& wanted, std::uint64_t memory_bytes);
+
+}  // namespace shoal

@@ -1,0 +1,85 @@
+// Weights among members: answers their questions from the store, and fetches ranges from several of them at once.
+//
+// Knows no sockets and no cluster: a link asks a question and gets an answer. Everything that comes is verified against
+// the manifest; a peer that sends wrong bytes is named and asked no more.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "weights/peer_messages.h"
+#include "weights/store.h"
+
+namespace shoal {
+
+inline constexpr std::size_t kFetchPeersMax = 16;       // asked at a time
+inline constexpr std::size_t kFetchStreamsPerPeer = 2;  // one is on its way while the other is asked for
+
+// One stream to one peer. One thread at a time.
+class WeightLink {
+ public:
+  virtual ~WeightLink() = default;
+  // Blocks for the answer, with a limit of its own. Errors: kUnavailable.
+  virtual Result<std::vector<std::uint8_t>> Ask(std::vector<std::uint8_t> question) = 0;
+};
+
+struct WeightPeer {
+  std::string name;  // for people
+  std::function<Result<std::unique_ptr<WeightLink>>()> open;
+};
+
+// Any thread.
+class WeightServer {
+ public:
+  // `find`: the model of a fingerprint, whole or in part; hashes it first if need be.
+  WeightServer(std::shared_ptr<const WeightStore> store, std::function<Result<StoredModel>(ModelFingerprint)> find);
+  // The answer to any bytes. Blocks on the disk.
+  std::vector<std::uint8_t> Answer(std::span<const std::uint8_t> question);
+
+ private:
+  struct Known {
+    StoredModel model;
+    std::vector<std::uint8_t> manifest;  // encoded
+  };
+  Result<std::shared_ptr<const Known>> ByFingerprint(ModelFingerprint fingerprint);
+  Result<std::shared_ptr<const Known>> ById(const ModelId& id);
+  Result<WeightAnswer> Reply(const WeightAsk& ask);
+
+  const std::shared_ptr<const WeightStore> store_;
+  const std::function<Result<StoredModel>(ModelFingerprint)> find_;
+  std::mutex mutex_;
+  std::map<ModelFingerprint, std::shared_ptr<const Known>> known_;  // guarded by mutex_
+};
+
+// The first peer's that has it and whose manifest is right. Errors: kNotFound (nobody has it), kCancelled.
+Result<Manifest> FetchManifest(const std::vector<WeightPeer>& peers, ModelFingerprint fingerprint);
+
+struct FetchProgress {
+  std::uint64_t bytes_done = 0, bytes_total = 0;  // of the ranges asked for; what was here already counts as done
+};
+
+struct FetchOptions {
+  std::function<bool()> cancelled;                        // any thread; may be empty
+  std::function<void(const FetchProgress&)> on_progress;  // several threads, one at a time; may be empty
+  std::uint64_t seed = 0;                                 // another on each node
+  std::int64_t patience_ms = 20'000;                      // without a peer that has what is missing
+};
+
+struct FetchReport {
+  std::vector<OwnedFd> pins;  // of all ranges asked for
+  std::uint64_t bytes_fetched = 0, bytes_refused = 0;
+  std::vector<std::string> bad_peers;  // sent wrong bytes
+  std::map<std::string, std::uint64_t> bytes_by_peer;
+};
+
+// Brings `ranges` into the store. Blocks; its threads end with the call.
+// Errors: kUnavailable (nobody has a range: says which), kCancelled, and as WeightStore::Begin.
+Result<FetchReport> FetchRanges(WeightStore& store, const Manifest& manifest, const std::vector<std::size_t>& ranges,
+                                const std::vector<WeightPeer>& peers, const FetchOptions& options);
+
+}  // namespace shoal

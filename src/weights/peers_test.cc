@@ -1,0 +1,267 @@
+// Fetching from peers: stores in this process that answer each other, some slow, some lying, some still fetching.
+#include "weights/peers.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include "weights/swarm.h"
+#include "weights/test_model.h"
+
+namespace shoal {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using Bytes = std::vector<std::uint8_t>;
+
+// A node: its store and its server, behind a link of so many bytes a second that all who ask share.
+struct TestNode {
+  std::string name;
+  std::shared_ptr<WeightStore> store;
+  std::unique_ptr<WeightServer> server;
+  std::uint64_t bytes_per_s = 0;  // 0: no limit
+  std::mutex uplink;
+  std::atomic<std::uint64_t> bytes_sent{0};
+  std::atomic<int> answers_left{-1};  // then it is gone; -1: never
+  std::atomic<bool> lies{false};
+};
+
+class TestLink final : public WeightLink {
+ public:
+  explicit TestLink(TestNode& node) : node_(node) {}
+  Result<Bytes> Ask(Bytes question) override {
+    if (node_.answers_left == 0) return Error{ErrorCode::kUnavailable, "gone"};
+    if (node_.answers_left > 0) --node_.answers_left;
+    Bytes answer = node_.server->Answer(question);
+    if (node_.lies && answer.size() > 4096) answer[answer.size() / 2] ^= 1;
+    node_.bytes_sent += answer.size();
+    if (node_.bytes_per_s > 0) {
+      const std::lock_guard lock(node_.uplink);
+      std::this_thread::sleep_for(std::chrono::microseconds(answer.size() * 1'000'000 / node_.bytes_per_s));
+    }
+    return answer;
+  }
+
+ private:
+  TestNode& node_;
+};
+
+class PeersTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = testing::TempDir() + "peers_test_" + std::to_string(getpid());
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+    file_ = WriteTestModel(folder_ + "/model.gguf", 4, 1500);
+    auto manifest = HashTestModel(file_);
+    ASSERT_TRUE(manifest.ok()) << manifest.error().message;
+    manifest_ = *std::move(manifest);
+    fingerprint_ = FingerprintOf(manifest_.header, manifest_.file_bytes);
+    bytes_ = ReadTestFile(file_);
+    for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) all_.push_back(i);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  // `whole`: has the model as a local file.
+  std::unique_ptr<TestNode> Node(const std::string& name, bool whole) {
+    auto node = std::make_unique<TestNode>();
+    node->name = name;
+    StoreOptions options;
+    options.folder = folder_ + "/" + name;
+    options.disk_free_min_bytes = 0;
+    node->store = *WeightStore::Open(options);
+    if (whole) {
+      EXPECT_TRUE(node->store->AddLocal(file_, "model", {}).ok());
+    } else {
+      EXPECT_TRUE(node->store->Add(manifest_, "model", "test").ok());
+    }
+    node->server = std::make_unique<WeightServer>(node->store, [store = node->store, this](ModelFingerprint asked) {
+      return asked == fingerprint_ ? store->Find("model")
+                                   : Result<StoredModel>(Error{ErrorCode::kNotFound, "no such model here"});
+    });
+    return node;
+  }
+  static WeightPeer Peer(TestNode& node) {
+    return {node.name, [&node]() -> Result<std::unique_ptr<WeightLink>> {
+              if (node.answers_left == 0) return Error{ErrorCode::kUnavailable, "gone"};
+              return std::unique_ptr<WeightLink>(std::make_unique<TestLink>(node));
+            }};
+  }
+  void ExpectWhole(const TestNode& node) {
+    for (const std::size_t range : all_) EXPECT_TRUE(node.store->Verify(manifest_, range).ok()) << range;
+  }
+
+  std::string folder_, file_;
+  Manifest manifest_;
+  ModelFingerprint fingerprint_ = 0;
+  Bytes bytes_;
+  std::vector<std::size_t> all_;
+};
+
+TEST_F(PeersTest, TheManifestComesFromWhoHasTheModel) {
+  const auto source = Node("source", true);
+  const auto manifest = FetchManifest({Peer(*source)}, fingerprint_);
+  ASSERT_TRUE(manifest.ok()) << manifest.error().message;
+  EXPECT_EQ(EncodeManifest(*manifest), EncodeManifest(manifest_));
+  const auto none = FetchManifest({Peer(*source)}, fingerprint_ + 1);
+  ASSERT_FALSE(none.ok());
+  EXPECT_EQ(none.error().code, ErrorCode::kNotFound);
+  EXPECT_THAT(none.error().message, HasSubstr("'source': no such model here"));
+}
+
+TEST_F(PeersTest, OnlyWhatAStageNeedsIsFetchedAndOnce) {
+  const auto source = Node("source", true), node = Node("node", false);
+  const std::vector<std::size_t> needed = *RangesOf(manifest_, {1, 3});
+  std::uint64_t bytes = 0;
+  for (const std::size_t range : needed) bytes += manifest_.ranges[range].bytes;
+  FetchProgress last;
+  FetchOptions options;
+  options.on_progress = [&](const FetchProgress& now) { last = now; };
+  const auto report = FetchRanges(*node->store, manifest_, needed, {Peer(*source)}, options);
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  EXPECT_EQ(report->bytes_fetched, bytes);
+  EXPECT_LT(static_cast<double>(source->bytes_sent), 1.1 * static_cast<double>(bytes));
+  EXPECT_EQ(last.bytes_done, bytes);
+  EXPECT_EQ(last.bytes_total, bytes);
+  EXPECT_EQ(node->store->Usage().blob_bytes, bytes);
+  EXPECT_EQ(node->store->Usage().pinned_bytes, bytes);
+  // Again: it is here.
+  const auto again = FetchRanges(*node->store, manifest_, needed, {}, {});
+  ASSERT_TRUE(again.ok()) << again.error().message;
+  EXPECT_EQ(again->bytes_fetched, 0U);
+}
+
+TEST_F(PeersTest, APeerThatSendsWrongBytesIsNamedAndLeftOut) {
+  const auto good = Node("good", true), bad = Node("bad", true), node = Node("node", false);
+  bad->lies = true;
+  good->bytes_per_s = 40'000'000;  // so that the other one is asked at all
+  const auto report = FetchRanges(*node->store, manifest_, all_, {Peer(*bad), Peer(*good)}, {});
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  EXPECT_THAT(report->bad_peers, ElementsAre("bad"));
+  EXPECT_LE(report->bytes_refused, 2 * std::uint64_t{manifest_.chunk_bytes});
+  ExpectWhole(*node);
+
+  const auto other = Node("other", false);
+  const auto alone = FetchRanges(*other->store, manifest_, all_, {Peer(*bad)}, {});
+  ASSERT_FALSE(alone.ok());
+  EXPECT_THAT(alone.error().message, HasSubstr("'bad' sent wrong bytes"));
+}
+
+TEST_F(PeersTest, ASourceThatVanishesIsReplacedAndNothingIsFetchedTwice) {
+  const auto first = Node("first", true), second = Node("second", true), node = Node("node", false);
+  first->answers_left = 8;
+  const auto report = FetchRanges(*node->store, manifest_, all_, {Peer(*first), Peer(*second)}, {});
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  EXPECT_EQ(report->bytes_fetched + manifest_.header.size(), manifest_.file_bytes);
+  EXPECT_GT(report->bytes_by_peer.at("second"), 0U);
+  ExpectWhole(*node);
+}
+
+TEST_F(PeersTest, WhatNobodyHasIsNamed) {
+  const auto empty = Node("empty", false), node = Node("node", false);
+  FetchOptions options;
+  options.patience_ms = 200;
+  const auto report = FetchRanges(*node->store, manifest_, all_, {Peer(*empty)}, options);
+  ASSERT_FALSE(report.ok());
+  EXPECT_EQ(report.error().code, ErrorCode::kUnavailable);
+  EXPECT_THAT(report.error().message, HasSubstr("layer 0, layer 1"));
+}
+
+TEST_F(PeersTest, CancellingEndsIt) {
+  const auto source = Node("source", true), node = Node("node", false);
+  source->bytes_per_s = 1'000'000;
+  std::atomic<int> asked{0};
+  FetchOptions options;
+  options.cancelled = [&] { return ++asked > 10; };
+  const auto report = FetchRanges(*node->store, manifest_, all_, {Peer(*source)}, options);
+  ASSERT_FALSE(report.ok());
+  EXPECT_EQ(report.error().code, ErrorCode::kCancelled);
+}
+
+// Three nodes want the same from one source. Each gives the others what it has while it still fetches, so the source's
+// uplink carries little more than one copy.
+TEST_F(PeersTest, NodesThatFetchTheSameGiveItToEachOther) {
+  const auto source = Node("source", true);
+  source->bytes_per_s = 30'000'000;
+  std::vector<std::unique_ptr<TestNode>> nodes;
+  for (const char* name : {"a", "b", "c"}) {
+    nodes.push_back(Node(name, false));
+    nodes.back()->bytes_per_s = 30'000'000;
+  }
+  std::vector<std::thread> threads;
+  std::atomic<int> good{0};
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    threads.emplace_back([&, i] {
+      std::vector<WeightPeer> peers{Peer(*source)};
+      for (std::size_t j = 0; j < nodes.size(); ++j) {
+        if (j != i) peers.push_back(Peer(*nodes[j]));
+      }
+      FetchOptions options;
+      options.seed = 1000 + i;
+      const auto report = FetchRanges(*nodes[i]->store, manifest_, all_, peers, options);
+      EXPECT_TRUE(report.ok()) << report.error().message;
+      if (report.ok()) ++good;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(good, 3);
+  for (const auto& node : nodes) ExpectWhole(*node);
+  const std::uint64_t one_copy = manifest_.file_bytes - manifest_.header.size();
+  EXPECT_LT(source->bytes_sent, 2 * one_copy) << "without swarming it would be three copies";
+}
+
+TEST(Swarm, TakesTheRarestFirst) {
+  Swarm swarm(4, 1);
+  const std::size_t a = swarm.AddPeer(), b = swarm.AddPeer();
+  swarm.SetHave(a, {true, true, true, false});
+  swarm.SetHave(b, {true, false, true, false});
+  EXPECT_EQ(swarm.Next(a), 1U);  // only a has it
+  const auto next = swarm.Next(b);
+  ASSERT_TRUE(next == 0U || next == 2U);
+  EXPECT_EQ(swarm.Next(a), 2U - *next);
+  EXPECT_EQ(swarm.Next(a), std::nullopt);
+  EXPECT_TRUE(swarm.hopeful());
+  swarm.Done(1);
+  swarm.Drop(b);
+  EXPECT_EQ(swarm.Next(a), *next);  // what b was asked for is free again
+  swarm.Failed(a, *next);
+  EXPECT_EQ(swarm.Next(a), std::nullopt);
+  swarm.Done(0);
+  swarm.Done(2);
+  EXPECT_FALSE(swarm.done());
+  EXPECT_FALSE(swarm.hopeful());  // nobody has chunk 3
+  swarm.SetHave(a, {false, false, false, true});
+  EXPECT_EQ(swarm.Next(a), 3U);
+  swarm.Done(3);
+  EXPECT_TRUE(swarm.done());
+}
+
+TEST(WeightMessages, SurviveTheirBytes) {
+  Digest id{};
+  id[3] = 9;
+  const WeightAsk asks[] = {ManifestAsk{77, 1 << 20}, HaveAsk{id}, ChunkAsk{id, 3, 9}};
+  for (const WeightAsk& ask : asks) {
+    const Bytes bytes = Encode(ask);
+    const auto parsed = ParseWeightAsk(bytes);
+    ASSERT_TRUE(parsed.ok());
+    EXPECT_TRUE(*parsed == ask);
+    for (std::size_t cut = 0; cut < bytes.size(); ++cut) EXPECT_FALSE(ParseWeightAsk(std::span(bytes).first(cut)).ok());
+  }
+  const WeightAnswer answers[] = {ManifestPiece{id, 100, {1, 2, 3}}, HaveAnswer{{0xff}}, ChunkAnswer{{4, 5}},
+                                  Refusal{"not here"}};
+  for (const WeightAnswer& answer : answers) {
+    const auto parsed = ParseWeightAnswer(Encode(answer));
+    ASSERT_TRUE(parsed.ok());
+    EXPECT_TRUE(*parsed == answer);
+  }
+  EXPECT_FALSE(ParseWeightAnswer(Encode(WeightAnswer(ManifestPiece{id, kManifestBytesMax + 1, {}}))).ok());
+}
+
+}  // namespace
+}  // namespace shoal

@@ -1,0 +1,172 @@
+"""A stand-in for the hub: nginx on loopback with a configuration of its own, and a wire that can be cut.
+
+Serves the paths of the hub's API that shoal uses from a folder, with ranges; needs Debian's nginx.
+"""
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class Hub:
+    """Two servers: the hub, which answers and redirects, and the host that has the bytes."""
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        self.port, self.bytes_port = free_ports(2)
+        self.files = {}
+        (self.folder / "files").mkdir(parents=True)
+        (self.folder / "www").mkdir()
+        self.process = None
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def add(self, repository, name, content, sha256=None):
+        """A file of a repository; `sha256` is what the hub says it is."""
+        (self.folder / "files" / name).write_bytes(content)
+        self.files.setdefault(repository, {})[name] = (len(content), sha256)
+        self.write()
+
+    def write(self):
+        for repository, files in self.files.items():
+            tree = self.folder / "www" / "api" / "models" / repository / "tree"
+            tree.mkdir(parents=True, exist_ok=True)
+            entries = [{"type": "directory", "path": "x", "size": 0}]
+            for name, (size, sha256) in files.items():
+                entry = {"type": "file", "path": name, "size": size, "oid": "0" * 40}
+                if sha256:
+                    entry["lfs"] = {"oid": sha256, "size": size, "pointerSize": 134}
+                entries.append(entry)
+            (tree / "main").write_text(json.dumps(entries))
+
+    def configuration(self):
+        places = []
+        for repository, files in self.files.items():
+            for name, (_, sha256) in files.items():
+                linked = f'add_header X-Linked-Etag \'"{sha256}"\' always;' if sha256 else ""
+                places.append(f"""
+      location = /{repository}/resolve/main/{name} {{
+        {linked}
+        return 302 http://localhost:{self.bytes_port}/files/{name};
+      }}""")
+        return f"""
+daemon off; worker_processes 1; pid {self.folder}/pid; error_log {self.folder}/error.log;
+{"user root;" if os.geteuid() == 0 else ""}
+events {{ worker_connections 256; }}
+http {{
+  log_format heads '$server_port $status $request_uri range="$http_range" token="$http_authorization"';
+  access_log {self.folder}/access.log heads;
+  client_body_temp_path {self.folder}/t1; proxy_temp_path {self.folder}/t2; fastcgi_temp_path {self.folder}/t3;
+  uwsgi_temp_path {self.folder}/t4; scgi_temp_path {self.folder}/t5;
+  limit_req_zone $binary_remote_addr zone=few:1m rate=2r/s;
+  server {{
+    listen 127.0.0.1:{self.port};
+    root {self.folder}/www;
+    location / {{ default_type application/json; }}
+    location /private/ {{ if ($http_authorization != "Bearer right") {{ return 401; }} alias {self.folder}/files/; }}
+    location /busy/ {{
+      limit_req zone=few nodelay; limit_req_status 429; add_header Retry-After 1 always;
+      alias {self.folder}/files/;
+    }}
+    location /whole/ {{ max_ranges 0; alias {self.folder}/files/; }}
+    {"".join(places)}
+  }}
+  server {{
+    listen 127.0.0.1:{self.bytes_port};
+    location /files/ {{
+      if ($http_authorization) {{ return 400; }}
+      root {self.folder};
+    }}
+  }}
+}}
+"""
+
+    def start(self):
+        config = self.folder / "nginx.conf"
+        config.write_text(self.configuration())
+        self.process = subprocess.Popen([NGINX, "-c", str(config), "-p", str(self.folder)],
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", self.bytes_port), 1).close()
+                return self
+            except OSError:
+                time.sleep(0.05)
+        raise RuntimeError((self.folder / "error.log").read_text())
+
+    def stop(self):
+        if self.process:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(20)
+
+    def log(self):
+        return (self.folder / "access.log").read_text().splitlines()
+
+
+class CutWire:
+    """Passes connections on to a port, and cuts `cuts` of them at a random byte."""
+
+    def __init__(self, port, cuts, seed=1):
+        self.to, self.cuts, self.made = port, cuts, 0
+        self.random = random.Random(seed)
+        self.lock = threading.Lock()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.carry, args=(client,), daemon=True).start()
+
+    def carry(self, client):
+        with self.lock:
+            limit = self.random.randrange(1, 3 << 20) if self.made < self.cuts else None
+        server = socket.create_connection(("127.0.0.1", self.to))
+        threading.Thread(target=self.copy, args=(client, server, None), daemon=True).start()
+        self.copy(server, client, limit)
+
+    def copy(self, source, sink, limit):
+        passed = 0
+        try:
+            while data := source.recv(65536):
+                if limit is not None and passed + len(data) >= limit:
+                    sink.sendall(data[:limit - passed])
+                    with self.lock:
+                        self.made += 1
+                    break
+                sink.sendall(data)
+                passed += len(data)
+        except OSError:
+            pass
+        for one in (source, sink):
+            try:
+                one.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self):
+        self.listener.close()

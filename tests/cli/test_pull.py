@@ -1,0 +1,180 @@
+"""`shoal pull` and the store's commands against a real HTTP server: the right bytes, or a clear error."""
+import hashlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+from hub import NGINX, CutWire, Hub
+
+REPOSITORY = "owner/SmolLM2-GGUF"
+NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="module")
+def content(smollm2):
+    return pathlib.Path(smollm2).read_bytes()
+
+
+@pytest.fixture
+def hub(tmp_path, content):
+    if not NGINX:
+        pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
+    hub = Hub(tmp_path / "hub")
+    hub.add(REPOSITORY, NAME, content, hashlib.sha256(content).hexdigest())
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture
+def home(tmp_path, hub):
+    clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    return {**clean, "SHOAL_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url, "HF_TOKEN": "secret"}
+
+
+def blobs(home):
+    return sorted(pathlib.Path(home["SHOAL_HOME"], "store", "blobs").glob("*"))
+
+
+def test_the_hub_by_name_with_a_redirect_to_another_host(shoal, home, hub):
+    hub.start()
+    done = shoal("pull", f"hf:{REPOSITORY}:Q4_1", "--json", env=home)
+    assert done.returncode == 0, done.stderr
+    model = json.loads(done.stdout)
+    assert model["whole"] and model["origin"] == f"hf:{REPOSITORY}:Q4_1" and len(model["layers_held"]) == 30
+    # The token goes to the hub, and not to where it redirects.
+    assert any(str(hub.port) in line and 'token="Bearer secret"' in line for line in hub.log())
+    assert all('token="-"' in line for line in hub.log() if line.startswith(str(hub.bytes_port)))
+
+    answer = shoal("run", model["name"], "--local", "--raw", "-p", "Once upon a time", "-n", 8, "--temperature", 0,
+                   "--stages", 3, "--json", env=home)
+    assert answer.returncode == 0, answer.stderr
+    assert len(json.loads(answer.stdout)["tokens"]) == 8
+    models = json.loads(shoal("models", "--json", env=home).stdout)["models"]
+    assert [m["name"] for m in models] == [model["name"]]
+    verified = shoal("verify", model["name"], "--json", env=home)
+    assert verified.returncode == 0 and json.loads(verified.stdout)["damaged"] == []
+    assert shoal("rm", model["name"], env=home).returncode == 0
+    assert blobs(home) == []
+
+
+def test_the_option_of_llama_cpp(shoal, home, hub):
+    hub.start()
+    done = shoal("pull", "-hf", f"{REPOSITORY}:Q4_1", "--metadata-only", "--json", env=home)
+    assert done.returncode == 0, done.stderr
+    model = json.loads(done.stdout)
+    assert model["layers"] == 30 and len(model["layer_bytes"]) == 30
+    # Planning needs the header alone.
+    asked = [line for line in hub.log() if line.startswith(str(hub.bytes_port))]
+    wanted = sum(int(line.split('range="bytes=')[1].split('"')[0].split("-")[1]) + 1 for line in asked)
+    assert wanted < 3 * model["metadata_bytes"] + (1 << 20) and wanted < model["bytes"] / 5
+
+
+def test_forty_disconnects(shoal, home, hub, content):
+    hub.start()
+    wire = CutWire(hub.bytes_port, cuts=40)
+    done = shoal("pull", f"http://127.0.0.1:{wire.port}/files/{NAME}", "--json", env=home, timeout=300)
+    wire.close()
+    assert done.returncode == 0, done.stderr
+    assert wire.made == 40, "the wire was cut fewer times than it should"
+    assert "connection" in done.stderr   # a person is told why it waits
+    verified = json.loads(shoal("verify", json.loads(done.stdout)["name"], "--json", env=home).stdout)
+    assert verified["damaged"] == [] and verified["verified_bytes"] > 0.97 * len(content)
+    # The bytes are the file's: every blob is a part of it.
+    for blob in blobs(home):
+        assert blob.read_bytes()[:4096] in content
+
+
+def test_a_killed_pull_goes_on(binary, shoal, home, hub):
+    hub.start()
+    for attempt in range(4):
+        process = subprocess.Popen([binary, "pull", f"hf:{REPOSITORY}:Q4_1"], env=home, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        time.sleep(0.03 + 0.04 * attempt)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    before = sum(1 for _ in hub.log())
+    done = shoal("pull", f"hf:{REPOSITORY}:Q4_1", env=home)
+    assert done.returncode == 0, done.stderr
+    assert before > 0
+    assert json.loads(shoal("verify", NAME[:-5], "--json", env=home).stdout)["damaged"] == []
+    # Again: everything is there but the check with the hub.
+    served = len(hub.log())
+    assert shoal("pull", f"hf:{REPOSITORY}:Q4_1", env=home).returncode == 0
+    assert len(hub.log()) > served
+
+
+def test_too_many_requests_with_retry_after(shoal, home, hub):
+    hub.start()
+    done = shoal("pull", f"{hub.url}/busy/{NAME}", "--connections", 2, env=home, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "429" in done.stderr and "again in 1 s" in done.stderr
+    assert any(" 429 " in line for line in hub.log())
+
+
+def test_a_wrong_byte(shoal, home, hub, content):
+    wrong = bytearray(content)
+    wrong[len(wrong) // 2] ^= 1
+    hub.add(REPOSITORY, NAME, bytes(wrong), hashlib.sha256(content).hexdigest())
+    hub.start()
+    done = shoal("pull", f"hf:{REPOSITORY}:Q4_1", env=home)
+    assert done.returncode == 3 and "SHA-256" in done.stderr
+    assert blobs(home) == [] and json.loads(shoal("models", "--json", env=home).stdout)["models"] == []
+
+
+def test_a_file_of_the_wrong_length(shoal, home, hub, content):
+    hub.add("owner/cut", NAME, content[:len(content) // 2])
+    hub.start()
+    done = shoal("pull", f"hf:owner/cut/{NAME}", env=home)
+    assert done.returncode == 3 and "truncated" in done.stderr
+    assert not blobs(home)
+
+
+def test_a_file_that_changes_meanwhile(binary, home, hub, content):
+    hub.start()
+    path = hub.folder / "files" / NAME
+    wire = CutWire(hub.bytes_port, cuts=0)
+    process = subprocess.Popen([binary, "pull", f"http://127.0.0.1:{wire.port}/files/{NAME}", "--connections", "1"],
+                               env=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while len([line for line in hub.log() if " 206 " in line]) < 3:
+        assert process.poll() is None, "it was too fast for this test"
+        time.sleep(0.002)
+    os.utime(path, (1, 1))   # nginx makes the ETag of time and length
+    _, err = process.communicate(timeout=120)
+    wire.close()
+    assert process.returncode != 0 and "has changed while it was fetched" in err
+
+
+def test_what_may_not_be_had(shoal, home, hub):
+    hub.start()
+    refused = shoal("pull", f"{hub.url}/private/{NAME}", env={**home, "HF_TOKEN": ""})
+    assert refused.returncode == 2 and "HF_TOKEN" in refused.stderr
+    absent = shoal("pull", "hf:owner/nothing", env=home)
+    assert absent.returncode == 3 and "no repository 'owner/nothing'" in absent.stderr
+    kind = shoal("pull", f"hf:{REPOSITORY}:Q9_9", env=home)
+    assert kind.returncode == 3 and "there are Q4_1 (93.8 MiB)" in kind.stderr
+    whole = shoal("pull", f"{hub.url}/whole/{NAME}", env=home)
+    assert whole.returncode == 3 and "does not serve parts" in whole.stderr
+    page = shoal("pull", f"{hub.url}/api/models/{REPOSITORY}/tree/main", env=home)
+    assert page.returncode == 3 and "not a GGUF file" in page.stderr
+
+
+def test_no_room(shoal, home, hub):
+    hub.start()
+    done = shoal("pull", f"hf:{REPOSITORY}:Q4_1", env={**home, "SHOAL_STORE_MAX": "20M"})
+    assert done.returncode == 1 and "no room" in done.stderr
+    assert shoal("pull", f"hf:{REPOSITORY}:Q4_1", env=home).returncode == 0
+
+
+def test_a_file_here_is_used_as_it_lies(shoal, home, smollm2):
+    done = shoal("pull", smollm2, "--name", "here", "--json", env=home)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["path"] == str(pathlib.Path(smollm2)) and not blobs(home)
+    assert shoal("verify", "here", env=home).returncode == 0
+    assert json.loads(shoal("gc", "--json", env=home).stdout)["removed_bytes"] == 0
+    for name in ("../x", "a/b", ""):
+        assert shoal("pull", smollm2, "--name", name or "-", env=home).returncode == 2

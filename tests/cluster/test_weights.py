@@ -1,0 +1,85 @@
+"""One node has the model's file; the others get the layers they run, and nothing else, from whoever has them."""
+import json
+import os
+
+import nodes
+from test_cluster import PROMPT, TOKENS, unsplit
+
+MODEL = "smollm2"
+
+
+def kept_bytes(member):
+    """What a node keeps of layers on its disk."""
+    blobs = member.home / "store" / "blobs"
+    return sum(one.stat().st_size for one in blobs.iterdir()) if blobs.exists() else 0
+
+
+def holds_model(member):
+    own = next(one for one in member.status()["nodes"] if one["self"])
+    return any(model["name"] == MODEL for model in own["models"])
+
+
+def cluster_with_one_file(hosts, model, *words):
+    first = nodes.Node(hosts[0], *words, models=[model])
+    members = [first, *(nodes.join_on(host, first, *words) for host in hosts[1:])]
+    nodes.wait_for("all nodes see each other", lambda: nodes.all_alive(members), 10)
+    nodes.wait_for("all know the model", lambda: all(holds_model(member) for member in members), 20)
+    return members
+
+
+def model_facts(model):
+    done = nodes.subprocess.run([nodes.BINARY, "model", model, "--json"], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_each_host_gets_its_layers_and_no_more(lan, smollm2):
+    members = cluster_with_one_file(lan.add_hosts(4), smollm2)
+    assert sum(kept_bytes(member) for member in members) == 0, "knowing a model costs no weights"
+    members[3].cli("place", MODEL, "--stages", 3, "--wire", "f32", "--nodes",
+                   ",".join(member.name for member in members[1:]), timeout=60)
+    facts = model_facts(smollm2)
+    placement = members[0].placement(MODEL)
+    for member in members[1:]:
+        stage = next(s for s in placement["stages"] if s["name"] == member.name)
+        needed = sum(facts["layer_bytes"][stage["first"]:stage["last"] + 1])
+        if stage["first"] == 0 or stage["last"] == facts["layers"] - 1:
+            needed += facts["embedding_bytes"]  # looked up by the head; the last stage's output too, being tied to it
+        assert needed <= kept_bytes(member) < 1.02 * needed + 100_000, stage
+    assert kept_bytes(members[0]) == 0, "who has the file keeps no copy"
+    want = unsplit(smollm2)
+    for member in members:
+        assert member.complete(MODEL, PROMPT, TOKENS) == want, member.name
+
+
+def test_what_was_fetched_stays_and_the_file_may_go(lan, smollm2):
+    members = cluster_with_one_file(lan.add_hosts(3), smollm2)
+    others = ",".join(member.name for member in members[1:])
+    members[0].cli("place", MODEL, "--stages", 2, "--nodes", others, timeout=60)
+    kept = [kept_bytes(member) for member in members]
+    assert members[0].stop() == 0
+    nodes.wait_for("the others go on alone",
+                   lambda: members[1].states()[members[0].name] in ("dead", "left"), 20)
+    assert members[2].complete(MODEL, PROMPT, 4)
+    members[1].cli("unplace", MODEL)
+    members[1].cli("place", MODEL, "--stages", 2, timeout=60)
+    assert members[2].complete(MODEL, PROMPT, 4)
+    assert [kept_bytes(member) for member in members[1:]] == kept[1:], "nothing was fetched again"
+
+
+def test_a_killed_fetch_goes_on(lan, smollm2):
+    members = cluster_with_one_file(lan.add_hosts(2), smollm2)
+    lan.link("*", "*", rate_bytes_per_s=20_000_000)
+    target = members[1]
+    with nodes.subprocess.Popen(members[0].host.command(nodes.BINARY, "place", MODEL, "--stages", 1, "--nodes",
+                                                        target.name),
+                                env={**os.environ, "SHOAL_HOME": str(members[0].home)},
+                                stdout=nodes.subprocess.PIPE, stderr=nodes.subprocess.STDOUT) as asked:
+        nodes.wait_for("some layers have come", lambda: kept_bytes(target) > 5_000_000, 30)
+        target.kill()
+        before = kept_bytes(target)
+        asked.wait(60)
+    target.start()
+    nodes.wait_for("it is back", lambda: nodes.all_alive(members), 20)
+    members[0].cli("place", MODEL, "--stages", 1, "--nodes", target.name, timeout=90)
+    assert kept_bytes(target) > before > 0
+    assert members[0].complete(MODEL, PROMPT, 4)
