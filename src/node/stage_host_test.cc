@@ -34,6 +34,9 @@ class StageHostTest : public testing::Test {
     StageHostOptions options;
     options.self = self_;
     options.threads = 1;
+    options.obtain = [this](const PlacementRecord& placement, LayerRange, const std::function<bool()>&) {
+      return library_.FindFingerprint(placement.request.fingerprint);
+    };
     options.open_pipe = [](const NodeId&) -> Result<StreamLink> {
       return Error{ErrorCode::kUnavailable, "there is no other node"};
     };
