@@ -217,12 +217,14 @@ Result<Shard> MakeShard(std::shared_ptr<const ModelFile> model, LayerRange layer
   return Builder(std::move(model), layers, head).Build();
 }
 
-Shard WholeFile(std::shared_ptr<const ModelFile> model) {
+Shard HeaderFile(std::shared_ptr<const ModelFile> model) {
   Shard shard;
   shard.layers = {0, model->info.n_layer};
   shard.is_last = true;
   shard.bytes = model->gguf.file_bytes;
-  shard.segments.push_back({0, shard.bytes, 0});
+  const std::uint64_t header = model->gguf.data_offset;
+  shard.segments.push_back({0, header, 0});
+  if (header < shard.bytes) shard.segments.push_back({header, shard.bytes - header, -1});
   shard.model = std::move(model);
   return shard;
 }

@@ -50,8 +50,9 @@ struct Shard {
 Result<Shard> MakeShard(std::shared_ptr<const ModelFile> model, LayerRange layers,
                         ShardHead head = ShardHead::kSeparate);
 
-// The model as it is, header and all: for a reader that wants no more than the header.
-Shard WholeFile(std::shared_ptr<const ModelFile> model);
+// The model's header as it is, and zeros in place of its tensors, which need not be here: for a reader that wants the
+// header alone, and whose buffer may read on behind it.
+Shard HeaderFile(std::shared_ptr<const ModelFile> model);
 
 inline constexpr std::uint64_t kDummyVocabulary = 32;
 

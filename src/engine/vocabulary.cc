@@ -47,8 +47,8 @@ Result<std::shared_ptr<const Vocabulary>> Vocabulary::Open(std::shared_ptr<const
   }
 
   auto state = std::make_unique<State>();
-  const Shard whole = WholeFile(model);
-  SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<VirtualFile> file, VirtualFile::Open(whole));
+  const Shard header = HeaderFile(model);
+  SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<VirtualFile> file, VirtualFile::Open(header));
   try {
     LlamaGuard guard;
     llama_model_params params = llama_model_default_params();

@@ -109,6 +109,41 @@ TEST(Vocabulary, AFileWithoutTokenizerIsUnsupported) {
   EXPECT_EQ(none.error().code, ErrorCode::kUnsupported);
 }
 
+// What a node has of a model that it runs a middle stage of, or none.
+class HeaderOnly final : public TensorSource {
+ public:
+  HeaderOnly(std::shared_ptr<const TensorSource> whole, std::uint64_t bytes)
+      : whole_(std::move(whole)), bytes_(bytes) {}
+  Result<std::unique_ptr<TensorReader>> Open() const override {
+    struct Reader final : TensorReader {
+      Status Read(std::uint64_t offset, std::span<std::uint8_t> out) override {
+        if (offset + out.size() > bytes) return Error{ErrorCode::kNotFound, "the tensors are not here"};
+        return whole->Read(offset, out);
+      }
+      std::unique_ptr<TensorReader> whole;
+      std::uint64_t bytes = 0;
+    };
+    auto reader = std::make_unique<Reader>();
+    SHOAL_ASSIGN_OR_RETURN(reader->whole, whole_->Open());
+    reader->bytes = bytes_;
+    return std::unique_ptr<TensorReader>(std::move(reader));
+  }
+
+ private:
+  const std::shared_ptr<const TensorSource> whole_;
+  const std::uint64_t bytes_;
+};
+
+TEST(Vocabulary, NeedsNoTensors) {
+  const auto whole = OpenModelFile(TestModelPath("smollm2"));
+  ASSERT_TRUE(whole.ok());
+  auto header = std::make_shared<ModelFile>(**whole);
+  header->source = std::make_shared<HeaderOnly>((*whole)->source, (*whole)->gguf.data_offset);
+  const auto vocabulary = Vocabulary::Open(header);
+  ASSERT_TRUE(vocabulary.ok()) << vocabulary.error().message;
+  EXPECT_EQ((*vocabulary)->size(), SmolLm2Vocabulary()->size());
+}
+
 TEST(Vocabulary, AFileThatIsNotAModelIsCorrupt) {
   const std::string path = testing::TempDir() + "/vocabulary_test_broken.gguf";
   std::ofstream(path, std::ios::binary) << "GGUF, but not really";

@@ -78,14 +78,14 @@ http {{
   access_log {self.folder}/access.log heads;
   client_body_temp_path {self.folder}/t1; proxy_temp_path {self.folder}/t2; fastcgi_temp_path {self.folder}/t3;
   uwsgi_temp_path {self.folder}/t4; scgi_temp_path {self.folder}/t5;
-  limit_req_zone $binary_remote_addr zone=few:1m rate=2r/s;
+  limit_req_zone $binary_remote_addr zone=few:1m rate=8r/s;
   server {{
     listen 127.0.0.1:{self.port};
     root {self.folder}/www;
     location / {{ default_type application/json; }}
     location /private/ {{ if ($http_authorization != "Bearer right") {{ return 401; }} alias {self.folder}/files/; }}
     location /busy/ {{
-      limit_req zone=few nodelay; limit_req_status 429; add_header Retry-After 1 always;
+      limit_req zone=few burst=2 nodelay; limit_req_status 429; add_header Retry-After 1 always;
       alias {self.folder}/files/;
     }}
     location /whole/ {{ max_ranges 0; alias {self.folder}/files/; }}

@@ -35,7 +35,7 @@ def model_facts(model):
 def test_each_host_gets_its_layers_and_no_more(lan, smollm2):
     members = cluster_with_one_file(lan.add_hosts(4), smollm2)
     assert sum(kept_bytes(member) for member in members) == 0, "knowing a model costs no weights"
-    members[3].cli("place", MODEL, "--stages", 3, "--wire", "f32", "--nodes",
+    members[3].cli("place", MODEL, "--stages", 3, "--wire", "f32", "--standby", "off", "--nodes",
                    ",".join(member.name for member in members[1:]), timeout=60)
     facts = model_facts(smollm2)
     placement = members[0].placement(MODEL)
@@ -54,14 +54,14 @@ def test_each_host_gets_its_layers_and_no_more(lan, smollm2):
 def test_what_was_fetched_stays_and_the_file_may_go(lan, smollm2):
     members = cluster_with_one_file(lan.add_hosts(3), smollm2)
     others = ",".join(member.name for member in members[1:])
-    members[0].cli("place", MODEL, "--stages", 2, "--nodes", others, timeout=60)
+    members[0].cli("place", MODEL, "--stages", 2, "--standby", "off", "--nodes", others, timeout=60)
     kept = [kept_bytes(member) for member in members]
     assert members[0].stop() == 0
     nodes.wait_for("the others go on alone",
                    lambda: members[1].states()[members[0].name] in ("dead", "left"), 20)
     assert members[2].complete(MODEL, PROMPT, 4)
     members[1].cli("unplace", MODEL)
-    members[1].cli("place", MODEL, "--stages", 2, timeout=60)
+    members[1].cli("place", MODEL, "--stages", 2, "--standby", "off", timeout=60)
     assert members[2].complete(MODEL, PROMPT, 4)
     assert [kept_bytes(member) for member in members[1:]] == kept[1:], "nothing was fetched again"
 
@@ -70,7 +70,7 @@ def test_a_killed_fetch_goes_on(lan, smollm2):
     members = cluster_with_one_file(lan.add_hosts(2), smollm2)
     lan.link("*", "*", rate_bytes_per_s=20_000_000)
     target = members[1]
-    with nodes.subprocess.Popen(members[0].host.command(nodes.BINARY, "place", MODEL, "--stages", 1, "--nodes",
+    with nodes.subprocess.Popen(members[0].host.command(nodes.BINARY, "place", MODEL, "--stages", 1, "--standby", "off", "--nodes",
                                                         target.name),
                                 env={**os.environ, "SHOAL_HOME": str(members[0].home)},
                                 stdout=nodes.subprocess.PIPE, stderr=nodes.subprocess.STDOUT) as asked:
