@@ -5,7 +5,6 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,6 +21,7 @@
 #include "node/resolve.h"
 #include "runtime/ask_loop.h"
 #include "runtime/rng.h"
+#include "transport/stream_probe.h"
 
 namespace shoal {
 namespace {
@@ -34,21 +34,6 @@ constexpr std::size_t kDialsKnownMax = 1024;
 constexpr DurationUs kMeasureUs = 1'000'000;
 constexpr DurationUs kRelaysUs = 30'000'000;
 constexpr DurationUs kHostsUs = 2'000'000;
-constexpr std::size_t kProbePieceBytes = 64 << 10;
-constexpr std::chrono::seconds kProbeReadMax{2};
-
-#ifdef MSG_NOSIGNAL
-constexpr int kNoSignal = MSG_NOSIGNAL;
-#else
-constexpr int kNoSignal = 0;  // the network's sockets never raise it
-#endif
-
-void SetTimeout(int fd, int option, std::chrono::microseconds limit) {
-  timeval value{};
-  value.tv_sec = static_cast<decltype(value.tv_sec)>(limit.count() / 1'000'000);
-  value.tv_usec = static_cast<decltype(value.tv_usec)>(limit.count() % 1'000'000);
-  ::setsockopt(fd, SOL_SOCKET, option, &value, sizeof value);
-}
 
 std::string Canonical(const std::string& multiaddr) {
   const Result<Endpoint> endpoint = ParseEndpoint(multiaddr);
@@ -289,7 +274,7 @@ void Peers::HandleInbound(NetworkEvent event) {
   if (event.text == kProbeProtocol) {
     const bool is_new = probing_us_.insert(event.peer).second;
     const bool started = is_new && tasks_.Run([this, peer = event.peer, fd = event.fd] {
-      TakeProbe(fd);
+      TakeProbe(fd, LinkMeter::kProbeBytes);
       loop_.Post([this, peer] { probing_us_.erase(peer); });
     });
     if (is_new && !started) probing_us_.erase(event.peer);
@@ -400,40 +385,28 @@ void Peers::UseRelays() {
   }
 }
 
+// The network sees best what a link carries, if something keeps it full; what a probe reached is at most that.
 void Peers::Measure(TimeUs now) {
   measure_due_ = now + kMeasureUs;
-  for (const auto& [peer, bytes_per_s] : network_->bulk_rates()) {
+  const auto measured = [&](const NodeId& peer, std::uint64_t bytes_per_s) {
     if (meter_.Measured(peer, bytes_per_s, now)) handlers_.on_throughput(peer, bytes_per_s);
+  };
+  for (const auto& [peer, bytes_per_s] : network_->bulk_rates()) {
+    probed_.erase(peer);
+    measured(peer, bytes_per_s);
   }
+  for (const auto& [peer, bytes_per_s] : std::exchange(probed_, {})) measured(peer, bytes_per_s);
   if (const std::optional<NodeId> peer = meter_.Due(now)) {
     tasks_.Run([this, peer = *peer] { Probe(peer); });  // or not, when this node does too much at a time
   }
 }
 
-// The network sees how fast the bytes go; the next Measure asks it.
 void Peers::Probe(const NodeId& peer) {
   const Result<int> fd = OpenStream(peer, kProbeProtocol, kStreamOpenMs, StreamPriority::kBulk);
   if (!fd.ok()) return;
-  SetTimeout(*fd, SO_SNDTIMEO, std::chrono::microseconds(LinkMeter::kProbeMaxUs));
-  const std::vector<std::uint8_t> bytes(kProbePieceBytes);
-  const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(LinkMeter::kProbeMaxUs);
-  for (std::size_t sent = 0; sent < LinkMeter::kProbeBytes && std::chrono::steady_clock::now() < end;) {
-    const ssize_t n = ::send(*fd, bytes.data(), bytes.size(), kNoSignal);
-    if (n <= 0) break;
-    sent += static_cast<std::size_t>(n);
-  }
-  ::close(*fd);
-}
-
-void Peers::TakeProbe(int fd) {
-  SetTimeout(fd, SO_RCVTIMEO, kProbeReadMax);
-  std::vector<std::uint8_t> bytes(kProbePieceBytes);
-  for (std::size_t taken = 0; taken < LinkMeter::kProbeBytes;) {
-    const ssize_t n = ::read(fd, bytes.data(), bytes.size());
-    if (n <= 0) break;
-    taken += static_cast<std::size_t>(n);
-  }
-  ::close(fd);
+  const std::optional<std::uint64_t> bytes_per_s =
+      ProbeStream(*fd, LinkMeter::kProbeBytes, std::chrono::milliseconds(LinkMeter::kProbeMaxUs / 1'000));
+  if (bytes_per_s) loop_.Post([this, peer, rate = *bytes_per_s] { probed_[peer] = rate; });
 }
 
 void Peers::DialNow(const Dial& dial) {

@@ -100,8 +100,7 @@ class Peers {
   void AddLink(const NodeId& peer, int fd);
   void DropLink(const NodeId& peer);
   void Measure(TimeUs now);
-  void Probe(const NodeId& peer);          // blocks
-  static void TakeProbe(int fd);           // blocks
+  void Probe(const NodeId& peer);  // blocks
   bool HasLink(const NodeId& peer) const;  // one that says something
   void DialNow(const Dial& dial);
   Status DialAt(const Endpoint& endpoint, const Dial& dial);
@@ -119,7 +118,8 @@ class Peers {
   TimeUs hosts_due_ = 0;
   LinkMeter meter_;
   TimeUs measure_due_ = 0, relays_due_ = 0;
-  std::set<NodeId> probing_us_;  // whose probe is being taken
+  std::set<NodeId> probing_us_;             // whose probe is being taken
+  std::map<NodeId, std::uint64_t> probed_;  // bytes a second that a probe reached since the last Measure
   std::set<NodeId> opening_;
   std::map<NodeId, std::unique_ptr<ControlLink>> links_;
   std::map<std::string, Dial> dials_;  // by the multiaddr dialled

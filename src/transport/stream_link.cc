@@ -15,16 +15,11 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "transport/socket.h"
 #include "wire/frame.h"
 
 namespace shoal {
 namespace {
-
-#ifdef MSG_NOSIGNAL
-constexpr int kNoSignal = MSG_NOSIGNAL;
-#else
-constexpr int kNoSignal = 0;  // SO_NOSIGPIPE is set instead
-#endif
 
 constexpr std::size_t kReadBytes = 256U << 10;  // most frames are shorter
 
