@@ -36,8 +36,8 @@ if(SHOAL_SANITIZE MATCHES "undefined")
   target_compile_options(shoal_warnings INTERFACE -fno-sanitize-recover=undefined)
 endif()
 
-# How long one unit test may take; sanitizers slow what computes by ten and more.
-if(SHOAL_SANITIZE)
+# How long one unit test may take; sanitizers slow what computes by ten and more, and so does an emulator.
+if(SHOAL_SANITIZE OR CMAKE_CROSSCOMPILING)
   set(SHOAL_UNIT_TIMEOUT_S 900)
 else()
   set(SHOAL_UNIT_TIMEOUT_S 120)

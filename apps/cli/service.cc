@@ -11,6 +11,7 @@
 #include "apps/cli/exit_code.h"
 #include "apps/cli/service_plan.h"
 #include "apps/cli/terminal.h"
+#include "base/program_path.h"
 #include "device/command.h"
 
 namespace shoal::cli {
@@ -43,10 +44,10 @@ Result<ServicePlaces> PlacesHere(ServiceKind kind) {
   places.user_id = static_cast<int>(::getuid());
   std::error_code error;
   places.shoal_home = fs::absolute(ShoalHome(), error).string();
-  places.program = fs::read_symlink("/proc/self/exe", error).string();
-  if (error) places.program = fs::absolute(Environment("_"), error).string();  // the shell's word for what it started
+  places.program = ProgramPath();
   places.config_home = Environment("XDG_CONFIG_HOME");
   if (places.config_home.empty()) places.config_home = places.home + "/.config";
+  if (places.program.empty()) return Error{ErrorCode::kIo, "the system does not say where this program is"};
   if (places.home.empty()) return Error{ErrorCode::kInvalidArgument, "HOME is not set"};
   if (kind == ServiceKind::kTermux && places.prefix.empty()) {
     return Error{ErrorCode::kInvalidArgument, "PREFIX is not set: this is no shell of Termux"};

@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "base/log.h"
+#include "base/program_path.h"
 #include "engine/llama_log.h"
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
@@ -35,14 +36,13 @@ std::string Environment(const char* name) {
 // Folders that may hold the backends: the one given; else the program's, and lib/shoal where it is installed in bin.
 std::vector<fs::path> BackendFolders() {
   if (const std::string given = Environment(kBackendsFolderVariable); !given.empty()) return {given};
-  std::error_code error;
-  const fs::path program = fs::read_symlink("/proc/self/exe", error);
-  if (error) return {};
+  const fs::path program = ProgramPath();
+  if (program.empty()) return {};
   return {program.parent_path(), program.parent_path().parent_path() / "lib" / "shoal"};
 }
 
 void LoadBackends(const std::vector<fs::path>& folders, const std::string& variant) {
-  if (folders.empty()) ggml_backend_load_all();  // no /proc: ggml knows other ways to find the program's folder
+  if (folders.empty()) ggml_backend_load_all();  // ggml may know another way
   for (const fs::path& folder : folders) {
     std::error_code error;
     if (variant.empty()) {

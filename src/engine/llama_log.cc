@@ -39,8 +39,8 @@ void InitLlama() {
   static std::once_flag once;
   std::call_once(once, [] {
     llama_log_set(OnLine, nullptr);
+    LoadCpuKernelsOnce();  // first: libllama would look for backends itself, where it likes
     llama_backend_init();
-    LoadCpuKernelsOnce();
   });
 }
 

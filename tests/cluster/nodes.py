@@ -74,9 +74,11 @@ class Node:
     """One `shoal up`. Ended, at the latest, when the LAN or the machine-as-host that it was started on is closed."""
 
     def __init__(self, host, *words, home=None, name=None, models=(), api_port=API_PORT, folder=None, at_end=None,
-                 before=()):
-        """`before`: words in front of the program's name, of a program that runs it."""
+                 before=(), binary=None):
+        """`before`: words in front of the program's name, of a program that runs it; `binary`: another program for the
+        node than for its commands."""
         self.host, self.name, self.api_port, self._before = host, name or host.name, api_port, before
+        self._binary = binary or BINARY
         self.home = pathlib.Path(home or (folder or host.lan.folder) / self.name)
         (self.home / "models").mkdir(parents=True, exist_ok=True)
         for model in models:
@@ -96,7 +98,7 @@ class Node:
         started = time.monotonic()
         with open(self._log, "w") as log:
             self.process = subprocess.Popen(
-                self.host.command(*self._before, BINARY, "up", "--name", self.name, "--host", "127.0.0.1",
+                self.host.command(*self._before, self._binary, "up", "--name", self.name, "--host", "127.0.0.1",
                                   "--port", self.api_port, "--api-key", KEY, *words),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment())
         wait_for(f"{self.name} is ready", self._is_ready)

@@ -1,0 +1,24 @@
+# A recipe for Termux's package tree: a copy of it as packages/shoal/build.sh there, then ./build-package.sh shoal.
+# Version and hash are set for each release. Portable: one CPU backend for each instruction set, chosen at start.
+TERMUX_PKG_HOMEPAGE=https://example.invalid/shoal
+TERMUX_PKG_DESCRIPTION="Phones, boards and laptops run one language model together"
+TERMUX_PKG_LICENSE="Apache-2.0"
+TERMUX_PKG_MAINTAINER="@termux"
+TERMUX_PKG_VERSION="0.1.0"
+TERMUX_PKG_SRCURL=https://example.invalid/shoal/archive/v${TERMUX_PKG_VERSION}.tar.gz
+TERMUX_PKG_SHA256=SKIP_CHECKSUM
+TERMUX_PKG_DEPENDS="libc++, openssl"
+TERMUX_PKG_RECOMMENDS="termux-services, termux-api"
+TERMUX_PKG_BUILD_DEPENDS="cli11"
+TERMUX_PKG_BUILD_IN_SRC=false
+TERMUX_PKG_BLACKLISTED_ARCHES="arm, i686"
+TERMUX_PKG_EXTRA_CONFIGURE_ARGS="-DSHOAL_TESTS=OFF -DSHOAL_CPU_VARIANTS=ON"
+
+termux_step_pre_configure() {
+  termux_setup_rust
+  TERMUX_PKG_EXTRA_CONFIGURE_ARGS+=" -DSHOAL_CARGO_TARGET=$CARGO_TARGET_NAME"
+}
+
+termux_step_make_install() {
+  cmake --install "$TERMUX_PKG_BUILDDIR" --prefix "$TERMUX_PREFIX" --component shoal --strip
+}
