@@ -18,13 +18,14 @@ else()
   set(SHOAL_CPU_ARCHITECTURE other)
 endif()
 
-# The flags for this machine by the code behind `shoal device`; empty if it does not know.
+# The flags for this machine by the code behind `shoal device`; empty if it does not know. tests/device builds it too.
+set(SHOAL_NATIVE_SOURCES ${PROJECT_SOURCE_DIR}/cmake/native_flags.cc ${PROJECT_SOURCE_DIR}/src/base/check.cc)
+foreach(source topology cpuinfo instruction_sets known_chips system_files system_values cpu_affinity)
+  list(APPEND SHOAL_NATIVE_SOURCES ${PROJECT_SOURCE_DIR}/src/device/${source}.cc)
+endforeach()
 function(shoal_native_flags out)
-  set(device ${PROJECT_SOURCE_DIR}/src/device)
   try_run(ran compiled ${PROJECT_BINARY_DIR}/native_flags
-          SOURCES ${PROJECT_SOURCE_DIR}/cmake/native_flags.cc ${device}/topology.cc ${device}/cpuinfo.cc
-                  ${device}/instruction_sets.cc ${device}/known_chips.cc ${device}/system_files.cc
-                  ${device}/system_values.cc ${device}/cpu_affinity.cc
+          SOURCES ${SHOAL_NATIVE_SOURCES}
           CMAKE_FLAGS -DINCLUDE_DIRECTORIES=${PROJECT_SOURCE_DIR}/src
           CXX_STANDARD 20 CXX_STANDARD_REQUIRED ON
           COMPILE_OUTPUT_VARIABLE log RUN_OUTPUT_VARIABLE flags)
@@ -33,7 +34,17 @@ function(shoal_native_flags out)
     set(flags "")
   endif()
   string(STRIP "${flags}" flags)
-  set(${out} "${flags}" PARENT_SCOPE)
+  string(REGEX REPLACE "[\r\n]+" ";" flags "${flags}")
+  include(CheckCXXCompilerFlag)
+  foreach(flag IN LISTS flags)  # the best that the compiler knows
+    string(MAKE_C_IDENTIFIER "shoal_compiler_knows${flag}" known)
+    check_cxx_compiler_flag("${flag}" ${known})
+    if(${known})
+      set(${out} "${flag}" PARENT_SCOPE)
+      return()
+    endif()
+  endforeach()
+  set(${out} "" PARENT_SCOPE)
 endfunction()
 
 if(SHOAL_CPU_VARIANTS)

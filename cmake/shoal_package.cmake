@@ -26,5 +26,8 @@ set(CPACK_DEBIAN_PACKAGE_NAME shoal)
 set(CPACK_DEBIAN_PACKAGE_SECTION science)
 # Of Debian 12, where packages are built; ca-certificates for models from the hub.
 set(CPACK_DEBIAN_PACKAGE_DEPENDS "libc6 (>= 2.36), libgcc-s1 (>= 12), libstdc++6 (>= 12)")
+if(OPENSSL_FOUND)
+  string(APPEND CPACK_DEBIAN_PACKAGE_DEPENDS ", libssl3 (>= 3.0)")
+endif()
 set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "ca-certificates")
 include(CPack)

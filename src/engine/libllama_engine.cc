@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/log.h"
 #include "device/cpu_affinity.h"
 #include "engine/cpu_kernels.h"
 #include "engine/llama_guard.h"
@@ -86,11 +87,14 @@ Status LibllamaEngine::CreateThreads() {
   return {};
 }
 
-Status LibllamaEngine::PlaceThread() {
-  if (own_cpus_.empty() || placed_ == std::this_thread::get_id()) return {};
-  SHOAL_RETURN_IF_ERROR(PinThisThread(own_cpus_));
+void LibllamaEngine::PlaceThread() {
+  if (own_cpus_.empty() || placed_ == std::this_thread::get_id()) return;
   placed_ = std::this_thread::get_id();
-  return {};
+  // Cores that were allowed when the engine was opened may not be now: Android keeps background processes off fast
+  // ones.
+  if (const Status pinned = PinThisThread(own_cpus_); !pinned.ok()) {
+    Log(LogLevel::kWarning, "engine", pinned.error().message + "; it computes where the system puts it");
+  }
 }
 
 bool LibllamaEngine::OnAbortPoll(void* user) {
@@ -207,7 +211,7 @@ Status LibllamaEngine::Forward(std::span<const EngineRow> rows, std::span<const 
   SHOAL_CHECK(hidden.size() == rows.size() * width);
   if (!broken_.empty()) return Error{ErrorCode::kInternal, broken_};
   SHOAL_RETURN_IF_ERROR(CheckRows(rows));
-  SHOAL_RETURN_IF_ERROR(PlaceThread());
+  PlaceThread();
   aborted_.store(false, std::memory_order_relaxed);
 
   const llama_batch batch = FillBatch(rows, hidden);

@@ -43,7 +43,7 @@ class LibllamaEngine final : public Engine {
   LibllamaEngine(const Shard& shard, const EngineOptions& options);
   void ReserveBatch();
   Status CreateThreads();
-  Status PlaceThread();
+  void PlaceThread();
   Status CheckRows(std::span<const EngineRow> rows) const;
   llama_batch FillBatch(std::span<const EngineRow> rows, std::span<const float> hidden);
   Status Decode(const llama_batch& batch);
