@@ -85,6 +85,7 @@ int RunPlace(const PlaceOptions& options) {
                              options.context,
                              options.slots,
                              options.wire,
+                             options.goal,
                              options.standby == "off" ? 0 : std::atoi(options.standby.c_str())};
   const Result<PlacementStatus> placed = NodeHere().Place(command);
   if (!placed.ok()) return Fail(placed.error());

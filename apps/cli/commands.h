@@ -63,7 +63,7 @@ struct ServeOptions {
 };
 
 struct UpOptions {
-  std::string name, host = "127.0.0.1", api_key, join_code, memory, store, log_file;
+  std::string name, host = "127.0.0.1", api_key, join_code, memory, store, log_file, speed_test = "auto";
   std::vector<std::string> listen, peers, relays, model_dirs;
   int port = 8080, net_port = 48100;
   std::int32_t threads = 0;
@@ -88,7 +88,7 @@ struct StatusOptions {
 struct PlaceOptions {
   std::string model, stages, nodes;  // nodes: "alpha,beta"
   std::int32_t context = 0, slots = 8;
-  std::string wire = "f16", standby = "1";
+  std::string wire = "f16", standby = "1", goal = "spread";
   bool json = false;
 };
 

@@ -121,6 +121,9 @@ void NoteGiven(const CLI::App& command, RunOptions& o) {
       ->capture_default_str()
       ->check(CLI::Range(0, 1024));
   command.add_option("--log-file", o.log_file, "Log there instead of stderr; full ones become FILE.1, FILE.2, ...");
+  command.add_option("--speed-test", o.speed_test, "Measure this device's speed once, while nothing runs: auto or off")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "off"}));
   command.add_flag("--no-mdns", o.no_mdns, "Do not look for members by multicast DNS");
   command.add_flag("-q,--quiet", o.quiet, "Nothing on stderr but errors and the ready line");
   command.add_flag("-v,--verbose", o.verbose, "Log what the node does");
@@ -193,7 +196,8 @@ void ClusterCommands::AddPlacements(CLI::App& app, int& code) {
   CLI::App* place_command = app.add_subcommand("place", "Load a model over nodes of the cluster");
   place_command->add_option("model,--model", place.model, "A model that a node has, or the path of a GGUF file")
       ->required();
-  place_command->add_option("--stages", place.stages, "A number of stages, or layer ranges: 0-9,10-29 (else by speed)");
+  place_command->add_option("--stages", place.stages,
+                            "A number of stages, or layer ranges: 0-9,10-29 (else as planned)");
   place_command->add_option("--nodes", place.nodes, "Names or ids, in stage order: alpha,beta (else all)");
   place_command->add_option("--ctx", place.context, "Tokens of context (0: the model's own, at most 4096)")
       ->capture_default_str();
@@ -204,6 +208,13 @@ void ClusterCommands::AddPlacements(CLI::App& app, int& code) {
       ->add_option("--standby", place.standby,
                    "Copies of each stage that other nodes keep ready where they have room, or off")
       ->check(CLI::Range(0, 8) | CLI::IsMember({"off"}))
+      ->capture_default_str();
+  place_command
+      ->add_option(
+          "--goal", place.goal,
+          "spread: a stage on every node; latency, throughput: the nodes that are fastest for one request, for "
+          "many")
+      ->check(CLI::IsMember({"spread", "latency", "throughput"}))
       ->capture_default_str();
   place_command->add_flag("--json", place.json, "One JSON object on stdout");
   place_command->callback([this, &code] { code = RunPlace(place); });

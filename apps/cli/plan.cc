@@ -7,6 +7,7 @@
 #include "apps/cli/terminal.h"
 #include "base/units.h"
 #include "node/plan_inputs.h"
+#include "planner/device_speed.h"
 #include "planner/what_if.h"
 
 namespace shoal::cli {

@@ -69,6 +69,14 @@ std::string Joined(const std::vector<std::string>& names) {
   return text;
 }
 
+std::string ForecastText(const ForecastStatus& forecast) {
+  if (forecast.tokens_s <= 0) return "";
+  char text[160];
+  std::snprintf(text, sizeof text, "expected: first token after %.2f s, then %.1f tokens/s; %.1f tokens/s of many\n",
+                forecast.first_token_s, forecast.tokens_s, forecast.tokens_s_many);
+  return text + (forecast.reason.empty() ? "" : Shown(forecast.reason) + "\n");
+}
+
 std::string Placements(const ClusterStatus& status) {
   if (status.placements.empty()) return "\nno model is placed: `shoal place MODEL` places one\n";
   std::string text;
@@ -90,7 +98,8 @@ std::string PlacementText(const PlacementStatus& placement) {
   }
   if (rows.size() == 1) return "";
   const std::string survives = placement.survives.empty() ? "none" : Shown(Joined(placement.survives));
-  return FormatTable(rows) + "may be lost one at a time with nothing loaded: " + survives + "\n";
+  return FormatTable(rows) + "may be lost one at a time with nothing loaded: " + survives + "\n" +
+         ForecastText(placement.forecast);
 }
 
 std::string StatusText(const ClusterStatus& status) {

@@ -20,6 +20,16 @@ Json ToJson(const NodeStatus& node) {
   for (const ModelStatus& m : node.models) {
     models.push_back({{"name", m.name}, {"bytes", m.file_bytes}, {"layers", m.layers}});
   }
+  Json speeds = Json::array(), groups = Json::array();
+  for (const SpeedStatus& s : node.speeds) {
+    speeds.push_back({{"quantization", s.quantization},
+                      {"one_row_bytes_s", s.one_row_bytes_s},
+                      {"rows_bytes_s", s.rows_bytes_s},
+                      {"operation_s", s.operation_s}});
+  }
+  for (const CoreGroupStatus& g : node.groups) {
+    groups.push_back({{"kind", g.kind}, {"cores", g.cores}, {"bytes_s", g.bytes_s}});
+  }
   return {{"id", node.id},
           {"name", node.name},
           {"state", node.state},
@@ -32,7 +42,10 @@ Json ToJson(const NodeStatus& node) {
             {"arch", node.arch},
             {"cores", node.cores},
             {"memory_bytes", node.memory_bytes},
-            {"memory_free_bytes", node.memory_free_bytes}}},
+            {"memory_free_bytes", node.memory_free_bytes},
+            {"memory_bytes_s", node.memory_bytes_s},
+            {"speeds", std::move(speeds)},
+            {"core_groups", std::move(groups)}}},
           {"models", std::move(models)}};
 }
 
@@ -86,6 +99,11 @@ Integer Number(const Json& object, const char* key) {
   return it != object.end() && it->is_number_integer() ? it->get<Integer>() : Integer{0};
 }
 
+double Real(const Json& object, const char* key) {
+  const auto it = object.find(key);
+  return it != object.end() && it->is_number() ? it->get<double>() : 0.0;
+}
+
 bool Flag(const Json& object, const char* key) {
   const auto it = object.find(key);
   return it != object.end() && it->is_boolean() && it->get<bool>();
@@ -120,9 +138,18 @@ Result<Json> ParseAnswer(std::string_view body, std::initializer_list<const char
 }
 
 PlacementStatus PlacementFrom(const Json& json) {
-  PlacementStatus placement{
-      Text(json, "model"),    Number<Epoch>(json, "epoch"), Text(json, "state"), Text(json, "error"), {},
-      Texts(json, "survives")};
+  PlacementStatus placement{Text(json, "model"),
+                            Number<Epoch>(json, "epoch"),
+                            Text(json, "state"),
+                            Text(json, "error"),
+                            {},
+                            Texts(json, "survives"),
+                            Text(json, "goal"),
+                            {}};
+  if (const auto f = json.find("forecast"); f != json.end() && f->is_object()) {
+    placement.forecast = {Real(*f, "first_token_s"), Real(*f, "tokens_s"), Real(*f, "tokens_s_many"),
+                          Flag(*f, "measured"), Text(*f, "reason")};
+  }
   for (const Json& s : Objects(json, "stages")) {
     const auto last = std::min(Number<std::int32_t>(s, "last"), kControlContextTokensMax);
     placement.stages.push_back(
@@ -146,6 +173,14 @@ NodeStatus NodeFrom(const Json& json) {
     node.cores = Number<std::int32_t>(*device, "cores");
     node.memory_bytes = Number<std::uint64_t>(*device, "memory_bytes");
     node.memory_free_bytes = Number<std::uint64_t>(*device, "memory_free_bytes");
+    node.memory_bytes_s = Real(*device, "memory_bytes_s");
+    for (const Json& s : Objects(*device, "speeds")) {
+      node.speeds.push_back(
+          {Text(s, "quantization"), Real(s, "one_row_bytes_s"), Real(s, "rows_bytes_s"), Real(s, "operation_s")});
+    }
+    for (const Json& g : Objects(*device, "core_groups")) {
+      node.groups.push_back({Text(g, "kind"), Number<std::int32_t>(g, "cores"), Real(g, "bytes_s")});
+    }
   }
   for (const Json& m : Objects(json, "models")) {
     node.models.push_back({Text(m, "name"), Number<std::uint64_t>(m, "bytes"), Number<std::int32_t>(m, "layers")});
@@ -174,11 +209,15 @@ Json ToJson(const PlacementStatus& placement) {
                       {"last", s.layers.last - 1},
                       {"standby", s.standby}});
   }
-  Json json{{"model", placement.model},
-            {"epoch", placement.epoch},
-            {"state", placement.state},
-            {"stages", std::move(stages)},
-            {"survives", placement.survives}};
+  Json json{{"model", placement.model},    {"epoch", placement.epoch},       {"state", placement.state},
+            {"stages", std::move(stages)}, {"survives", placement.survives}, {"goal", placement.goal}};
+  if (const ForecastStatus& f = placement.forecast; f.tokens_s > 0) {
+    json["forecast"] = {{"first_token_s", f.first_token_s},
+                        {"tokens_s", f.tokens_s},
+                        {"tokens_s_many", f.tokens_s_many},
+                        {"measured", f.measured},
+                        {"reason", f.reason}};
+  }
   if (!placement.error.empty()) json["error"] = placement.error;
   return json;
 }
@@ -206,10 +245,10 @@ Json ToJson(const InviteStatus& invite) {
 }
 
 Json ToJson(const PlaceCommand& options) {
-  return {{"model", options.model},    {"stages", options.stages},
-          {"nodes", options.nodes},    {"context_tokens", options.context_tokens},
-          {"slots", options.slots},    {"wire", options.wire},
-          {"standby", options.standby}};
+  return {{"model", options.model},     {"stages", options.stages},
+          {"nodes", options.nodes},     {"context_tokens", options.context_tokens},
+          {"slots", options.slots},     {"wire", options.wire},
+          {"standby", options.standby}, {"goal", options.goal}};
 }
 
 std::string ControlErrorBody(const Error& error) {
@@ -218,7 +257,7 @@ std::string ControlErrorBody(const Error& error) {
 
 Result<PlaceCommand> ParsePlaceRequest(std::string_view body) {
   SHOAL_ASSIGN_OR_RETURN(const Json object, ParseRequest(body, {"model", "stages", "nodes", "context_tokens", "slots",
-                                                                "wire", "standby"}));
+                                                                "wire", "standby", "goal"}));
   PlaceCommand options;
   FieldReader fields(object);
   fields.String("model", options.model);
@@ -227,6 +266,7 @@ Result<PlaceCommand> ParsePlaceRequest(std::string_view body) {
   fields.Integer("slots", 1, kControlSlotsMax, options.slots);
   fields.Integer("standby", 0, kControlStandbyMax, options.standby);
   fields.String("wire", options.wire);
+  fields.String("goal", options.goal);
   const Json* nodes = fields.Array("nodes");
   if (fields.error()) return Invalid(fields.error()->message);
   if (nodes != nullptr) SHOAL_RETURN_IF_ERROR(ReadNodes(*nodes, options.nodes));
@@ -234,6 +274,9 @@ Result<PlaceCommand> ParsePlaceRequest(std::string_view body) {
   SHOAL_RETURN_IF_ERROR(CheckText("stages", options.stages, 0));
   if (options.wire != "f32" && options.wire != "f16" && options.wire != "bf16") {
     return Invalid("'wire' must be f32, f16 or bf16");
+  }
+  if (options.goal != "spread" && options.goal != "latency" && options.goal != "throughput") {
+    return Invalid("'goal' must be spread, latency or throughput");
   }
   return options;
 }

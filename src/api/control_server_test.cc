@@ -129,6 +129,7 @@ TEST_F(ControlServerTest, MalformedRequestsAreRefusedAndReachNobody) {
                                   std::string(R"({"model":"m","context_tokens":-1})"),
                                   std::string(R"({"model":"m","context_tokens":99999999999})"),
                                   std::string(R"({"model":"m","wire":"f64"})"),
+                                  std::string(R"({"model":"m","goal":"cheap"})"),
                                   std::string(R"({"model":"m","nodes":"alpha"})"),
                                   std::string(R"({"model":"m","nodes":[1]})"),
                                   std::string(R"({"model":"m","nodes":[""]})"),

@@ -19,6 +19,20 @@ struct ModelStatus {
   std::int32_t layers = 0;
 };
 
+// How fast a node runs weights of one quantization, as it measured itself.
+struct SpeedStatus {
+  std::string quantization;                      // "Q4_0"
+  double one_row_bytes_s = 0, rows_bytes_s = 0;  // weight bytes a second in passes of one row, of 64
+  double operation_s = 0;                        // of one small operation
+};
+
+// Bytes a second that the cores of one kind read together.
+struct CoreGroupStatus {
+  std::string kind;  // "prime", "performance", "efficiency", "unknown"
+  std::int32_t cores = 0;
+  double bytes_s = 0;
+};
+
 struct NodeStatus {
   std::string id;  // peer id
   std::string name;
@@ -29,6 +43,9 @@ struct NodeStatus {
   std::string os, arch;
   std::int32_t cores = 0;
   std::uint64_t memory_bytes = 0, memory_free_bytes = 0;
+  double memory_bytes_s = 0;  // read by its fast cores; 0: not measured
+  std::vector<SpeedStatus> speeds;
+  std::vector<CoreGroupStatus> groups;
   std::vector<ModelStatus> models;
 };
 
@@ -45,6 +62,13 @@ struct PlacedStage {
   std::vector<std::string> standby;  // names of the nodes that keep a copy ready
 };
 
+// What the planner expected of a placement when it was made; tokens_s is 0 where it said nothing.
+struct ForecastStatus {
+  double first_token_s = 0, tokens_s = 0, tokens_s_many = 0;
+  bool measured = false;  // every device's speed was, none estimated
+  std::string reason;
+};
+
 struct PlacementStatus {
   std::string model;
   Epoch epoch = 0;
@@ -52,6 +76,8 @@ struct PlacementStatus {
   std::string error;  // why it failed
   std::vector<PlacedStage> stages;
   std::vector<std::string> survives;  // names of the nodes any one of which it can lose without loading anything
+  std::string goal;                   // "spread", "latency", "throughput"
+  ForecastStatus forecast;
 };
 
 struct ClusterStatus {
@@ -76,7 +102,8 @@ struct PlaceCommand {
   std::int32_t context_tokens = 0;
   std::int32_t slots = 8;
   std::string wire = "f16";
-  std::int32_t standby = 1;  // copies of each stage on other nodes, where there is room
+  std::string goal = "spread";  // or "latency", "throughput"
+  std::int32_t standby = 1;     // copies of each stage on other nodes, where there is room
 };
 
 class ControlService {

@@ -5,8 +5,14 @@
 
 #include "cluster/split.h"
 #include "cluster/state.h"
+#include "planner/device_speed.h"
 
 namespace shoal {
+namespace {
+
+constexpr std::int64_t kAskingSteps = 10'000;  // of the search for whether there could be a placement at all
+
+}  // namespace
 
 // An automatic placement counts on those only that can be told: who may be gone is not waited for.
 bool Cluster::State::MayHost(const NodeId& node) const {
@@ -83,7 +89,68 @@ Result<PlacementRecord> Cluster::State::Continue(const Placed& placed) {
   record.state = PlacementState::kPreparing;
   record.decider = options.self;
   record.continues = placed.record.epoch;
+  record.forecast = ForecastFor(record);
   return record;
+}
+
+// ---- What the planner is told ---------------------------------------------------------------------------------------
+
+SplitInput Cluster::State::SplitInputOf(const PlaceRequest& request, const std::string& quantization,
+                                        const std::vector<NodeId>& nodes) const {
+  SplitInput input;
+  input.shape = request.shape;
+  input.quantization = quantization;
+  input.stages = request.stages;
+  input.ranges = request.ranges;
+  input.goal = request.goal;
+  input.options = request.options;
+  for (const NodeId& node : nodes) {
+    const DeviceFacts& facts = members.at(node).record.facts.device;
+    const std::uint64_t taken = MemoryTaken(node, request.model);
+    input.devices.push_back(
+        {NameOf(node), facts.memory_budget_bytes > taken ? facts.memory_budget_bytes - taken : 0, facts});
+  }
+  for (const NodeId& from : nodes) {
+    for (const NodeId& to : nodes) input.links.push_back(LinkBetween(from, to));
+  }
+  return input;
+}
+
+// As either end measured it.
+PlanLink Cluster::State::LinkBetween(const NodeId& from, const NodeId& to) const {
+  PlanLink link = kUnmeasuredLink;
+  const auto take = [&](std::uint32_t rtt_us, std::uint64_t bytes_per_s) {
+    if (rtt_us > 0) link.latency_s = rtt_us / 2e6;
+    if (bytes_per_s > 0) link.bytes_s = static_cast<double>(bytes_per_s);
+  };
+  for (const auto& [a, b] : {std::pair(&to, &from), std::pair(&from, &to)}) {  // the sender's word counts most
+    if (IsSelf(*a)) {
+      if (const auto known = links.find(*b); known != links.end())
+        take(known->second.rtt_us, known->second.bytes_per_s);
+      continue;
+    }
+    for (const LinkFacts& known : members.at(*a).record.links) {
+      if (known.to == *b) take(known.rtt_us, known.bytes_per_s);
+    }
+  }
+  return link;
+}
+
+// Empty when a node has two stages: the planner knows no such plans.
+PlacementForecast Cluster::State::ForecastFor(const PlacementRecord& record) const {
+  std::vector<NodeId> nodes;
+  std::vector<SplitStage> stages;
+  for (const StagePlace& stage : record.stages) {
+    stages.push_back({static_cast<std::int32_t>(nodes.size()), stage.layers});
+    nodes.push_back(stage.node);
+  }
+  std::string quantization;
+  for (const ModelHolding& holding : members.at(nodes.front()).record.facts.models) {
+    if (holding.fingerprint == record.request.fingerprint) quantization = holding.quantization;
+  }
+  if (std::set<NodeId>(nodes.begin(), nodes.end()).size() != nodes.size()) return {};
+  const Result<PlacementForecast> forecast = ForecastOf(SplitInputOf(record.request, quantization, nodes), stages);
+  return forecast.ok() ? *forecast : PlacementForecast{};
 }
 
 // ---- Cut anew -------------------------------------------------------------------------------------------------------
@@ -120,33 +187,40 @@ Result<PlacementRecord> Cluster::State::Build(const PlaceRequest& asked, bool re
   }
   const ModelShape shape = holders.front().holding->shape;
 
-  std::vector<SplitDevice> devices;
-  const auto add = [&](const NodeId& node) {
-    const DeviceFacts& facts = members.at(node).record.facts.device;
-    const std::uint64_t taken = MemoryTaken(node, asked.model);
-    devices.push_back({node, facts.memory_budget_bytes > taken ? facts.memory_budget_bytes - taken : 0, facts.speed});
-  };
+  std::vector<NodeId> nodes;
   for (const NodeId& node : asked.nodes) {
     const bool holds = std::any_of(holders.begin(), holders.end(), [&](const Holder& h) { return h.node == node; });
-    if (holds) add(node);
+    if (holds) nodes.push_back(node);
     if (!holds && !relax) {
       return Error{ErrorCode::kInvalidArgument,
                    "node " + ShortHex(node) + " is not here, or does not have the model's file"};
     }
   }
-  if (devices.empty()) {
-    for (const Holder& holder : holders) add(holder.node);
-  }
-  Result<std::vector<SplitStage>> split = SplitModel(shape, devices, asked.stages, asked.ranges, asked.options);
+  const bool named = !nodes.empty();
+  const auto all = [&] {
+    nodes.clear();
+    for (const Holder& holder : holders) nodes.push_back(holder.node);
+  };
+  if (!named) all();
+  PlaceRequest request = asked;
+  request.fingerprint = fingerprint;
+  request.shape = shape;
+  SplitInput input = SplitInputOf(request, holders.front().holding->quantization, nodes);
+  input.in_order = named;
+  if (only_asks) input.steps_max = kAskingSteps;
+  Result<Split> split = SplitModel(input);
   if (!split.ok() && relax) {
-    devices.clear();
-    for (const Holder& holder : holders) add(holder.node);
-    const auto most = static_cast<std::int32_t>(devices.size());
-    split = SplitModel(shape, devices, std::min(asked.stages, most), {}, asked.options);
-    if (!split.ok()) split = SplitModel(shape, devices, 0, {}, asked.options);
+    all();
+    input = SplitInputOf(request, input.quantization, nodes);
+    input.ranges.clear();
+    input.stages = std::min(asked.stages, static_cast<std::int32_t>(nodes.size()));
+    split = SplitModel(input);
+    input.stages = 0;
+    if (!split.ok()) split = SplitModel(input);
   }
   if (!split.ok()) return std::move(split).error();
-  if (split->size() > kStagesMax) return Error{ErrorCode::kInvalidArgument, "more stages than a placement may have"};
+  if (split->stages.size() > kStagesMax)
+    return Error{ErrorCode::kInvalidArgument, "more stages than a placement may have"};
 
   PlacementRecord record;
   record.model = asked.model;
@@ -156,11 +230,10 @@ Result<PlacementRecord> Cluster::State::Build(const PlaceRequest& asked, bool re
       placed != placements.end() && placed->second.record.state == PlacementState::kLive) {
     record.continues = placed->second.record.epoch;
   }
-  record.request = asked;
-  record.request.fingerprint = fingerprint;
-  record.request.shape = shape;
-  for (const SplitStage& stage : *split) {
-    const NodeId& node = devices[static_cast<std::size_t>(stage.device)].node;
+  record.request = std::move(request);
+  record.forecast = std::move(split->forecast);
+  for (const SplitStage& stage : split->stages) {
+    const NodeId& node = nodes[static_cast<std::size_t>(stage.device)];
     record.stages.push_back({node, members.at(node).record.boot(), stage.layers});
   }
   return record;

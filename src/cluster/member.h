@@ -23,22 +23,46 @@ inline constexpr std::size_t kHoldingLayersMax = 4096;  // of all models of one 
 inline constexpr std::size_t kMemberLinksMax = kMembersMax;
 inline constexpr std::size_t kStandbyCopiesMax = 64;  // of one member
 
-// Measured once by the node itself; `memory_free_bytes` now and then.
+inline constexpr std::size_t kSpeedsMax = 8;  // quantizations that a member has measured
+inline constexpr std::size_t kQuantizationBytesMax = 16;
+inline constexpr std::size_t kCoreGroupsMax = 4;
+inline constexpr double kBytesPerSecondMax = 1e15;
+
+// How fast the device's fast cores run weights of one quantization: engine/matrix_speed.h.
+struct SpeedFacts {
+  std::string quantization;                      // "Q4_0"
+  double one_row_bytes_s = 0, rows_bytes_s = 0;  // weight bytes a second in passes of one row, of 64
+  double operation_s = 0;                        // of one small operation
+  bool operator==(const SpeedFacts&) const = default;
+};
+
+// Bytes a second that the cores of one kind read together.
+struct CoreGroupFacts {
+  std::string kind;  // "prime", "performance", "efficiency", "unknown"
+  std::int32_t cores = 0;
+  double bytes_s = 0;
+  bool operator==(const CoreGroupFacts&) const = default;
+};
+
+// Of the node itself; speeds are measured once, `memory_free_bytes` now and then.
 struct DeviceFacts {
   std::string os, arch;  // "linux", "aarch64"; with CPU variants "aarch64/armv8.6_0"
   std::int32_t cores = 0;
   std::uint64_t memory_bytes = 0;
   std::uint64_t memory_free_bytes = 0;
   std::uint64_t memory_budget_bytes = 0;  // what shoal may fill with stages, all models together
-  double speed = 0;                       // relative: weight bytes a second through the cores; 0: unknown
+  double memory_bytes_s = 0;              // read by its fast cores; 0: not measured, nor are the next
+  std::vector<SpeedFacts> speeds;
+  std::vector<CoreGroupFacts> groups;
   bool operator==(const DeviceFacts&) const = default;
 };
 
-// Sizes of one model, as far as a split needs them.
+// Sizes of one model, as far as a plan needs them.
 struct ModelShape {
   std::vector<std::uint64_t> layer_bytes;  // [layers]: weights
   std::vector<std::uint32_t> kv_bytes;     // [layers]: K and V of one token as f16
   std::uint64_t output_bytes = 0;          // the output head, on the last stage
+  std::uint32_t n_embd = 0;                // values of a hidden state
   std::vector<std::int32_t> cuts;          // allowed first layers of stages other than the first, ascending
   std::int32_t layers() const { return static_cast<std::int32_t>(layer_bytes.size()); }
   bool operator==(const ModelShape&) const = default;
@@ -49,6 +73,7 @@ struct ModelHolding {
   std::string name;               // as `shoal place` takes it; unique within the member
   std::uint64_t fingerprint = 0;  // equal only for equal files: stages of one placement come from one file
   std::uint64_t file_bytes = 0;
+  std::string quantization;  // of most of its weights
   ModelShape shape;
   bool operator==(const ModelHolding&) const = default;
 };

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "wire/bytes.h"
 #include "wire/frame.h"
+#include "wire/messages.h"
 
 namespace shoal {
 namespace {
@@ -108,6 +109,7 @@ void Fields(A& io, ModelShape& shape) {
   io.List(shape.layer_bytes, kLayersMax, 8, [&](auto& v) { io.Num(v); });
   io.List(shape.kv_bytes, kLayersMax, 4, [&](auto& v) { io.Num(v); });
   io.Num(shape.output_bytes);
+  io.Num(shape.n_embd);
   io.List(shape.cuts, kLayersMax, 4, [&](auto& v) { io.Num(v); });
   bool is_sane = shape.kv_bytes.size() == shape.layer_bytes.size();
   std::int32_t before = 0;
@@ -116,7 +118,31 @@ void Fields(A& io, ModelShape& shape) {
     before = cut;
   }
   for (const std::uint64_t bytes : shape.layer_bytes) is_sane = is_sane && bytes <= (1ULL << 48);
-  io.Require(is_sane && shape.output_bytes <= (1ULL << 48));
+  io.Require(is_sane && shape.output_bytes <= (1ULL << 48) && shape.n_embd <= kEmbdMax);
+}
+
+template <typename A>
+void Speeds(A& io, DeviceFacts& device) {
+  const auto rate = [&](double& value) {  // positive once anything is measured
+    io.Num(value);
+    io.Require(value > 0 && value <= kBytesPerSecondMax);
+  };
+  io.Num(device.memory_bytes_s);
+  io.Require(device.memory_bytes_s >= 0 && device.memory_bytes_s <= kBytesPerSecondMax);
+  io.List(device.speeds, kSpeedsMax, 28, [&](SpeedFacts& speed) {
+    io.Text(speed.quantization, kQuantizationBytesMax);
+    rate(speed.one_row_bytes_s);
+    rate(speed.rows_bytes_s);
+    io.Num(speed.operation_s);
+    io.Require(speed.operation_s >= 0 && speed.operation_s <= 1);
+  });
+  io.Require(device.speeds.empty() || device.memory_bytes_s > 0);
+  io.List(device.groups, kCoreGroupsMax, 16, [&](CoreGroupFacts& group) {
+    io.Text(group.kind, kNameBytesMax);
+    io.Num(group.cores);
+    rate(group.bytes_s);
+    io.Require(group.cores >= 0);
+  });
 }
 
 template <typename A>
@@ -133,13 +159,14 @@ void Fields(A& io, MemberFacts& facts) {
   io.Num(device.memory_bytes);
   io.Num(device.memory_free_bytes);
   io.Num(device.memory_budget_bytes);
-  io.Num(device.speed);
-  io.Require(device.cores >= 0 && std::isfinite(device.speed) && device.speed >= 0);
+  Speeds(io, device);
+  io.Require(device.cores >= 0);
   std::size_t layers = 0;
   io.List(facts.models, kHoldingsMax, 40, [&](ModelHolding& model) {
     io.Text(model.name, kModelNameBytesMax);
     io.Num(model.fingerprint);
     io.Num(model.file_bytes);
+    io.Text(model.quantization, kQuantizationBytesMax);
     Fields(io, model.shape);
     layers += model.shape.layer_bytes.size();
     io.Require(layers <= kHoldingLayersMax);
@@ -187,6 +214,7 @@ void Fields(A& io, PlaceRequest& request) {
   io.Num(request.stages);
   io.Require(request.stages >= 0 && request.stages <= static_cast<std::int32_t>(kStagesMax));
   io.List(request.ranges, kStagesMax, 8, [&](LayerRange& v) { Fields(io, v); });
+  io.Enum(request.goal, PlaceGoal::kThroughput);
   PlaceOptions& o = request.options;
   io.Num(o.context_tokens);
   io.Num(o.slots);
@@ -203,6 +231,16 @@ void Fields(A& io, PlaceRequest& request) {
 }
 
 template <typename A>
+void Fields(A& io, PlacementForecast& forecast) {
+  for (double* const value : {&forecast.first_token_s, &forecast.tokens_s, &forecast.tokens_s_many}) {
+    io.Num(*value);
+    io.Require(*value >= 0 && *value <= kBytesPerSecondMax);
+  }
+  io.Flag(forecast.measured);
+  io.Text(forecast.reason, kForecastTextBytesMax);
+}
+
+template <typename A>
 void Fields(A& io, PlacementRecord& record) {
   io.Text(record.model, kModelNameBytesMax);
   io.Num(record.epoch);
@@ -216,6 +254,7 @@ void Fields(A& io, PlacementRecord& record) {
     io.Num(stage.boot);
     Fields(io, stage.layers);
   });
+  Fields(io, record.forecast);
   bool is_whole = (record.state == PlacementState::kRetired) == record.stages.empty();
   std::int32_t next = 0;
   for (const StagePlace& stage : record.stages) {

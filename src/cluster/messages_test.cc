@@ -3,6 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+
 #include "wire/frame.h"
 
 namespace shoal {
@@ -14,7 +20,7 @@ NodeId Node(std::uint8_t n) {
   return id;
 }
 
-ModelShape Shape() { return {{100, 200, 300}, {4, 4, 8}, 50, {1, 2}}; }
+ModelShape Shape() { return {{100, 200, 300}, {4, 4, 8}, 50, 64, {1, 2}}; }
 
 MemberRecord Member() {
   MemberRecord m;
@@ -23,8 +29,8 @@ MemberRecord Member() {
   m.nonce = 9;
   m.facts_version = 2;
   m.facts = {"phone", true, false, {"/ip4/10.0.0.1/tcp/48100"}, "http://10.0.0.1:1", {}, {}, {}};
-  m.facts.device = {"linux", "aarch64", 8, 1000, 500, 400, 1.5};
-  m.facts.models = {{"m", 77, 650, Shape()}};
+  m.facts.device = {"linux", "aarch64", 8, 1000, 500, 400, 2e10, {{"Q4_0", 1e10, 3e9, 4e-6}}, {{"prime", 1, 9e9}}};
+  m.facts.models = {{"m", 77, 650, "Q4_0", Shape()}};
   m.facts.standby = {{"m", 77, {2, 3}, 9}};
   return m;
 }
@@ -40,6 +46,8 @@ PlacementRecord Placement(PlacementState state) {
   p.request.shape = Shape();
   p.request.nodes = {Node(1), Node(2)};
   p.request.ranges = {{0, 2}, {2, 3}};
+  p.request.goal = PlaceGoal::kLatency;
+  p.forecast = {0.5, 10, 30, true, "both together"};
   if (state != PlacementState::kRetired) p.stages = {{Node(1), 5, {0, 2}}, {Node(2), 6, {2, 3}}};
   return p;
 }
@@ -76,6 +84,49 @@ TEST(ClusterMessages, EveryKindThereAndBack) {
     ASSERT_TRUE(decoded.ok()) << i << ": " << decoded.error().message;
     EXPECT_EQ(*decoded, all[i]) << i;
   }
+}
+
+// SHOAL_FUZZ_SEEDS=tests/fuzz/cluster_message writes the fuzz target's corpus: frames without their header.
+TEST(ClusterMessages, SeedsOfTheFuzzTarget) {
+  static constexpr const char* kNames[] = {"hello",      "heartbeat",   "sync_ask",   "sync_delta", "hears_ask",
+                                           "hears",      "place_ask",   "place",      "prepare",    "abort",
+                                           "stage_news", "standby_ask", "move_failed"};
+  const auto all = AllMessages();
+  ASSERT_EQ(all.size(), std::size(kNames));
+  const char* const folder = std::getenv("SHOAL_FUZZ_SEEDS");
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const std::vector<std::uint8_t> frame = EncodeClusterMessage(all[i]);
+    ASSERT_TRUE(DecodeClusterMessage(frame).ok());
+    if (folder == nullptr) continue;
+    std::ofstream(std::string(folder) + "/" + kNames[i], std::ios::binary)
+        .write(reinterpret_cast<const char*>(frame.data() + kFrameHeaderBytes),
+               static_cast<std::streamsize>(frame.size() - kFrameHeaderBytes));
+  }
+}
+
+// What a member says of its speed is within limits, or the message is refused.
+TEST(ClusterMessages, AbsurdSpeedsAreRefused) {
+  MemberRecord member = Member();
+  const auto at = [&](double value, double other) {  // the frame with the first 8 bytes of `value` as those of `other`
+    auto frame = EncodeClusterMessage(Hello{member, 0});
+    std::uint8_t find[8], replace[8];
+    std::memcpy(find, &value, 8);
+    std::memcpy(replace, &other, 8);
+    const auto found = std::search(frame.begin(), frame.end(), std::begin(find), std::end(find));
+    EXPECT_NE(found, frame.end());
+    if (frame.end() - found < 8) return false;
+    std::copy(std::begin(replace), std::end(replace), found);
+    SealFrame(FrameType::kCluster, 0, frame);
+    return DecodeClusterMessage(frame).ok();
+  };
+  EXPECT_TRUE(at(1e10, 2e10));
+  for (const double wrong : {0.0, -1.0, 1e300, std::nan(""), HUGE_VAL}) {
+    EXPECT_FALSE(at(1e10, wrong));  // one row
+    EXPECT_FALSE(at(2e10, wrong));  // memory
+    EXPECT_FALSE(at(9e9, wrong));   // a group of cores
+  }
+  EXPECT_FALSE(at(4e-6, -1e-6));
+  EXPECT_FALSE(at(4e-6, 2));
 }
 
 TEST(ClusterMessages, HeartbeatIsSmall) { EXPECT_LE(EncodeClusterMessage(Heartbeat{}).size(), 72U); }

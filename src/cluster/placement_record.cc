@@ -12,6 +12,15 @@ std::string_view PlacementStateName(PlacementState state) {
   return "unknown";
 }
 
+std::string_view PlaceGoalName(PlaceGoal goal) {
+  switch (goal) {
+    case PlaceGoal::kSpread: return "spread";
+    case PlaceGoal::kLatency: return "latency";
+    case PlaceGoal::kThroughput: return "throughput";
+  }
+  return "unknown";
+}
+
 bool IsSameEngine(const PlaceOptions& a, const PlaceOptions& b) {
   PlaceOptions same = a;
   same.queue_max = b.queue_max;  // of the head alone

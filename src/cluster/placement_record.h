@@ -20,6 +20,9 @@ namespace shoal {
 inline constexpr std::size_t kStagesMax = 128;     // of one placement
 inline constexpr std::size_t kPlacementsMax = 64;  // models, the retired ones included
 inline constexpr std::size_t kErrorTextBytesMax = 512;
+inline constexpr std::size_t kForecastTextBytesMax = 1024;
+// Memory of a stage for the hidden states it sent, at most.
+inline constexpr std::uint64_t kSentBytesMax = 256U << 20;
 
 struct PlaceOptions {
   std::int32_t context_tokens = 0;  // KV cells; 0: 4096
@@ -37,6 +40,14 @@ struct PlaceOptions {
 bool IsSameEngine(const PlaceOptions& a, const PlaceOptions& b);
 std::uint64_t OptionsHash(const PlaceOptions& options);  // equal where IsSameEngine
 
+// What a placement is best at, where the rest of the request leaves a choice.
+enum class PlaceGoal : std::uint8_t {
+  kSpread = 0,      // a stage on every device, cut so that many streams at once are fastest
+  kLatency = 1,     // one request, start to end, on as few or many devices as are best
+  kThroughput = 2,  // many streams at once, likewise
+};
+std::string_view PlaceGoalName(PlaceGoal goal);  // "spread", "latency", "throughput"
+
 // What was asked for. It stays with the placement, so that whoever decides later can place the model again.
 struct PlaceRequest {
   std::string model;               // ModelHolding::name
@@ -45,11 +56,22 @@ struct PlaceRequest {
   std::vector<NodeId> nodes;       // only these, in this order; empty: any holder
   std::int32_t stages = 0;         // how many; 0: as the split finds best
   std::vector<LayerRange> ranges;  // explicit; empty: computed. One per stage
+  PlaceGoal goal = PlaceGoal::kSpread;
   PlaceOptions options;
   bool operator==(const PlaceRequest&) const = default;
 };
 
 inline constexpr std::int32_t kStandbyMax = 8;
+
+// What the planner expects of a placement, as of when it was made.
+struct PlacementForecast {
+  double first_token_s = 0;  // of a prompt of 512 tokens
+  double tokens_s = 0;       // one stream; 0: no forecast was made
+  double tokens_s_many = 0;  // all slots busy, together
+  bool measured = false;     // every device's speed for these weights was
+  std::string reason;        // for people: why it is placed so, and what would be faster
+  bool operator==(const PlacementForecast&) const = default;
+};
 
 // A node may have several stages of one placement.
 struct StagePlace {
@@ -74,6 +96,7 @@ struct PlacementRecord {
   Epoch continues = 0;
   PlaceRequest request;
   std::vector<StagePlace> stages;  // [0] is the head; empty when retired
+  PlacementForecast forecast;
   bool operator==(const PlacementRecord&) const = default;
 
   // The indices of `node`'s stages, ascending.

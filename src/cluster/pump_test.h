@@ -53,7 +53,7 @@ class Pump {
     options.seed = 100 + static_cast<std::uint64_t>(number);
     options.facts.name = "n" + std::to_string(number);
     options.facts.device.memory_budget_bytes = 1'000'000;
-    options.facts.device.speed = 1;
+    options.facts.device.cores = 1;
     options.facts.models = {TestHolding(6)};
     options.verify_revocation = [](std::span<const std::uint8_t> bytes) -> std::optional<NodeId> {
       if (bytes.size() != 1 || bytes[0] > 200) return std::nullopt;

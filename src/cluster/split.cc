@@ -1,19 +1,85 @@
-// Shares by speed, capped by memory; cuts moved to where they are allowed.
+// What was asked as the planner's input, and its answer as stages.
 #include "cluster/split.h"
 
 #include <algorithm>
 #include <numeric>
-#include <string>
 #include <utility>
 
 #include "base/units.h"
+#include "planner/device_speed.h"
 
 namespace shoal {
 namespace {
 
 constexpr std::int32_t kContextTokensDefault = 4096;
+constexpr std::int32_t kPromptTokens = 512, kAnswerTokens = 128;  // of the request that a plan is made for
+constexpr std::uint64_t kSentRowExtra = 48;                       // bookkeeping of a row that is kept
+constexpr double kOrderMatters = 1.02;  // devices stay in the order given unless another one is so much better
 
-std::int32_t StagesMax(const ModelShape& shape) { return static_cast<std::int32_t>(shape.cuts.size()) + 1; }
+std::int32_t ContextOf(const PlaceOptions& options) {
+  return options.context_tokens > 0 ? options.context_tokens : kContextTokensDefault;
+}
+
+std::uint64_t SentBytes(const ModelShape& shape, const PlaceOptions& options) {
+  if (shape.n_embd == 0) return 0;
+  const std::uint64_t row = std::uint64_t{shape.n_embd} * WireTypeBytes(options.wire_type) + kSentRowExtra;
+  return std::min(kSentBytesMax, static_cast<std::uint64_t>(ContextOf(options)) * row);
+}
+
+std::uint64_t KvBytes(const ModelShape& shape, std::size_t layer, const PlaceOptions& options) {
+  const std::uint64_t f16 = layer < shape.kv_bytes.size() ? shape.kv_bytes[layer] : 0;
+  return options.kv_type == KvType::kQ8_0 ? f16 * 17 / 32 : f16;
+}
+
+PlanModel ModelOf(const ModelShape& shape, const PlaceOptions& options) {
+  PlanModel model;
+  model.layer_bytes = shape.layer_bytes;
+  for (std::size_t i = 0; i < shape.layer_bytes.size(); ++i) model.kv_bytes.push_back(KvBytes(shape, i, options));
+  model.output_bytes = shape.output_bytes;
+  model.hidden_bytes = std::uint64_t{shape.n_embd} * WireTypeBytes(options.wire_type);
+  model.sent_bytes = SentBytes(shape, options);
+  model.cuts = shape.cuts;
+  return model;
+}
+
+// `measured` becomes false when the figures are not of this device and these weights.
+PlanDevice DeviceOf(const SplitDevice& given, const SplitInput& input, bool& measured) {
+  const std::vector<SpeedFacts>& speeds = given.facts.speeds;
+  auto speed = std::find_if(speeds.begin(), speeds.end(),
+                            [&](const SpeedFacts& one) { return one.quantization == input.quantization; });
+  measured = speed != speeds.end();
+  if (!measured) speed = speeds.begin();
+  PlanDevice device = speed == speeds.end() ? EstimatedDevice(given.facts.cores)
+                                            : MeasuredDevice({speed->one_row_bytes_s, speed->rows_bytes_s,
+                                                              speed->operation_s, given.facts.memory_bytes_s},
+                                                             input.shape.layer_bytes);
+  device.name = given.name;
+  device.memory_bytes = given.memory_bytes;
+  return device;
+}
+
+PlanInput PlanInputOf(const SplitInput& input, std::vector<std::string>& estimated) {
+  PlanInput plan;
+  for (const SplitDevice& given : input.devices) {
+    bool measured = false;
+    plan.devices.push_back(DeviceOf(given, input, measured));
+    if (!measured) estimated.push_back(given.name);
+  }
+  plan.links = input.links;
+  if (plan.links.empty()) plan.links.assign(input.devices.size() * input.devices.size(), kUnmeasuredLink);
+  plan.model = ModelOf(input.shape, input.options);
+  const std::int32_t context = ContextOf(input.options);
+  plan.workload.prompt_tokens = std::clamp(context * 3 / 4, 1, kPromptTokens);
+  plan.workload.answer_tokens = std::clamp(context / 4, 1, kAnswerTokens);
+  plan.workload.streams = input.options.slots;
+  plan.workload.context_tokens = context;
+  plan.policy.objective = input.goal == PlaceGoal::kLatency ? PlanObjective::kLatency : PlanObjective::kThroughput;
+  plan.policy.exact_steps_max = input.steps_max;
+  // A node's budget leaves room for the rest of the system and for compute buffers.
+  plan.policy.memory_headroom = 0;
+  plan.policy.stage_bytes = 0;
+  return plan;
+}
 
 Status CheckRanges(const ModelShape& shape, const std::vector<LayerRange>& ranges) {
   std::int32_t next = 0;
@@ -31,170 +97,169 @@ Status CheckRanges(const ModelShape& shape, const std::vector<LayerRange>& range
   return Error{ErrorCode::kInvalidArgument, "the ranges end before the model's last layer"};
 }
 
-// Layers from `first` that fit into `device`, taking a cut or the end; at least up to the first cut after `first`.
-std::int32_t LastThatFits(const ModelShape& shape, std::int32_t first, std::uint64_t memory,
-                          const PlaceOptions& options) {
-  std::int32_t best = first;
-  for (const std::int32_t cut : shape.cuts) {
-    if (cut > first && StageBytes(shape, {first, cut}, options) <= memory) best = cut;
-  }
-  if (StageBytes(shape, {first, shape.layers()}, options) <= memory) best = shape.layers();
-  return best;
-}
-
-// Stages of about the share that speed asks for, no larger than memory allows, leaving a cut for each that follows.
-std::vector<LayerRange> Cut(const ModelShape& shape, const std::vector<SplitDevice>& devices,
-                            const PlaceOptions& options) {
-  const std::uint64_t all = StageBytes(shape, {0, shape.layers()}, options);
-  double speed_left = 0;
-  for (const SplitDevice& device : devices) speed_left += device.speed;
-  std::vector<LayerRange> ranges;
-  std::int32_t first = 0;
-  std::uint64_t done = 0;
-  for (std::size_t i = 0; i < devices.size(); ++i) {
-    std::int32_t last = shape.layers();
-    if (i + 1 < devices.size()) {
-      const double want = static_cast<double>(all - done) * devices[i].speed / std::max(speed_left, 1e-9);
-      const auto after = static_cast<std::int32_t>(devices.size() - i - 1);
-      std::int32_t best = -1;
-      double best_off = 0;
-      for (std::size_t c = 0; c < shape.cuts.size(); ++c) {
-        const std::int32_t cut = shape.cuts[c];
-        const auto cuts_after = static_cast<std::int32_t>(shape.cuts.size() - c) - 1;
-        if (cut <= first || cuts_after < after - 1) continue;
-        const std::uint64_t bytes = StageBytes(shape, {first, cut}, options);
-        if (best >= 0 && bytes > devices[i].memory_bytes) break;
-        const double off = std::abs(static_cast<double>(bytes) - want);
-        if (best < 0 || off < best_off) {
-          best = cut;
-          best_off = off;
-        }
-      }
-      last = best < 0 ? shape.layers() : best;
-    }
-    ranges.push_back({first, last});
-    done += StageBytes(shape, {first, last}, options);
-    done = std::min(done, all);
-    speed_left -= devices[i].speed;
-    first = last;
-  }
-  return ranges;
-}
-
-bool Fits(const ModelShape& shape, const std::vector<SplitDevice>& devices, const std::vector<LayerRange>& ranges,
-          const PlaceOptions& options) {
-  for (std::size_t i = 0; i < ranges.size(); ++i) {
-    if (ranges[i].count() < 1 || StageBytes(shape, ranges[i], options) > devices[i].memory_bytes) return false;
-  }
-  return true;
-}
-
-// As many layers as fit on each in turn: where shares by speed do not fit, this does, if anything does.
-std::vector<LayerRange> Fill(const ModelShape& shape, const std::vector<SplitDevice>& devices,
-                             const PlaceOptions& options) {
-  std::vector<LayerRange> ranges;
-  std::int32_t first = 0;
-  for (std::size_t i = 0; i < devices.size() && first < shape.layers(); ++i) {
-    const auto after = static_cast<std::int32_t>(devices.size() - i - 1);
-    std::int32_t last = LastThatFits(shape, first, devices[i].memory_bytes, options);
-    // Everybody chosen gets a layer: leave cuts for those that follow.
-    const std::int32_t latest =
-        after == 0 ? shape.layers() : shape.cuts[shape.cuts.size() - static_cast<std::size_t>(after)];
-    last = std::min(last, latest);
-    ranges.push_back({first, last});
-    first = last;
-  }
-  return ranges;
-}
-
-Error TooLarge(const ModelShape& shape, const std::vector<SplitDevice>& devices, const PlaceOptions& options) {
-  const std::uint64_t need = StageBytes(shape, {0, shape.layers()}, options);
-  std::uint64_t have = 0;
-  for (const SplitDevice& device : devices) have += device.memory_bytes;
-  const std::string missing = need > have ? FormatBytes(need - have) + " are missing"
-                                          : std::string("no cut of the layers fits each device's share");
-  return {ErrorCode::kOutOfMemory,
-          "the model needs " + FormatBytes(need) + " with this context, the " + std::to_string(devices.size()) +
-              (devices.size() == 1 ? " device has " : " devices have ") + FormatBytes(have) + " for it: " + missing +
-              "; use a smaller context, a smaller model, or another device"};
-}
-
-}  // namespace
-
-std::uint64_t StageBytes(const ModelShape& shape, LayerRange layers, const PlaceOptions& options) {
-  const auto tokens =
-      static_cast<std::uint64_t>(options.context_tokens > 0 ? options.context_tokens : kContextTokensDefault);
-  const bool q8 = options.kv_type == KvType::kQ8_0;
-  std::uint64_t bytes = layers.last == shape.layers() ? shape.output_bytes : 0;
-  for (std::int32_t i = layers.first; i < layers.last; ++i) {
-    const auto at = static_cast<std::size_t>(i);
-    bytes += shape.layer_bytes[at];
-    const std::uint64_t kv = (at < shape.kv_bytes.size() ? shape.kv_bytes[at] : 0) * tokens;
-    bytes += q8 ? kv * 17 / 32 : kv;
-  }
-  return bytes;
-}
-
-Result<std::vector<SplitStage>> SplitModel(const ModelShape& shape, const std::vector<SplitDevice>& given,
-                                           std::int32_t stages, const std::vector<LayerRange>& ranges,
-                                           const PlaceOptions& options) {
-  if (given.empty()) return Error{ErrorCode::kNotFound, "there is no device to place the model on"};
-  if (shape.layers() < 1) return Error{ErrorCode::kInvalidArgument, "the model has no layers"};
-  if (!ranges.empty()) stages = static_cast<std::int32_t>(ranges.size());
-  const auto count = static_cast<std::int32_t>(given.size());
+Status CheckInput(const SplitInput& input, std::int32_t stages) {
+  const auto count = static_cast<std::int32_t>(input.devices.size());
+  const auto stages_max = static_cast<std::int32_t>(input.shape.cuts.size()) + 1;
+  if (input.devices.empty()) return Error{ErrorCode::kNotFound, "there is no device to place the model on"};
+  if (input.shape.layers() < 1) return Error{ErrorCode::kInvalidArgument, "the model has no layers"};
   if (stages > count) {
     return Error{ErrorCode::kInvalidArgument, std::to_string(stages) + " stages need as many devices; there " +
                                                   (count == 1 ? "is 1" : "are " + std::to_string(count)) +
                                                   " that hold the model"};
   }
-  if (stages > StagesMax(shape)) {
+  if (stages > stages_max) {
     return Error{ErrorCode::kInvalidArgument,
-                 "the model can be cut into " + std::to_string(StagesMax(shape)) + " stages at most"};
+                 "the model can be cut into " + std::to_string(stages_max) + " stages at most"};
   }
+  return {};
+}
 
-  // Which devices: the ones with the most memory, in the order given.
-  std::vector<std::int32_t> chosen(given.size());
-  std::iota(chosen.begin(), chosen.end(), 0);
-  const std::int32_t wanted = stages > 0 ? stages : std::min(count, StagesMax(shape));
-  if (ranges.empty()) {
-    std::stable_sort(chosen.begin(), chosen.end(), [&](std::int32_t a, std::int32_t b) {
-      return given[static_cast<std::size_t>(a)].memory_bytes > given[static_cast<std::size_t>(b)].memory_bytes;
-    });
-  }
-  chosen.resize(static_cast<std::size_t>(wanted));
-  std::sort(chosen.begin(), chosen.end());
+// The `count` devices with the most memory (ties: the earlier), in the order given.
+std::vector<std::int32_t> Largest(const SplitInput& input, std::size_t count) {
+  std::vector<std::int32_t> order(input.devices.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
+    return input.devices[static_cast<std::size_t>(a)].memory_bytes >
+           input.devices[static_cast<std::size_t>(b)].memory_bytes;
+  });
+  order.resize(count);
+  std::sort(order.begin(), order.end());
+  return order;
+}
 
-  std::vector<SplitDevice> devices;
-  double known = 0;
-  int known_count = 0;
-  for (const std::int32_t index : chosen) {
-    devices.push_back(given[static_cast<std::size_t>(index)]);
-    if (devices.back().speed > 0) {
-      known += devices.back().speed;
-      ++known_count;
-    }
+// The best single device, for what is said of a plan that was not searched for.
+std::optional<Plan> BestSingle(const PlanInput& input) {
+  std::optional<Plan> best;
+  for (std::size_t d = 0; d < input.devices.size(); ++d) {
+    const Result<Plan> plan = PlanInOrder(input, {static_cast<std::int32_t>(d)});
+    if (plan.ok() && (!best || plan->cost < best->cost)) best = *plan;
   }
-  for (SplitDevice& device : devices) {
-    if (!(device.speed > 0)) device.speed = known_count > 0 ? known / known_count : 1.0;
-  }
+  return best;
+}
 
-  std::vector<LayerRange> cut = ranges;
-  if (!ranges.empty()) {
-    SHOAL_RETURN_IF_ERROR(CheckRanges(shape, ranges));
-    if (!Fits(shape, devices, cut, options)) return TooLarge(shape, devices, options);
-  } else {
-    cut = Cut(shape, devices, options);
-    if (!Fits(shape, devices, cut, options)) cut = Fill(shape, devices, options);
-    const bool whole = !cut.empty() && cut.back().last == shape.layers() && cut.size() == devices.size();
-    if (!whole || !Fits(shape, devices, cut, options)) {
-      // A device that is too small for a single layer is in the way of the others.
-      if (stages == 0 && wanted > 1) { return SplitModel(shape, given, wanted - 1, ranges, options); }
-      return TooLarge(shape, devices, options);
-    }
+Result<PlanResult> InOrder(const SplitInput& input, const PlanInput& plan, std::int32_t stages) {
+  const std::size_t most = std::min(input.devices.size(), input.shape.cuts.size() + 1);
+  for (std::size_t count = stages > 0 ? static_cast<std::size_t>(stages) : most;; --count) {
+    Result<Plan> found = PlanInOrder(plan, Largest(input, count));
+    // A device that is too small for its share is in the way of the others.
+    if (!found.ok() && stages == 0 && count > 1) continue;
+    if (!found.ok()) return std::move(found).error();
+    PlanResult result;
+    result.plan = *std::move(found);
+    result.best_single = BestSingle(plan);
+    Explain(plan, result);
+    return result;
   }
-  std::vector<SplitStage> result;
-  for (std::size_t i = 0; i < cut.size(); ++i) result.push_back({chosen[i], cut[i]});
+}
+
+// The order given where it is as good, for what changes little shall not move stages about; and stages as even as can
+// be.
+void Settle(const PlanInput& plan, PlanResult& result) {
+  std::vector<std::int32_t> order;
+  for (const PlanStage& stage : result.plan.stages) order.push_back(stage.device);
+  std::sort(order.begin(), order.end());
+  Result<Plan> found = PlanInOrder(plan, order);
+  if (!found.ok() || found->cost > result.plan.cost * kOrderMatters) {
+    order.clear();
+    for (const PlanStage& stage : result.plan.stages) order.push_back(stage.device);
+    found = PlanInOrder(plan, order);
+  }
+  if (!found.ok()) return;
+  result.plan = *std::move(found);
+  Explain(plan, result);
+}
+
+Result<PlanResult> Search(PlanInput plan, std::int32_t stages_min, std::int32_t stages_max) {
+  plan.policy.stages_min = stages_min;
+  plan.policy.stages_max = stages_max;
+  SHOAL_ASSIGN_OR_RETURN(PlanResult result, MakePlan(plan));
+  Settle(plan, result);
   return result;
+}
+
+// A stage on every device that can hold a layer; on fewer, as many as possible, where they do not hold the model so.
+Result<PlanResult> Spread(const SplitInput& input, const PlanInput& plan) {
+  std::int32_t able = 0;
+  for (const SplitDevice& device : input.devices) {
+    std::uint64_t least = StageBytes(input.shape, {0, input.shape.layers()}, input.options);
+    std::int32_t first = 0;
+    for (const std::int32_t cut : input.shape.cuts) {
+      least = std::min(least, StageBytes(input.shape, {first, cut}, input.options));
+      first = cut;
+    }
+    able += device.memory_bytes >= least ? 1 : 0;
+  }
+  for (std::int32_t count = std::min<std::int32_t>(able, static_cast<std::int32_t>(input.shape.cuts.size()) + 1);
+       count > 1; count = count > 10 ? count * 7 / 8 : count - 1) {
+    Result<PlanResult> found = Search(plan, count, count);
+    if (found.ok()) return found;
+  }
+  return Search(plan, 0, 0);
+}
+
+PlacementForecast ForecastFrom(const PlanResult& result, const std::vector<std::string>& estimated) {
+  PlacementForecast forecast;
+  forecast.first_token_s = result.plan.first_token_s;
+  forecast.tokens_s = result.plan.tokens_s;
+  forecast.tokens_s_many = result.plan.tokens_s_many;
+  forecast.measured = estimated.empty();
+  forecast.reason = result.reason;
+  for (const std::string& warning : result.warnings) forecast.reason += " " + warning;
+  if (!estimated.empty()) {
+    forecast.reason += " Estimated from cores, not measured: ";
+    for (std::size_t i = 0; i < estimated.size(); ++i) forecast.reason += (i > 0 ? ", " : "") + estimated[i];
+    forecast.reason += ".";
+  }
+  if (forecast.reason.size() > kForecastTextBytesMax) forecast.reason.resize(kForecastTextBytesMax);
+  return forecast;
+}
+
+}  // namespace
+
+std::uint64_t StageBytes(const ModelShape& shape, LayerRange layers, const PlaceOptions& options) {
+  const auto tokens = static_cast<std::uint64_t>(ContextOf(options));
+  std::uint64_t bytes = layers.last == shape.layers() ? shape.output_bytes : SentBytes(shape, options);
+  for (std::int32_t i = layers.first; i < layers.last; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    bytes += shape.layer_bytes[at] + KvBytes(shape, at, options) * tokens;
+  }
+  return bytes;
+}
+
+Result<Split> SplitModel(const SplitInput& input) {
+  const auto stages = input.ranges.empty() ? input.stages : static_cast<std::int32_t>(input.ranges.size());
+  SHOAL_RETURN_IF_ERROR(CheckInput(input, stages));
+  Split split;
+  if (!input.ranges.empty()) {
+    SHOAL_RETURN_IF_ERROR(CheckRanges(input.shape, input.ranges));
+    for (std::size_t i = 0; i < input.ranges.size(); ++i) {
+      split.stages.push_back({static_cast<std::int32_t>(i), input.ranges[i]});
+    }
+    SHOAL_ASSIGN_OR_RETURN(split.forecast, ForecastOf(input, split.stages));
+    return split;
+  }
+  std::vector<std::string> estimated;
+  const PlanInput plan = PlanInputOf(input, estimated);
+  Result<PlanResult> result = input.in_order                     ? InOrder(input, plan, stages)
+                              : stages > 0                       ? Search(plan, stages, stages)
+                              : input.goal == PlaceGoal::kSpread ? Spread(input, plan)
+                                                                 : Search(plan, 0, 0);
+  if (!result.ok()) return std::move(result).error();
+  for (const PlanStage& stage : result->plan.stages) split.stages.push_back({stage.device, stage.layers});
+  split.forecast = ForecastFrom(*result, estimated);
+  return split;
+}
+
+Result<PlacementForecast> ForecastOf(const SplitInput& input, const std::vector<SplitStage>& stages) {
+  std::vector<std::string> estimated;
+  const PlanInput plan = PlanInputOf(input, estimated);
+  std::vector<PlanStage> given;
+  for (const SplitStage& stage : stages) given.push_back({stage.device, stage.layers});
+  PlanResult result;
+  SHOAL_ASSIGN_OR_RETURN(result.plan, JudgePlan(plan, given));
+  result.best_single = BestSingle(plan);
+  Explain(plan, result);
+  return ForecastFrom(result, estimated);
 }
 
 }  // namespace shoal

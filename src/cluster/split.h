@@ -1,23 +1,38 @@
-// Cuts a model's layers over devices, in proportion to memory and speed. Pure: knows no members and no time.
-//
-// A simple rule until there is a planner: each device's share is the smaller of its share of the speed and what its
-// memory holds; nobody gets more than fits, everybody chosen gets at least one layer, cuts fall only where allowed.
+// Which layers of a model run on which device: the planner's answer for what was asked, or what was asked, judged.
+// Pure: knows no members and no time.
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "base/ids.h"
 #include "base/result.h"
 #include "cluster/member.h"
 #include "cluster/placement_record.h"
+#include "planner/plan.h"
 
 namespace shoal {
 
 struct SplitDevice {
-  NodeId node;
+  std::string name;
   std::uint64_t memory_bytes = 0;  // for this model's stage
-  double speed = 0;                // relative; 0: unknown, counts as the mean of the known ones
+  DeviceFacts facts;               // speeds; where none is measured, cores stand for it
+};
+
+struct SplitInput {
+  ModelShape shape;
+  std::string quantization;  // of the model
+  std::vector<SplitDevice> devices;
+  std::vector<PlanLink> links;  // [devices, devices]; empty: none is measured
+  // How many stages. 0: with PlaceGoal::kSpread one on every device that can hold a layer, but no more than the model
+  // can be cut into; else as many as are best.
+  std::int32_t stages = 0;
+  bool in_order = false;           // on the first devices, in the order given; else the plan chooses
+  std::vector<LayerRange> ranges;  // if not empty: exactly these, on the first devices
+  PlaceGoal goal = PlaceGoal::kSpread;
+  PlaceOptions options;
+  std::int64_t steps_max = 300'000;  // of the exact search, about 12 ms; then the best so far
 };
 
 struct SplitStage {
@@ -25,17 +40,20 @@ struct SplitStage {
   LayerRange layers;
 };
 
-// Bytes that layers take on a node: weights, K and V for `context_tokens`, the output head on the last stage.
+struct Split {
+  std::vector<SplitStage> stages;
+  PlacementForecast forecast;
+};
+
+// Bytes that layers take on a node: weights, K and V for `context_tokens`, the output head on the last stage, on the
+// others the hidden states that they keep of what they sent.
 std::uint64_t StageBytes(const ModelShape& shape, LayerRange layers, const PlaceOptions& options);
 
-// Stages over `devices` in their order.
-//   stages   how many: 0: all devices that can hold a layer, but no more than the model can be cut into; else exactly
-//            so many, the ones with the most memory (ties: the earlier), in the order given
-//   ranges   if not empty: exactly these, on the first devices (then `stages` is 0 or their number)
 // Errors: kInvalidArgument (ranges that are not the model's, cuts that are not allowed, more stages than devices or
 // cuts), kOutOfMemory (says how much is missing), kNotFound (no device).
-Result<std::vector<SplitStage>> SplitModel(const ModelShape& shape, const std::vector<SplitDevice>& devices,
-                                           std::int32_t stages, const std::vector<LayerRange>& ranges,
-                                           const PlaceOptions& options);
+Result<Split> SplitModel(const SplitInput& input);
+
+// What stages that are there may be expected to do. The same errors.
+Result<PlacementForecast> ForecastOf(const SplitInput& input, const std::vector<SplitStage>& stages);
 
 }  // namespace shoal

@@ -14,6 +14,7 @@
 
 #include "cluster/cluster.h"
 #include "cluster/detector.h"
+#include "cluster/split.h"
 #include "runtime/rng.h"
 
 namespace shoal {
@@ -176,6 +177,10 @@ struct Cluster::State {
   std::uint64_t MemoryTaken(const NodeId& node, const std::string& but_model) const;
   Result<PlacementRecord> Build(const PlaceRequest& request, bool relax, bool only_asks = false);
   Result<PlacementRecord> Continue(const Placed& placed);
+  SplitInput SplitInputOf(const PlaceRequest& request, const std::string& quantization,
+                          const std::vector<NodeId>& nodes) const;
+  PlanLink LinkBetween(const NodeId& from, const NodeId& to) const;
+  PlacementForecast ForecastFor(const PlacementRecord& record) const;
   std::optional<NodeId> BestFor(const PlacementRecord& record, std::int32_t index,
                                 const std::vector<std::int32_t>& vacant) const;
 

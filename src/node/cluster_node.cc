@@ -45,6 +45,7 @@ RealClusterNode::RealClusterNode(ClusterNodeOptions options, std::unique_ptr<Hom
       instance_(instance),
       library_(ModelFolders(options_)),
       tasks_(kTasksMax),
+      speeds_(loop_, tasks_, options_.home, options_.measure_speed),
       answers_(metrics_, AnswersOptions{}),
       host_(loop_, library_, tasks_, pipes_, HostOptions()) {}
 
@@ -219,6 +220,7 @@ void RealClusterNode::Tick() {
   peers_->Tick(Now());
   answers_.Sweep();
   if (Now() >= facts_due_) RefreshFacts();
+  RefreshSpeeds();
   if (Now() >= peers_file_due_) KeepPeers();
   loop_.After(kTickUs, [this] { Tick(); });
 }
@@ -241,6 +243,17 @@ void RealClusterNode::RefreshFacts() {
       cluster_->SetSelfFacts(Now(), facts_);
       Obey();
     });
+  });
+}
+
+void RealClusterNode::RefreshSpeeds() {
+  std::set<std::string> quantizations;
+  for (const ModelHolding& model : facts_.models) quantizations.insert(model.quantization);
+  speeds_.Tick(Now(), quantizations, host_.RowsRun(), [this] {
+    if (ended_ || stopping_) return;
+    speeds_.Fill(facts_.device);
+    cluster_->SetSelfFacts(Now(), facts_);
+    Obey();
   });
 }
 

@@ -30,6 +30,7 @@ struct ClusterNodeOptions {
   std::uint64_t memory_bytes_max = 0;  // for stages; 0: what the machine has
   std::int32_t threads = 0;            // of a stage; 0: all cores
   std::uint64_t store_bytes_max = 0;   // of layers kept in home/store; 0: what the disk allows
+  bool measure_speed = true;           // of weights whose speed here is not known yet, while nothing runs
 };
 
 class ClusterNode : public Service, public ControlService {

@@ -7,6 +7,7 @@
 
 #include "engine/split_rules.h"
 #include "identity/keys.h"
+#include "wire/messages.h"
 
 namespace shoal {
 namespace {
@@ -26,6 +27,13 @@ NodeStatus StatusOf(const MemberView& member) {
   status.cores = facts.device.cores;
   status.memory_bytes = facts.device.memory_bytes;
   status.memory_free_bytes = facts.device.memory_free_bytes;
+  status.memory_bytes_s = facts.device.memory_bytes_s;
+  for (const SpeedFacts& speed : facts.device.speeds) {
+    status.speeds.push_back({speed.quantization, speed.one_row_bytes_s, speed.rows_bytes_s, speed.operation_s});
+  }
+  for (const CoreGroupFacts& group : facts.device.groups) {
+    status.groups.push_back({group.kind, group.cores, group.bytes_s});
+  }
   for (const ModelHolding& model : facts.models) {
     status.models.push_back({model.name, model.file_bytes, model.shape.layers()});
   }
@@ -37,6 +45,10 @@ PlacementStatus StatusOf(const std::vector<MemberView>& members, const Placement
   status.model = record.model;
   status.epoch = record.epoch;
   status.state = std::string(PlacementStateName(record.state));
+  status.goal = PlaceGoalName(record.request.goal);
+  const PlacementForecast& forecast = record.forecast;
+  status.forecast = {forecast.first_token_s, forecast.tokens_s, forecast.tokens_s_many, forecast.measured,
+                     forecast.reason};
   for (const StagePlace& stage : record.stages) {
     const auto member =
         std::find_if(members.begin(), members.end(), [&](const MemberView& m) { return m.record.id == stage.node; });
@@ -154,6 +166,9 @@ Result<PlaceRequest> RequestOf(const Cluster& cluster, const PlaceCommand& comma
     return Error{ErrorCode::kInvalidArgument, "at most " + std::to_string(kStandbyMax) + " standby copies of a stage"};
   }
   request.options.standby = command.standby;
+  for (const PlaceGoal goal : {PlaceGoal::kSpread, PlaceGoal::kLatency, PlaceGoal::kThroughput}) {
+    if (command.goal == PlaceGoalName(goal)) request.goal = goal;
+  }
   SHOAL_ASSIGN_OR_RETURN(request.options.wire_type, ParseWireType(command.wire));
   return request;
 }
@@ -200,7 +215,9 @@ std::vector<ModelHolding> HoldingsOf(const std::vector<LibraryModel>& models) {
     for (const std::uint32_t elements : info.kv_elements) {
       holding.shape.kv_bytes.push_back(std::min(elements, std::numeric_limits<std::uint32_t>::max() / 2) * 2);
     }
+    holding.quantization = info.quantization.substr(0, kQuantizationBytesMax);
     holding.shape.output_bytes = info.output_bytes;
+    holding.shape.n_embd = static_cast<std::uint32_t>(std::clamp<std::int64_t>(info.n_embd, 0, kEmbdMax));
     if (const SplitRules rules = RulesFor(*model.file); rules.splittable) holding.shape.cuts = rules.cuts;
     holdings.push_back(std::move(holding));
   }

@@ -1,4 +1,4 @@
-// uname, sysconf, and the memory that engine/ knows how to find. Cores stand for speed until something measures it.
+// uname, sysconf, and the memory that engine/ knows how to find. Speeds are measured elsewhere (node/device_speed.h).
 #include "node/device.h"
 
 #include <sys/utsname.h>
@@ -41,7 +41,6 @@ DeviceFacts MeasureDevice(std::uint64_t memory_bytes_max) {
   facts.memory_budget_bytes =
       memory_bytes_max > 0 ? memory_bytes_max
                            : static_cast<std::uint64_t>(static_cast<double>(facts.memory_free_bytes) * kMemoryShare);
-  facts.speed = facts.cores;
   return facts;
 }
 

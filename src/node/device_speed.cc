@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
+#include "planner/device_speed.h"
 
 namespace shoal {
 namespace {
@@ -19,8 +20,7 @@ using Json = nlohmann::ordered_json;
 constexpr int kVersion = 1;
 constexpr std::size_t kSpeedsMax = 32;
 constexpr std::size_t kFileBytesMax = 256U << 10;
-constexpr double kOperationsOfLayer = 20;  // of one decoder layer in ggml's graph, besides its matrix products
-constexpr std::size_t kGroupsMax = 4;      // measured: more kinds of cores than that no chip has
+constexpr std::size_t kGroupsMax = 4;  // measured: more kinds of cores than that no chip has
 
 std::string PathIn(const std::string& home) { return home + "/speed.json"; }
 
@@ -165,16 +165,9 @@ Result<DeviceSpeed> MeasureDeviceSpeed(const std::string& home, const DeviceProf
 }
 
 PlanDevice SpeedForPlans(const DeviceSpeed& speed, const ModelInfo& model) {
-  double layer = 1;
-  for (const std::uint64_t bytes : model.layer_bytes) layer += static_cast<double>(bytes);
-  layer /= std::max<double>(static_cast<double>(model.layer_bytes.size()), 1);
-  const double small = kOperationsOfLayer * speed.matrix.operation_s;
-  PlanDevice device;
-  device.decode_bytes_s = layer / (layer / speed.matrix.one_row_bytes_s + small);
-  device.prefill_bytes_s = layer / (layer / speed.matrix.rows_bytes_s + small);
-  device.kv_bytes_s = speed.memory_bytes_s;
-  device.pass_overhead_s = small;
-  return device;
+  return MeasuredDevice(
+      {speed.matrix.one_row_bytes_s, speed.matrix.rows_bytes_s, speed.matrix.operation_s, speed.memory_bytes_s},
+      model.layer_bytes);
 }
 
 }  // namespace shoal

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "node/speed_keeper.h"
+
 namespace shoal {
 namespace {
 
@@ -34,6 +36,29 @@ TEST(SpeedJson, OfAnotherDeviceOrDamagedIsNothing) {
   EXPECT_TRUE(ParseSpeedJson("", "a chip").empty());
   EXPECT_TRUE(
       ParseSpeedJson(R"({"version":1,"fingerprint":"a chip","speeds":[{"quantization":"Q4_0"},7]})", "a chip").empty());
+}
+
+TEST(FillSpeeds, StaysWithinWhatMembersMayTell) {
+  std::vector<DeviceSpeed> speeds(20, Speed());
+  speeds[0].matrix.one_row_bytes_s = 1e300;
+  speeds[1].matrix.rows_bytes_s = 0;
+  speeds[2].matrix.operation_s = 1e9;
+  speeds[3].quantization = std::string(100, 'Q');
+  DeviceFacts facts;
+  FillSpeeds(speeds, facts);
+  EXPECT_EQ(facts.speeds.size(), kSpeedsMax);
+  for (const SpeedFacts& speed : facts.speeds) {
+    EXPECT_LE(speed.quantization.size(), kQuantizationBytesMax);
+    EXPECT_GT(speed.rows_bytes_s, 0);
+    EXPECT_LE(speed.one_row_bytes_s, kBytesPerSecondMax);
+    EXPECT_LE(speed.operation_s, 1);
+  }
+  EXPECT_DOUBLE_EQ(facts.memory_bytes_s, 12e9);
+  ASSERT_EQ(facts.groups.size(), 1U);
+  EXPECT_EQ(facts.groups[0].cores, 2);
+  FillSpeeds({}, facts);
+  EXPECT_EQ(facts.memory_bytes_s, 0);
+  EXPECT_TRUE(facts.speeds.empty() && facts.groups.empty());
 }
 
 TEST(SpeedForPlans, SmallOperationsSlowSmallLayers) {

@@ -6,29 +6,27 @@
 #include "device/profile.h"
 #include "engine/split_rules.h"
 #include "node/device_speed.h"
+#include "planner/device_speed.h"
 
 namespace shoal {
 namespace {
 
-// Of a core nobody measured. A Raspberry Pi 5 reads 17 GB/s with four cores, a phone's fast cores 10 GB/s each at most;
-// prompts: a tenth of that. docs/devices.md has what is known.
-constexpr double kBytesPerCore = 4e9;
-constexpr double kPrefillShare = 0.15;
 constexpr double kMemoryShare = 0.8;  // of what is free, as a node takes by itself
-constexpr double kOverhead_s = 3e-4;
-
-PlanDevice Estimated(std::int32_t cores) {
-  PlanDevice device;
-  device.decode_bytes_s = device.kv_bytes_s = std::max(cores, 1) * kBytesPerCore;
-  device.prefill_bytes_s = device.decode_bytes_s * kPrefillShare;
-  device.pass_overhead_s = kOverhead_s;
-  return device;
-}
 
 // This device's measured speed for weights like the model's, if there is one.
 std::optional<PlanDevice> Measured(const std::string& home, const DeviceProfile& profile, const ModelInfo& model) {
   const auto speed = LoadDeviceSpeed(home, profile, model.quantization);
   return speed ? std::optional(SpeedForPlans(*speed, model)) : std::nullopt;
+}
+
+// What a member says of itself.
+std::optional<PlanDevice> Measured(const NodeStatus& node, const ModelInfo& model) {
+  for (const SpeedStatus& speed : node.speeds) {
+    if (speed.quantization != model.quantization) continue;
+    return MeasuredDevice({speed.one_row_bytes_s, speed.rows_bytes_s, speed.operation_s, node.memory_bytes_s},
+                          model.layer_bytes);
+  }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -49,7 +47,7 @@ KnownCluster ThisDeviceForPlans(const std::string& home, const ModelInfo& model)
   const DeviceProfile profile = ReadDeviceProfile();
   KnownCluster known;
   const auto measured = Measured(home, profile, model);
-  PlanDevice device = measured.value_or(Estimated(static_cast<std::int32_t>(profile.FastCpus().size())));
+  PlanDevice device = measured.value_or(EstimatedDevice(static_cast<std::int32_t>(profile.FastCpus().size())));
   device.name = "this device";
   device.memory_bytes = static_cast<std::uint64_t>(
       static_cast<double>(profile.memory.available_bytes.value_or(profile.memory.total_bytes.value_or(0) / 2)) *
@@ -65,8 +63,8 @@ Result<KnownCluster> ClusterForPlans(const ClusterStatus& status, const std::str
   std::vector<std::string> ids;
   for (const NodeStatus& node : status.nodes) {
     if (node.state != "alive" || known.cluster.devices.size() >= kPlanDevicesMax) continue;
-    const auto measured = node.self ? Measured(home, ReadDeviceProfile(), model) : std::nullopt;
-    PlanDevice device = measured.value_or(Estimated(node.cores));
+    const auto measured = node.self ? Measured(home, ReadDeviceProfile(), model) : Measured(node, model);
+    PlanDevice device = measured.value_or(EstimatedDevice(node.cores));
     device.name = node.name.empty() ? node.id : node.name;
     device.memory_bytes = static_cast<std::uint64_t>(static_cast<double>(node.memory_free_bytes) * kMemoryShare);
     if (!measured) known.estimated.push_back(device.name);

@@ -14,8 +14,6 @@
 
 namespace shoal {
 
-inline constexpr PlanLink kUnmeasuredLink{0.003, 30e6};  // a home's Wi-Fi
-
 // With f16 K and V and hidden states. A model that may not be cut has no cuts.
 PlanModel PlanModelOf(const ModelFile& model);
 

@@ -26,6 +26,7 @@
 #include "node/peer_tasks.h"
 #include "node/peers.h"
 #include "node/pipe_rendezvous.h"
+#include "node/speed_keeper.h"
 #include "node/stage_host.h"
 #include "runtime/ask_loop.h"
 #include "runtime/blocking_tasks.h"
@@ -86,6 +87,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   // Loop.
   void Tick();
   void RefreshFacts();
+  void RefreshSpeeds();
   void TakeAddresses();
   void Obey();
   void Do(const Send& send) { peers_->Send(send.to, send.frame); }
@@ -121,6 +123,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   std::unique_ptr<NodeWeights> weights_;
   PipeRendezvous pipes_;
   BlockingTasks tasks_;
+  SpeedKeeper speeds_;  // loop only
   PeerTasks peer_tasks_;
   Answers answers_;
   StageHost host_;

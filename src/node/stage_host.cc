@@ -400,6 +400,17 @@ std::map<std::string, std::vector<StageTotals>> StageHost::HeadTotals() {
   return totals;
 }
 
+std::uint64_t StageHost::RowsRun() {
+  std::uint64_t rows = 0;
+  const std::lock_guard lock(mutex_);
+  for (const auto& [key, hosted] : hosted_) {
+    const std::lock_guard hosted_lock(hosted->mutex);
+    if (hosted->head) rows += hosted->head->worker_stats().rows;
+    if (hosted->worker) rows += hosted->worker->stats().rows;
+  }
+  return rows;
+}
+
 RecoveryStats StageHost::Recovery() {
   std::vector<std::shared_ptr<Head>> heads;
   {

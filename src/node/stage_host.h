@@ -65,6 +65,8 @@ class StageHost {
 
   // Time of all stages of each model whose head is here, by model. Not on the loop.
   std::map<std::string, std::vector<StageTotals>> HeadTotals();
+  // Rows that the stages here have run; less once some of them are gone. Not on a stage's thread.
+  std::uint64_t RowsRun();
   // Of all heads that were here since start. Not on the loop.
   RecoveryStats Recovery();
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "cluster/placement_record.h"
 #include "engine/engine.h"
 #include "engine/split_rules.h"
 #include "schedule/scheduler.h"
@@ -43,7 +44,6 @@ EngineOptions MakeEngineOptions(const PlacementOptions& options, const ModelInfo
                                 std::size_t index, std::size_t stages_here);
 // Memory of a stage that a loss of the next shall not cost its work: for the hidden states it sent, as many as its KV
 // cache has cells, within kSentBytesMax. 0 on the last stage.
-inline constexpr std::uint64_t kSentBytesMax = 256U << 20;
 std::uint64_t SentBytes(const PlacementOptions& options, const ModelInfo& model, LayerRange layers);
 // Of the head. `in_flight_max`: stages + 1 keeps all stages busy; links with latency need more.
 ScheduleOptions MakeScheduleOptions(const PlacementOptions& options, const ModelFile& model,

@@ -82,7 +82,8 @@ class Bounded {
       const bool is_last = i + 1 == order.size();
       Share share;
       share.device = d;
-      share.room = sizes_.room(d) - (i == 0 ? sizes_.head_extra() : 0) - (is_last ? sizes_.last_extra() : 0);
+      share.room = sizes_.room(d) - (i == 0 ? sizes_.head_extra() : 0);
+      share.room -= is_last ? sizes_.last_extra() : sizes_.sent_extra();
       share.room = share.room / (sizes_.memory(0, sizes_.segments()) / segments);  // in mean segments
       const StagePrice& pace = prices.pace(d);
       share.per_segment_pace =
@@ -170,7 +171,8 @@ class Bounded {
 
   // The cost of the best way found to deal layers to `order`; remembers the plan.
   double Deal(const Order& order) {
-    if (order.empty() || order.size() > space_.stages_max || !space_.input.devices[order[0]].may_be_head) {
+    if (order.size() < space_.stages_min || order.size() > space_.stages_max ||
+        !space_.input.devices[order[0]].may_be_head) {
       return kInfinity;
     }
     work_ += static_cast<std::int64_t>(order.size());
@@ -232,7 +234,8 @@ class Bounded {
                 [&](std::size_t a, std::size_t b) { return std::pair(key(a), a) < std::pair(key(b), b); });
       double held = 0;
       std::size_t enough = 0;
-      while (enough < sorted.size() && held < sizes_.memory(0, sizes_.segments()) + sizes_.last_extra()) {
+      const double need = sizes_.memory(0, sizes_.segments()) + sizes_.last_extra();
+      while (enough < sorted.size() && (held < need || enough < space_.stages_min)) {
         held += relaxed.capacity(sorted[enough++]);
       }
       for (std::size_t count = enough; count <= std::min(sorted.size(), space_.stages_max);
@@ -364,10 +367,11 @@ class Bounded {
 }  // namespace
 
 SearchSpace MakeSearchSpace(const PlanInput& input, const PlanSizes& sizes) {
-  SearchSpace space{input, sizes, {}, std::min(input.devices.size(), sizes.segments())};
+  SearchSpace space{input, sizes, {}, 1, std::min(input.devices.size(), sizes.segments())};
   if (input.policy.stages_max > 0) {
     space.stages_max = std::min(space.stages_max, static_cast<std::size_t>(input.policy.stages_max));
   }
+  space.stages_min = static_cast<std::size_t>(std::max(input.policy.stages_min, 1));
   for (std::size_t k = 0; k <= space.stages_max; ++k) space.prices.emplace_back(input, std::max<std::size_t>(k, 1));
   return space;
 }

@@ -73,6 +73,7 @@ PlanSizes::PlanSizes(const PlanInput& input) {
   }
   head_extra_ = static_cast<double>(model.head_bytes);
   last_extra_ = static_cast<double>(model.output_bytes);
+  sent_extra_ = static_cast<double>(model.sent_bytes);
   for (const PlanDevice& device : input.devices) {
     room_.push_back(static_cast<double>(device.memory_bytes) * (1 - input.policy.memory_headroom) -
                     static_cast<double>(input.policy.stage_bytes));
@@ -169,7 +170,7 @@ Plan Predict(const PlanInput& input, const std::vector<PlanStage>& stages) {
     round_pace = std::max(round_pace, group);
     double memory = weights + kv * input.workload.context_tokens + static_cast<double>(input.policy.stage_bytes);
     memory += i == 0 ? static_cast<double>(input.model.head_bytes) : 0;
-    memory += is_last ? static_cast<double>(input.model.output_bytes) : 0;
+    memory += static_cast<double>(is_last ? input.model.output_bytes : input.model.sent_bytes);
     plan.memory_bytes.push_back(static_cast<std::uint64_t>(memory));
     if (stages.size() == 1) break;
     const std::size_t next = is_last ? 0 : i + 1;

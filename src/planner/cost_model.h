@@ -33,15 +33,16 @@ class PlanSizes {
   double memory(std::size_t a, std::size_t b) const { return memory_[b] - memory_[a]; }
   double head_extra() const { return head_extra_; }
   double last_extra() const { return last_extra_; }
+  double sent_extra() const { return sent_extra_; }                // of every stage but the last
   double room(std::size_t device) const { return room_[device]; }  // for segments and extras
   bool Fits(std::size_t device, std::size_t a, std::size_t b) const {
-    return memory(a, b) + (a == 0 ? head_extra_ : 0) + (b == segments() ? last_extra_ : 0) <= room_[device];
+    return memory(a, b) + (a == 0 ? head_extra_ : 0) + (b == segments() ? last_extra_ : sent_extra_) <= room_[device];
   }
 
  private:
   std::vector<std::int32_t> places_;
   std::vector<double> weights_, kv_, memory_, room_;
-  double head_extra_ = 0, last_extra_ = 0;
+  double head_extra_ = 0, last_extra_ = 0, sent_extra_ = 0;
 };
 
 // A linear price: seconds of a stage with so many bytes of weights and of K and V.

@@ -195,14 +195,15 @@ class Exact {
 bool SearchExact(const SearchSpace& space, PlansByStages& plans) {
   double best = kInfinity;
   for (const SegmentPlan& plan : plans) {
-    if (!plan.devices.empty()) best = std::min(best, plan.cost);
+    if (!plan.devices.empty() && plan.devices.size() >= space.stages_min) best = std::min(best, plan.cost);
   }
   std::int64_t steps = 0;
+  const std::size_t fewest = std::max<std::size_t>(space.stages_min, 2);
   // A single stage pays no link; those plans are all known already (SearchBounded).
-  if (space.stages_max < 2) return true;
-  if (!space.depends_on_stages()) return Exact(space, 2, space.stages_max, plans, steps).Run(best);
+  if (space.stages_max < fewest) return true;
+  if (!space.depends_on_stages()) return Exact(space, fewest, space.stages_max, plans, steps).Run(best);
   bool whole = true;
-  for (std::size_t stages = 2; stages <= space.stages_max; ++stages) {
+  for (std::size_t stages = fewest; stages <= space.stages_max; ++stages) {
     whole &= Exact(space, stages, stages, plans, steps).Run(best);
   }
   return whole;

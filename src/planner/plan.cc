@@ -33,7 +33,7 @@ Status CheckModel(const PlanModel& model) {
       return Bad("layer " + std::to_string(i) + " has an absurd size");
     }
   }
-  for (const std::uint64_t bytes : {model.output_bytes, model.head_bytes, model.hidden_bytes}) {
+  for (const std::uint64_t bytes : {model.output_bytes, model.head_bytes, model.hidden_bytes, model.sent_bytes}) {
     if (static_cast<double>(bytes) > kBytesMax) return Bad("the model has an absurd size");
   }
   std::int32_t previous = 0;
@@ -67,19 +67,28 @@ Status CheckInput(const PlanInput& input) {
       std::max({work.prompt_tokens, work.answer_tokens, work.context_tokens}) > 1 << 24 || work.streams > 1 << 16) {
     return Bad("the workload needs at least one token of prompt, answer and context, and one stream");
   }
-  if (!(input.policy.memory_headroom >= 0 && input.policy.memory_headroom < 1) || input.policy.stages_max < 0) {
-    return Bad("the share of memory that stays free must be from 0 to below 1, stages_max not negative");
+  if (!(input.policy.memory_headroom >= 0 && input.policy.memory_headroom < 1) || input.policy.stages_max < 0 ||
+      input.policy.stages_min < 0) {
+    return Bad("the share of memory that stays free must be from 0 to below 1, the number of stages not negative");
   }
   return {};
 }
 
 Error TooLarge(const PlanInput& input, const PlanSizes& sizes) {
   double need = sizes.memory(0, sizes.segments()) + sizes.head_extra() + sizes.last_extra(), have = 0;
-  for (std::size_t d = 0; d < input.devices.size(); ++d) have += std::max(0.0, sizes.room(d));
+  double least = need;  // that a stage takes: who has less does not count
+  for (std::size_t i = 0; i < sizes.segments(); ++i) least = std::min(least, sizes.memory(i, i + 1));
+  std::size_t count = 0;
+  for (std::size_t d = 0; d < input.devices.size(); ++d) {
+    if (sizes.room(d) < least) continue;
+    have += sizes.room(d);
+    ++count;
+  }
   const std::string missing = need > have ? FormatBytes(static_cast<std::uint64_t>(need - have)) + " are missing"
                                           : std::string("no cut of the layers fits their shares");
   return {ErrorCode::kOutOfMemory, "the model needs " + FormatBytes(static_cast<std::uint64_t>(need)) +
-                                       " with this context, the devices have " +
+                                       " with this context, the " + std::to_string(count) +
+                                       (count == 1 ? " device has " : " devices have ") +
                                        FormatBytes(static_cast<std::uint64_t>(have)) + " for it: " + missing +
                                        "; use a smaller context, a smaller model, or another device"};
 }
@@ -113,12 +122,15 @@ std::string ReasonOf(const PlanInput& input, const PlanResult& result) {
   const std::string goal = input.policy.objective == PlanObjective::kLatency ? "answer a request" : "give tokens";
   if (plan.stages.size() == 1) {
     if (input.devices.size() == 1) return Names(input, plan) + " is the only device.";
-    if (result.runners_up.empty())
-      return Names(input, plan) + " alone holds the model, and no plan of several devices was found.";
+    if (result.runners_up.empty()) return Names(input, plan) + " alone runs the model.";
     return Names(input, plan) + " alone is fastest: the best plan with more devices takes " +
            Times(result.runners_up.front().cost / plan.cost) + " times as long.";
   }
   const std::string who = Names(input, plan);
+  if (result.best_single && plan.cost > result.best_single->cost) {
+    return who + " share the model as asked; " + Names(input, *result.best_single) + " alone would " + goal + " " +
+           Times(plan.cost / result.best_single->cost) + " times as fast.";
+  }
   if (!result.best_single) return "No device alone holds the model; " + who + " together do, the fastest way found.";
   return who + " together " + goal + " " + Times(result.best_single->cost / plan.cost) + " times as fast as " +
          Names(input, *result.best_single) + " alone.";
@@ -167,19 +179,41 @@ Result<PlanResult> MakePlan(const PlanInput& input) {
   for (const SegmentPlan& plan : found) {
     if (!plan.devices.empty()) plans.push_back(Predict(input, StagesOf(sizes, plan)));
   }
-  if (plans.empty()) return TooLarge(input, sizes);
+  const auto asked = [&](const Plan& plan) { return plan.stages.size() >= space.stages_min; };
+  if (std::none_of(plans.begin(), plans.end(), asked)) return TooLarge(input, sizes);
   // Of equal plans the one with fewer devices.
   std::stable_sort(plans.begin(), plans.end(), [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
   for (const Plan& plan : plans) {
     if (plan.stages.size() == 1) result.best_single = plan;
   }
-  result.plan = plans.front();
-  for (std::size_t i = 1; i < plans.size() && result.runners_up.size() < kRunnersUpMax; ++i) {
-    result.runners_up.push_back(plans[i]);
+  result.plan = *std::find_if(plans.begin(), plans.end(), asked);
+  for (const Plan& plan : plans) {
+    if (result.runners_up.size() < kRunnersUpMax && asked(plan) && plan.stages != result.plan.stages) {
+      result.runners_up.push_back(plan);
+    }
   }
-  result.reason = ReasonOf(input, result);
-  Warn(input, result);
+  Explain(input, result);
   return result;
+}
+
+void Explain(const PlanInput& input, PlanResult& result) {
+  result.reason = ReasonOf(input, result);
+  result.warnings.clear();
+  Warn(input, result);
+}
+
+Result<Plan> PlanInOrder(const PlanInput& input, const std::vector<std::int32_t>& order) {
+  SHOAL_RETURN_IF_ERROR(CheckInput(input));
+  std::vector<std::size_t> devices(order.begin(), order.end());
+  const std::set<std::int32_t> known(order.begin(), order.end());
+  const PlanSizes sizes(input);
+  if (order.empty() || known.size() != order.size() || *known.begin() < 0 ||
+      static_cast<std::size_t>(*known.rbegin()) >= input.devices.size() || order.size() > sizes.segments()) {
+    return Bad("a plan needs devices, each once, and no more than the model can be cut into");
+  }
+  const std::optional<SegmentPlan> plan = CutInOrder(MakeSearchSpace(input, sizes), devices);
+  if (!plan) return TooLarge(input, sizes);
+  return Predict(input, StagesOf(sizes, *plan));
 }
 
 Result<Plan> JudgePlan(const PlanInput& input, const std::vector<PlanStage>& stages) {

@@ -41,6 +41,7 @@ struct PlanModel {
   std::vector<std::uint64_t> kv_bytes;     // [layers]: K and V of one token as the cache holds them
   std::uint64_t output_bytes = 0;          // the output head, on the last stage
   std::uint64_t head_bytes = 0;            // what the first stage holds besides its layers
+  std::uint64_t sent_bytes = 0;            // what every stage but the last keeps of what it sent
   std::uint64_t hidden_bytes = 0;          // one row between two stages
   std::vector<std::int32_t> cuts;          // allowed first layers of stages other than the first, ascending
 };
@@ -59,6 +60,7 @@ enum class PlanObjective : std::uint8_t {
 
 struct PlanPolicy {
   PlanObjective objective = PlanObjective::kLatency;
+  std::int32_t stages_min = 0;                 // at least so many, also where fewer would cost less
   std::int32_t stages_max = 0;                 // 0: as many as help
   std::int64_t exact_steps_max = 200'000'000;  // of the exact search, then the best so far; about 25 million a second
   double memory_headroom = 0.05;               // share of a device's memory that stays free
@@ -100,6 +102,15 @@ struct PlanResult {
 // Errors: kInvalidArgument (sizes that do not go together, numbers that are not finite and positive, too many devices
 // or layers), kNotFound (no device), kOutOfMemory (no set of devices holds the model; says what is missing).
 Result<PlanResult> MakePlan(const PlanInput& input);
+
+// The best plan whose stages are on exactly these devices (indices), in this order; of those within 0.1 % the one with
+// the most even stages. Errors: as MakePlan;
+// kInvalidArgument (a device twice, none, or more than the model can be cut into).
+Result<Plan> PlanInOrder(const PlanInput& input, const std::vector<std::int32_t>& order);
+
+// Writes `reason` and `warnings` anew for result.plan, which may be another one than was found, from what else is in
+// `result`.
+void Explain(const PlanInput& input, PlanResult& result);
 
 // What a plan given by its stages is worth. Errors: kInvalidArgument (stages that are no plan of this model: gaps,
 // forbidden cuts, a device twice), kOutOfMemory (a stage that does not fit).

@@ -137,7 +137,9 @@ TEST(MakePlan, IsTheBestThereIsOnSmallClusters) {
     InstanceOptions options;
     options.devices_max = 5;
     options.layers_max = 7;
-    const PlanInput input = RandomInstance(rng, options);
+    PlanInput input = RandomInstance(rng, options);
+    input.policy.stages_min = i % 4;
+    input.model.sent_bytes = static_cast<std::uint64_t>(i % 3) * 100 * kMiB;
     const BruteForce brute(input);
     const auto result = MakePlan(input);
     ASSERT_EQ(result.ok(), brute.best().has_value()) << "instance " << i;
@@ -149,6 +151,61 @@ TEST(MakePlan, IsTheBestThereIsOnSmallClusters) {
     EXPECT_NEAR(JudgePlan(input, result->plan.stages).value().cost, result->plan.cost, result->plan.cost * 1e-12);
   }
   EXPECT_GT(solved, 50);
+}
+
+TEST(PlanInOrder, IsTheBestOfAllCuts) {
+  InstanceRng rng(3);
+  int solved = 0;
+  for (int i = 0; i < 200; ++i) {
+    InstanceOptions options;
+    options.devices_max = 4;
+    options.layers_max = 9;
+    const PlanInput input = RandomInstance(rng, options);
+    std::vector<std::int32_t> order;
+    for (std::size_t d = input.devices.size(); d-- > 0;) order.push_back(static_cast<std::int32_t>(d));
+    // Every way to cut, one by one.
+    std::optional<double> best;
+    const std::size_t cuts = input.model.cuts.size();
+    for (std::size_t set = 0; set < std::size_t{1} << cuts; ++set) {
+      std::vector<PlanStage> stages;
+      std::int32_t first = 0;
+      for (std::size_t cut = 0; cut <= cuts; ++cut) {
+        const bool is_last = cut == cuts;
+        if (!is_last && (set >> cut & 1) == 0) continue;
+        const std::int32_t last =
+            is_last ? static_cast<std::int32_t>(input.model.layer_bytes.size()) : input.model.cuts[cut];
+        if (stages.size() < order.size()) stages.push_back({order[stages.size()], {first, last}});
+        first = last;
+      }
+      const auto judged = JudgePlan(input, stages);
+      if (stages.size() != order.size() || !judged.ok()) continue;
+      if (!best || judged->cost < *best) best = judged->cost;
+    }
+    const auto plan = PlanInOrder(input, order);
+    ASSERT_EQ(plan.ok(), best.has_value()) << "instance " << i;
+    if (!best) continue;
+    ++solved;
+    EXPECT_LE(plan->cost, *best * 1.001 * (1 + 1e-9)) << "instance " << i;
+    EXPECT_GE(plan->cost, *best * (1 - 1e-9)) << "instance " << i;
+  }
+  EXPECT_GT(solved, 30);
+}
+
+TEST(PlanInOrder, StagesAreEvenWhereThatCostsNothing) {
+  PlanInput input = Cluster({Phone("a", 8, 20), Phone("b", 8, 20), Phone("c", 8, 20)});
+  input.policy.objective = PlanObjective::kThroughput;
+  input.model.output_bytes = 0;
+  for (PlanLink& link : input.links) link.latency_s = 10;  // what links take hides what stages do
+  const auto plan = PlanInOrder(input, {0, 1, 2});
+  ASSERT_TRUE(plan.ok());
+  for (const PlanStage& stage : plan->stages) EXPECT_NEAR(stage.layers.count(), 11, 1);
+}
+
+TEST(PlanInOrder, RefusesNonsense) {
+  const PlanInput input = Cluster({Phone("a", 8, 20), Phone("b", 8, 20)});
+  for (const std::vector<std::int32_t>& order : std::vector<std::vector<std::int32_t>>{{}, {0, 0}, {2}, {-1}}) {
+    EXPECT_EQ(PlanInOrder(input, order).error().code, ErrorCode::kInvalidArgument);
+  }
 }
 
 TEST(MakePlan, NeverBelowItsBoundOnLargeClusters) {

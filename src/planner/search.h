@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <vector>
 
 #include "planner/cost_model.h"
@@ -15,7 +16,7 @@ struct SearchSpace {
   const PlanInput& input;
   const PlanSizes& sizes;
   std::vector<PlanPrices> prices;  // [stages_max + 1]: for plans of so many stages
-  std::size_t stages_max = 0;
+  std::size_t stages_min = 1, stages_max = 0;
 
   std::size_t devices() const { return input.devices.size(); }
   bool depends_on_stages() const { return input.policy.objective == PlanObjective::kThroughput; }
@@ -25,12 +26,17 @@ SearchSpace MakeSearchSpace(const PlanInput& input, const PlanSizes& sizes);
 // The best plan found for each number of stages: [stages_max + 1], empty `devices` where none was found.
 using PlansByStages = std::vector<SegmentPlan>;
 
-// Bounded: every single device, then local search from several starts; the work is limited (kWorkMax).
+// Bounded: every single device, whatever stages_min is, then local search from several starts; the work is limited
+// (kWorkMax).
 PlansByStages SearchBounded(const SearchSpace& space);
 
 // Improves the best of `plans` to the best there is, by depth first search over devices and cuts with bounds. False if
 // it would take more than policy.exact_steps_max steps: then the best so far. Preconditions: at most kExactDevicesMax
 // devices; `plans` has the best single device.
 bool SearchExact(const SearchSpace& space, PlansByStages& plans);
+
+// The best plan on exactly these devices in this order; empty when they do not hold the model so. Preconditions: each
+// device once, no more of them than segments, space.stages_max at least their number.
+std::optional<SegmentPlan> CutInOrder(const SearchSpace& space, const std::vector<std::size_t>& order);
 
 }  // namespace shoal

@@ -95,7 +95,7 @@ class BruteForce {
                static_cast<double>(input_.model.kv_bytes[at]) * input_.workload.context_tokens;
     }
     if (from == 0) bytes += static_cast<double>(input_.model.head_bytes);
-    if (to + 1 == places_.size()) bytes += static_cast<double>(input_.model.output_bytes);
+    bytes += static_cast<double>(to + 1 == places_.size() ? input_.model.output_bytes : input_.model.sent_bytes);
     return bytes <= static_cast<double>(input_.devices[device].memory_bytes) * (1 - input_.policy.memory_headroom);
   }
 
@@ -107,8 +107,9 @@ class BruteForce {
         stages_.push_back({static_cast<std::int32_t>(device), {places_[from], places_[to]}});
         if (to + 1 < places_.size()) {
           Extend(to);
-        } else if (const auto plan = JudgePlan(input_, stages_); plan.ok() && (!best_ || plan->cost < *best_)) {
-          best_ = plan->cost;
+        } else if (static_cast<std::int32_t>(stages_.size()) >= input_.policy.stages_min) {
+          const auto plan = JudgePlan(input_, stages_);
+          if (plan.ok() && (!best_ || plan->cost < *best_)) best_ = plan->cost;
         }
         stages_.pop_back();
       }

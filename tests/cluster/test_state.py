@@ -14,7 +14,7 @@ import pytest
 import nodes
 
 SEED = int(os.environ.get("SHOAL_TEST_SEED", "7"))
-QUIET = ("--listen", "127.0.0.1", "--port", "0", "--no-mdns")
+QUIET = ("--listen", "127.0.0.1", "--port", "0", "--no-mdns", "--speed-test", "off")
 
 
 class Homes:

@@ -18,7 +18,7 @@ SimNode::SimNode(Network& network, Checks& checks, int self, const std::vector<F
   options_.boot = 0;
   options_.facts.name = "n" + std::to_string(self);
   options_.facts.device.memory_budget_bytes = 1'000'000;
-  options_.facts.device.speed = 1 + static_cast<double>(network_.rng().Below(4));
+  options_.facts.device.cores = 1 + static_cast<std::int32_t>(network_.rng().Below(4));
   options_.break_epoch_tag = rules.break_epoch_tag;
   options_.break_stale_check = rules.break_stale_check;
 }

@@ -1,0 +1,39 @@
+// The arithmetic of the header.
+#include "planner/device_speed.h"
+
+#include <algorithm>
+
+namespace shoal {
+namespace {
+
+constexpr double kOperationsOfLayer = 20;  // of one decoder layer in ggml's graph, besides its matrix products
+// Of a core nobody measured. A Raspberry Pi 5 reads 17 GB/s with four cores, a phone's fast cores 10 GB/s each at most;
+// prompts: a tenth of that. docs/devices.md has what is known.
+constexpr double kBytesPerCore = 4e9;
+constexpr double kPrefillShare = 0.15;
+constexpr double kOverhead_s = 3e-4;
+
+}  // namespace
+
+PlanDevice MeasuredDevice(const MeasuredSpeed& speed, const std::vector<std::uint64_t>& layer_bytes, double pace) {
+  double layer = 1;
+  for (const std::uint64_t bytes : layer_bytes) layer += static_cast<double>(bytes);
+  layer /= std::max<double>(static_cast<double>(layer_bytes.size()), 1);
+  const double small = kOperationsOfLayer * speed.operation_s;
+  PlanDevice device;
+  device.decode_bytes_s = pace * layer / (layer / speed.one_row_bytes_s + small);
+  device.prefill_bytes_s = pace * layer / (layer / speed.rows_bytes_s + small);
+  device.kv_bytes_s = pace * speed.memory_bytes_s;
+  device.pass_overhead_s = small / pace;
+  return device;
+}
+
+PlanDevice EstimatedDevice(std::int32_t cores) {
+  PlanDevice device;
+  device.decode_bytes_s = device.kv_bytes_s = std::max(cores, 1) * kBytesPerCore;
+  device.prefill_bytes_s = device.decode_bytes_s * kPrefillShare;
+  device.pass_overhead_s = kOverhead_s;
+  return device;
+}
+
+}  // namespace shoal
