@@ -39,6 +39,20 @@ std::vector<std::string> SplitNames(const std::string& text) {
 
 }  // namespace
 
+void ShowFetching(TransferBar& bar, const std::vector<NodeStatus>& nodes) {
+  std::uint64_t done = 0, total = 0;
+  std::string who;
+  for (const NodeStatus& node : nodes) {
+    for (const FetchStatus& one : node.fetching) {
+      done += one.bytes_done;
+      total += one.bytes_total;
+      const auto percent = one.bytes_total == 0 ? 0 : 100 * one.bytes_done / one.bytes_total;
+      who += (who.empty() ? "; " : ", ") + Shown(node.name) + " " + std::to_string(percent) + " %";
+    }
+  }
+  bar.Update("fetching", done, total, who);
+}
+
 std::string ModelForNode(const std::string& model) {
   char* absolute = ::realpath(model.c_str(), nullptr);
   if (absolute == nullptr) return model;
@@ -87,7 +101,9 @@ int RunPlace(const PlaceOptions& options) {
                              options.wire,
                              options.goal,
                              options.standby == "off" ? 0 : std::atoi(options.standby.c_str())};
-  const Result<PlacementStatus> placed = NodeHere().Place(command);
+  TransferBar bar(!options.json);
+  const Result<PlacementStatus> placed =
+      NodeHere().Place(command, [&](const std::vector<NodeStatus>& nodes) { ShowFetching(bar, nodes); });
   if (!placed.ok()) return Fail(placed.error());
   if (options.json) {
     std::printf("%s\n", DumpJson(ToJson(*placed)).c_str());

@@ -6,6 +6,7 @@
 
 #include "api/backend.h"
 #include "apps/cli/conversation.h"
+#include "apps/cli/status_text.h"
 #include "apps/cli/terminal.h"
 
 namespace shoal::cli {
@@ -216,7 +217,9 @@ Result<std::unique_ptr<Conversation>> ClusterConversation(const ControlClient& c
     command.context_tokens = options.model.context;
     command.slots = options.model.slots;
     command.wire = options.model.wire;
-    SHOAL_ASSIGN_OR_RETURN(const PlacementStatus placed, client.Place(command));
+    TransferBar bar(!options.model.quiet);
+    SHOAL_ASSIGN_OR_RETURN(const PlacementStatus placed,
+                           client.Place(command, [&](const auto& nodes) { ShowFetching(bar, nodes); }));
     name = placed.model;
   }
   return std::unique_ptr<Conversation>(

@@ -16,14 +16,6 @@ namespace {
 constexpr std::chrono::milliseconds kRedraw{1000};
 constexpr std::size_t kIdShown = 12;  // last characters of a peer id: its start is the same for all
 
-// Text of other nodes, without what would steer the terminal.
-std::string Shown(const std::string& text) {
-  std::string shown = text;
-  std::replace_if(
-      shown.begin(), shown.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; }, '?');
-  return shown;
-}
-
 std::string ShortId(const std::string& id) {
   return id.size() > kIdShown ? ".." + id.substr(id.size() - kIdShown) : id;
 }
@@ -87,7 +79,34 @@ std::string Placements(const ClusterStatus& status) {
   return text;
 }
 
+// What is on its way to whom, and all of it together.
+std::string Transfers(const ClusterStatus& status) {
+  std::vector<std::vector<std::string>> rows{{"fetching", "node", "", "of", ""}};
+  std::uint64_t done = 0, total = 0;
+  const auto add = [&](const std::string& model, const std::string& node, std::uint64_t has, std::uint64_t wants) {
+    rows.push_back({model, node, FormatBytes(has), FormatBytes(wants),
+                    std::to_string(wants == 0 ? 0 : 100 * std::min(has, wants) / wants) + " %"});
+  };
+  for (const NodeStatus& node : status.nodes) {
+    for (const FetchStatus& one : node.fetching) {
+      add(Shown(one.model), NameOf(status, node.id), one.bytes_done, one.bytes_total);
+      done += one.bytes_done;
+      total += one.bytes_total;
+    }
+  }
+  if (rows.size() == 1) return "";
+  if (rows.size() > 2) add("", "all", done, total);
+  return "\n" + FormatTable(rows);
+}
+
 }  // namespace
+
+std::string Shown(const std::string& text) {
+  std::string shown = text;
+  std::replace_if(
+      shown.begin(), shown.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; }, '?');
+  return shown;
+}
 
 std::string PlacementText(const PlacementStatus& placement) {
   std::vector<std::vector<std::string>> rows{{"stage", "layers", "node", "standby"}};
@@ -103,7 +122,8 @@ std::string PlacementText(const PlacementStatus& placement) {
 }
 
 std::string StatusText(const ClusterStatus& status) {
-  return "cluster " + Shown(status.cluster) + "\n\n" + Nodes(status) + Links(status) + Placements(status);
+  return "cluster " + Shown(status.cluster) + "\n\n" + Nodes(status) + Links(status) + Placements(status) +
+         Transfers(status);
 }
 
 int RunStatus(const StatusOptions& options) {

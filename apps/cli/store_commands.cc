@@ -2,7 +2,6 @@
 #include "apps/cli/store_commands.h"
 
 #include <CLI/CLI.hpp>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
@@ -11,6 +10,7 @@
 #include "apps/cli/commands.h"
 #include "apps/cli/exit_code.h"
 #include "apps/cli/terminal.h"
+#include "apps/cli/transfer_bar.h"
 #include "base/units.h"
 #include "device/available_memory.h"
 #include "node/model_library.h"
@@ -23,65 +23,10 @@ namespace {
 
 using Json = nlohmann::json;
 
-// One line on stderr: how much has come, how fast, how long still. A line now and then where nobody watches.
-class PullBar {
- public:
-  explicit PullBar(bool enabled) : enabled_(enabled), draws_(StderrIsTerminal()) {}
-  ~PullBar() {
-    if (drawn_) std::fputs("\r\033[K", stderr);
-  }
-
-  void Update(const PullProgress& now) {
-    if (!enabled_ || now.bytes_total == 0) return;
-    const auto time = Clock::now();
-    if (now.verifying != verifying_ || start_bytes_ == kUnset) {
-      verifying_ = now.verifying;
-      started_ = time;
-      start_bytes_ = now.bytes_done;
-    }
-    const auto quiet_for = draws_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(5000);
-    if (time - last_ < quiet_for) return;
-    last_ = time;
-    const double seconds = std::chrono::duration<double>(time - started_).count();
-    const double rate = seconds > 0 ? static_cast<double>(now.bytes_done - start_bytes_) / seconds : 0;
-    const auto percent = static_cast<int>(100 * now.bytes_done / now.bytes_total);
-    std::string line = std::string(verifying_ ? "verifying " : "fetching ") + std::to_string(percent) + " %, " +
-                       FormatBytes(now.bytes_done) + " of " + FormatBytes(now.bytes_total) + ", " +
-                       FormatBytes(static_cast<std::uint64_t>(rate)) + "/s";
-    if (rate > 0) {
-      const auto left = static_cast<std::uint64_t>(static_cast<double>(now.bytes_total - now.bytes_done) / rate);
-      line +=
-          ", " + std::to_string(left / 60) + ":" + (left % 60 < 10 ? "0" : "") + std::to_string(left % 60) + " left";
-    }
-    Draw(line, percent);
-  }
-  void Say(const std::string& text) {
-    if (!enabled_) return;
-    std::fprintf(stderr, "%s%s\n", drawn_ ? "\r\033[K" : "", text.c_str());
-    drawn_ = false;
-  }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  static constexpr std::uint64_t kUnset = UINT64_MAX;
-  static constexpr int kBarCells = 24;
-
-  void Draw(const std::string& line, int percent) {
-    if (!draws_) {
-      std::fprintf(stderr, "%s\n", line.c_str());
-      return;
-    }
-    std::string bar;
-    for (int i = 0; i < kBarCells; ++i) bar += i * 100 < percent * kBarCells ? "\u2588" : "\u2591";
-    std::fprintf(stderr, "\r\033[K%s %s", bar.c_str(), line.c_str());
-    drawn_ = true;
-  }
-
-  const bool enabled_, draws_;
-  bool drawn_ = false, verifying_ = false;
-  std::uint64_t start_bytes_ = kUnset;
-  Clock::time_point started_{}, last_{};
-};
+// `verifying`: all of it has come and is read again.
+void Show(TransferBar& bar, const PullProgress& now) {
+  bar.Update(now.verifying ? "verifying" : "fetching", now.bytes_done, now.bytes_total);
+}
 
 // What to fetch: where it is, what to call it, and what the hub says of it.
 struct Target {
@@ -204,11 +149,11 @@ int PrintMetadata(const PullCommand& command, const Target& target) {
 
 int PullLocal(const PullCommand& command, WeightStore& store, const std::string& path) {
   const std::string name = command.name.empty() ? ModelNameOf(path) : command.name;
-  PullBar bar(!command.quiet);
+  TransferBar bar(!command.quiet);
   const Result<LocalFile> file = LookAtLocalFile(path);
   if (!file.ok()) return Fail(file.error());
   const Result<ModelId> id = store.AddLocal(path, name, [&](std::uint64_t done) {
-    bar.Update({done, file->bytes, true});
+    bar.Update("verifying", done, file->bytes);
     return !Interrupted();
   });
   return id.ok() ? PrintPulled(command, store, name) : Fail(id.error());
@@ -252,7 +197,7 @@ int RunPull(const PullCommand& command) {
   if (!store.ok()) return Fail(store.error());
   if (model->kind == ModelNameKind::kPath) return PullLocal(command, **store, model->text);
 
-  PullBar bar(!command.quiet);
+  TransferBar bar(!command.quiet);
   std::mutex bar_mutex;
   PullOptions options;
   options.http.cancelled = Interrupted;
@@ -270,7 +215,7 @@ int RunPull(const PullCommand& command) {
   options.connections = command.connections;
   options.on_progress = [&](const PullProgress& now) {
     const std::lock_guard lock(bar_mutex);
-    bar.Update(now);
+    Show(bar, now);
   };
   const Result<ModelId> id = PullModel(**store, target->url, target->name, target->origin, options);
   return id.ok() ? PrintPulled(command, **store, target->name) : Fail(id.error());

@@ -18,7 +18,7 @@ namespace {
 
 constexpr int kConnectTimeoutS = 5;
 constexpr int kShortTimeoutS = 20;    // status, invite, revoke
-constexpr int kLongTimeoutS = 3600;   // placing loads weights, leaving moves them
+constexpr int kLongTimeoutS = 3600;   // leaving moves weights
 constexpr int kStreamTimeoutS = 120;  // a silent stream has a comment every 15 s
 constexpr std::chrono::milliseconds kCancelPoll{50};
 constexpr std::size_t kEventBytesMax = 4U << 20;
@@ -110,9 +110,15 @@ Result<InviteStatus> ControlClient::Invite() const {
   return ParseInviteStatus(body);
 }
 
-Result<PlacementStatus> ControlClient::Place(const PlaceCommand& command) const {
-  SHOAL_ASSIGN_OR_RETURN(const std::string body, Post("/control/place", DumpJson(ToJson(command)), kLongTimeoutS));
-  return ParsePlacementStatus(body);
+Result<PlacementStatus> ControlClient::Place(
+    const PlaceCommand& command, const std::function<void(const std::vector<NodeStatus>&)>& on_nodes) const {
+  std::string placed;
+  SHOAL_RETURN_IF_ERROR(Stream("/control/place/stream", DumpJson(ToJson(command)), [&](const Json& event) {
+    if (const auto placement = event.find("placement"); placement != event.end()) placed = DumpJson(*placement);
+    if (on_nodes && placed.empty()) on_nodes(NodesIn(event));
+    return true;
+  }));
+  return ParsePlacementStatus(placed);
 }
 
 Status ControlClient::Unplace(const std::string& model) const {

@@ -27,7 +27,9 @@ class ControlClient {
 
   Result<ClusterStatus> GetStatus() const;
   Result<InviteStatus> Invite() const;
-  Result<PlacementStatus> Place(const PlaceCommand& command) const;
+  // `on_nodes`: now and then, what the nodes are doing while they load; may be empty.
+  Result<PlacementStatus> Place(const PlaceCommand& command,
+                                const std::function<void(const std::vector<NodeStatus>&)>& on_nodes = {}) const;
   Status Unplace(const std::string& model) const;
   Status Leave() const;
   Status Revoke(const std::string& node) const;

@@ -30,6 +30,10 @@ Json ToJson(const NodeStatus& node) {
   for (const CoreGroupStatus& g : node.groups) {
     groups.push_back({{"kind", g.kind}, {"cores", g.cores}, {"bytes_s", g.bytes_s}});
   }
+  Json fetching = Json::array();
+  for (const FetchStatus& f : node.fetching) {
+    fetching.push_back({{"model", f.model}, {"bytes_done", f.bytes_done}, {"bytes_total", f.bytes_total}});
+  }
   return {{"id", node.id},
           {"name", node.name},
           {"state", node.state},
@@ -46,7 +50,8 @@ Json ToJson(const NodeStatus& node) {
             {"memory_bytes_s", node.memory_bytes_s},
             {"speeds", std::move(speeds)},
             {"core_groups", std::move(groups)}}},
-          {"models", std::move(models)}};
+          {"models", std::move(models)},
+          {"fetching", std::move(fetching)}};
 }
 
 Error Invalid(const std::string& message) { return {ErrorCode::kInvalidArgument, message}; }
@@ -185,6 +190,10 @@ NodeStatus NodeFrom(const Json& json) {
   for (const Json& m : Objects(json, "models")) {
     node.models.push_back({Text(m, "name"), Number<std::uint64_t>(m, "bytes"), Number<std::int32_t>(m, "layers")});
   }
+  for (const Json& f : Objects(json, "fetching")) {
+    node.fetching.push_back(
+        {Text(f, "model"), Number<std::uint64_t>(f, "bytes_done"), Number<std::uint64_t>(f, "bytes_total")});
+  }
   return node;
 }
 
@@ -301,13 +310,19 @@ Result<ClusterStatus> ParseClusterStatus(std::string_view body) {
   ClusterStatus status;
   status.self = Text(json, "self");
   status.cluster = Text(json, "cluster");
-  for (const Json& node : Objects(json, "nodes")) status.nodes.push_back(NodeFrom(node));
+  status.nodes = NodesIn(json);
   for (const Json& link : Objects(json, "links")) {
     status.links.push_back({Text(link, "from"), Text(link, "to"), Number<std::uint32_t>(link, "rtt_us"),
                             Number<std::uint64_t>(link, "bytes_per_s")});
   }
   for (const Json& placement : Objects(json, "placements")) status.placements.push_back(PlacementFrom(placement));
   return status;
+}
+
+std::vector<NodeStatus> NodesIn(const Json& json) {
+  std::vector<NodeStatus> nodes;
+  for (const Json& node : Objects(json, "nodes")) nodes.push_back(NodeFrom(node));
+  return nodes;
 }
 
 Result<InviteStatus> ParseInviteStatus(std::string_view body) {

@@ -5,6 +5,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "api/control_service.h"
 #include "api/json_input.h"
@@ -39,6 +40,8 @@ Status ParseEmptyRequest(std::string_view body);
 Result<ClusterStatus> ParseClusterStatus(std::string_view body);
 Result<InviteStatus> ParseInviteStatus(std::string_view body);
 Result<PlacementStatus> ParsePlacementStatus(std::string_view body);
+// The nodes in an event of a placement that is being made.
+std::vector<NodeStatus> NodesIn(const Json& json);
 // The error in an answer with this HTTP status. Also understands the shape of api/errors.h.
 Error ParseControlError(int status, std::string_view body);
 

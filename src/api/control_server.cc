@@ -1,11 +1,16 @@
 // Parse, call, format.
 #include "api/control_server.h"
 
+#include <chrono>
+#include <future>
+
 #include "api/control_json.h"
 #include "api/errors.h"
 
 namespace shoal {
 namespace {
+
+constexpr std::chrono::milliseconds kProgressEvery{500};
 
 Reply Failure(const Error& error) { return {FromError(error).status, ControlErrorBody(error), 0, nullptr}; }
 
@@ -21,6 +26,26 @@ Result<InviteStatus> Invite(ControlService& service, std::string_view body) {
 Result<PlacementStatus> Place(ControlService& service, std::string_view body) {
   SHOAL_ASSIGN_OR_RETURN(const PlaceCommand options, ParsePlaceRequest(body));
   return service.Place(options);
+}
+
+// Tells what nodes are fetching while they are at it, and at the end what Place answers.
+void StreamPlace(ControlService& service, const PlaceCommand& command, EventSink& sink) {
+  auto placing = std::async(std::launch::async, [&] { return service.Place(command); });
+  const auto say = [&](const std::string& json) { (void)sink.Write("data: " + json + "\n\n"); };
+  while (placing.wait_for(kProgressEvery) != std::future_status::ready) {
+    say(DumpJson({{"nodes", ToJson(service.cluster_status())["nodes"]}}));
+  }
+  const Result<PlacementStatus> placed = placing.get();
+  if (!placed.ok()) return say(ControlErrorBody(placed.error()));
+  say(DumpJson({{"placement", ToJson(*placed)}}));
+  say("[DONE]");
+}
+
+Reply PlaceInEvents(ControlService& service, std::string_view body) {
+  Result<PlaceCommand> command = ParsePlaceRequest(body);
+  if (!command.ok()) return Failure(command.error());
+  return {200, "", 0,
+          [&service, command = *std::move(command)](EventSink& sink) { StreamPlace(service, command, sink); }};
 }
 
 Status Unplace(ControlService& service, std::string_view body) {
@@ -49,6 +74,7 @@ Reply AnswerControl(ControlService& service, std::string_view path, std::string_
   if (path == "/control/status") return Success(ToJson(service.cluster_status()));
   if (path == "/control/invite") return Answer(Invite(service, body));
   if (path == "/control/place") return Answer(Place(service, body));
+  if (path == "/control/place/stream") return PlaceInEvents(service, body);
   if (path == "/control/unplace") return Done(Unplace(service, body));
   if (path == "/control/leave") return Done(Leave(service, body));
   if (path == "/control/revoke") return Done(Revoke(service, body));

@@ -15,7 +15,7 @@ struct ControlRoute {
   bool posted;  // POST, else GET
 };
 inline constexpr ControlRoute kControlRoutes[] = {
-    {"/control/status", false}, {"/control/invite", true}, {"/control/place", true},
+    {"/control/status", false}, {"/control/invite", true}, {"/control/place", true},  {"/control/place/stream", true},
     {"/control/unplace", true}, {"/control/leave", true},  {"/control/revoke", true},
 };
 

@@ -33,6 +33,12 @@ struct CoreGroupStatus {
   double bytes_s = 0;
 };
 
+// Layers of a model that a node is getting from others.
+struct FetchStatus {
+  std::string model;
+  std::uint64_t bytes_done = 0, bytes_total = 0;
+};
+
 struct NodeStatus {
   std::string id;  // peer id
   std::string name;
@@ -47,6 +53,7 @@ struct NodeStatus {
   std::vector<SpeedStatus> speeds;
   std::vector<CoreGroupStatus> groups;
   std::vector<ModelStatus> models;
+  std::vector<FetchStatus> fetching;
 };
 
 // As measured by `from`; 0: not measured yet.
@@ -112,8 +119,8 @@ class ControlService {
   virtual ClusterStatus cluster_status() = 0;
   // Errors: kUnsupported (this node has no signing key; says which node has).
   virtual Result<InviteStatus> Invite() = 0;
-  // Blocks until the placement is live or has failed. Errors: kNotFound (no such model), kInvalidArgument,
-  // kOutOfMemory, kUnavailable.
+  // Blocks until the placement is live or has failed, as long as layers keep coming. Errors: kNotFound (no such model),
+  // kInvalidArgument, kOutOfMemory, kUnavailable.
   virtual Result<PlacementStatus> Place(const PlaceCommand& options) = 0;
   // Errors: kNotFound. Blocks until all stages have unloaded.
   virtual Status Unplace(const std::string& model) = 0;

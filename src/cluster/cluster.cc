@@ -74,6 +74,17 @@ std::size_t Cluster::State::HereCount() const {
 }
 
 // The lowest id; among those that stay, if anyone stays.
+// Bytes of the model's layers that have come to `node`, or to all nodes, as they say: a number that changes while they
+// come.
+std::uint64_t Cluster::State::Fetched(const std::string& model, const NodeId* node) const {
+  std::uint64_t bytes = 0;
+  for (const auto& [id, member] : members) {
+    if (!member.here() || (node != nullptr && id != *node)) continue;
+    for (const Fetching& one : member.record.facts.fetching) bytes += one.model == model ? one.bytes_done : 0;
+  }
+  return bytes;
+}
+
 NodeId Cluster::State::Decider() const {
   for (const bool leaving_too : {false, true}) {
     for (const auto& [id, member] : members) {

@@ -44,7 +44,7 @@ struct ClusterOptions {
   DurationUs heartbeat_us = 500'000;  // up to 16 members; beyond, longer in proportion; less while a model is placed
   DurationUs links_report_us = 5'000'000;  // at most so often are changed link measurements told (and longer beyond 16)
   DurationUs tombstone_us = 3'600'000'000;
-  DurationUs request_max_us = 280'000'000;  // of a wish, loading included
+  DurationUs request_max_us = 280'000'000;  // of a wish, loading included; again from whenever layers come
   bool break_epoch_tag = false;             // for tests of the simulator: epochs without the decider's tag
   bool break_stale_check = false;           // for tests of the simulator: a stage takes a stale epoch
 };
@@ -200,9 +200,10 @@ class Cluster {
   Status AddRevocation(TimeUs now, std::span<const std::uint8_t> bytes);
 
   // --- Wishes. RequestDone with the returned id follows, always: at the latest after `request_max_us` without a
-  // decider's answer (kUnavailable). Placing a placed model makes a new placement, which takes over what is the same.
-  // RequestDone errors: kNotFound (no member holds the model; not placed), kInvalidArgument (ranges, nodes),
-  // kOutOfMemory (fits nowhere), kUnavailable, kStale (another request came between), or what a stage said.
+  // decider's answer (kUnavailable), in which no node got any bytes of the model either. Placing a placed model makes a
+  // new placement, which takes over what is the same. RequestDone errors: kNotFound (no member holds the model; not
+  // placed), kInvalidArgument (ranges, nodes), kOutOfMemory (fits nowhere), kUnavailable, kStale (another request came
+  // between), or what a stage said.
   std::uint64_t RequestPlacement(TimeUs now, PlaceRequest request);
   std::uint64_t RequestUnplace(TimeUs now, const std::string& model);
   // Layers move away first, then Left; at the latest after `wait_max`. Idempotent; a shorter wait counts.

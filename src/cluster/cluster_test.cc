@@ -164,6 +164,36 @@ TEST_F(ClusterTest, WhatCannotBePlacedIsSaid) {
   EXPECT_EQ(pump.Of(2).done.at(id).status.error().code, ErrorCode::kNotFound);
 }
 
+TEST_F(ClusterTest, LayersThatKeepComingAreWaitedFor) {
+  Three();
+  pump.slow = {1};
+  PlaceRequest request;
+  request.model = "m";
+  request.stages = 3;
+  const std::uint64_t id = pump.At(2).RequestPlacement(pump.now, request);
+  ASSERT_TRUE(pump.Until([&] { return !pump.loading.empty(); }));
+  MemberFacts facts = pump.At(1).members().front().record.facts;
+  for (std::uint64_t done = 1; done <= 10; ++done) {
+    pump.Run(100 * kSecond);
+    ASSERT_FALSE(pump.Of(2).done.contains(id)) << "after " << done - 1;
+    facts.fetching = {{"m", done, 10}};
+    pump.At(1).SetSelfFacts(pump.now, facts);
+  }
+  pump.Loaded();
+  ASSERT_TRUE(pump.Until([&] { return pump.Of(2).done.contains(id); }));
+  EXPECT_TRUE(pump.Of(2).done.at(id).status.ok());
+}
+
+TEST_F(ClusterTest, LayersThatDoNotComeAreNotWaitedForLong) {
+  Three();
+  pump.slow = {1};
+  PlaceRequest request;
+  request.stages = 3;
+  const TimeUs start = pump.now;
+  EXPECT_EQ(pump.Place(2, request).error().code, ErrorCode::kUnavailable);
+  EXPECT_LT(pump.now - start, 300 * kSecond);
+}
+
 TEST_F(ClusterTest, AStageThatCannotBeLoadedFailsThePlacement) {
   Three();
   pump.load = [](int node, const PlacementRecord&) {

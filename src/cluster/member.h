@@ -22,6 +22,7 @@ inline constexpr std::size_t kLayersMax = 1024;         // of one model
 inline constexpr std::size_t kHoldingLayersMax = 4096;  // of all models of one member
 inline constexpr std::size_t kMemberLinksMax = kMembersMax;
 inline constexpr std::size_t kStandbyCopiesMax = 64;  // of one member
+inline constexpr std::size_t kFetchingMax = 8;        // models that one member says it fetches layers of
 
 inline constexpr std::size_t kSpeedsMax = 8;  // quantizations that a member has measured
 inline constexpr std::size_t kQuantizationBytesMax = 16;
@@ -87,6 +88,13 @@ struct StandbyCopy {
   bool operator==(const StandbyCopy&) const = default;
 };
 
+// Layers of a model on their way to a member, all that it wants of them together.
+struct Fetching {
+  std::string model;
+  std::uint64_t bytes_done = 0, bytes_total = 0;
+  bool operator==(const Fetching&) const = default;
+};
+
 // What a member says of itself.
 struct MemberFacts {
   std::string name;                    // for people
@@ -97,6 +105,7 @@ struct MemberFacts {
   DeviceFacts device;
   std::vector<ModelHolding> models;
   std::vector<StandbyCopy> standby;  // ready
+  std::vector<Fetching> fetching;    // by model
   bool operator==(const MemberFacts&) const = default;
 };
 

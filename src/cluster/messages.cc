@@ -177,6 +177,12 @@ void Fields(A& io, MemberFacts& facts) {
     Fields(io, copy.layers);
     io.Num(copy.options_hash);
   });
+  io.List(facts.fetching, kFetchingMax, 20, [&](Fetching& one) {
+    io.Text(one.model, kModelNameBytesMax);
+    io.Num(one.bytes_done);
+    io.Num(one.bytes_total);
+    io.Require(one.bytes_done <= one.bytes_total && one.bytes_total <= (1ULL << 48));
+  });
 }
 
 template <typename A>

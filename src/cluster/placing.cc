@@ -3,6 +3,7 @@
 // Prepare is repeated until every stage has said that it is ready; then the placement is live and spreads. A stage that
 // refuses because it knows a newer epoch makes the decider try again above that one.
 #include <algorithm>
+#include <utility>
 
 #include "cluster/split.h"
 #include "cluster/state.h"
@@ -13,7 +14,7 @@ namespace {
 constexpr DurationUs kAskEveryUs = 2'000'000;
 constexpr DurationUs kNoDeciderUs = 20'000'000;  // a wish without anyone to decide it
 constexpr DurationUs kPrepareEveryUs = 2'000'000;
-constexpr DurationUs kPrepareMaxUs = 240'000'000;
+constexpr DurationUs kPrepareMaxUs = 240'000'000;  // without a byte of layers coming to anybody
 constexpr DurationUs kCareWaitMinUs = 1'000'000, kCareWaitMaxUs = 8'000'000;
 constexpr DurationUs kCalmUs = 20'000'000;
 constexpr DurationUs kCutOffUs =
@@ -32,6 +33,8 @@ Error Stale(const std::string& model) {
 // ---- Wishes ---------------------------------------------------------------------------------------------------------
 
 void Cluster::State::DriveWish(std::uint64_t id, Wish& wish) {
+  const std::uint64_t fetched = Fetched(wish.ask.request.model, nullptr);
+  if (std::exchange(wish.fetched, fetched) != fetched) wish.give_up = now + options.request_max_us;
   if (now >= wish.give_up) {
     return EndWish(id, Error{ErrorCode::kUnavailable, "the cluster did not agree in time"}, 0);
   }
@@ -214,6 +217,8 @@ void Cluster::State::TickPlacing() {
     const auto found = deciding.find(model);
     if (found == deciding.end()) continue;
     Deciding& one = found->second;
+    const std::uint64_t fetched = Fetched(model, nullptr);
+    if (std::exchange(one.fetched, fetched) != fetched) one.give_up = now + kPrepareMaxUs;
     const bool gone = std::any_of(one.record.stages.begin(), one.record.stages.end(), [&](const StagePlace& stage) {
       const Member* member = Find(stage.node);
       return member == nullptr || !member->here() || member->record.boot() != stage.boot;

@@ -124,6 +124,10 @@ class Pump {
     return check();
   }
 
+  void Loaded() {
+    for (const auto& [n, asked] : std::exchange(loading, {})) EndLoad(n, asked);
+  }
+
   Cluster& At(int n) { return *nodes[Index(n)].cluster; }
   Node& Of(int n) { return nodes[Index(n)]; }
   int Count() const { return static_cast<int>(nodes.size()); }
@@ -152,6 +156,8 @@ class Pump {
   std::set<std::pair<int, int>> parted;
   std::map<int, DurationUs> skew;
   std::function<Status(int node, const PlacementRecord&)> load = [](int, const PlacementRecord&) { return Status(); };
+  std::set<int> slow;  // nodes whose loads end when a test says so (Loaded)
+  std::vector<std::pair<int, LoadStage>> loading;
   std::string wrong;  // something was asked for that cannot be
 
  private:
@@ -244,6 +250,16 @@ class Pump {
       node.loaded.insert({placement.model, placement.epoch, asked.index});
       return;
     }
+    if (slow.contains(n)) {
+      loading.emplace_back(n, asked);
+      return;
+    }
+    EndLoad(n, asked);
+  }
+
+  void EndLoad(int n, const LoadStage& asked) {
+    Node& node = nodes[Index(n)];
+    const PlacementRecord& placement = asked.placement;
     ++node.loads;
     const Status loaded = load(n, placement);
     if (loaded.ok()) node.loaded.insert({placement.model, placement.epoch, asked.index});

@@ -15,7 +15,7 @@ namespace {
 
 constexpr DurationUs kCopiesEveryUs = 500'000;  // how often the decider looks what is missing
 constexpr DurationUs kCopyAskEveryUs = 5'000'000;
-constexpr DurationUs kCopyMaxUs = 60'000'000;      // for a copy to be loaded
+constexpr DurationUs kCopyMaxUs = 60'000'000;      // for a copy to be loaded; again from whenever layers come
 constexpr DurationUs kCopyRefusedUs = 60'000'000;  // until a node that did not is asked again
 constexpr DurationUs kPlacedUs = 2'000'000;        // a placement stands so long: what goes on there comes first
 
@@ -88,6 +88,10 @@ void Cluster::State::CareForStandby() {
   if (!IsSelf(Decider())) return copies_asked.clear();
   std::erase_if(copies_refused, [&](const auto& entry) { return now >= entry.second; });
   // What was asked for is there, is of no use any more, or does not come.
+  for (auto& [key, asked] : copies_asked) {
+    const std::uint64_t fetched = Fetched(std::get<0>(key), &asked.node);
+    if (std::exchange(asked.fetched, fetched) != fetched) asked.since = now;
+  }
   std::erase_if(copies_asked, [&](const auto& entry) {
     const auto& [model, epoch, index] = entry.first;
     const auto placed = placements.find(model);

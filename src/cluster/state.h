@@ -87,6 +87,7 @@ struct Cluster::State {
     std::vector<Asker> askers;
     bool automatic = false;  // replaces one that is broken or moves away from a leaving node
     int attempts = 1;
+    std::uint64_t fetched = 0;  // as Fetched() said last: while it changes nobody gives up
     TimeUs prepare_due = 0, give_up = 0;
   };
   // Of a placement that needs another one, at the decider.
@@ -102,11 +103,13 @@ struct Cluster::State {
     NodeId node;
     std::uint64_t bytes = 0;
     TimeUs since = 0, send_due = 0;
+    std::uint64_t fetched = 0;
   };
   struct Wish {
     PlaceAsk ask;
     TimeUs send_due = 0, give_up = 0, reached = 0;
     NodeId sent_to;
+    std::uint64_t fetched = 0;
   };
   struct Placed {
     PlacementRecord record;
@@ -139,6 +142,7 @@ struct Cluster::State {
   std::uint64_t AddWish(PlaceAsk ask);
   bool IsSelf(const NodeId& id) const { return id == options.self; }
   std::size_t HereCount() const;
+  std::uint64_t Fetched(const std::string& model, const NodeId* node) const;
   NodeId Decider() const;
   std::uint64_t Digest() const;
   void Handle(const NodeId& from, const ClusterMessage& message);

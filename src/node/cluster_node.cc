@@ -24,6 +24,7 @@ namespace {
 constexpr std::size_t kTasksMax = 1024;
 constexpr DurationUs kTickUs = 100'000;
 constexpr DurationUs kFactsUs = 5'000'000;       // how often memory and model folders are looked at
+constexpr DurationUs kFetchingUs = 1'000'000;    // how often others are told what is fetched; less often among many
 constexpr DurationUs kPeersFileUs = 20'000'000;  // how often addresses are kept
 constexpr std::uint32_t kJoinMs = 30'000;
 
@@ -221,6 +222,7 @@ void RealClusterNode::Tick() {
   answers_.Sweep();
   if (Now() >= facts_due_) RefreshFacts();
   RefreshSpeeds();
+  if (Now() >= fetching_due_) TellFetching();
   if (Now() >= peers_file_due_) KeepPeers();
   loop_.After(kTickUs, [this] { Tick(); });
 }
@@ -229,9 +231,9 @@ void RealClusterNode::Tick() {
 void RealClusterNode::RefreshFacts() {
   facts_due_ = Now() + kFactsUs;
   if (scanning_) return;
-  scanning_ = tasks_.Run([this, unknown = UnknownModels(*cluster_, facts_.models)] {
+  Learn();
+  scanning_ = tasks_.Run([this] {
     library_.Scan();
-    for (const ModelHolding& model : unknown) weights_->Learn(model.fingerprint, model.name);
     std::vector<ModelHolding> models = weights_->Holdings();
     const std::optional<std::uint64_t> free = AvailableMemory();
     loop_.Post([this, models = std::move(models), free]() mutable {
@@ -255,6 +257,29 @@ void RealClusterNode::RefreshSpeeds() {
     cluster_->SetSelfFacts(Now(), facts_);
     Obey();
   });
+}
+
+// In a task of its own: whoever has a model may have to hash it first.
+void RealClusterNode::Learn() {
+  std::vector<ModelHolding> unknown = UnknownModels(*cluster_, facts_.models);
+  if (learning_ || unknown.empty()) return;
+  learning_ = tasks_.Run([this, unknown = std::move(unknown)] {
+    bool learnt = false;
+    for (const ModelHolding& model : unknown) learnt = weights_->Learn(model.fingerprint, model.name) || learnt;
+    loop_.Post([this, learnt] {
+      learning_ = false;
+      if (learnt) facts_due_ = 0;
+    });
+  });
+}
+
+void RealClusterNode::TellFetching() {
+  std::vector<Fetching> now = weights_->fetching();
+  if (now == facts_.fetching) return;
+  fetching_due_ = Now() + kFetchingUs * static_cast<DurationUs>(1 + cluster_->members().size() / 16);
+  facts_.fetching = std::move(now);
+  cluster_->SetSelfFacts(Now(), facts_);
+  Obey();
 }
 
 void RealClusterNode::TakeAddresses() {

@@ -11,7 +11,7 @@
 namespace shoal {
 namespace {
 
-constexpr std::chrono::seconds kPlaceMax{300};
+constexpr std::chrono::hours kPlaceMax{24};  // the cluster gives up long before, unless layers keep coming
 constexpr std::chrono::seconds kLeaveMax{150};
 
 }  // namespace

@@ -37,6 +37,7 @@ NodeStatus StatusOf(const MemberView& member) {
   for (const ModelHolding& model : facts.models) {
     status.models.push_back({model.name, model.file_bytes, model.shape.layers()});
   }
+  for (const Fetching& one : facts.fetching) status.fetching.push_back({one.model, one.bytes_done, one.bytes_total});
   return status;
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <utility>
 
 #include "base/log.h"
 #include "base/units.h"
@@ -74,7 +75,8 @@ NodeWeights::NodeWeights(ModelLibrary& library, MetricsRegistry& metrics, NodeWe
       store_(std::move(store)),
       server_(store_, [this](ModelFingerprint fingerprint) { return FindToServe(fingerprint); }),
       fetched_(metrics.GetCounter("shoal_weights_fetched_bytes_total", "Bytes of layers got from other members.")),
-      served_(metrics.GetCounter("shoal_weights_served_bytes_total", "Bytes of layers given to other members.")) {}
+      served_(metrics.GetCounter("shoal_weights_served_bytes_total", "Bytes of layers given to other members.")),
+      metrics_(metrics) {}
 
 Result<std::unique_ptr<NodeWeights>> NodeWeights::Open(ModelLibrary& library, MetricsRegistry& metrics,
                                                        NodeWeightsOptions options) {
@@ -176,22 +178,73 @@ Result<LibraryModel> NodeWeights::Obtain(ModelFingerprint fingerprint, const std
   SHOAL_ASSIGN_OR_RETURN(const StoredModel model, ManifestOf(fingerprint, name));
   if (!model.local_path.empty()) return AsLibraryModel(model, MakeStoreSource(store_, model));
   SHOAL_ASSIGN_OR_RETURN(const std::vector<std::size_t> ranges, RangesOf(*model.manifest, layers));
-  int tenths = -1;
+  SHOAL_ASSIGN_OR_RETURN(FetchReport report, Fetch(model, ranges, cancelled));
+  return AsLibraryModel(model, std::make_shared<PinnedSource>(MakeStoreSource(store_, model), std::move(report.pins)));
+}
+
+Result<FetchReport> NodeWeights::Fetch(const StoredModel& model, const std::vector<std::size_t>& ranges,
+                                       const std::function<bool()>& cancelled) {
+  const auto entry = [&] {
+    const std::lock_guard lock(mutex_);
+    return fetching_.emplace(model.name, FetchProgress{});
+  }();
   FetchOptions options;
   options.cancelled = cancelled;
   options.seed = RandomSeed();
-  options.on_progress = [&](const FetchProgress& now) {
-    const int done = static_cast<int>(10 * now.bytes_done / std::max<std::uint64_t>(1, now.bytes_total));
-    if (done == tenths) return;
-    tenths = done;
-    Log(LogLevel::kInfo, "weights", name + ": " + std::to_string(10 * done) + " % of " + FormatBytes(now.bytes_total));
-  };
-  SHOAL_ASSIGN_OR_RETURN(FetchReport report, FetchRanges(*store_, *model.manifest, ranges, Peers(), options));
-  fetched_.Add(report.bytes_fetched);
-  for (const std::string& bad : report.bad_peers) {
-    Log(LogLevel::kWarning, "weights", "node '" + bad + "' sent wrong bytes of " + name + " and was asked no more");
+  options.on_progress = [&](const FetchProgress& now) { Progressed(entry, now); };
+  Result<FetchReport> report = FetchRanges(*store_, *model.manifest, ranges, Peers(), options);
+  {
+    const std::lock_guard lock(mutex_);
+    fetching_.erase(entry);
   }
-  return AsLibraryModel(model, std::make_shared<PinnedSource>(MakeStoreSource(store_, model), std::move(report.pins)));
+  if (!report.ok()) return report;
+  fetched_.Add(report->bytes_fetched);
+  for (const std::string& bad : report->bad_peers) {
+    Log(LogLevel::kWarning, "weights",
+        "node '" + bad + "' sent wrong bytes of " + model.name + " and is asked no more");
+  }
+  return report;
+}
+
+// A line for the log at every tenth, the rest for whoever looks.
+void NodeWeights::Progressed(std::multimap<std::string, FetchProgress>::iterator entry, const FetchProgress& now) {
+  const auto tenth = [](const FetchProgress& at) {
+    return 10 * at.bytes_done / std::max<std::uint64_t>(1, at.bytes_total);
+  };
+  FetchProgress before, all;
+  const std::string& model = entry->first;
+  {
+    const std::lock_guard lock(mutex_);
+    before = std::exchange(entry->second, now);
+    for (auto [one, end] = fetching_.equal_range(model); one != end; ++one) {
+      all.bytes_done += one->second.bytes_done;
+      all.bytes_total += one->second.bytes_total;
+    }
+  }
+  const auto set = [&](const char* name, const char* help, std::uint64_t value) {
+    metrics_.GetGauge(name, help, "model=\"" + model + "\"").Set(static_cast<double>(value));
+  };
+  set("shoal_weights_fetch_bytes", "Bytes that have come of the layers that are, or were last, fetched.",
+      all.bytes_done);
+  set("shoal_weights_fetch_total_bytes", "Bytes of the layers that are, or were last, fetched.", all.bytes_total);
+  if (before.bytes_total != 0 && tenth(before) == tenth(now)) return;
+  Log(LogLevel::kInfo, "weights",
+      model + ": " + std::to_string(10 * tenth(now)) + " % of " + FormatBytes(now.bytes_total));
+}
+
+std::vector<Fetching> NodeWeights::fetching() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<Fetching> all;
+  for (const auto& [model, now] : fetching_) {
+    if (now.bytes_total == 0) continue;
+    if (all.empty() || all.back().model != model) {
+      if (all.size() == kFetchingMax) break;
+      all.push_back({model, 0, 0});
+    }
+    all.back().bytes_done += now.bytes_done;
+    all.back().bytes_total += now.bytes_total;
+  }
+  return all;
 }
 
 void NodeWeights::Serve(int fd) {

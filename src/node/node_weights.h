@@ -55,6 +55,9 @@ class NodeWeights {
   // A member holds this model: gets its manifest, so that this node can be given stages of it. False: not now.
   bool Learn(ModelFingerprint fingerprint, const std::string& name);
 
+  // What is being fetched now, by model, for others to know.
+  std::vector<Fetching> fetching() const;
+
   // Answers a member's questions until the stream ends, and closes it.
   void Serve(int fd);
 
@@ -70,6 +73,9 @@ class NodeWeights {
   Result<StoredModel> FindToServe(ModelFingerprint fingerprint);
   Result<StoredModel> ManifestOf(ModelFingerprint fingerprint, const std::string& name);
   std::vector<WeightPeer> Peers() const;
+  Result<FetchReport> Fetch(const StoredModel& model, const std::vector<std::size_t>& ranges,
+                            const std::function<bool()>& cancelled);
+  void Progressed(std::multimap<std::string, FetchProgress>::iterator entry, const FetchProgress& now);
 
   ModelLibrary& library_;
   const NodeWeightsOptions options_;
@@ -77,9 +83,11 @@ class NodeWeights {
   WeightServer server_;
   Counter& fetched_;
   Counter& served_;
+  MetricsRegistry& metrics_;
   std::atomic<int> streams_{0};
   mutable std::mutex mutex_;
-  mutable std::map<std::string, Known> known_;  // guarded by mutex_: of the store, by name
+  mutable std::map<std::string, Known> known_;          // guarded by mutex_: of the store, by name
+  std::multimap<std::string, FetchProgress> fetching_;  // guarded by mutex_: by model
 };
 
 }  // namespace shoal

@@ -88,6 +88,8 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   void Tick();
   void RefreshFacts();
   void RefreshSpeeds();
+  void Learn();
+  void TellFetching();
   void TakeAddresses();
   void Obey();
   void Do(const Send& send) { peers_->Send(send.to, send.frame); }
@@ -136,8 +138,8 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   std::unique_ptr<Cluster> cluster_;
   MemberFacts facts_;
   bool obeying_ = false;
-  TimeUs facts_due_ = 0, peers_file_due_ = 0;
-  bool scanning_ = false;
+  TimeUs facts_due_ = 0, fetching_due_ = 0, peers_file_due_ = 0;
+  bool scanning_ = false, learning_ = false;
   bool departing_ = false;   // it goes, and comes back
   std::size_t unknown_ = 0;  // models of others that this node cannot be given stages of yet
   std::map<std::uint64_t, std::shared_ptr<std::promise<Answer>>> requests_;

@@ -27,6 +27,10 @@ def cluster_with_one_file(hosts, model, *words):
     return members
 
 
+def fetching(seen_by, member):
+    return next(node for node in seen_by.status()["nodes"] if node["name"] == member.name)["fetching"]
+
+
 def model_facts(model):
     done = nodes.subprocess.run([nodes.BINARY, "model", model, "--json"], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
@@ -70,11 +74,13 @@ def test_a_killed_fetch_goes_on(lan, smollm2):
     members = cluster_with_one_file(lan.add_hosts(2), smollm2)
     lan.link("*", "*", rate_bytes_per_s=20_000_000)
     target = members[1]
-    with nodes.subprocess.Popen(members[0].host.command(nodes.BINARY, "place", MODEL, "--stages", 1, "--standby", "off", "--nodes",
-                                                        target.name),
+    words = ("place", MODEL, "--stages", 1, "--standby", "off", "--nodes", target.name)
+    with nodes.subprocess.Popen(members[0].host.command(nodes.BINARY, *words),
                                 env={**os.environ, "SHOAL_HOME": str(members[0].home)},
                                 stdout=nodes.subprocess.PIPE, stderr=nodes.subprocess.STDOUT) as asked:
         nodes.wait_for("some layers have come", lambda: kept_bytes(target) > 5_000_000, 30)
+        (seen,) = nodes.wait_for("others see them come", lambda: fetching(members[0], target), 30)
+        assert seen["model"] == MODEL and 0 < seen["bytes_done"] <= seen["bytes_total"]
         target.kill()
         before = kept_bytes(target)
         asked.wait(60)
