@@ -12,7 +12,6 @@
 #include "apps/cli/terminal.h"
 #include "apps/cli/transfer_bar.h"
 #include "base/units.h"
-#include "device/available_memory.h"
 #include "node/model_library.h"
 #include "weights/hub.h"
 #include "weights/local_file.h"
@@ -36,7 +35,7 @@ struct Target {
   HttpOptions http;
 };
 
-Result<Target> TargetOf(const ModelName& model, const HttpOptions& http) {
+Result<Target> TargetOf(const ModelName& model, const HttpOptions& http, const std::string& prefer) {
   Target target;
   target.http = http;
   target.origin = model.text;
@@ -59,7 +58,9 @@ Result<Target> TargetOf(const ModelName& model, const HttpOptions& http) {
       return Error{ErrorCode::kNotFound, "there is no whole model file '" + model.file + "' in " + model.repository};
     }
   } else {
-    SHOAL_ASSIGN_OR_RETURN(const Choice choice, ChooseFile(files, model.quantization, AvailableMemory().value_or(0)));
+    AtHand at_hand = LookAtHand();
+    if (!prefer.empty()) at_hand.q4_0_is_fast = prefer == "speed";
+    SHOAL_ASSIGN_OR_RETURN(const Choice choice, ChooseFile(files, model.quantization, at_hand));
     index = choice.index;
     target.reason = choice.reason;
   }
@@ -111,11 +112,15 @@ std::string LayersText(const StoredModel& model) {
   return text.empty() ? "none of " + std::to_string(all) : text + " of " + std::to_string(all);
 }
 
-int PrintPulled(const PullCommand& command, const WeightStore& store, const std::string& name) {
+// `reason`: why this file of several was taken; empty: there was no choice.
+int PrintPulled(const PullCommand& command, const WeightStore& store, const std::string& name,
+                const std::string& reason = "") {
   const Result<StoredModel> model = store.Find(name);
   if (!model.ok()) return Fail(model.error());
   if (command.json) {
-    std::printf("%s\n", ToJson(*model).dump(2, ' ', false, Json::error_handler_t::replace).c_str());
+    Json json = ToJson(*model);
+    if (!reason.empty()) json["chosen"] = reason;
+    std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
   } else {
     std::printf("%s is here: %s. Try: shoal run %s\n", name.c_str(), FormatBytes(model->manifest->file_bytes).c_str(),
                 name.c_str());
@@ -132,6 +137,7 @@ int PrintMetadata(const PullCommand& command, const Target& target) {
   if (command.json) {
     const Json json{{"name", target.name},
                     {"origin", target.origin},
+                    {"chosen", target.reason},
                     {"bytes", info.file_bytes},
                     {"metadata_bytes", remote->manifest.header.size()},
                     {"layers", info.n_layer},
@@ -205,7 +211,7 @@ int RunPull(const PullCommand& command) {
     const std::lock_guard lock(bar_mutex);
     bar.Say(why);
   };
-  Result<Target> target = TargetOf(*model, options.http);
+  Result<Target> target = TargetOf(*model, options.http, command.prefer);
   if (!target.ok()) return Fail(target.error());
   if (!command.name.empty()) target->name = command.name;
   if (!target->reason.empty()) bar.Say("taking " + target->reason);
@@ -218,10 +224,11 @@ int RunPull(const PullCommand& command) {
     Show(bar, now);
   };
   const Result<ModelId> id = PullModel(**store, target->url, target->name, target->origin, options);
-  return id.ok() ? PrintPulled(command, **store, target->name) : Fail(id.error());
+  return id.ok() ? PrintPulled(command, **store, target->name, target->reason) : Fail(id.error());
 }
 
 int RunModels(const ModelsCommand& command) {
+  if (command.catalogue) return RunCatalogue(command.json);
   const Result<std::shared_ptr<WeightStore>> store = OpenStoreHere();
   if (!store.ok()) return Fail(store.error());
   const std::vector<StoredModel> models = (*store)->Models();
@@ -279,7 +286,7 @@ int RunModels(const ModelsCommand& command) {
                     joined(nodes_with(model.name)), model.file->path});
   }
   if (rows.size() == 1) {
-    std::puts("no models here yet. Try: shoal pull hf:OWNER/REPO");
+    std::puts("no models here yet. Try: shoal models --catalogue, then shoal pull NAME");
     return kExitOk;
   }
   std::fputs(FormatTable(rows).c_str(), stdout);
@@ -351,12 +358,15 @@ void AddStoreCommands(CLI::App& app, int& code) {
   static std::string removed, verified;
   static bool verify_json = false, collect_json = false, drafts = false;
   CLI::App* command = app.add_subcommand("pull", "Fetch a model: from the Hugging Face hub, a URL, or a file here");
-  command->add_option("model", pull.model, "hf:OWNER/REPO[:Q4_K_M], hf:OWNER/REPO/FILE.gguf, a URL, or a path");
+  command->add_option("model", pull.model,
+                      "hf:OWNER/REPO[:Q4_K_M], hf:OWNER/REPO/FILE.gguf, a name of the catalogue, a URL, or a path");
   command->add_option("--hf", pull.hub, "The same without hf: OWNER/REPO[:Q4_K_M]; -hf as in llama.cpp");
   command->add_option("--name", pull.name, "What to call it (else as the file)");
   command->add_option("--connections", pull.connections, "Connections at a time")
       ->capture_default_str()
       ->check(CLI::Range(1, kPullConnectionsMax));
+  command->add_option("--prefer", pull.prefer, "speed or quality, where no quantization is named")
+      ->check(CLI::IsMember({"speed", "quality"}));
   command->add_flag("--metadata-only", pull.metadata_only, "Only say what it is: a few MB by range, no weights");
   command->add_flag("--json", pull.json, "One JSON object on stdout");
   command->add_flag("-q,--quiet", pull.quiet, "Nothing on stderr but errors");
@@ -365,6 +375,7 @@ void AddStoreCommands(CLI::App& app, int& code) {
     code = RunPull(pull);
   });
   command = app.add_subcommand("models", "Show the models of this device, and who else has them");
+  command->add_flag("--catalogue", models.catalogue, "Models that go well on a few phones: size, licence, what fits");
   command->add_flag("--json", models.json, "One JSON object on stdout");
   command->callback([&code] { code = RunModels(models); });
   command = app.add_subcommand("rm", "Remove a model from this device's store");

@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "model/model_info.h"
+#include "weights/hub.h"
 #include "weights/store.h"
 
 namespace CLI {
@@ -22,6 +23,7 @@ struct PullCommand {
   std::string name;   // else of the file
   std::int32_t connections = 4;
   bool metadata_only = false, json = false, quiet = false;
+  std::string prefer;  // "speed", "quality"; empty: as this device is
 };
 
 struct ModelsCommand {
@@ -36,6 +38,11 @@ int RunCollect(bool drafts, bool json);
 void AddStoreCommands(CLI::App& app, int& code);
 // `shoal quantize` and `shoal split` (file_commands.cc).
 void AddFileCommands(CLI::App& app, int& code);
+
+// `shoal models --catalogue` (catalogue_command.cc).
+int RunCatalogue(bool json);
+// What models have to run on: the nodes of the cluster when a node runs here, else this device.
+AtHand LookAtHand();
 
 // SHOAL_HOME/store, with the quota of SHOAL_STORE_MAX ("20G"; unset: as the disk allows).
 Result<std::shared_ptr<WeightStore>> OpenStoreHere();

@@ -80,6 +80,10 @@ std::optional<ContentRange> ParseContentRange(std::string_view text) {
   return ContentRange{*first, *last, *total};
 }
 
+bool DistrustsServer(httplib::Error error) {
+  return error == httplib::Error::SSLServerVerification || error == httplib::Error::SSLServerHostnameVerification;
+}
+
 // An ETag's value, without the mark of a weak one and the quotes.
 std::string EtagValue(std::string text) {
   if (text.starts_with("W/")) text.erase(0, 2);
@@ -129,10 +133,17 @@ Result<Url> ParseUrl(const std::string& text) {
     const std::size_t end = authority.find(']');
     if (end == std::string::npos) return refused("its address has no end");
     url.host = authority.substr(1, end - 1);
+    if (url.host.find_first_not_of("0123456789abcdefABCDEF:.") != std::string::npos ||
+        url.host.find(':') == std::string::npos) {
+      return refused("its address is none");
+    }
+    if (end + 1 < authority.size() && authority[end + 1] != ':') return refused("its address has no end");
     if (end + 1 < authority.size()) port = authority.substr(end + 2);
   } else {
     const std::size_t colon = authority.find(':');
     url.host = authority.substr(0, colon);
+    const auto fits = [](unsigned char c) { return std::isalnum(c) != 0 || c == '.' || c == '-' || c == '_'; };
+    if (!std::all_of(url.host.begin(), url.host.end(), fits)) return refused("its host's name has odd characters");
     if (colon != std::string::npos) port = authority.substr(colon + 1);
   }
   if (url.host.empty()) return refused("it names no host");
@@ -301,6 +312,11 @@ HttpFile::State::Answer HttpFile::State::Ask(std::uint64_t first, std::uint64_t 
     }
     if (!result) {
       client.reset();
+      if (DistrustsServer(result.error())) {
+        return fatal({ErrorCode::kUnavailable,
+                      "nobody that this device trusts vouches for " + at.host +
+                          ": its certificate is refused. SSL_CERT_FILE names another list of authorities"});
+      }
       return {Verdict::kAgain,
               Error{ErrorCode::kUnavailable,
                     "the connection to " + at.host + " failed: " + httplib::to_string(result.error())},

@@ -8,6 +8,7 @@
 #include <regex>
 
 #include "base/units.h"
+#include "weights/catalogue.h"
 #include "weights/manifest.h"
 
 namespace shoal {
@@ -62,6 +63,11 @@ Result<ModelName> ParseModelName(const std::string& text, bool is_hub) {
   name.text = text;
   const bool marked = text.starts_with("hf:");
   if (!marked && !is_hub) {
+    const std::size_t colon = text.find(':');
+    if (const CatalogueModel* known = FindInCatalogue(text.substr(0, colon)); known != nullptr) {
+      const std::string quantization = colon == std::string::npos ? "" : text.substr(colon);
+      return ParseModelName(std::string("hf:") + std::string(known->repository) + quantization, false);
+    }
     const bool is_url = text.starts_with("https://") || text.starts_with("http://");
     name.kind = is_url ? ModelNameKind::kUrl : ModelNameKind::kPath;
     return name;
@@ -129,10 +135,11 @@ Result<std::vector<HubFile>> ParseHubTree(std::string_view text) {
     HubFile file;
     file.path = path->get<std::string>();
     file.bytes = size->get<std::uint64_t>();
-    const std::string name = Upper(file.path.substr(file.path.find_last_of('/') + 1));
-    const bool is_part = std::regex_search(name, std::regex("-[0-9]{5}-OF-[0-9]{5}[.]GGUF$"));
-    if (!name.ends_with(".GGUF") || name.find("MMPROJ") != std::string::npos || is_part) continue;
     if (file.path.size() > kPathBytesMax || file.path.find("..") != std::string::npos) continue;
+    const std::string name = Upper(file.path.substr(file.path.find_last_of('/') + 1));
+    static const std::regex kPart("-[0-9]{5}-OF-[0-9]{5}[.]GGUF$");
+    if (!name.ends_with(".GGUF") || name.find("MMPROJ") != std::string::npos || std::regex_search(name, kPart))
+      continue;
     Digest digest;
     if (lfs != entry.end() && lfs->is_object() && lfs->contains("oid") && (*lfs)["oid"].is_string() &&
         ParseHex((*lfs)["oid"].get<std::string>(), digest)) {
@@ -163,7 +170,9 @@ Result<std::vector<HubFile>> ListHub(const Hub& hub, const std::string& reposito
   return files;
 }
 
-Result<Choice> ChooseFile(const std::vector<HubFile>& files, const std::string& wanted, std::uint64_t memory_bytes) {
+std::uint64_t BytesToRun(std::uint64_t file_bytes) { return file_bytes + file_bytes * kOverheadPercent / 100; }
+
+Result<Choice> ChooseFile(const std::vector<HubFile>& files, const std::string& wanted, const AtHand& at_hand) {
   const auto find = [&](const std::string& type) -> std::optional<std::size_t> {
     for (std::size_t i = 0; i < files.size(); ++i) {
       if (files[i].quantization == type) return i;
@@ -175,28 +184,31 @@ Result<Choice> ChooseFile(const std::vector<HubFile>& files, const std::string& 
     return Missing(files, wanted).error();
   }
   if (files.empty()) return Missing(files, "GGUF file").error();
-  const std::string memory = memory_bytes == 0 ? "" : " of " + FormatBytes(memory_bytes);
-  const auto fits = [&](std::size_t index) {
-    return memory_bytes == 0 || files[index].bytes + files[index].bytes * kOverheadPercent / 100 <= memory_bytes;
-  };
+  const std::uint64_t have = at_hand.memory_bytes;
+  const std::string memory = have == 0 ? at_hand.whose : FormatBytes(have) + " of " + at_hand.whose;
+  const auto fits = [&](std::size_t index) { return have == 0 || BytesToRun(files[index].bytes) <= have; };
+  const auto size = [&](std::size_t index) { return FormatBytes(files[index].bytes); };
   if (const auto index = find("Q8_0"); index && files[*index].bytes <= kSmallModelBytes && fits(*index)) {
-    return Choice{*index, "Q8_0, since the model is small (" + FormatBytes(files[*index].bytes) +
-                              "): nearly all of its precision at little cost"};
+    return Choice{*index,
+                  "Q8_0 (" + size(*index) + "), since the model is small: nearly all of its precision at little cost"};
   }
-  if (const auto index = find("Q5_K_M"); index && memory_bytes >= kMuchMemoryBytes && fits(*index)) {
-    return Choice{*index, "Q5_K_M, since there is memory enough for it" + memory};
+  if (const auto index = find("Q4_0"); index && at_hand.q4_0_is_fast && have < kMuchMemoryBytes && fits(*index)) {
+    return Choice{*index, "Q4_0 (" + size(*index) + "), since this CPU repacks it: the fastest, at some quality"};
+  }
+  if (const auto index = find("Q5_K_M"); index && have >= kMuchMemoryBytes && fits(*index)) {
+    return Choice{*index, "Q5_K_M (" + size(*index) + "), since it fits the " + memory + " well"};
   }
   if (const auto index = find("Q4_K_M"); index && fits(*index)) {
-    return Choice{*index, "Q4_K_M, the usual balance of size and quality"};
+    return Choice{*index, "Q4_K_M (" + size(*index) + "), the usual balance of size and quality"};
   }
   for (std::size_t i = files.size(); i-- > 0;) {
-    if (!files[i].quantization.empty() && fits(i)) {
-      return Choice{i, files[i].quantization + ", the largest that fits the memory" + memory};
-    }
+    if (files[i].quantization.empty() || !fits(i)) continue;
+    return Choice{i, files[i].quantization + " (" + size(i) + "), the largest that fits the " + memory};
   }
   if (!fits(0)) {
-    return Error{ErrorCode::kNotFound, "no file of this repository fits the memory" + memory + ": the smallest has " +
-                                           FormatBytes(files[0].bytes) + ". Name one to take it all the same"};
+    return Error{ErrorCode::kNotFound, "no file of this repository fits the " + memory + ": the smallest has " +
+                                           size(0) + " and needs about " + FormatBytes(BytesToRun(files[0].bytes)) +
+                                           ". More nodes would help; name a quantization to take it all the same"};
   }
   return Choice{0, "the only kind there is"};
 }

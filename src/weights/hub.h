@@ -25,8 +25,9 @@ struct ModelName {
   std::string file;          // kHub: a file of the repository; empty: not said
 };
 
-// "hf:owner/repo", "hf:owner/repo:Q4_K_M", "hf:owner/repo/file.gguf", "https://...", else a path. `is_hub`: as if it
-// began with "hf:" (the option -hf). Errors: kInvalidArgument.
+// "hf:owner/repo", "hf:owner/repo:Q4_K_M", "hf:owner/repo/file.gguf", "https://...", a name of the catalogue
+// ("llama-3.2-3b", "llama-3.2-3b:Q8_0"), else a path. `is_hub`: as if it began with "hf:" (the option -hf). Errors:
+// kInvalidArgument.
 Result<ModelName> ParseModelName(const std::string& text, bool is_hub);
 
 struct HubFile {
@@ -57,9 +58,17 @@ struct Choice {
   std::size_t index = 0;
   std::string reason;
 };
-// `wanted`: a quantization, or empty. `memory_bytes`: what the cluster, or this device, has for weights; 0: unknown.
-// Of those that fit: Q8_0 for models up to 1 GiB of it, Q5_K_M from 12 GiB of memory, else Q4_K_M; else the largest
-// that fits. Errors: kNotFound (says what there is).
-Result<Choice> ChooseFile(const std::vector<HubFile>& files, const std::string& wanted, std::uint64_t memory_bytes);
+// What a model has to run on.
+struct AtHand {
+  std::uint64_t memory_bytes = 0;  // free, of all nodes or of this device; 0: unknown
+  bool q4_0_is_fast = false;       // the CPU repacks Q4_0, and speed counts more than quality
+  std::string whose = "memory";    // for the reason: "memory of 3 nodes"
+};
+// With the KV cache and buffers of a usual context on top.
+std::uint64_t BytesToRun(std::uint64_t file_bytes);
+// `wanted`: a quantization, or empty. Of those that fit: Q8_0 for models up to 1 GiB of it; Q4_0 where it is fast and
+// memory is less than 12 GiB; Q5_K_M from 12 GiB; else Q4_K_M; else the largest that fits. `files`: the smallest first.
+// Errors: kNotFound (says what there is).
+Result<Choice> ChooseFile(const std::vector<HubFile>& files, const std::string& wanted, const AtHand& at_hand);
 
 }  // namespace shoal

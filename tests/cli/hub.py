@@ -29,9 +29,11 @@ def free_ports(count):
 class Hub:
     """Two servers: the hub, which answers and redirects, and the host that has the bytes."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, tls=False):
+        """`tls`: both by HTTPS, with a certificate of an authority of their own, in `authority`."""
         self.folder = pathlib.Path(folder)
         self.port, self.bytes_port = free_ports(2)
+        self.tls, self.authority = tls, self.folder / "ca.pem"
         self.files = {}
         (self.folder / "files").mkdir(parents=True)
         (self.folder / "www").mkdir()
@@ -39,7 +41,22 @@ class Hub:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
+
+    @property
+    def scheme(self):
+        return "https" if self.tls else "http"
+
+    def make_certificates(self):
+        def openssl(*words):
+            subprocess.run(["openssl", *words], cwd=self.folder, check=True, capture_output=True)
+
+        key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+        openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=authority")
+        openssl("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
+        (self.folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days",
+                "2", "-extfile", "names", "-out", "server.pem")
 
     def add(self, repository, name, content, sha256=None):
         """A file of a repository; `sha256` is what the hub says it is."""
@@ -67,8 +84,10 @@ class Hub:
                 places.append(f"""
       location = /{repository}/resolve/main/{name} {{
         {linked}
-        return 302 http://localhost:{self.bytes_port}/files/{name};
+        return 302 {self.scheme}://localhost:{self.bytes_port}/files/{name};
       }}""")
+        ssl = " ssl" if self.tls else ""
+        certificate = "ssl_certificate server.pem; ssl_certificate_key server.key;" if self.tls else ""
         return f"""
 daemon off; worker_processes 1; pid {self.folder}/pid; error_log {self.folder}/error.log;
 {"user root;" if os.geteuid() == 0 else ""}
@@ -80,7 +99,7 @@ http {{
   uwsgi_temp_path {self.folder}/t4; scgi_temp_path {self.folder}/t5;
   limit_req_zone $binary_remote_addr zone=few:1m rate=8r/s;
   server {{
-    listen 127.0.0.1:{self.port};
+    listen 127.0.0.1:{self.port}{ssl}; {certificate}
     root {self.folder}/www;
     location / {{ default_type application/json; }}
     location /private/ {{ if ($http_authorization != "Bearer right") {{ return 401; }} alias {self.folder}/files/; }}
@@ -92,7 +111,7 @@ http {{
     {"".join(places)}
   }}
   server {{
-    listen 127.0.0.1:{self.bytes_port};
+    listen 127.0.0.1:{self.bytes_port}{ssl}; {certificate}
     location /files/ {{
       if ($http_authorization) {{ return 400; }}
       root {self.folder};
@@ -102,6 +121,8 @@ http {{
 """
 
     def start(self):
+        if self.tls:
+            self.make_certificates()
         config = self.folder / "nginx.conf"
         config.write_text(self.configuration())
         self.process = subprocess.Popen([NGINX, "-c", str(config), "-p", str(self.folder)],

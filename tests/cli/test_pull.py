@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -60,6 +61,48 @@ def test_the_hub_by_name_with_a_redirect_to_another_host(shoal, home, hub):
     assert verified.returncode == 0 and json.loads(verified.stdout)["damaged"] == []
     assert shoal("rm", model["name"], env=home).returncode == 0
     assert blobs(home) == []
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make certificates with")
+def test_https_with_an_authority_of_its_own(shoal, home, tmp_path, content):
+    hub = Hub(tmp_path / "https", tls=True)
+    hub.add(REPOSITORY, NAME, content, hashlib.sha256(content).hexdigest())
+    hub.start()
+    try:
+        env = {**home, "HF_ENDPOINT": hub.url}
+        stranger = shoal("pull", f"hf:{REPOSITORY}:Q4_1", env=env)
+        if "without TLS" in stranger.stderr:
+            pytest.skip("this program was built without TLS")
+        assert stranger.returncode != 0 and "certificate" in stranger.stderr, "nobody vouches for the server"
+        assert not hub.log(), "nothing was asked of a server that is not who it says, no token told"
+        done = shoal("pull", f"hf:{REPOSITORY}:Q4_1", "--json", env={**env, "SSL_CERT_FILE": str(hub.authority)})
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["whole"]
+        verified = json.loads(shoal("verify", json.loads(done.stdout)["name"], "--json", env=env).stdout)
+        assert verified["damaged"] == []
+        assert all('token="-"' in line for line in hub.log() if line.startswith(str(hub.bytes_port)))
+    finally:
+        hub.stop()
+
+
+def test_the_catalogue_and_the_choice(shoal, home, hub, content):
+    models = json.loads(shoal("models", "--catalogue", "--json", env=home).stdout)["models"]
+    by_name = {model["name"]: model for model in models}
+    assert len(by_name) >= 12 and all(model["licence"] and model["sizes"] for model in models)
+    small = by_name["smollm2-135m"]
+    assert small["fits"] == "Q8_0" and "small" in small["reason"]
+    assert "llama-3.1-8b" in shoal("models", "--catalogue", env=home).stdout
+    # By its name, from the repository that the catalogue names; which file, and why, is said.
+    repository = small["pull"].removeprefix("hf:")
+    hub.add(repository, "small-Q8_0.gguf", content)
+    hub.add(repository, "small-Q4_K_M.gguf", content)
+    hub.start()
+    done = shoal("pull", "smollm2-135m", "--metadata-only", "--json", env=home)
+    assert done.returncode == 0, done.stderr
+    model = json.loads(done.stdout)
+    assert model["origin"] == small["pull"] + ":Q8_0" and "small" in model["chosen"]
+    named = json.loads(shoal("pull", "smollm2-135m:Q4_K_M", "--metadata-only", "--json", env=home).stdout)
+    assert named["origin"] == small["pull"] + ":Q4_K_M" and named["chosen"] == "as asked for"
 
 
 def test_the_option_of_llama_cpp(shoal, home, hub):
