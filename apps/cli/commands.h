@@ -139,8 +139,10 @@ std::string ControlSocketPath();
 // $SHOAL_HOME, else ~/.shoal.
 std::string ShoalHome();
 
-// Errors: kInvalidArgument.
+// Without the model. Errors: kInvalidArgument.
 Result<NodeOptions> MakeNodeOptions(const ModelOptions& options);
+// With the model's header read. Errors: as MakeNodeOptions and OpenModelHere.
+Result<NodeOptions> OpenNodeOptions(const ModelOptions& options);
 Result<std::vector<std::vector<int>>> ParseCpus(const std::string& text);
 Result<std::vector<LogitBias>> ParseLogitBias(const std::vector<std::string>& items);
 Result<std::string> ReadTextFile(const std::string& path);

@@ -106,7 +106,6 @@ Result<std::vector<LogitBias>> ParseLogitBias(const std::vector<std::string>& it
 
 Result<NodeOptions> MakeNodeOptions(const ModelOptions& options) {
   NodeOptions node;
-  SHOAL_ASSIGN_OR_RETURN(node.model, OpenModelHere(options.model));
   if (!options.chat_template_file.empty()) {
     SHOAL_ASSIGN_OR_RETURN(node.chat_template, ReadTextFile(options.chat_template_file));
   }
@@ -122,6 +121,12 @@ Result<NodeOptions> MakeNodeOptions(const ModelOptions& options) {
   SHOAL_ASSIGN_OR_RETURN(placement.kv_type, ParseKvType(options.kv));
   SHOAL_ASSIGN_OR_RETURN(placement.cpus, ParseCpus(options.cpus));
   if (!options.memory.empty()) { SHOAL_ASSIGN_OR_RETURN(placement.memory_bytes_max, ParseBytes(options.memory)); }
+  return node;
+}
+
+Result<NodeOptions> OpenNodeOptions(const ModelOptions& options) {
+  SHOAL_ASSIGN_OR_RETURN(NodeOptions node, MakeNodeOptions(options));
+  SHOAL_ASSIGN_OR_RETURN(node.model, OpenModelHere(options.model));
   return node;
 }
 

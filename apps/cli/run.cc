@@ -154,7 +154,7 @@ int RunOnCluster(const ControlClient& client, const RunOptions& options, const S
 }
 
 int RunLocally(const RunOptions& options, const SamplingParams& sampling) {
-  Result<NodeOptions> node_options = MakeNodeOptions(options.model);
+  Result<NodeOptions> node_options = OpenNodeOptions(options.model);
   if (!node_options.ok()) return Fail(node_options.error());
   const Result<Prompt> prompt = ReadPrompt(options);
   if (!prompt.ok()) return Fail(prompt.error());

@@ -17,7 +17,7 @@ constexpr int kDrainMs = 2000;
 bool IsLoopback(const std::string& host) { return host == "localhost" || host == "::1" || host.rfind("127.", 0) == 0; }
 
 Result<std::shared_ptr<Node>> OpenNode(const ServeOptions& options) {
-  SHOAL_ASSIGN_OR_RETURN(NodeOptions node_options, MakeNodeOptions(options.model));
+  SHOAL_ASSIGN_OR_RETURN(NodeOptions node_options, OpenNodeOptions(options.model));
   node_options.placement.queue_max = options.queue_max;
   LoadProgress progress(!options.model.quiet);
   node_options.placement.on_progress = [&](std::size_t stage, float f) { return progress.Update(stage, f); };
