@@ -13,6 +13,7 @@
 #include "node/model_library.h"
 #include "node/stage_plan.h"
 #include "weights/local_file.h"
+#include "weights/part_file.h"
 #include "weights/store.h"
 
 namespace shoal::cli {
@@ -56,29 +57,6 @@ int RunQuantize(const QuantizeCommand& command) {
   return kExitOk;
 }
 
-// One stage's part of the model as a store of its own.
-Result<std::uint64_t> WritePart(const WeightStore& from, const StoredModel& model, LayerRange layers,
-                                const std::string& folder) {
-  StoreOptions options;
-  options.folder = folder;
-  SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<WeightStore> store, WeightStore::Open(options));
-  SHOAL_ASSIGN_OR_RETURN(const std::vector<std::size_t> ranges, RangesOf(*model.manifest, layers));
-  std::uint64_t bytes = 0;
-  for (const std::size_t range : ranges) {
-    if (Interrupted()) return Error{ErrorCode::kCancelled, "splitting was cancelled"};
-    bytes += model.manifest->ranges[range].bytes;
-    if (store->Has(BlobId(model.manifest->ranges[range], model.manifest->chunk_bytes))) continue;
-    SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<RangeWriter> writer, store->Begin(*model.manifest, range));
-    for (const std::uint64_t chunk : writer->Missing()) {
-      SHOAL_ASSIGN_OR_RETURN(const std::vector<std::uint8_t> piece, from.ReadChunk(model, range, chunk));
-      SHOAL_RETURN_IF_ERROR(writer->Put(chunk, piece));
-    }
-    SHOAL_ASSIGN_OR_RETURN(const RangeWriter::Finished finished, writer->Finish());
-  }
-  SHOAL_ASSIGN_OR_RETURN(const ModelId id, store->Add(*model.manifest, model.name, "split"));
-  return id == model.id ? Result<std::uint64_t>(bytes) : Error{ErrorCode::kInternal, "the manifest changed"};
-}
-
 // The model by its name in the store; a file is hashed into it first.
 Result<StoredModel> TakeModel(WeightStore& store, const std::string& name) {
   if (Result<StoredModel> stored = store.Find(name); stored.ok()) return stored;
@@ -99,21 +77,27 @@ int RunSplit(const SplitCommand& command) {
   const Result<std::vector<LayerRange>> stages = ChooseStages(**file, command.stages);
   if (!stages.ok()) return Fail(stages.error());
   const std::string output = command.output.empty() ? model->name + "-stages" : command.output;
+  std::error_code error;
+  std::filesystem::create_directories(output, error);
+  if (error) return Fail({ErrorCode::kIo, "cannot create " + output + ": " + error.message()});
   Json parts = Json::array();
   for (std::size_t i = 0; i < stages->size(); ++i) {
     const LayerRange layers = (*stages)[i];
-    const std::string folder = output + "/stage-" + std::to_string(i);
-    const Result<std::uint64_t> bytes = WritePart(**store, *model, layers, folder);
+    const std::string path = output + "/" + model->name + "-stage-" + std::to_string(i + 1) + "-of-" +
+                             std::to_string(stages->size()) + ".shoal";
+    const Result<std::vector<std::size_t>> ranges = RangesOf(*model->manifest, layers);
+    if (!ranges.ok()) return Fail(ranges.error());
+    const auto bytes = WritePartFile(**store, *model, *ranges, path, [](std::uint64_t) { return !Interrupted(); });
     if (!bytes.ok()) return Fail(bytes.error());
-    parts.push_back({{"folder", folder}, {"first", layers.first}, {"last", layers.last - 1}, {"bytes", *bytes}});
+    parts.push_back({{"file", path}, {"first", layers.first}, {"last", layers.last - 1}, {"bytes", *bytes}});
     if (!command.json) {
-      std::printf("%s: layers %d-%d, %s\n", folder.c_str(), layers.first, layers.last - 1, FormatBytes(*bytes).c_str());
+      std::printf("%s: layers %d-%d, %s\n", path.c_str(), layers.first, layers.last - 1, FormatBytes(*bytes).c_str());
     }
   }
   if (command.json) {
     std::printf("%s\n", Json{{"model", model->name}, {"stages", parts}}.dump(2).c_str());
   } else {
-    std::puts("Copy what is in one of these into SHOAL_HOME/store of the device that is to run it.");
+    std::puts("Copy each to the device that is to run it, and there: shoal pull FILE");
   }
   return kExitOk;
 }

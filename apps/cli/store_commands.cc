@@ -2,8 +2,10 @@
 #include "apps/cli/store_commands.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <mutex>
 #include <nlohmann/json.hpp>
 
@@ -15,6 +17,7 @@
 #include "node/model_library.h"
 #include "weights/hub.h"
 #include "weights/local_file.h"
+#include "weights/part_file.h"
 #include "weights/pull.h"
 
 namespace shoal::cli {
@@ -121,6 +124,9 @@ int PrintPulled(const PullCommand& command, const WeightStore& store, const std:
     Json json = ToJson(*model);
     if (!reason.empty()) json["chosen"] = reason;
     std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
+  } else if (std::find(model->held.begin(), model->held.end(), false) != model->held.end()) {
+    std::printf("%s of %s: %s layers are here\n", FormatBytes(model->held_bytes).c_str(), name.c_str(),
+                LayersText(*model).c_str());
   } else {
     std::printf("%s is here: %s. Try: shoal run %s\n", name.c_str(), FormatBytes(model->manifest->file_bytes).c_str(),
                 name.c_str());
@@ -153,7 +159,20 @@ int PrintMetadata(const PullCommand& command, const Target& target) {
   return kExitOk;
 }
 
+// A part that `shoal split` wrote.
+int PullPart(const PullCommand& command, WeightStore& store, const std::string& path) {
+  TransferBar bar(!command.quiet);
+  std::error_code ignored;
+  const std::uint64_t all = std::filesystem::file_size(path, ignored);
+  const Result<std::string> name = TakePartFile(store, path, command.name, [&](std::uint64_t done) {
+    bar.Update("copying", done, all);
+    return !Interrupted();
+  });
+  return name.ok() ? PrintPulled(command, store, *name) : Fail(name.error());
+}
+
 int PullLocal(const PullCommand& command, WeightStore& store, const std::string& path) {
+  if (IsPartFile(path)) return PullPart(command, store, path);
   const std::string name = command.name.empty() ? ModelNameOf(path) : command.name;
   TransferBar bar(!command.quiet);
   const Result<LocalFile> file = LookAtLocalFile(path);

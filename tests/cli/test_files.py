@@ -53,7 +53,8 @@ def test_split_gives_each_stage_its_part(shoal, home, smollm2, tmp_path):
     # All parts together are the whole model: copied into one store, it runs there without the file.
     other = {**os.environ, "SHOAL_HOME": str(tmp_path / "other")}
     for stage in split["stages"]:
-        shutil.copytree(stage["folder"], tmp_path / "other" / "store", dirs_exist_ok=True)
+        taken = shoal("pull", stage["file"], "--json", env=other)
+        assert taken.returncode == 0, taken.stderr
     verified = json.loads(shoal("verify", split["model"], "--json", env=other).stdout)
     assert verified["damaged"] == [] and verified["verified_bytes"] > 0.97 * size
     answer = shoal("run", split["model"], "--local", "--raw", "-p", "Once upon a time", "-n", 4, "--temperature", 0,
@@ -61,7 +62,7 @@ def test_split_gives_each_stage_its_part(shoal, home, smollm2, tmp_path):
     assert answer.returncode == 0, answer.stderr
     # One part alone says what it has.
     shutil.rmtree(tmp_path / "other" / "store")
-    shutil.copytree(split["stages"][1]["folder"], tmp_path / "other" / "store")
+    assert "10-19 of 30" in shoal("pull", split["stages"][1]["file"], env=other).stdout
     models = json.loads(shoal("models", "--json", env=other).stdout)["models"]
     assert models[0]["layers_held"] == list(range(10, 20)) and not models[0]["whole"]
     alone = shoal("run", split["model"], "--local", "-p", "x", env=other)
