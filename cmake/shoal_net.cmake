@@ -28,11 +28,14 @@ if(SHOAL_CARGO_TARGET)
   # Another machine's CPU: cargo puts that below a folder of its name, and links with our compiler.
   set(shoal_net_output ${shoal_net_target_dir}/${SHOAL_CARGO_TARGET}/release)
   list(APPEND shoal_cargo_options --target ${SHOAL_CARGO_TARGET})
+  if(NOT SHOAL_CARGO_LINKER)
+    set(SHOAL_CARGO_LINKER ${CMAKE_C_COMPILER})
+  endif()
   string(TOUPPER "${SHOAL_CARGO_TARGET}" shoal_target_upper)
   string(REPLACE "-" "_" shoal_target_upper "${shoal_target_upper}")
   string(REPLACE "-" "_" shoal_target_lower "${SHOAL_CARGO_TARGET}")
-  set(shoal_cargo_env ${CMAKE_COMMAND} -E env CARGO_TARGET_${shoal_target_upper}_LINKER=${CMAKE_C_COMPILER}
-                      CC_${shoal_target_lower}=${CMAKE_C_COMPILER})
+  set(shoal_cargo_env ${CMAKE_COMMAND} -E env CARGO_TARGET_${shoal_target_upper}_LINKER=${SHOAL_CARGO_LINKER}
+                      CC_${shoal_target_lower}=${SHOAL_CARGO_LINKER})
 endif()
 set(shoal_net_archive ${shoal_net_output}/libshoal_net.a)
 file(GLOB shoal_net_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/net/src/*.rs)

@@ -9,7 +9,8 @@ set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly ROOT
-readonly PACKAGES=(clang cmake ninja rust python git ccache cli11 openssl libandroid-spawn termux-services termux-api termux-tools)
+readonly PACKAGES=(clang cmake ninja rust python git ccache cli11 openssl libandroid-spawn termux-services termux-api
+  termux-tools)
 
 say() { printf '%s\n' "$@"; }
 die() { say "termux.sh: $*" >&2; exit 1; }
