@@ -152,8 +152,14 @@ std::vector<WeightPeer> NodeWeights::Peers() const {
 }
 
 Result<StoredModel> NodeWeights::ManifestOf(ModelFingerprint fingerprint, const std::string& name) {
-  if (Result<StoredModel> model = Stored(fingerprint); model.ok()) return model;
-  SHOAL_ASSIGN_OR_RETURN(const Manifest manifest, FetchManifest(Peers(), fingerprint));
+  Result<StoredModel> known = Stored(fingerprint);
+  if (known.ok() && (known->name == name || store_->Find(name).ok())) return known;
+  Manifest manifest;  // the same model may go by several names
+  if (known.ok()) {
+    manifest = *known->manifest;
+  } else {
+    SHOAL_ASSIGN_OR_RETURN(manifest, FetchManifest(Peers(), fingerprint));
+  }
   SHOAL_RETURN_IF_ERROR([&]() -> Status {
     const Result<ModelId> id = store_->Add(manifest, name, "cluster");
     return id.ok() ? Status() : Status(id.error());
