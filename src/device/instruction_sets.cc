@@ -47,7 +47,6 @@ struct Variant {
 };
 const Variant kArmVariants[] = {
     {"armv9.2_2", "-march=armv9.2-a+i8mm+sme", {"dotprod", "fp16", "i8mm", "sve", "sve2", "sme"}},
-    {"armv9.2_1", "-march=armv9.2-a+i8mm+sme+nosve2", {"dotprod", "fp16", "i8mm", "sve", "sme"}},
     {"armv8.6_2", "-march=armv8.2-a+dotprod+fp16+i8mm+sve2", {"dotprod", "fp16", "i8mm", "sve", "sve2"}},
     {"armv8.6_1", "-march=armv8.2-a+dotprod+fp16+i8mm+sve", {"dotprod", "fp16", "i8mm", "sve"}},
     {"armv8.6_0", "-march=armv8.2-a+dotprod+fp16+i8mm", {"dotprod", "fp16", "i8mm"}},
