@@ -148,8 +148,9 @@ Result<std::optional<DeviceSpeed>> SpeedOf(const DeviceOptions& options, const D
   // ggml's name of what most of such a file is made of.
   if (quantization.ends_with("_K_M") || quantization.ends_with("_K_S")) quantization.resize(quantization.size() - 2);
   if (!options.root.empty()) return std::optional<DeviceSpeed>();
-  if (!options.bench) return LoadDeviceSpeed(ShoalHome(), profile, quantization);
-  SHOAL_ASSIGN_OR_RETURN(DeviceSpeed speed, MeasureDeviceSpeed(ShoalHome(), profile, quantization));
+  if (!options.bench) return LoadDeviceSpeed(ShoalHome(), profile, quantization, SpeedCpus(profile, 0));
+  SHOAL_ASSIGN_OR_RETURN(DeviceSpeed speed,
+                         MeasureDeviceSpeed(ShoalHome(), profile, quantization, SpeedCpus(profile, 0)));
   return std::optional<DeviceSpeed>(std::move(speed));
 }
 

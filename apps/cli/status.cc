@@ -32,15 +32,25 @@ std::string RoundTrip(std::uint32_t rtt_us) {
   return text;
 }
 
+// Of its memory, and what it reaches of its measured speeds.
+std::string SpeedText(const NodeStatus& node) {
+  if (node.memory_bytes_s <= 0) return "not measured";
+  const std::string speed = FormatBytes(static_cast<std::uint64_t>(node.memory_bytes_s)) + "/s";
+  char pace[32] = "";
+  if (node.pace < 0.995 || node.pace > 1.005) std::snprintf(pace, sizeof pace, ", at %.0f %%", node.pace * 100);
+  return speed + pace;
+}
+
 std::string Nodes(const ClusterStatus& status) {
   std::vector<std::vector<std::string>> rows{
-      {"node", "id", "state", "device", "cores", "memory free", "models", "API"}};
+      {"node", "id", "state", "device", "cores", "speed", "memory free", "models", "API"}};
   for (const NodeStatus& n : status.nodes) {
     std::string models;
     for (const ModelStatus& m : n.models) models += (models.empty() ? "" : ", ") + m.name;
     const std::string role = std::string(n.self ? " (here)" : "") + (n.owner ? " (owner)" : "");
     rows.push_back({Shown(n.name) + role, Shown(ShortId(n.id)), Shown(n.state), Shown(n.os + "/" + n.arch),
-                    std::to_string(n.cores), FormatBytes(n.memory_free_bytes) + " of " + FormatBytes(n.memory_bytes),
+                    std::to_string(n.cores), SpeedText(n),
+                    FormatBytes(n.memory_free_bytes) + " of " + FormatBytes(n.memory_bytes),
                     models.empty() ? "-" : Shown(models), n.api.empty() ? "-" : Shown(n.api)});
   }
   return FormatTable(rows);

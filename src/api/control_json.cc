@@ -49,6 +49,7 @@ Json ToJson(const NodeStatus& node) {
             {"memory_free_bytes", node.memory_free_bytes},
             {"memory_bytes_s", node.memory_bytes_s},
             {"speeds", std::move(speeds)},
+            {"pace", node.pace},
             {"core_groups", std::move(groups)}}},
           {"models", std::move(models)},
           {"fetching", std::move(fetching)}};
@@ -179,6 +180,7 @@ NodeStatus NodeFrom(const Json& json) {
     node.memory_bytes = Number<std::uint64_t>(*device, "memory_bytes");
     node.memory_free_bytes = Number<std::uint64_t>(*device, "memory_free_bytes");
     node.memory_bytes_s = Real(*device, "memory_bytes_s");
+    if (const double pace = Real(*device, "pace"); pace > 0) node.pace = pace;
     for (const Json& s : Objects(*device, "speeds")) {
       node.speeds.push_back(
           {Text(s, "quantization"), Real(s, "one_row_bytes_s"), Real(s, "rows_bytes_s"), Real(s, "operation_s")});

@@ -51,6 +51,7 @@ struct NodeStatus {
   std::uint64_t memory_bytes = 0, memory_free_bytes = 0;
   double memory_bytes_s = 0;  // read by its fast cores; 0: not measured
   std::vector<SpeedStatus> speeds;
+  double pace = 1;  // share of those speeds that its stages reach of late
   std::vector<CoreGroupStatus> groups;
   std::vector<ModelStatus> models;
   std::vector<FetchStatus> fetching;

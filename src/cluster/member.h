@@ -28,6 +28,7 @@ inline constexpr std::size_t kSpeedsMax = 8;  // quantizations that a member has
 inline constexpr std::size_t kQuantizationBytesMax = 16;
 inline constexpr std::size_t kCoreGroupsMax = 4;
 inline constexpr double kBytesPerSecondMax = 1e15;
+inline constexpr double kPaceMin = 0.01, kPaceMax = 4;
 
 // How fast the device's fast cores run weights of one quantization: engine/matrix_speed.h.
 struct SpeedFacts {
@@ -54,6 +55,7 @@ struct DeviceFacts {
   std::uint64_t memory_budget_bytes = 0;  // what shoal may fill with stages, all models together
   double memory_bytes_s = 0;              // read by its fast cores; 0: not measured, nor are the next
   std::vector<SpeedFacts> speeds;
+  double pace = 1;  // share of those speeds that its stages really reach of late
   std::vector<CoreGroupFacts> groups;
   bool operator==(const DeviceFacts&) const = default;
 };

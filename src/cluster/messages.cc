@@ -137,6 +137,8 @@ void Speeds(A& io, DeviceFacts& device) {
     io.Require(speed.operation_s >= 0 && speed.operation_s <= 1);
   });
   io.Require(device.speeds.empty() || device.memory_bytes_s > 0);
+  io.Num(device.pace);
+  io.Require(device.pace >= kPaceMin && device.pace <= kPaceMax);
   io.List(device.groups, kCoreGroupsMax, 16, [&](CoreGroupFacts& group) {
     io.Text(group.kind, kNameBytesMax);
     io.Num(group.cores);

@@ -29,7 +29,7 @@ MemberRecord Member() {
   m.nonce = 9;
   m.facts_version = 2;
   m.facts = {"phone", true, false, {"/ip4/10.0.0.1/tcp/48100"}, "http://10.0.0.1:1", {}, {}, {}};
-  m.facts.device = {"linux", "aarch64", 8, 1000, 500, 400, 2e10, {{"Q4_0", 1e10, 3e9, 4e-6}}, {{"prime", 1, 9e9}}};
+  m.facts.device = {"linux", "aarch64", 8, 1000, 500, 400, 2e10, {{"Q4_0", 1e10, 3e9, 4e-6}}, 0.5, {{"prime", 1, 9e9}}};
   m.facts.models = {{"m", 77, 650, "Q4_0", Shape()}};
   m.facts.standby = {{"m", 77, {2, 3}, 9}};
   m.facts.fetching = {{"m", 10, 400}};

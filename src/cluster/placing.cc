@@ -233,6 +233,7 @@ void Cluster::State::TickPlacing() {
     }
   }
   CareForPlacements();
+  CareForPace();
   CareForStandby();
 }
 

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "base/units.h"
-#include "planner/device_speed.h"
 
 namespace shoal {
 namespace {
@@ -52,7 +51,7 @@ PlanDevice DeviceOf(const SplitDevice& given, const SplitInput& input, bool& mea
   PlanDevice device = speed == speeds.end() ? EstimatedDevice(given.facts.cores)
                                             : MeasuredDevice({speed->one_row_bytes_s, speed->rows_bytes_s,
                                                               speed->operation_s, given.facts.memory_bytes_s},
-                                                             input.shape.layer_bytes);
+                                                             input.shape.layer_bytes, given.facts.pace);
   device.name = given.name;
   device.memory_bytes = given.memory_bytes;
   return device;
@@ -224,6 +223,17 @@ std::uint64_t StageBytes(const ModelShape& shape, LayerRange layers, const Place
     bytes += shape.layer_bytes[at] + KvBytes(shape, at, options) * tokens;
   }
   return bytes;
+}
+
+StageLoad LoadOf(const ModelShape& shape, LayerRange layers, const PlaceOptions& options) {
+  StageLoad load;
+  for (std::int32_t i = layers.first; i < layers.last; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    load.weight_bytes += static_cast<double>(shape.layer_bytes[at]);
+    load.kv_bytes += static_cast<double>(KvBytes(shape, at, options));
+  }
+  if (layers.last == shape.layers()) load.output_bytes = static_cast<double>(shape.output_bytes);
+  return load;
 }
 
 Result<Split> SplitModel(const SplitInput& input) {

@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "cluster/member.h"
 #include "cluster/placement_record.h"
+#include "planner/device_speed.h"
 #include "planner/plan.h"
 
 namespace shoal {
@@ -48,6 +49,9 @@ struct Split {
 // Bytes that layers take on a node: weights, K and V for `context_tokens`, the output head on the last stage, on the
 // others the hidden states that they keep of what they sent.
 std::uint64_t StageBytes(const ModelShape& shape, LayerRange layers, const PlaceOptions& options);
+
+// What these layers weigh in the cost model.
+StageLoad LoadOf(const ModelShape& shape, LayerRange layers, const PlaceOptions& options);
 
 // Errors: kInvalidArgument (ranges that are not the model's, cuts that are not allowed, more stages than devices or
 // cuts), kOutOfMemory (says how much is missing), kNotFound (no device).

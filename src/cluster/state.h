@@ -1,6 +1,6 @@
 // What Cluster keeps, and the parts that its files share: membership.cc (links, silence), news.cc (what spreads),
-// placing.cc and building.cc (the decider's side), hosting.cc (the stages here), standby.cc (copies). Internal to
-// cluster/.
+// placing.cc, building.cc and replanning.cc (the decider's side), hosting.cc (the stages here), standby.cc (copies).
+// Internal to cluster/.
 #pragma once
 
 #include <functional>
@@ -97,6 +97,13 @@ struct Cluster::State {
     TimeUs next_try = 0;
     DurationUs wait = 0;
     std::string reason;  // why it cannot be replaced
+  };
+  // Of a placement whose devices may have become slower or faster, at the decider.
+  struct Replan {
+    std::uint64_t seen = 0;   // hash of the speeds that were looked at last
+    TimeUs better_since = 0;  // another plan would be better; 0: none
+    TimeUs moved = 0, not_before = 0;
+    DurationUs rest = 0;
   };
   // A copy of a stage that this node, who decides, has asked another for.
   struct CopyAsked {
@@ -207,6 +214,11 @@ struct Cluster::State {
   bool InDoubt(const PlacementRecord& record) const;
   Problem ProblemOf(const Placed& placed) const;
 
+  // --- replanning.cc
+  void CareForPace();
+  void LookAtPace(const std::string& model, Replan& one);
+  bool MayReplan(const PlacementRecord& record) const;
+
   // --- hosting.cc
   void TickHosting();
   void On(const NodeId& from, const Prepare& prepare);
@@ -257,6 +269,8 @@ struct Cluster::State {
   TimeUs copies_due = 0;
   std::map<std::string, Deciding> deciding;
   std::map<std::string, Care> care;
+  std::map<std::string, Replan> replans;
+  TimeUs pace_due = 0;
   std::map<Asker, PlaceAnswer> answered;  // lately
   std::map<std::uint64_t, Wish> wishes;
   std::uint64_t last_wish = 0;

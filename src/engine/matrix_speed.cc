@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <numeric>
 #include <random>
 
 #include "base/units.h"
@@ -25,6 +26,7 @@ constexpr std::int64_t kSmallWidth = 256;
 constexpr int kMatrices = 8;
 constexpr int kSmallOperations = 64;
 constexpr int kRunsMin = 3;
+constexpr double kHeldBack = 1.3;  // mean over median
 
 struct ContextFree {
   void operator()(ggml_context* context) const { ggml_free(context); }
@@ -144,7 +146,8 @@ class Products {
   double bytes() const { return bytes_; }
   const std::string& layout() const { return layout_; }
 
-  // Median seconds of a run: at least kRunsMin runs after one to warm up, up to `time_max`.
+  // Seconds of a run, the median against noise; the mean where processor time is rationed (a control group's quota):
+  // most runs then see nothing of it. at least kRunsMin runs after one to warm up, up to `time_max`.
   Result<double> Time(const Cpu& cpu, std::chrono::milliseconds time_max) const {
     std::vector<double> seconds;
     const auto end = SteadyClock::now() + time_max;
@@ -155,8 +158,10 @@ class Products {
       }
       if (i > 0) seconds.push_back(std::chrono::duration<double>(SteadyClock::now() - start).count());
     }
+    const double mean = std::accumulate(seconds.begin(), seconds.end(), 0.0) / static_cast<double>(seconds.size());
     std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2), seconds.end());
-    return seconds[seconds.size() / 2];
+    const double median = seconds[seconds.size() / 2];
+    return mean > median * kHeldBack ? mean : median;
   }
 
  private:

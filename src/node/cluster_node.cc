@@ -25,6 +25,7 @@ constexpr std::size_t kTasksMax = 1024;
 constexpr DurationUs kTickUs = 100'000;
 constexpr DurationUs kFactsUs = 5'000'000;       // how often memory and model folders are looked at
 constexpr DurationUs kFetchingUs = 1'000'000;    // how often others are told what is fetched; less often among many
+constexpr DurationUs kSpeedsUs = 1'000'000;      // how often what stages take is looked at
 constexpr DurationUs kPeersFileUs = 20'000'000;  // how often addresses are kept
 constexpr std::uint32_t kJoinMs = 30'000;
 
@@ -46,7 +47,7 @@ RealClusterNode::RealClusterNode(ClusterNodeOptions options, std::unique_ptr<Hom
       instance_(instance),
       library_(ModelFolders(options_)),
       tasks_(kTasksMax),
-      speeds_(loop_, tasks_, options_.home, options_.measure_speed),
+      speeds_(loop_, tasks_, options_.home, options_.threads, options_.measure_speed),
       answers_(metrics_, AnswersOptions{}),
       host_(loop_, library_, tasks_, pipes_, HostOptions()) {}
 
@@ -221,7 +222,7 @@ void RealClusterNode::Tick() {
   peers_->Tick(Now());
   answers_.Sweep();
   if (Now() >= facts_due_) RefreshFacts();
-  RefreshSpeeds();
+  if (Now() >= speeds_due_) RefreshSpeeds();
   if (Now() >= fetching_due_) TellFetching();
   if (Now() >= peers_file_due_) KeepPeers();
   loop_.After(kTickUs, [this] { Tick(); });
@@ -249,9 +250,8 @@ void RealClusterNode::RefreshFacts() {
 }
 
 void RealClusterNode::RefreshSpeeds() {
-  std::set<std::string> quantizations;
-  for (const ModelHolding& model : facts_.models) quantizations.insert(model.quantization);
-  speeds_.Tick(Now(), quantizations, host_.RowsRun(), [this] {
+  speeds_due_ = Now() + kSpeedsUs;
+  speeds_.Tick(Now(), facts_.models, host_.Works(), [this] {
     if (ended_ || stopping_) return;
     speeds_.Fill(facts_.device);
     cluster_->SetSelfFacts(Now(), facts_);

@@ -37,7 +37,9 @@ std::string ReadFile(const std::string& path) {
 void Keep(const std::string& home, const DeviceProfile& profile, const DeviceSpeed& speed) {
   const std::string fingerprint = FingerprintOf(profile);
   std::vector<DeviceSpeed> speeds = ParseSpeedJson(ReadFile(PathIn(home)), fingerprint);
-  std::erase_if(speeds, [&](const DeviceSpeed& known) { return known.quantization == speed.quantization; });
+  std::erase_if(speeds, [&](const DeviceSpeed& known) {
+    return known.quantization == speed.quantization && known.cpus == speed.cpus;
+  });
   speeds.push_back(speed);
   if (speeds.size() > kSpeedsMax) speeds.erase(speeds.begin());
   std::error_code error;
@@ -127,19 +129,25 @@ std::vector<DeviceSpeed> ParseSpeedJson(const std::string& text, const std::stri
   return speeds;
 }
 
+std::vector<int> SpeedCpus(const DeviceProfile& profile, std::int32_t threads) {
+  std::vector<int> cpus = profile.FastCpus();
+  if (threads > 0 && static_cast<std::size_t>(threads) < cpus.size()) cpus.resize(static_cast<std::size_t>(threads));
+  return cpus;
+}
+
 std::optional<DeviceSpeed> LoadDeviceSpeed(const std::string& home, const DeviceProfile& profile,
-                                           const std::string& quantization) {
+                                           const std::string& quantization, const std::vector<int>& cpus) {
   for (DeviceSpeed& speed : ParseSpeedJson(ReadFile(PathIn(home)), FingerprintOf(profile))) {
-    if (speed.quantization == quantization) return std::move(speed);
+    if (speed.quantization == quantization && speed.cpus == cpus) return std::move(speed);
   }
   return std::nullopt;
 }
 
 Result<DeviceSpeed> MeasureDeviceSpeed(const std::string& home, const DeviceProfile& profile,
-                                       const std::string& quantization) {
+                                       const std::string& quantization, const std::vector<int>& cpus) {
   DeviceSpeed speed;
   speed.quantization = quantization;
-  speed.cpus = profile.FastCpus();
+  speed.cpus = cpus;
   SpeedTestOptions options;
   options.quantization = quantization;
   options.cpus = speed.cpus;

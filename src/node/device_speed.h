@@ -31,13 +31,17 @@ struct DeviceSpeed {
   std::vector<GroupBandwidth> groups;
 };
 
-// What is kept for this device and `quantization`; empty if nothing is, or it is of another device, cores or build.
+// The cores of a stage with `threads` threads (0: as many as there are fast cores).
+std::vector<int> SpeedCpus(const DeviceProfile& profile, std::int32_t threads);
+
+// What is kept for this device, `quantization` and `cpus` (SpeedCpus); empty if nothing is, or it is of another device,
+// cores or build.
 std::optional<DeviceSpeed> LoadDeviceSpeed(const std::string& home, const DeviceProfile& profile,
-                                           const std::string& quantization);
-// Measures on the device's fast cores, at most ten seconds in all, and keeps it. Errors: as MeasureMatrixSpeed; what
+                                           const std::string& quantization, const std::vector<int>& cpus);
+// Measures on `cpus`, at most ten seconds in all, and keeps it. Errors: as MeasureMatrixSpeed; what
 // cannot be kept is only logged.
 Result<DeviceSpeed> MeasureDeviceSpeed(const std::string& home, const DeviceProfile& profile,
-                                       const std::string& quantization);
+                                       const std::string& quantization, const std::vector<int>& cpus);
 
 // Speeds for the planner, for a model like `model`: the small operations of a layer are counted into its bytes.
 PlanDevice SpeedForPlans(const DeviceSpeed& speed, const ModelInfo& model);

@@ -15,7 +15,7 @@ constexpr double kMemoryShare = 0.8;  // of what is free, as a node takes by its
 
 // This device's measured speed for weights like the model's, if there is one.
 std::optional<PlanDevice> Measured(const std::string& home, const DeviceProfile& profile, const ModelInfo& model) {
-  const auto speed = LoadDeviceSpeed(home, profile, model.quantization);
+  const auto speed = LoadDeviceSpeed(home, profile, model.quantization, SpeedCpus(profile, 0));
   return speed ? std::optional(SpeedForPlans(*speed, model)) : std::nullopt;
 }
 
@@ -24,7 +24,7 @@ std::optional<PlanDevice> Measured(const NodeStatus& node, const ModelInfo& mode
   for (const SpeedStatus& speed : node.speeds) {
     if (speed.quantization != model.quantization) continue;
     return MeasuredDevice({speed.one_row_bytes_s, speed.rows_bytes_s, speed.operation_s, node.memory_bytes_s},
-                          model.layer_bytes);
+                          model.layer_bytes, node.pace);
   }
   return std::nullopt;
 }

@@ -138,7 +138,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   std::unique_ptr<Cluster> cluster_;
   MemberFacts facts_;
   bool obeying_ = false;
-  TimeUs facts_due_ = 0, fetching_due_ = 0, peers_file_due_ = 0;
+  TimeUs facts_due_ = 0, fetching_due_ = 0, speeds_due_ = 0, peers_file_due_ = 0;
   bool scanning_ = false, learning_ = false;
   bool departing_ = false;   // it goes, and comes back
   std::size_t unknown_ = 0;  // models of others that this node cannot be given stages of yet

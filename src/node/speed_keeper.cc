@@ -12,9 +12,14 @@
 #include <utility>
 
 #include "base/log.h"
+#include "cluster/split.h"
 #include "device/profile.h"
+#include "planner/cost_model.h"
 
 namespace shoal {
+
+static_assert(kCountedRowsMax == kPassRows);  // what a worker counts is what the cost model asks for
+
 namespace {
 
 constexpr double kOperationMax = 1;         // seconds
@@ -48,12 +53,13 @@ double Rate(double bytes_s) { return std::clamp(bytes_s, 1.0, kBytesPerSecondMax
 }  // namespace
 
 struct SpeedKeeper::Work {
-  explicit Work(std::string folder) : home(std::move(folder)) {}
+  Work(std::string folder, std::int32_t stage_threads) : home(std::move(folder)), threads(stage_threads) {}
 
   // Reads or measures what is `missing`, at most one measurement a call, and none while another node measures.
   void Look(const std::set<std::string>& missing, bool may_measure);
 
   const std::string home;
+  const std::int32_t threads;
   std::optional<DeviceProfile> profile;
   std::vector<DeviceSpeed> speeds;
   std::set<std::string> settled;
@@ -61,8 +67,9 @@ struct SpeedKeeper::Work {
 
 void SpeedKeeper::Work::Look(const std::set<std::string>& missing, bool may_measure) {
   if (!profile) profile = ReadDeviceProfile();
+  const std::vector<int> cpus = SpeedCpus(*profile, threads);
   for (const std::string& quantization : missing) {
-    if (std::optional<DeviceSpeed> known = LoadDeviceSpeed(home, *profile, quantization)) {
+    if (std::optional<DeviceSpeed> known = LoadDeviceSpeed(home, *profile, quantization, cpus)) {
       speeds.push_back(*std::move(known));
       settled.insert(quantization);
     }
@@ -71,7 +78,7 @@ void SpeedKeeper::Work::Look(const std::set<std::string>& missing, bool may_meas
     if (settled.contains(quantization) || !may_measure || speeds.size() >= kSpeedsMax) continue;
     const MachineLock lock;
     if (!lock.taken()) return;
-    Result<DeviceSpeed> speed = MeasureDeviceSpeed(home, *profile, quantization);
+    Result<DeviceSpeed> speed = MeasureDeviceSpeed(home, *profile, quantization, cpus);
     settled.insert(quantization);
     if (speed.ok()) {
       speeds.push_back(*std::move(speed));
@@ -82,11 +89,45 @@ void SpeedKeeper::Work::Look(const std::set<std::string>& missing, bool may_meas
   }
 }
 
-SpeedKeeper::SpeedKeeper(Loop& loop, BlockingTasks& tasks, const std::string& home, bool may_measure)
-    : loop_(loop), tasks_(tasks), may_measure_(may_measure), work_(std::make_shared<Work>(home)) {}
+SpeedKeeper::SpeedKeeper(Loop& loop, BlockingTasks& tasks, const std::string& home, std::int32_t threads,
+                         bool may_measure)
+    : loop_(loop), tasks_(tasks), may_measure_(may_measure), work_(std::make_shared<Work>(home, threads)) {}
 
-void SpeedKeeper::Tick(TimeUs now, const std::set<std::string>& quantizations, std::uint64_t rows,
+bool SpeedKeeper::LookAtPace(TimeUs now, const std::vector<ModelHolding>& models,
+                             const std::vector<StageHost::Work>& works) {
+  DeviceFacts facts;
+  FillSpeeds(speeds_, facts);
+  for (const StageHost::Work& work : works) {
+    const PlaceRequest& request = work.placement.request;
+    const auto model = std::find_if(models.begin(), models.end(), [&](const ModelHolding& holding) {
+      return holding.fingerprint == request.fingerprint;
+    });
+    if (model == models.end()) continue;
+    for (const SpeedFacts& speed : facts.speeds) {
+      if (speed.quantization != model->quantization) continue;
+      const PlanDevice device =
+          MeasuredDevice({speed.one_row_bytes_s, speed.rows_bytes_s, speed.operation_s, facts.memory_bytes_s},
+                         request.shape.layer_bytes);
+      const StageWorkerStats& stats = work.stats;
+      const PassCounts counts{static_cast<double>(stats.batches), static_cast<double>(stats.more_rows),
+                              static_cast<double>(stats.kv_rows), static_cast<double>(stats.output_batches),
+                              static_cast<double>(stats.output_more_rows)};
+      const StageLoad load = LoadOf(request.shape, work.placement.LayersOf(work.index), request.options);
+      pace_.Observe(
+          work.placement.model + " " + std::to_string(work.placement.epoch) + " " + std::to_string(work.index),
+          SecondsOf(device, load, counts), static_cast<double>(stats.compute_us) / 1e6);
+    }
+  }
+  return pace_.Tick(now);
+}
+
+void SpeedKeeper::Tick(TimeUs now, const std::vector<ModelHolding>& models, const std::vector<StageHost::Work>& works,
                        std::function<void()> changed) {
+  std::set<std::string> quantizations;
+  for (const ModelHolding& model : models) quantizations.insert(model.quantization);
+  std::uint64_t rows = 0;
+  for (const StageHost::Work& work : works) rows += work.stats.rows;
+  if (LookAtPace(now, models, works)) changed();
   if (rows != std::exchange(rows_, rows)) worked_ = now;
   if (now < due_ || running_) return;
   std::set<std::string> missing;
@@ -108,7 +149,10 @@ void SpeedKeeper::Tick(TimeUs now, const std::set<std::string>& quantizations, s
   });
 }
 
-void SpeedKeeper::Fill(DeviceFacts& facts) const { FillSpeeds(speeds_, facts); }
+void SpeedKeeper::Fill(DeviceFacts& facts) const {
+  FillSpeeds(speeds_, facts);
+  facts.pace = pace_.pace();
+}
 
 void FillSpeeds(const std::vector<DeviceSpeed>& speeds, DeviceFacts& facts) {
   facts.memory_bytes_s = 0;

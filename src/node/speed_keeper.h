@@ -1,5 +1,6 @@
 // Sees to it that a node knows how fast it runs the weights it has: reads what was measured before, and measures what
-// is missing, one kind of weights at a time, in a task, while nothing runs here. Knows no cluster.
+// is missing, one kind of weights at a time, in a task, while nothing runs here; compares what stages take with that.
+// Knows no members.
 //
 // Nodes of one machine do not measure at the same time. On the loop.
 #pragma once
@@ -12,6 +13,8 @@
 
 #include "cluster/member.h"
 #include "node/device_speed.h"
+#include "node/pace_keeper.h"
+#include "node/stage_host.h"
 #include "runtime/blocking_tasks.h"
 #include "runtime/loop.h"
 
@@ -19,18 +22,21 @@ namespace shoal {
 
 class SpeedKeeper {
  public:
-  // `loop` and `tasks` outlive it; `home`: SHOAL_HOME. `may_measure`: else only what was measured before is read.
-  SpeedKeeper(Loop& loop, BlockingTasks& tasks, const std::string& home, bool may_measure);
+  // `loop` and `tasks` outlive it; `home`: SHOAL_HOME; `threads`: of a stage, 0: one on each
+  // fast core. `may_measure`: else only what was measured before is read.
+  SpeedKeeper(Loop& loop, BlockingTasks& tasks, const std::string& home, std::int32_t threads, bool may_measure);
 
-  // Looks, now and then, what is not known of `quantizations`; calls `changed` on the loop after more of it is.
-  // `rows`: how many rows stages here have run; while it changes nothing is measured.
-  void Tick(TimeUs now, const std::set<std::string>& quantizations, std::uint64_t rows, std::function<void()> changed);
+  // Looks, now and then, what is not known of the weights of `models`, and how what runs here compares with what is;
+  // calls `changed` on the loop when there is news. While rows are run nothing is measured. Call often.
+  void Tick(TimeUs now, const std::vector<ModelHolding>& models, const std::vector<StageHost::Work>& works,
+            std::function<void()> changed);
 
   // Puts what is known into `facts`.
   void Fill(DeviceFacts& facts) const;
 
  private:
   struct Work;
+  bool LookAtPace(TimeUs now, const std::vector<ModelHolding>& models, const std::vector<StageHost::Work>& works);
 
   Loop& loop_;
   BlockingTasks& tasks_;
@@ -39,6 +45,7 @@ class SpeedKeeper {
   bool running_ = false;
   std::vector<DeviceSpeed> speeds_;
   std::set<std::string> settled_;  // known, or cannot be measured
+  PaceKeeper pace_;
   TimeUs due_ = 0, worked_ = 0;
   std::uint64_t rows_ = 0;
 };

@@ -400,15 +400,15 @@ std::map<std::string, std::vector<StageTotals>> StageHost::HeadTotals() {
   return totals;
 }
 
-std::uint64_t StageHost::RowsRun() {
-  std::uint64_t rows = 0;
+std::vector<StageHost::Work> StageHost::Works() {
+  std::vector<Work> works;
   const std::lock_guard lock(mutex_);
   for (const auto& [key, hosted] : hosted_) {
     const std::lock_guard hosted_lock(hosted->mutex);
-    if (hosted->head) rows += hosted->head->worker_stats().rows;
-    if (hosted->worker) rows += hosted->worker->stats().rows;
+    if (hosted->head) works.push_back({hosted->placement, hosted->index, hosted->head->worker_stats()});
+    if (hosted->worker) works.push_back({hosted->placement, hosted->index, hosted->worker->stats()});
   }
-  return rows;
+  return works;
 }
 
 RecoveryStats StageHost::Recovery() {

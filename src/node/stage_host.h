@@ -22,6 +22,7 @@
 #include "node/model_library.h"
 #include "node/pipe_rendezvous.h"
 #include "pipeline/pipeline.h"
+#include "pipeline/stage_worker.h"
 #include "runtime/blocking_tasks.h"
 #include "runtime/loop.h"
 #include "schedule/scheduler.h"
@@ -65,8 +66,13 @@ class StageHost {
 
   // Time of all stages of each model whose head is here, by model. Not on the loop.
   std::map<std::string, std::vector<StageTotals>> HeadTotals();
-  // Rows that the stages here have run; less once some of them are gone. Not on a stage's thread.
-  std::uint64_t RowsRun();
+  // The stages that run here, and what they have done. Any thread but a stage's.
+  struct Work {
+    PlacementRecord placement;
+    std::int32_t index = 0;
+    StageWorkerStats stats;
+  };
+  std::vector<Work> Works();
   // Of all heads that were here since start. Not on the loop.
   RecoveryStats Recovery();
 

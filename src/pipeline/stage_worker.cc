@@ -52,6 +52,7 @@ struct StageWorker::State {
   bool ended = false;  // guarded by mutex
   std::string reason;  // of the end; compute thread only
 
+  std::atomic<std::uint64_t> more_rows{0}, kv_rows{0}, output_batches{0}, output_more_rows{0};
   std::atomic<std::uint64_t> batches{0}, rows{0}, compute_us{0}, wait_us{0}, wire_us{0}, frames_refused{0},
       bytes_out{0}, rows_replayed{0}, sent_bytes{0};
   // Of the micro-batch at hand. Encoding and sending end after its timings are written, so they count for the next.
@@ -68,6 +69,7 @@ struct StageWorker::State {
   bool ReportFailure(FailureMessage failure);
   bool Send(FrameSender& sender, FrameBytes bytes, const char* to);
   void Refuse(const std::string& why);
+  void CountWork(const std::vector<BatchRow>& batch);
   void Count(std::atomic<std::uint64_t>& counter, std::uint64_t n) { counter.fetch_add(n, std::memory_order_relaxed); }
 };
 
@@ -161,6 +163,7 @@ bool StageWorker::State::HandleBatch(BatchFrame frame, SteadyTime received) {
   const StageTiming timing = TakeTiming(MicrosecondsBetween(start, computed));
   Count(batches, 1);
   Count(rows, frame.batch.rows.size());
+  CountWork(frame.batch.rows);
   if (!output.ok()) {
     return ReportFailure({frame.batch.batch, 0, options.index, output.error().code, output.error().message});
   }
@@ -176,6 +179,19 @@ bool StageWorker::State::HandleBatch(BatchFrame frame, SteadyTime received) {
                         : ReportResult(frame.batch.batch, std::move(output->results), std::move(frame.timings));
   wired_us += MicrosecondsBetween(computed, Now());
   return sent;
+}
+
+void StageWorker::State::CountWork(const std::vector<BatchRow>& batch) {
+  std::uint64_t outputs = 0, seen = 0;
+  for (const BatchRow& row : batch) {
+    outputs += row.output ? 1 : 0;
+    seen += static_cast<std::uint64_t>(row.position) + 1;
+  }
+  Count(kv_rows, seen);
+  Count(more_rows, std::min(batch.size(), kCountedRowsMax) - 1);
+  if (outputs == 0) return;
+  Count(output_batches, 1);
+  Count(output_more_rows, std::min<std::uint64_t>(outputs, kCountedRowsMax) - 1);
 }
 
 bool StageWorker::State::PassOn(BatchMessage batch, StageOutput output, std::vector<StageTiming> timings) {
@@ -264,6 +280,10 @@ StageWorkerStats StageWorker::stats() const {
   StageWorkerStats stats;
   stats.batches = s.batches;
   stats.rows = s.rows;
+  stats.more_rows = s.more_rows;
+  stats.kv_rows = s.kv_rows;
+  stats.output_batches = s.output_batches;
+  stats.output_more_rows = s.output_more_rows;
   stats.compute_us = s.compute_us;
   stats.wait_us = s.wait_us;
   stats.wire_us = s.wire_us;

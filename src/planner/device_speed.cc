@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "planner/cost_model.h"
+
 namespace shoal {
 namespace {
 
@@ -26,6 +28,14 @@ PlanDevice MeasuredDevice(const MeasuredSpeed& speed, const std::vector<std::uin
   device.kv_bytes_s = pace * speed.memory_bytes_s;
   device.pass_overhead_s = small / pace;
   return device;
+}
+
+double SecondsOf(const PlanDevice& device, const StageLoad& load, const PassCounts& counts) {
+  const double one = 1 / device.decode_bytes_s;
+  const double more = (std::max(one, 1 / device.prefill_bytes_s) - one) / (kPassRows - 1);
+  return counts.passes * device.pass_overhead_s + load.weight_bytes * (counts.passes * one + counts.more_rows * more) +
+         load.output_bytes * (counts.output_passes * one + counts.output_more_rows * more) +
+         load.kv_bytes * counts.kv_rows / device.kv_bytes_s;
 }
 
 PlanDevice EstimatedDevice(std::int32_t cores) {

@@ -21,6 +21,20 @@ struct MeasuredSpeed {
 // Speeds for a model with layers like these: the small operations of a layer are counted into its bytes. `pace`: what
 // the device reaches of what was measured, 1: all.
 PlanDevice MeasuredDevice(const MeasuredSpeed& speed, const std::vector<std::uint64_t>& layer_bytes, double pace = 1);
+// What a stage of a model weighs.
+struct StageLoad {
+  double weight_bytes = 0, kv_bytes = 0;  // K and V: of one token
+  double output_bytes = 0;                // 0 but on the last stage
+};
+// What passes asked of a stage, summed over them.
+struct PassCounts {
+  double passes = 0, more_rows = 0;                // rows beyond the first, at most kPassRows - 1 of each pass
+  double kv_rows = 0;                              // K and V that rows looked back on
+  double output_passes = 0, output_more_rows = 0;  // of rows that ask for an output
+};
+// Seconds that the cost model says they take.
+double SecondsOf(const PlanDevice& device, const StageLoad& load, const PassCounts& counts);
+
 // Of a device of which only the number of cores is known.
 PlanDevice EstimatedDevice(std::int32_t cores);
 

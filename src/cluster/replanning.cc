@@ -1,0 +1,100 @@
+// At the decider: a placement whose devices have become slower or faster than planned is placed anew, if that pays.
+//
+// Members tell what share of their measured speed they reach (DeviceFacts::pace). The plan for the speeds of now must
+// be better by kGainMin, for kGainLastsUs, and by enough to pay for what has to be loaded. After a move the placement
+// is left alone, each time longer when moves follow each other: devices that go up and down do not drag it along.
+#include <algorithm>
+#include <cstdio>
+
+#include "cluster/split.h"
+#include "cluster/state.h"
+
+namespace shoal {
+namespace {
+
+constexpr DurationUs kLookEveryUs = 1'000'000;
+constexpr double kGainMin = 1.25;
+constexpr DurationUs kGainLastsUs = 4'000'000;
+constexpr DurationUs kRestMinUs = 30'000'000, kRestMaxUs = 480'000'000;  // after a move
+constexpr double kLoadBytesPerSecond = 100e6;                            // of a phone's flash, with what comes after
+constexpr double kHorizon_s = 120;  // what a move costs has to come back within this
+
+// Bytes that nodes have to load which have other layers now.
+double BytesToLoad(const PlacementRecord& before, const PlacementRecord& after) {
+  double most = 0;
+  for (const StagePlace& stage : after.stages) {
+    const bool same = std::find(before.stages.begin(), before.stages.end(), stage) != before.stages.end();
+    if (same) continue;
+    most = std::max(most, static_cast<double>(StageBytes(after.request.shape, stage.layers, after.request.options)));
+  }
+  return most;  // they load at the same time
+}
+
+}  // namespace
+
+// Every node of it was measured, and what was asked leaves a choice.
+bool Cluster::State::MayReplan(const PlacementRecord& record) const {
+  return record.request.ranges.empty() && std::all_of(record.stages.begin(), record.stages.end(), [&](const auto& one) {
+           const auto member = members.find(one.node);
+           return member != members.end() && member->second.record.facts.device.memory_bytes_s > 0;
+         });
+}
+
+void Cluster::State::CareForPace() {
+  if (now < pace_due) return;
+  pace_due = now + kLookEveryUs;
+  if (!IsSelf(Decider())) return replans.clear();
+  std::erase_if(replans, [&](const auto& entry) { return !placements.contains(entry.first); });
+  std::vector<std::string> models;
+  for (const auto& [model, placed] : placements) {
+    const auto cared = care.find(model);
+    const bool calm = cared == care.end() || cared->second.problem.empty();
+    if (placed.record.state == PlacementState::kLive && calm && !deciding.contains(model)) models.push_back(model);
+  }
+  for (const std::string& model : models) LookAtPace(model, replans[model]);
+}
+
+void Cluster::State::LookAtPace(const std::string& model, Replan& one) {
+  const PlacementRecord record = placements.at(model).record;
+  std::uint64_t speeds = MixHash(record.epoch, members.size());
+  for (const auto& [id, member] : members) {
+    if (!member.here()) continue;
+    const DeviceFacts& device = member.record.facts.device;
+    speeds = MixHash(speeds, MixHash(HashOf(id), static_cast<std::uint64_t>(device.pace * 100)));
+    speeds = MixHash(speeds, device.speeds.size());
+  }
+  // Nothing has changed since the last look: the same answer.
+  if (speeds == one.seen && one.better_since == 0) return;
+  one.seen = speeds;
+  if (!MayReplan(record) || now < one.not_before) {
+    one.better_since = 0;
+    if (now < one.not_before) one.seen = 0;
+    return;
+  }
+  const PlacementForecast as_is = ForecastFor(record);
+  Result<PlacementRecord> built = Build(record.request, false, true);
+  const bool known = as_is.tokens_s > 0 && built.ok() && built->stages != record.stages;
+  const auto rate = [&](const PlacementForecast& forecast) {
+    return record.request.goal == PlaceGoal::kLatency ? forecast.tokens_s : forecast.tokens_s_many;
+  };
+  const double gain = known ? rate(built->forecast) / rate(as_is) : 1;
+  const double move_s = known ? BytesToLoad(record, *built) / kLoadBytesPerSecond : 0;
+  if (gain < kGainMin || (gain - 1) * kHorizon_s < move_s) {
+    one.better_since = 0;
+    return;
+  }
+  if (one.better_since == 0) one.better_since = now;
+  if (now - one.better_since < kGainLastsUs) return;
+  one.better_since = 0;
+  one.rest = now - one.moved < 2 * kRestMaxUs && one.moved > 0 ? std::min(2 * one.rest, kRestMaxUs) : kRestMinUs;
+  one.moved = now;
+  one.not_before = now + one.rest;
+  built = Build(record.request, false);
+  if (!built.ok() || built->stages == record.stages || rate(built->forecast) < kGainMin * rate(as_is)) return;
+  char text[96];
+  std::snprintf(text, sizeof text, "' is placed anew: by the speeds of now that is %.2g times as fast", gain);
+  Act(Note{"'" + model + text});
+  StartDeciding(*std::move(built), {}, true, 1);
+}
+
+}  // namespace shoal
