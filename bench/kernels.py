@@ -1,0 +1,68 @@
+"""Whether the CPU backend that a portable build takes by itself is the fastest here, for the types people use.
+
+Every backend beside the program that this CPU can run is measured by `shoal device --bench` in a process of its own:
+bytes of weights a second, one row (answers) and 64 rows (prompts). Where another one wins, SHOAL_CPU_VARIANT takes it.
+usage: kernels.py [--json] [--rounds N]; needs ./dev build portable. Prints one JSON object with its checks.
+"""
+import argparse
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PROGRAM = pathlib.Path(os.environ.get("SHOAL_PORTABLE", ROOT / "build" / "portable" / "shoal"))
+QUANTIZATIONS = ("Q4_0", "Q4_K_M", "Q8_0")
+BAR = 0.98   # of the fastest
+
+
+def measure(variant, quantization):
+    """(one row, 64 rows) in bytes a second; None where this CPU cannot run it."""
+    with tempfile.TemporaryDirectory() as home:
+        done = subprocess.run([str(PROGRAM), "device", "--bench", "--quantization", quantization, "--json"],
+                              capture_output=True, text=True,
+                              env={**os.environ, "SHOAL_HOME": home, "SHOAL_CPU_VARIANT": variant})
+    if done.returncode:
+        return None
+    speed = json.loads(done.stdout)["speed"]
+    return speed["one_row_bytes_s"], speed["rows_bytes_s"]
+
+
+def fastest(variants, quantization, rounds):
+    """The best of `rounds` for each backend, measured in turn so that a slow moment meets all of them."""
+    best = {}
+    for _ in range(rounds):
+        for variant in variants:
+            measured = measure(variant, quantization)
+            if measured:
+                before = best.get(variant, (0, 0))
+                best[variant] = tuple(max(pair) for pair in zip(before, measured))
+    return best
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    if not PROGRAM.exists():
+        sys.exit(f"{PROGRAM} is not there: ./dev build portable shoal")
+    chosen = json.loads(subprocess.run([str(PROGRAM), "device", "--json"], capture_output=True, text=True,
+                                       check=True).stdout)["kernels"]["variant"]
+    variants = [match[1] or "base" for file in sorted(PROGRAM.parent.glob("libggml-cpu*.so"))
+                if (match := re.fullmatch(r"libggml-cpu(?:-(.+))?\.so", file.name))]
+    checks, table = [], {}
+    for quantization in QUANTIZATIONS:
+        best = fastest(variants, quantization, options.rounds)
+        table[quantization] = {v: {"one_row_bytes_s": one, "rows_bytes_s": many} for v, (one, many) in best.items()}
+        for index, what in enumerate(("one row", "64 rows")):
+            ratio = best[chosen][index] / max(speeds[index] for speeds in best.values())
+            checks.append({"name": f"{quantization}, {what}: {chosen} against the fastest", "value": ratio, "bar": BAR,
+                           "holds": ratio >= BAR})
+    print(json.dumps({"benchmark": "kernels", "chosen": chosen, "speeds": table, "checks": checks}))
+
+
+main()
