@@ -154,6 +154,8 @@ mod kernel {
 
     /// Of what is written and not sent: small, so that a rate takes effect soon.
     const UNSENT_BYTES_MAX: u32 = 256 << 10;
+    /// asm-generic/socket.h; the crate libc has it for Linux, not for Android.
+    const SO_MAX_PACING_RATE: libc::c_int = 47;
     /// Background, for Wi-Fi's queues and for routers: DSCP CS1 (RFC 8325).
     const BACKGROUND: u32 = 8 << 2;
 
@@ -172,7 +174,7 @@ mod kernel {
 
     pub fn limit(fd: RawFd, bytes_per_s: u64) {
         // Kernels before 4.20 take 32 bits and no more.
-        set(fd, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, bytes_per_s.min(u64::from(u32::MAX - 1)) as u32);
+        set(fd, libc::SOL_SOCKET, SO_MAX_PACING_RATE, bytes_per_s.min(u64::from(u32::MAX - 1)) as u32);
     }
 
     pub fn look(fd: RawFd) -> Option<Seen> {
