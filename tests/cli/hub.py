@@ -145,10 +145,10 @@ http {{
 
 
 class CutWire:
-    """Passes connections on to a port, and cuts `cuts` of them at a random byte."""
+    """Passes connections on to a port, and cuts `cuts` of them at a random byte. Rests `pause_s` after each 64 KiB."""
 
-    def __init__(self, port, cuts, seed=1):
-        self.to, self.cuts, self.made = port, cuts, 0
+    def __init__(self, port, cuts, seed=1, pause_s=0.0):
+        self.to, self.cuts, self.made, self.pause_s = port, cuts, 0, pause_s
         self.random = random.Random(seed)
         self.lock = threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -181,6 +181,8 @@ class CutWire:
                     break
                 sink.sendall(data)
                 passed += len(data)
+                if self.pause_s:
+                    time.sleep(self.pause_s)
         except OSError:
             pass
         for one in (source, sink):

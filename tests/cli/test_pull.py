@@ -180,7 +180,7 @@ def test_a_file_of_the_wrong_length(shoal, home, hub, content):
 def test_a_file_that_changes_meanwhile(binary, home, hub, content):
     hub.start()
     path = hub.folder / "files" / NAME
-    wire = CutWire(hub.bytes_port, cuts=0)
+    wire = CutWire(hub.bytes_port, cuts=0, pause_s=0.003)  # so that it takes seconds
     process = subprocess.Popen([binary, "pull", f"http://127.0.0.1:{wire.port}/files/{NAME}", "--connections", "1"],
                                env=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while len([line for line in hub.log() if " 206 " in line]) < 3:
