@@ -123,7 +123,7 @@ def test_forty_disconnects(shoal, home, hub, content):
     done = shoal("pull", f"http://127.0.0.1:{wire.port}/files/{NAME}", "--json", env=home, timeout=300)
     wire.close()
     assert done.returncode == 0, done.stderr
-    assert wire.made == 40, "the wire was cut fewer times than it should"
+    assert wire.made >= 40, "the wire was cut fewer times than it should"
     assert "connection" in done.stderr   # a person is told why it waits
     verified = json.loads(shoal("verify", json.loads(done.stdout)["name"], "--json", env=home).stdout)
     assert verified["damaged"] == [] and verified["verified_bytes"] > 0.97 * len(content)
