@@ -90,6 +90,7 @@ void Cluster::State::On(const NodeId& from, const PlaceAsk& ask) {
     if (std::find(askers.begin(), askers.end(), asker) != askers.end()) return;
     GiveUp(model, Stale(model));
   }
+  replans.erase(model);  // what a person asks for starts afresh
   if (ask.unplace) {
     const auto placed = placements.find(model);
     if (placed == placements.end() || placed->second.record.state != PlacementState::kLive) {
