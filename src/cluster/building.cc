@@ -11,6 +11,7 @@ namespace shoal {
 namespace {
 
 constexpr std::int64_t kAskingSteps = 10'000;  // of the search for whether there could be a placement at all
+constexpr DurationUs kUnheardUs = 3'000'000;  // a word that one does not hear another is good for so long
 
 }  // namespace
 
@@ -43,7 +44,8 @@ std::uint64_t Cluster::State::MemoryTaken(const NodeId& node, const std::string&
 // Who takes stage `index`, one of the `vacant` ones whose nodes in `record` do not count: who has a copy, then who has
 // no stage of the model, then who has most room. Nothing when nobody has room.
 std::optional<NodeId> Cluster::State::BestFor(const PlacementRecord& record, std::int32_t index,
-                                              const std::vector<std::int32_t>& vacant) const {
+                                              const std::vector<std::int32_t>& vacant,
+                                              const std::set<NodeId>& avoid) const {
   const PlaceRequest& request = record.request;
   std::optional<NodeId> best;
   std::tuple<bool, bool, std::uint64_t> best_rank;
@@ -52,7 +54,7 @@ std::optional<NodeId> Cluster::State::BestFor(const PlacementRecord& record, std
     const bool holds = std::any_of(facts.models.begin(), facts.models.end(), [&](const ModelHolding& holding) {
       return holding.fingerprint == request.fingerprint;
     });
-    if (!holds || !MayHost(id)) continue;
+    if (!holds || !MayHost(id) || avoid.contains(id)) continue;
     std::uint64_t need =
         MemoryTaken(id, record.model) + StageBytes(request.shape, record.LayersOf(index), request.options);
     bool works = false;
@@ -68,18 +70,53 @@ std::optional<NodeId> Cluster::State::BestFor(const PlacementRecord& record, std
   return best;
 }
 
+// While both are here; else their silence has another reason, and the one who said so may be the one who is gone.
+bool Cluster::State::IsUnheard(const std::pair<NodeId, NodeId>& pair, TimeUs said) const {
+  return now - said < kUnheardUs && IsHere(pair.first) && IsHere(pair.second);
+}
+
+// One of each two that do not hear each other: of whom most say so; else who has the stage that somebody keeps a copy
+// of, then who is no head, then the later one.
+std::set<NodeId> Cluster::State::ToAvoid(const Placed& placed) const {
+  std::set<NodeId> avoid;
+  std::map<NodeId, std::set<NodeId>> lost;  // by node: with whom it has no contact
+  for (const auto& [pair, said] : placed.unheard) {
+    if (!IsUnheard(pair, said)) continue;
+    lost[pair.first].insert(pair.second);
+    lost[pair.second].insert(pair.first);
+  }
+  const auto rank = [&](const NodeId& node) {
+    const std::vector<std::int32_t> stages = placed.record.StagesOf(node);
+    const bool copied = std::all_of(stages.begin(), stages.end(),
+                                    [&](std::int32_t index) { return !CopiesOf(placed.record, index).empty(); });
+    return std::tuple(lost.at(node).size(), copied, stages.empty() ? 0 : stages.front(), node);
+  };
+  while (!lost.empty()) {
+    const auto worst = std::max_element(lost.begin(), lost.end(),
+                                        [&](const auto& a, const auto& b) { return rank(a.first) < rank(b.first); });
+    const NodeId node = worst->first;
+    avoid.insert(node);
+    lost.erase(worst);
+    for (auto& [other, with] : lost) with.erase(node);
+    std::erase_if(lost, [](const auto& entry) { return entry.second.empty(); });
+  }
+  return avoid;
+}
+
 // The stages that are still there stay as they are; the others go elsewhere, as they were cut.
 Result<PlacementRecord> Cluster::State::Continue(const Placed& placed) {
   PlacementRecord record = placed.record;
+  const std::set<NodeId> avoid = ToAvoid(placed);
   std::vector<std::int32_t> vacant;
   for (std::int32_t i = 0; i < static_cast<std::int32_t>(record.stages.size()); ++i) {
     const StagePlace& stage = record.stages[static_cast<std::size_t>(i)];
-    const bool stays = MayHost(stage.node) && members.at(stage.node).record.boot() == stage.boot;
+    const bool stays =
+        MayHost(stage.node) && !avoid.contains(stage.node) && members.at(stage.node).record.boot() == stage.boot;
     if (!stays || placed.lost.contains(i)) vacant.push_back(i);
   }
   while (!vacant.empty()) {
     const std::int32_t index = vacant.back();
-    const std::optional<NodeId> node = BestFor(record, index, vacant);
+    const std::optional<NodeId> node = BestFor(record, index, vacant, avoid);
     if (!node) return Error{ErrorCode::kOutOfMemory, "nobody has room for the layers that were lost, as they were cut"};
     record.stages[static_cast<std::size_t>(index)].node = *node;
     record.stages[static_cast<std::size_t>(index)].boot = members.at(*node).record.boot();

@@ -335,6 +335,53 @@ TEST_F(ClusterTest, ACopyTakesOverAndNothingIsLoaded) {
   EXPECT_EQ(pump.wrong, "");
 }
 
+// Two stages lose each other, in one direction only; all others hear both, and nobody is dead.
+TEST_F(ClusterTest, StagesThatDoNotHearEachOtherAreParted) {
+  for (const bool there : {true, false}) {
+    pump = {};
+    Three();
+    pump.Add();
+    pump.MeetAll();
+    ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+    PlaceRequest request;
+    request.nodes = {TestId(1), TestId(2), TestId(3)};
+    ASSERT_TRUE(pump.Place(0, request).ok());
+    ASSERT_TRUE(pump.Until([&] { return At(0)->survives.size() == 3; }, 20 * kSecond));
+    const PlacementRecord first = At(0)->record;
+    const int a = pump.NumberOf(first.stages[1].node), b = pump.NumberOf(first.stages[2].node);
+    pump.deaf.insert(there ? std::pair(a, b) : std::pair(b, a));
+    ASSERT_TRUE(pump.Until([&] { return At(0)->record.epoch > first.epoch; }, 4 * kSecond)) << there;
+    const PlacementRecord next = At(0)->record;
+    EXPECT_EQ(next.continues, first.epoch);
+    EXPECT_NE(next.Has(TestId(a)), next.Has(TestId(b))) << "one of the two";
+    EXPECT_EQ(next.stages[0], first.stages[0]);
+    pump.Run(20 * kSecond);
+    EXPECT_EQ(At(0)->record.epoch, next.epoch) << "it stays there";
+    for (int n = 0; n < 4; ++n) EXPECT_EQ(pump.At(0).members().size(), 4U);
+    pump.deaf.clear();
+    ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+    EXPECT_EQ(pump.wrong, "");
+  }
+}
+
+TEST_F(ClusterTest, AFrozenStageIsNotTakenForOneThatIsUnheard) {
+  Three();
+  pump.Add();
+  pump.MeetAll();
+  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+  PlaceRequest request;
+  request.nodes = {TestId(1), TestId(2), TestId(3)};
+  ASSERT_TRUE(pump.Place(0, request).ok());
+  ASSERT_TRUE(pump.Until([&] { return At(0)->survives.size() == 3; }, 20 * kSecond));
+  const PlacementRecord first = At(0)->record;
+  const int frozen = pump.NumberOf(first.stages[1].node);
+  pump.Of(frozen).frozen = true;
+  ASSERT_TRUE(pump.Until([&] { return At(0)->record.epoch > first.epoch; }, 10 * kSecond));
+  EXPECT_FALSE(At(0)->record.Has(TestId(frozen)));
+  EXPECT_EQ(At(0)->record.stages[0], first.stages[0]);
+  EXPECT_EQ(At(0)->record.stages[2], first.stages[2]);
+}
+
 TEST_F(ClusterTest, CopiesGiveWayToPlacements) {
   const auto small = [](ClusterOptions& options) {
     options.facts.device.memory_budget_bytes = 650;  // the whole model, and no more

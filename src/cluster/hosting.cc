@@ -3,6 +3,7 @@
 // A stage of a placement that continues another one is the very stage that runs here: it is ready at once, and goes
 // over when the placement is live. Until then, and if the decider gives it up, the old one runs on.
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 #include "cluster/split.h"
@@ -13,6 +14,9 @@ namespace {
 
 constexpr DurationUs kUncommittedUs = 30'000'000;  // without a Prepare: the decider has forgotten it
 constexpr DurationUs kLostSayUs = 2'000'000;
+constexpr DurationUs kUnheardSayUs = 500'000;
+// Times that others were asked, and heard it: by the last of them they would have noticed as well.
+constexpr int kHeardElsewhereMin = 4;
 
 }  // namespace
 
@@ -170,6 +174,27 @@ void Cluster::State::Adopt(const PlacementRecord& record, bool spread) {
   ReviewSpares();
 }
 
+// A way between two nodes may be lost, in one direction too, while both are heard by everybody else: nobody dies, and
+// no answer goes on. Said of those nodes only that a stage here speaks with.
+void Cluster::State::TellUnheard() {
+  std::vector<StageNews> news;
+  for (auto& [model, placed] : placements) {
+    const PlacementRecord& record = placed.record;
+    if (record.state != PlacementState::kLive || now - placed.unheard_said < kUnheardSayUs) continue;
+    for (const std::int32_t mine : record.StagesOf(options.self)) {
+      for (std::int32_t other = 0; other < static_cast<std::int32_t>(record.stages.size()); ++other) {
+        const bool speaks = mine == 0 || other == 0 || std::abs(mine - other) == 1;
+        const Member* member = Find(record.stages[static_cast<std::size_t>(other)].node);
+        if (!speaks || member == nullptr || !member->here() || !member->suspect) continue;
+        if (member->rounds_heard < kHeardElsewhereMin) continue;
+        placed.unheard_said = now;
+        news.push_back({model, record.epoch, mine, StageStatus::kUnheard, static_cast<Epoch>(other), {}});
+      }
+    }
+  }
+  for (const StageNews& one : news) Tell(Decider(), one);
+}
+
 void Cluster::State::TickHosting() {
   std::vector<StageKey> forgotten;
   std::vector<Local> broken;
@@ -191,6 +216,7 @@ void Cluster::State::TickHosting() {
     }
   }
   for (const StageNews& news : lost) Tell(Decider(), news);
+  TellUnheard();
   if (!spares.empty()) ReviewSpares();
 }
 

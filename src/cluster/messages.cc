@@ -378,7 +378,7 @@ void Fields(A& io, StageNews& m) {
   ModelEpoch(io, m);
   io.Num(m.stage);
   io.Require(m.stage >= 0 && m.stage < static_cast<std::int32_t>(kStagesMax));
-  io.Enum(m.status, StageStatus::kBroken);
+  io.Enum(m.status, StageStatus::kUnheard);
   io.Require(static_cast<std::uint8_t>(m.status) >= 1);
   io.Num(m.known);
   io.Text(m.text, kErrorTextBytesMax);

@@ -127,10 +127,11 @@ struct Abort {
 enum class StageStatus : std::uint8_t {
   kLoading = 1,
   kReady = 2,
-  kFailed = 3,  // could not be loaded
-  kStale = 4,   // refused: `known` is the newer epoch
-  kLost = 5,    // a live placement names a stage here that is not (no longer) here
-  kBroken = 6,  // the stage is here, but its links to the others of a live placement are not
+  kFailed = 3,   // could not be loaded
+  kStale = 4,    // refused: `known` is the newer epoch
+  kLost = 5,     // a live placement names a stage here that is not (no longer) here
+  kBroken = 6,   // the stage is here, but its links to the others of a live placement are not
+  kUnheard = 7,  // the stage is here, but does not hear the node of stage `known`, which others hear
 };
 struct StageNews {
   std::string model;

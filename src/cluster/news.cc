@@ -8,6 +8,9 @@ namespace shoal {
 namespace {
 
 constexpr DurationUs kSyncEveryUs = 1'000'000;  // with one peer
+// A question names every member, and under faults digests differ on all links at once; but what one neighbour knows is
+// mostly what all do. With all of them together:
+constexpr double kSyncAsksMax = 8, kSyncAsksPerS = 4;
 constexpr std::size_t kMembersOfOneDelta = 8, kPlacementsOfOneDelta = 8, kRevocationsOfOneDelta = 256;
 
 }  // namespace
@@ -31,9 +34,18 @@ void Cluster::State::SpreadSelf(bool facts, bool links_too) {
   TellAll(SyncDelta{{NewsOf(self(), facts, links_too)}, {}, {}});
 }
 
+bool Cluster::State::TakeSyncAsk() {
+  const double more = kSyncAsksPerS * static_cast<double>(std::min<DurationUs>(now - sync_asks_at, 60'000'000)) / 1e6;
+  sync_asks = std::min(kSyncAsksMax, sync_asks + more);
+  sync_asks_at = now;
+  if (sync_asks < 1) return false;
+  sync_asks -= 1;
+  return true;
+}
+
 void Cluster::State::SendSyncAsk(const NodeId& to, bool is_answer) {
   const auto link = links.find(to);
-  if (link == links.end() || (!is_answer && now < link->second.sync_after)) return;
+  if (link == links.end() || (!is_answer && (now < link->second.sync_after || !TakeSyncAsk()))) return;
   link->second.sync_after = now + kSyncEveryUs;
   link->second.mismatches = 0;
   ++counters.syncs;

@@ -171,6 +171,17 @@ void Cluster::State::On(const NodeId& from, const StageNews& news) {
     hurry = true;
     return;
   }
+  if (news.status == StageStatus::kUnheard) {
+    const auto placed = placements.find(news.model);
+    if (placed == placements.end() || placed->second.record.epoch != news.epoch) return;
+    const PlacementRecord& record = placed->second.record;
+    if (!record.Has(from) || news.known >= record.stages.size()) return;
+    const NodeId subject = record.stages[static_cast<std::size_t>(news.known)].node;
+    if (subject == from) return;
+    placed->second.unheard[{from, subject}] = now;
+    hurry = true;
+    return;
+  }
   const auto found = deciding.find(news.model);
   if (found == deciding.end() || found->second.record.epoch != news.epoch) return;
   Deciding& one = found->second;
@@ -180,6 +191,7 @@ void Cluster::State::On(const NodeId& from, const StageNews& news) {
   switch (news.status) {
     case StageStatus::kLoading:
     case StageStatus::kLost:
+    case StageStatus::kUnheard:
     case StageStatus::kBroken: return;
     case StageStatus::kReady:
       one.stages[at] = StageStatus::kReady;
@@ -250,6 +262,10 @@ Cluster::State::Problem Cluster::State::ProblemOf(const Placed& placed) const {
   }
   if (!placed.lost.empty()) return {Problem::kBroken, "a stage was lost"};
   if (placed.broken) return {Problem::kBroken, "a link between its stages was lost"};
+  for (const auto& [pair, said] : placed.unheard) {
+    if (!IsUnheard(pair, said)) continue;
+    return {Problem::kUnheard, "node '" + NameOf(pair.first) + "' does not hear '" + NameOf(pair.second) + "'"};
+  }
   for (const StagePlace& stage : placed.record.stages) {
     if (members.at(stage.node).record.facts.leaving)
       return {Problem::kMoves, "node '" + NameOf(stage.node) + "' leaves"};
@@ -298,7 +314,9 @@ void Cluster::State::CareForPlacements() {
       one.since = now;
       if (problem.kind != Problem::kBroken) one.next_try = now;  // that one went does not come again at once
     }
-    if (now < one.next_try || (InDoubt(placed.record) && now - one.since < kVerdictMaxUs)) continue;
+    // Of one that is not heard it has been asked long enough.
+    const bool in_doubt = problem.kind != Problem::kUnheard && InDoubt(placed.record);
+    if (now < one.next_try || (in_doubt && now - one.since < kVerdictMaxUs)) continue;
     if (IsCutOff() && now - one.since < kCutOffUs) continue;
     PlaceAnew(model, one);
   }
@@ -309,7 +327,8 @@ void Cluster::State::PlaceAnew(const std::string& model, Care& one) {
   one.next_try = now + one.wait;
   const Placed placed = placements.at(model);
   Result<PlacementRecord> built = Continue(placed);
-  if (!built.ok()) built = Build(placed.record.request, true);
+  // Cut anew it would be over the same nodes: where nobody else has room, the two may find each other again.
+  if (!built.ok() && ProblemOf(placed).kind != Problem::kUnheard) built = Build(placed.record.request, true);
   if (built.ok()) {
     Act(Note{"'" + model + "' is placed anew: " + one.problem});
     one.reason.clear();

@@ -69,6 +69,7 @@ class Pump {
 
   // A member of a cluster that knows nobody else yet: discovery brings the first link.
   void Meet(int a, int b) {
+    if (deaf.contains({a, b}) || deaf.contains({b, a})) return;
     if (parted.contains({a, b}) || !nodes[Index(a)].running || !nodes[Index(b)].running) return;
     Up(a, b);
     Up(b, a);
@@ -154,15 +155,17 @@ class Pump {
   std::vector<Node> nodes;
   TimeUs now = 1'000'000;
   std::set<std::pair<int, int>> parted;
+  std::set<std::pair<int, int>> deaf;  // nothing comes from the first to the second; their link stays up
   std::map<int, DurationUs> skew;
   std::function<Status(int node, const PlacementRecord&)> load = [](int, const PlacementRecord&) { return Status(); };
   std::set<int> slow;  // nodes whose loads end when a test says so (Loaded)
   std::vector<std::pair<int, LoadStage>> loading;
   std::string wrong;  // something was asked for that cannot be
 
+  static int NumberOf(const NodeId& id) { return id.bytes[0] - 1; }
+
  private:
   static std::size_t Index(int n) { return static_cast<std::size_t>(n); }
-  static int NumberOf(const NodeId& id) { return id.bytes[0] - 1; }
 
   void Up(int a, int b) {
     links_.insert({a, b});
@@ -181,7 +184,7 @@ class Pump {
     batch.swap(wire_);
     std::vector<std::tuple<int, int, std::vector<std::uint8_t>>> held;
     for (auto& [from, to, bytes] : batch) {
-      if (!links_.contains({from, to})) continue;
+      if (!links_.contains({from, to}) || deaf.contains({from, to})) continue;
       if (nodes[Index(to)].frozen) {
         held.emplace_back(from, to, std::move(bytes));
         continue;

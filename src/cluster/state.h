@@ -121,12 +121,15 @@ struct Cluster::State {
   struct Placed {
     PlacementRecord record;
     TimeUs since = 0;
-    std::set<std::int32_t> lost;  // stages whose nodes said that they are not there
-    bool broken = false;          // a stage said that it cannot reach the others
+    std::set<std::int32_t> lost;                          // stages whose nodes said that they are not there
+    bool broken = false;                                  // a stage said that it cannot reach the others
+    std::map<std::pair<NodeId, NodeId>, TimeUs> unheard;  // the first does not hear the second: when it said so last
+    TimeUs unheard_said = 0;
     TimeUs lost_said = 0;
   };
   struct Problem {
-    enum Kind : std::uint8_t { kNone, kMoves, kBroken, kGone } kind = kNone;  // kMoves: it runs, but a node wants to go
+    // kMoves: it runs, but a node wants to go. kUnheard: two of its nodes have lost each other, and nobody else them.
+    enum Kind : std::uint8_t { kNone, kMoves, kUnheard, kBroken, kGone } kind = kNone;
     std::string text;
   };
   using StageKey = std::tuple<std::string, Epoch, std::int32_t>;
@@ -170,6 +173,7 @@ struct Cluster::State {
   void Refute(std::uint64_t at_least);
   bool MakeRoomForMember();
   void SendSyncAsk(const NodeId& to, bool is_answer);
+  bool TakeSyncAsk();
   MemberRecord Told(const Member& member) const;  // with its age of now
   SyncDelta::Member NewsOf(const Member& member, bool facts, bool links_too) const;
   void SpreadSelf(bool facts, bool links_too);
@@ -192,8 +196,10 @@ struct Cluster::State {
                           const std::vector<NodeId>& nodes) const;
   PlanLink LinkBetween(const NodeId& from, const NodeId& to) const;
   PlacementForecast ForecastFor(const PlacementRecord& record) const;
+  std::set<NodeId> ToAvoid(const Placed& placed) const;
+  bool IsUnheard(const std::pair<NodeId, NodeId>& pair, TimeUs said) const;
   std::optional<NodeId> BestFor(const PlacementRecord& record, std::int32_t index,
-                                const std::vector<std::int32_t>& vacant) const;
+                                const std::vector<std::int32_t>& vacant, const std::set<NodeId>& avoid) const;
 
   // --- placing.cc
   void TickPlacing();
@@ -229,6 +235,7 @@ struct Cluster::State {
   void DropLocal(const StageKey& key);
   void DropLocals(const std::string& model, const std::function<bool(const Local&)>& which);
   void TellStage(const NodeId& to, const Local& local);
+  void TellUnheard();
   void CheckLeaving();
   void TellWhetherItStays();
 
@@ -259,6 +266,8 @@ struct Cluster::State {
   TimeUs links_report_due = 0;
   bool links_changed = false;
   std::uint32_t lag_ms = 0;
+  double sync_asks = 0;  // that may still be sent now, as of sync_asks_at
+  TimeUs sync_asks_at = INT64_MIN / 2;
   bool members_changed = false;
 
   std::map<std::string, Placed> placements;

@@ -133,4 +133,12 @@ Result<std::unique_ptr<Engine>> Engine::Open(std::shared_ptr<const ModelFile> mo
   return LibllamaEngine::Make(plan.shard, options, std::move(weights));
 }
 
+Result<std::vector<std::uint8_t>> Engine::ReadRows(SequenceId, Position, Position) {
+  return Error{ErrorCode::kUnsupported, "this engine passes no rows on"};
+}
+
+Status Engine::WriteRows(SequenceId, Position, Position, std::span<const std::uint8_t>) {
+  return Error{ErrorCode::kUnsupported, "this engine takes no rows"};
+}
+
 }  // namespace shoal

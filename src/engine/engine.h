@@ -97,6 +97,14 @@ class Engine {
   virtual Status Copy(SequenceId from, SequenceId to, Position position) = 0;
   // Number of positions that `sequence` holds.
   virtual Position Length(SequenceId sequence) const = 0;
+
+  // The cache's rows of positions [from, to), for another engine of the same layers and options: what is read there is
+  // what was computed here, bit for bit. 1 <= to - from <= batch_rows_max.
+  // Errors: kUnsupported (this kind of cache), kInvalidArgument (positions that are not there).
+  virtual Result<std::vector<std::uint8_t>> ReadRows(SequenceId sequence, Position from, Position to);
+  // Puts such rows behind what `sequence` holds, which must end at `from`. The bytes may be anybody's.
+  // Errors: kUnsupported, kInvalidArgument, kCorrupt, kKvFull: the cache is as before, or without the sequence.
+  virtual Status WriteRows(SequenceId sequence, Position from, Position to, std::span<const std::uint8_t> rows);
 };
 
 }  // namespace shoal

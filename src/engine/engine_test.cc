@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <random>
 #include <thread>
 
 #include "base/test_models.h"
@@ -325,6 +326,80 @@ TEST_F(EngineTest, SlidingWindowsForgetNothing) {
     difference += std::fabs(after[i] - expected[i]);
   }
   EXPECT_LT(difference, 1e-3 * sum);  // cells lie elsewhere: another order of the same sums
+}
+
+TEST_F(EngineTest, RowsOfTheCacheGoOnInAnotherEngineBitForBit) {
+  for (const KvType type : {KvType::kF16, KvType::kQ8_0}) {
+    options_.kv_type = type;
+    const auto from = Open(), to = Open();
+    ASSERT_NE(from, nullptr);
+    ASSERT_NE(to, nullptr);
+    // Cells that lie elsewhere, and a prefix whose cells two sequences share.
+    MustRun(*to, 3, Tokens(10, 9));
+    for (int i = 0; i < 3; ++i) MustRun(*from, 0, Tokens(50, i));
+    ASSERT_TRUE(from->Copy(0, 1, 70).ok());
+    MustRun(*from, 1, Tokens(30, 7));
+    for (const SequenceId sequence : {0, 1}) {
+      for (Position at = 0; at < from->Length(sequence);) {
+        const Position end = std::min<Position>(at + 37, from->Length(sequence));
+        const auto rows = from->ReadRows(sequence, at, end);
+        ASSERT_TRUE(rows.ok()) << rows.error().message;
+        const Status put = to->WriteRows(sequence + 1, at, end, *rows);
+        ASSERT_TRUE(put.ok()) << put.error().message;
+        at = end;
+      }
+      EXPECT_EQ(to->Length(sequence + 1), from->Length(sequence));
+      const auto again = to->ReadRows(sequence + 1, 20, 40), first = from->ReadRows(sequence, 20, 40);
+      ASSERT_TRUE(again.ok() && first.ok());
+      EXPECT_EQ(*again, *first);
+      const auto want = MustRun(*from, sequence, Tokens(1, 5)), got = MustRun(*to, sequence + 1, Tokens(1, 5));
+      ASSERT_EQ(want.size(), got.size());
+      double sum = 0, difference = 0;
+      for (std::size_t i = 0; i < want.size(); ++i) {
+        sum += std::fabs(want[i]);
+        difference += std::fabs(want[i] - got[i]);
+      }
+      EXPECT_LT(difference, 1e-3 * sum);  // cells lie elsewhere: another order of the same sums
+    }
+    EXPECT_EQ(to->Length(3), 10);
+  }
+}
+
+TEST_F(EngineTest, RowsThatAreNoneAreRefused) {
+  options_.kv_tokens_max = 256;
+  const auto from = Open(), to = Open();
+  ASSERT_NE(from, nullptr);
+  ASSERT_NE(to, nullptr);
+  MustRun(*from, 0, Tokens(20, 1));
+  MustRun(*to, 1, Tokens(30, 2));
+  const auto rows = from->ReadRows(0, 0, 20);
+  ASSERT_TRUE(rows.ok());
+  EXPECT_EQ(from->ReadRows(0, 0, 21).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(from->ReadRows(9, 0, 1).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(to->WriteRows(0, 1, 21, *rows).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(to->WriteRows(0, 0, 19, *rows).error().code, ErrorCode::kCorrupt);
+  std::mt19937 random(1);
+  for (int i = 0; i < 200; ++i) {
+    std::vector<std::uint8_t> broken = *rows;
+    if (i % 2 == 0) broken.resize(random() % broken.size());
+    // Positions, types and sizes; data may be anything.
+    for (int k = 0; k < 3 && !broken.empty(); ++k)
+      broken[random() % std::min<std::size_t>(broken.size(), 110)] ^= 1U << random() % 8;
+    if (to->WriteRows(0, 0, 20, broken).ok()) { EXPECT_EQ(to->Length(0), 20); }
+    ASSERT_TRUE(to->Rewind(0, 0).ok());
+    EXPECT_EQ(to->Length(1), 30);
+  }
+  // No room.
+  for (int i = 0; i < 3; ++i) MustRun(*to, 1, Tokens(64, i));
+  MustRun(*to, 1, Tokens(30, 2));
+  EXPECT_FALSE(to->WriteRows(0, 0, 20, *rows).ok());
+  EXPECT_EQ(to->Length(0), 0);
+  MustRun(*to, 1, Tokens(1, 2));
+  // A sliding window is another kind of cache.
+  Use("gemma3", {0, 6});
+  const auto window = Open();
+  MustRun(*window, 0, Tokens(20, 1));
+  EXPECT_EQ(window->ReadRows(0, 0, 20).error().code, ErrorCode::kUnsupported);
 }
 
 TEST_F(EngineTest, AbortEndsAForward) {

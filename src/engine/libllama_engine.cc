@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "device/cpu_affinity.h"
+#include "engine/cache_rows.h"
 #include "engine/cpu_kernels.h"
 #include "engine/llama_guard.h"
 #include "engine/llama_log.h"
@@ -314,6 +315,34 @@ Status LibllamaEngine::Copy(SequenceId from, SequenceId to, Position position) {
   llama_memory_seq_cp(memory, from, to, -1, -1);
   if (position < length) Remove(to, position);
   return {};
+}
+
+Status LibllamaEngine::CheckRowRange(SequenceId sequence, Position from, Position to) const {
+  if (!broken_.empty()) return Error{ErrorCode::kInternal, broken_};
+  if (!options_.kv_shared || twins_ || !rules_.rewindable) {
+    return Error{ErrorCode::kUnsupported, "this model's cache is not one of rows"};
+  }
+  if (sequence < 0 || sequence >= options_.sequences_max || from < 0 || to <= from ||
+      to - from > options_.batch_rows_max) {
+    return Refused("rows " + std::to_string(from) + " to " + std::to_string(to) + " of sequence " +
+                   std::to_string(sequence));
+  }
+  return {};
+}
+
+Result<std::vector<std::uint8_t>> LibllamaEngine::ReadRows(SequenceId sequence, Position from, Position to) {
+  SHOAL_RETURN_IF_ERROR(CheckRowRange(sequence, from, to));
+  if (to > Length(sequence)) return Refused("rows beyond what sequence " + std::to_string(sequence) + " holds");
+  return ReadCacheRows(context_.get(), sequence, from, to);
+}
+
+Status LibllamaEngine::WriteRows(SequenceId sequence, Position from, Position to, std::span<const std::uint8_t> rows) {
+  SHOAL_RETURN_IF_ERROR(CheckRowRange(sequence, from, to));
+  if (from != Length(sequence)) {
+    return Refused("rows from " + std::to_string(from) + " on, where sequence " + std::to_string(sequence) +
+                   " ends at " + std::to_string(Length(sequence)));
+  }
+  return WriteCacheRows(context_.get(), sequence, from, to, rows);
 }
 
 Position LibllamaEngine::Length(SequenceId sequence) const {

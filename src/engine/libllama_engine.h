@@ -38,6 +38,8 @@ class LibllamaEngine final : public Engine {
   Status Rewind(SequenceId sequence, Position position) override;
   Status Copy(SequenceId from, SequenceId to, Position position) override;
   Position Length(SequenceId sequence) const override;
+  Result<std::vector<std::uint8_t>> ReadRows(SequenceId sequence, Position from, Position to) override;
+  Status WriteRows(SequenceId sequence, Position from, Position to, std::span<const std::uint8_t> rows) override;
 
  private:
   LibllamaEngine(const Shard& shard, const EngineOptions& options);
@@ -47,6 +49,7 @@ class LibllamaEngine final : public Engine {
   Status CheckRows(std::span<const EngineRow> rows) const;
   llama_batch FillBatch(std::span<const EngineRow> rows, std::span<const float> hidden);
   Status Decode(const llama_batch& batch);
+  Status CheckRowRange(SequenceId sequence, Position from, Position to) const;
   Status TakeLogits(std::span<const EngineRow> rows, std::vector<float>& out);
   void Protect(std::span<const EngineRow> rows);
   void ForgetBatch(std::span<const EngineRow> rows);

@@ -16,6 +16,7 @@
 #include "node/joining.h"
 #include "node/real_cluster_node.h"
 #include "runtime/rng.h"
+#include "wire/copy_messages.h"
 #include "wire/stream_messages.h"
 
 namespace shoal {
@@ -58,6 +59,10 @@ StageHostOptions RealClusterNode::HostOptions() {
   options.threads = options_.threads;
   options.obtain = [this](const PlacementRecord& placement, LayerRange layers, const std::function<bool()>& cancelled) {
     return weights_->Obtain(placement.request.fingerprint, placement.model, layers, cancelled);
+  };
+  options.open_copy = [this](const NodeId& peer) -> Result<StreamLink> {
+    SHOAL_ASSIGN_OR_RETURN(const int fd, peers_->OpenStream(peer, kCopyProtocol, kStreamOpenMs, StreamPriority::kBulk));
+    return MakeStreamLink(fd, kCopyFrameBytesMax);
   };
   options.open_pipe = [this](const NodeId& peer) -> Result<StreamLink> {
     SHOAL_ASSIGN_OR_RETURN(const int fd, peers_->OpenStream(peer, kPipeProtocol, kStreamOpenMs));
@@ -345,7 +350,9 @@ void RealClusterNode::Do(const MembersChanged&) {
 }
 
 void RealClusterNode::Do(const PlacementsChanged&) {
-  placements_.Set(cluster_->placements(), IsAlone(*cluster_));
+  std::vector<PlacementView> placements = cluster_->placements();
+  for (const PlacementView& one : placements) host_.SetCopies(one.record.model, one.record.epoch, one.copies);
+  placements_.Set(std::move(placements), IsAlone(*cluster_));
   answer_streams_->SetMembers(AnswerMembersOf(*cluster_));
 }
 
@@ -378,6 +385,7 @@ void RealClusterNode::OnStream(const NodeId& peer, const std::string& protocol, 
   if (protocol == kKeepProtocol) {
     started = peer_tasks_.Run(peer, [this, peer, fd] { answer_streams_->ServeKeep(peer, fd); });
   }
+  if (protocol == kCopyProtocol) started = peer_tasks_.Run(peer, [this, fd] { host_.ServeCopy(fd); });
   if (protocol == kAnswerProtocol) started = peer_tasks_.Run(peer, [this, fd] { answer_streams_->ServeAnswer(fd); });
   if (protocol == kWeightsProtocol) started = peer_tasks_.Run(peer, [this, fd] { weights_->Serve(fd); });
   if (!started) ::close(fd);

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "api/backend.h"
@@ -42,6 +43,9 @@ class Head : public std::enable_shared_from_this<Head> {
 
   // Errors: as StartGeneration.
   Result<std::unique_ptr<GenerationHandle>> Generate(GenerateOptions options);
+  void SetCopies(std::vector<std::shared_ptr<CopySink>> copies) {
+    worker_->SetCopies(std::move(copies));
+  }  // of stage 0
   // Of the stages in order; empty once stopped. Not on its loop.
   std::vector<StageTotals> Totals();
   // Ends running generations with kUnavailable and joins all threads. Idempotent. Not on its loop.

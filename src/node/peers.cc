@@ -83,7 +83,7 @@ Result<std::unique_ptr<Peers>> Peers::Start(Loop& loop, BlockingTasks& tasks, Pe
                            self->Heard(std::move(event));
                          }));
   for (const char* protocol : {kControlProtocol, kPipeProtocol, kGenerateProtocol, kKeepProtocol, kAnswerProtocol,
-                               kProbeProtocol, kWeightsProtocol}) {
+                               kCopyProtocol, kProbeProtocol, kWeightsProtocol}) {
     SHOAL_RETURN_IF_ERROR(peers->network_->Serve(protocol));
   }
   SHOAL_RETURN_IF_ERROR(peers->Listen());

@@ -33,6 +33,7 @@ namespace shoal {
 inline constexpr char kControlProtocol[] = "/shoal/control/1";
 inline constexpr char kPipeProtocol[] = "/shoal/pipe/1";
 inline constexpr char kGenerateProtocol[] = "/shoal/generate/1";
+inline constexpr char kCopyProtocol[] = "/shoal/copy/1";    // bulk: what copies of stages are told
 inline constexpr char kProbeProtocol[] = "/shoal/probe/1";  // bulk: bytes that mean nothing, to see how fast they go
 inline constexpr char kWeightsProtocol[] = "/shoal/weights/1";
 
@@ -100,7 +101,7 @@ class Peers {
   void AddLink(const NodeId& peer, int fd);
   void DropLink(const NodeId& peer);
   void Measure(TimeUs now);
-  void Probe(const NodeId& peer);  // blocks
+  void Probe(const NodeId& peer);          // blocks
   bool HasLink(const NodeId& peer) const;  // one that says something
   void DialNow(const Dial& dial);
   Status DialAt(const Endpoint& endpoint, const Dial& dial);

@@ -2,14 +2,18 @@
 // over from another one, or from a copy, ends that one instead of loading, and goes on with what it gives back.
 #include "node/stage_host.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <iterator>
+#include <map>
 #include <optional>
 #include <utility>
 
 #include "base/log.h"
 #include "engine/vocabulary.h"
+#include "node/copy_outlet.h"
 #include "node/core_choice.h"
 #include "node/head.h"
 #include "node/stage_plan.h"
@@ -70,10 +74,24 @@ struct StageHost::Hosted {
 
   std::mutex mutex;
   std::condition_variable changed;
-  bool ended = false;                          // guarded by mutex: nothing will be started any more
-  std::shared_ptr<Head> head;                  // guarded by mutex
-  std::shared_ptr<RecoveryTotal> ended_heads;  // of the host
-  std::unique_ptr<StageWorker> worker;         // guarded by mutex
+  bool ended = false;                                     // guarded by mutex: nothing will be started any more
+  std::shared_ptr<Head> head;                             // guarded by mutex
+  std::shared_ptr<RecoveryTotal> ended_heads;             // of the host
+  std::unique_ptr<StageWorker> worker;                    // guarded by mutex
+  std::map<NodeId, std::shared_ptr<CopyOutlet>> outlets;  // guarded by mutex: to copies elsewhere
+  std::atomic<std::uint64_t> feeding{0};                  // of a copy: which stream tells it what it holds
+
+  ~Hosted() {
+    for (const auto& [node, outlet] : outlets) outlet->Stop();
+  }
+
+  // `mutex` is held.
+  void TellWhoCopies() {
+    std::vector<std::shared_ptr<CopySink>> sinks;
+    for (const auto& [node, outlet] : outlets) sinks.push_back(outlet);
+    if (head) head->SetCopies(sinks);
+    if (worker) worker->SetCopies(std::move(sinks));
+  }
 
   LayerRange layers() const { return placement.LayersOf(index); }
   std::string Name() const { return placement.model + " stage " + std::to_string(index); }
@@ -94,6 +112,7 @@ struct StageHost::Hosted {
       const std::lock_guard lock(mutex);
       ending_head.swap(head);
       ending_worker.swap(worker);
+      for (const auto& [node, outlet] : std::exchange(outlets, {})) outlet->Stop();
     }
     if (ending_head) {
       ending_head->Stop();
@@ -223,6 +242,78 @@ std::shared_ptr<StageHost::Hosted> StageHost::TakeCopy(const std::string& model,
   return node.empty() ? nullptr : node.mapped();
 }
 
+// ---- What copies hold -----------------------------------------------------------------------------------------------
+
+void StageHost::SetCopies(const std::string& model, Epoch epoch, const std::vector<std::vector<NodeId>>& copies) {
+  if (!options_.open_copy) return;
+  for (std::size_t i = 0; i < copies.size(); ++i) {
+    const std::shared_ptr<Hosted> hosted = Find(model, epoch, static_cast<std::int32_t>(i));
+    if (hosted == nullptr) continue;
+    const LayerRange layers = hosted->layers();
+    const PlaceRequest& request = hosted->placement.request;
+    const std::lock_guard lock(hosted->mutex);
+    if (hosted->ended) continue;
+    bool changed = false;
+    for (auto at = hosted->outlets.begin(); at != hosted->outlets.end();) {
+      const bool still = std::find(copies[i].begin(), copies[i].end(), at->first) != copies[i].end();
+      if (!still) at->second->Stop();
+      changed = changed || !still;
+      at = still ? std::next(at) : hosted->outlets.erase(at);
+    }
+    for (const NodeId& node : copies[i]) {
+      if (hosted->outlets.contains(node)) continue;
+      const auto outlet = std::make_shared<CopyOutlet>(
+          CopyHello{model, request.fingerprint, layers.first, layers.last, OptionsHash(request.options)},
+          [open = options_.open_copy, node] { return open(node); });
+      if (!CopyOutlet::Start(outlet, tasks_)) continue;
+      hosted->outlets[node] = outlet;
+      changed = true;
+    }
+    if (changed) hosted->TellWhoCopies();
+  }
+}
+
+void StageHost::ServeCopy(int fd) {
+  StreamLink link = MakeStreamLink(fd, kCopyFrameBytesMax);
+  LimitFirstFrames(*link.receiver, 1, kFirstFramesMax);
+  const std::optional<FrameBytes> first = link.receiver->Receive();
+  const Result<CopyHello> hello = first ? DecodeCopyHello(*first) : Error{ErrorCode::kUnavailable, ""};
+  if (!hello.ok()) return;
+  std::shared_ptr<Hosted> copy;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = copies_.find({hello->model, hello->first, hello->last});
+    if (found != copies_.end()) copy = found->second;
+  }
+  if (copy == nullptr || copy->placement.request.fingerprint != hello->fingerprint ||
+      OptionsHash(copy->placement.request.options) != hello->options_hash) {
+    return;
+  }
+  const std::uint64_t feeding = ++copy->feeding;
+  // Taken over, dropped, or told by a later stream: then this one ends.
+  const auto with_stage = [&](const auto& what) {
+    const std::lock_guard working(copy->work);
+    return !copy->cancelled && copy->stage != nullptr && copy->feeding == feeding && what(*copy->stage);
+  };
+  const auto keep_sent = [&](Stage& stage) {
+    const PlacementOptions placed = OptionsOf(copy->placement, options_);
+    stage.KeepSent(placed.wire_type, SentBytes(placed, copy->model->info, copy->layers()));
+    stage.EmptyAll();
+    return true;
+  };
+  bool goes_on = with_stage(keep_sent);
+  while (goes_on) {
+    const std::optional<FrameBytes> frame = link.receiver->Receive();
+    const Result<CopyRows> rows = frame ? DecodeCopyRows(*frame) : Error{ErrorCode::kUnavailable, ""};
+    goes_on = rows.ok() && with_stage([&](Stage& stage) {
+                // A sequence that has no room stays as it was, and its later rows are refused, until the stage forgets
+                // some of it.
+                const Status taken = stage.TakeRows(*rows);
+                return taken.ok() || taken.error().code != ErrorCode::kUnsupported;
+              });
+  }
+}
+
 void StageHost::EndSoon(const std::shared_ptr<Hosted>& hosted) {
   if (hosted->taken) return;
   hosted->cancelled = true;
@@ -331,6 +422,7 @@ Status StageHost::StartWorker(Hosted& hosted, std::unique_ptr<FrameSender> next)
   worker->Start();
   const std::lock_guard lock(hosted.mutex);
   hosted.worker = std::move(worker);
+  hosted.TellWhoCopies();
   return {};
 }
 
@@ -361,6 +453,7 @@ Status StageHost::StartHead(const std::shared_ptr<Hosted>& shared, std::unique_p
       Head::Start(std::move(head_options), std::move(hosted.stage), std::move(next), std::move(results));
   const std::lock_guard lock(hosted.mutex);
   hosted.head = std::move(head);
+  hosted.TellWhoCopies();
   hosted.changed.notify_all();
   return {};
 }

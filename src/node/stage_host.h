@@ -40,6 +40,8 @@ struct StageHostOptions {
       obtain;
   // A stream of activations to `peer`. Blocks, at most some seconds; any thread.
   std::function<Result<StreamLink>(const NodeId& peer)> open_pipe;
+  // The same for what copies of stages here are told: it waits behind activations. Empty: they are told nothing.
+  std::function<Result<StreamLink>(const NodeId& peer)> open_copy;
   // On the loop. `on_ready`: a load has ended; or later, with an error, a stage is gone. `on_broken`: the stages here
   // are whole, their links to the others are not.
   std::function<void(const std::string& model, Epoch epoch, std::int32_t index, Status status)> on_ready;
@@ -59,6 +61,11 @@ class StageHost {
   void Unload(const std::string& model, Epoch epoch, std::int32_t index);
   void LoadCopy(const PlacementRecord& placement, std::int32_t index);
   void DropCopy(const std::string& model, LayerRange layers);
+  // Who keeps copies of each stage of a placement: those of the stages here are told what the stages' caches hold.
+  void SetCopies(const std::string& model, Epoch epoch, const std::vector<std::vector<NodeId>>& copies);
+
+  // A stream on which the stage of a copy here tells it what it holds, to its end. Blocks: a thread of its own.
+  void ServeCopy(int fd);
 
   // A generation on the head that is here. Any thread; blocks until the head is linked with its stages, at most some
   // seconds. Errors: kStale (no such head here, or it takes no more), kUnavailable, and as StartGeneration.

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <future>
 #include <mutex>
 #include <thread>
@@ -111,6 +112,27 @@ class FakeEngine final : public Engine {
     return {};
   }
   Position Length(SequenceId sequence) const override { return static_cast<Position>(caches_[0][sequence].size()); }
+  Result<std::vector<std::uint8_t>> ReadRows(SequenceId sequence, Position from, Position to) override {
+    SHOAL_CHECK(from >= 0 && from < to && to <= Length(sequence));
+    std::vector<std::uint8_t> rows;
+    for (const auto& layer : caches_) {
+      const auto* first = reinterpret_cast<const std::uint8_t*>(layer[sequence].data() + from);
+      rows.insert(rows.end(), first, first + static_cast<std::size_t>(to - from) * sizeof(std::uint64_t));
+    }
+    return rows;
+  }
+  Status WriteRows(SequenceId sequence, Position from, Position to, std::span<const std::uint8_t> rows) override {
+    const auto count = static_cast<std::size_t>(to - from);
+    if (from != Length(sequence) || rows.size() != caches_.size() * count * sizeof(std::uint64_t)) {
+      return Error{ErrorCode::kInvalidArgument, "not the rows that follow"};
+    }
+    for (std::size_t i = 0; i < caches_.size(); ++i) {
+      auto& cache = caches_[i][sequence];
+      cache.resize(cache.size() + count);
+      std::memcpy(cache.data() + from, rows.data() + i * count * sizeof(std::uint64_t), count * sizeof(std::uint64_t));
+    }
+    return {};
+  }
 
  private:
   const FakeEngineOptions fake_;

@@ -16,12 +16,19 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/thread_name.h"
+#include "wire/copy_messages.h"
 
 namespace shoal {
 namespace {
 
 // How long Stop leaves the thread to tell the head before the link to it is cut.
 constexpr std::chrono::milliseconds kFarewellMax{500};
+
+// Copies hear of so many rows at once or, at the pace of single tokens, so often: each time costs the compute thread a
+// walk over the cache's cells.
+constexpr std::size_t kCopyRowsAtOnce = 16;
+constexpr std::chrono::milliseconds kCopyEvery{60};
+constexpr int kCopyFramesMax = 4;  // for each copy, before the next micro-batch
 
 using SteadyTime = std::chrono::steady_clock::time_point;
 
@@ -53,8 +60,19 @@ struct StageWorker::State {
   std::string reason;  // of the end; compute thread only
 
   std::atomic<std::uint64_t> more_rows{0}, kv_rows{0}, output_batches{0}, output_more_rows{0};
+  struct Copy {
+    std::shared_ptr<CopySink> sink;
+    std::uint64_t session = 0;
+    Stage::CopyKnows knows;
+    std::optional<FrameBytes> waiting;  // was not taken
+  };
+  std::vector<Copy> copies;                                          // compute thread only
+  std::size_t rows_untold = 0;                                       // compute thread only
+  SteadyTime told;                                                   // compute thread only
+  std::optional<std::vector<std::shared_ptr<CopySink>>> new_copies;  // guarded by mutex
+
   std::atomic<std::uint64_t> batches{0}, rows{0}, compute_us{0}, wait_us{0}, wire_us{0}, frames_refused{0},
-      bytes_out{0}, rows_replayed{0}, sent_bytes{0};
+      bytes_out{0}, rows_replayed{0}, sent_bytes{0}, rows_copied{0};
   // Of the micro-batch at hand. Encoding and sending end after its timings are written, so they count for the next.
   std::uint64_t waited_us = 0, wired_us = 0;
 
@@ -70,6 +88,8 @@ struct StageWorker::State {
   bool Send(FrameSender& sender, FrameBytes bytes, const char* to);
   void Refuse(const std::string& why);
   void CountWork(const std::vector<BatchRow>& batch);
+  void TellCopies(std::size_t rows_more);
+  void TakeNewCopies();
   void Count(std::atomic<std::uint64_t>& counter, std::uint64_t n) { counter.fetch_add(n, std::memory_order_relaxed); }
 };
 
@@ -158,6 +178,7 @@ bool StageWorker::State::HandleBatch(BatchFrame frame, SteadyTime received) {
   if (options.index < frame.batch.first_stage) return PassBy(std::move(frame), received);
   const SteadyTime start = Now();
   wired_us += MicrosecondsBetween(received, start);
+  const std::size_t n_rows = frame.batch.rows.size();
   Result<StageOutput> output = stage->Forward(frame.batch);
   const SteadyTime computed = Now();
   const StageTiming timing = TakeTiming(MicrosecondsBetween(start, computed));
@@ -178,6 +199,7 @@ bool StageWorker::State::HandleBatch(BatchFrame frame, SteadyTime received) {
                         ? PassOn(std::move(frame.batch), std::move(*output), std::move(frame.timings))
                         : ReportResult(frame.batch.batch, std::move(output->results), std::move(frame.timings));
   wired_us += MicrosecondsBetween(computed, Now());
+  TellCopies(n_rows);
   return sent;
 }
 
@@ -192,6 +214,43 @@ void StageWorker::State::CountWork(const std::vector<BatchRow>& batch) {
   if (outputs == 0) return;
   Count(output_batches, 1);
   Count(output_more_rows, std::min<std::uint64_t>(outputs, kCountedRowsMax) - 1);
+void StageWorker::State::TakeNewCopies() {
+  std::optional<std::vector<std::shared_ptr<CopySink>>> sinks;
+  {
+    const std::lock_guard lock(mutex);
+    sinks.swap(new_copies);
+  }
+  if (!sinks) return;
+  std::vector<Copy> now;
+  for (std::shared_ptr<CopySink>& sink : *sinks) {
+    const auto known = std::find_if(copies.begin(), copies.end(), [&](const Copy& copy) { return copy.sink == sink; });
+    now.push_back(known != copies.end() ? std::move(*known) : Copy{std::move(sink), 0, {}, {}});
+  }
+  copies = std::move(now);
+}
+
+// After what came in has gone on: the next stage does not wait for this.
+void StageWorker::State::TellCopies(std::size_t rows_more) {
+  rows_untold += rows_more;
+  const SteadyTime now = Now();
+  if (rows_untold < kCopyRowsAtOnce && now - told < kCopyEvery) return;
+  rows_untold = 0;
+  told = now;
+  TakeNewCopies();
+  for (Copy& copy : copies) {
+    const std::uint64_t session = copy.sink->session();
+    if (session != copy.session) copy = {copy.sink, session, {}, {}};
+    for (int i = 0; session != 0 && i < kCopyFramesMax; ++i) {
+      if (!copy.waiting) {
+        const std::optional<CopyRows> more = stage->RowsForCopy(copy.knows);
+        if (!more) break;
+        Count(rows_copied, more->tokens.size());
+        copy.waiting = EncodeCopyRows(*more);
+      }
+      if (!copy.sink->TryPut(*copy.waiting)) break;
+      copy.waiting.reset();
+    }
+  }
 }
 
 bool StageWorker::State::PassOn(BatchMessage batch, StageOutput output, std::vector<StageTiming> timings) {
@@ -258,6 +317,11 @@ void StageWorker::Start() {
   });
 }
 
+void StageWorker::SetCopies(std::vector<std::shared_ptr<CopySink>> copies) {
+  const std::lock_guard lock(state_->mutex);
+  state_->new_copies = std::move(copies);
+}
+
 void StageWorker::Stop() {
   State& s = *state_;
   s.stopping = true;
@@ -291,6 +355,7 @@ StageWorkerStats StageWorker::stats() const {
   stats.bytes_out = s.bytes_out;
   stats.rows_replayed = s.rows_replayed;
   stats.sent_bytes = s.sent_bytes;
+  stats.rows_copied = s.rows_copied;
   return stats;
 }
 

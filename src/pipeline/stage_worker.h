@@ -8,8 +8,10 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "base/ids.h"
+#include "pipeline/copy_sink.h"
 #include "stage/stage.h"
 #include "transport/transport.h"
 #include "wire/messages.h"
@@ -36,6 +38,7 @@ struct StageWorkerStats {
   std::uint64_t bytes_out = 0;
   std::uint64_t rows_replayed = 0;  // hidden states sent again
   std::uint64_t sent_bytes = 0;     // memory that those kept take
+  std::uint64_t rows_copied = 0;    // told to copies elsewhere
 };
 
 class StageWorker {
@@ -46,6 +49,9 @@ class StageWorker {
   ~StageWorker();  // Stop()
 
   void Start();
+  // Copies of the stage elsewhere: as it computes, they are told what its cache holds, as fast as they take it. Those
+  // that it had and still has go on. Any thread; also before Start.
+  void SetCopies(std::vector<std::shared_ptr<CopySink>> copies);
   // Closes the links, aborts what is computing, joins. Idempotent.
   void Stop();
   // After Stop: the stage with its KV cache and what it sent, for the worker of the next epoch; its generations are

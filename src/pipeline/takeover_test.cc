@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <map>
@@ -11,6 +12,7 @@
 #include <thread>
 
 #include "base/test_models.h"
+#include "engine/test_vocabularies.h"
 #include "engine/vocabulary.h"
 #include "model/model_info.h"
 #include "pipeline/fake_engine.h"
@@ -196,6 +198,71 @@ TEST(TakeoverCost, ALogThatLacksTheBeginningIsOfNoUseToAFreshStage) {
 
 TEST(TakeoverCost, NothingLostButTheLinksCostsNothing) { ExpectCost(Stages(3), {}, {}); }
 
+// A copy in this process: takes what its stage tells it at once.
+class CopyHere final : public CopySink {
+ public:
+  explicit CopyHere(std::unique_ptr<Stage> copy) : stage(std::move(copy)) {}
+  std::uint64_t session() const override { return session_; }
+  bool TryPut(FrameBytes& frame) override {
+    const std::lock_guard lock(mutex_);
+    if (refuse-- > 0) return false;
+    const Result<CopyRows> rows = DecodeCopyRows(frame);
+    EXPECT_TRUE(rows.ok());
+    const Status taken = stage ? stage->TakeRows(*rows) : Status();
+    EXPECT_TRUE(taken.ok()) << taken.error().message;
+    return true;
+  }
+  void Forget() {
+    const std::lock_guard lock(mutex_);
+    stage->EmptyAll();
+    ++session_;
+  }
+  std::unique_ptr<Stage> Take() {
+    const std::lock_guard lock(mutex_);
+    return std::move(stage);
+  }
+  std::atomic<int> refuse{0};
+  std::unique_ptr<Stage> stage;
+
+ private:
+  std::mutex mutex_;
+  std::atomic<std::uint64_t> session_{1};
+};
+
+// Losses of any stage whose copy was told what it holds: the copy goes on, and hardly anything is computed again.
+TEST(TakeoverTest, ACopyThatWasToldGoesOnWhereTheStageWas) {
+  for (int lost = 0; lost < 3; ++lost) {
+    Takeover run;
+    run.options.stages = 3;
+    run.options.compute = std::chrono::microseconds(200);
+    run.Make();
+    FakeEngineOptions fake;
+    fake.layers = FakeLayers(lost, 3);
+    fake.n_vocab = run.placement->n_vocab();
+    fake.sequences_max = run.options.schedule.slots_max;
+    const auto copy =
+        std::make_shared<CopyHere>(Stage::Over(MakeFakeEngine(fake), lost == 2 ? SmolLm2Vocabulary() : nullptr));
+    copy->stage->KeepSent(run.options.wire_type, run.options.sent_bytes_max);
+    copy->refuse = 5;
+    run.placement->worker(lost).SetCopies({copy});
+    for (GenerationId id = 1; id <= 3; ++id) run.clients.Add(id, Prompt(id, 250), 400);
+    run.clients.SubmitAll(*run.placement);
+    ASSERT_TRUE(run.clients.Wait(100));
+    copy->Forget();  // its stream broke once
+    ASSERT_TRUE(run.clients.Wait(600));
+    std::vector<std::unique_ptr<Stage>> stages = run.placement->TakeStages();
+    stages[lost] = copy->Take();
+    ++run.options.epoch;
+    run.placement = std::make_unique<FakePlacement>(run.options, std::move(stages));
+    run.clients.SubmitAll(*run.placement);
+    ASSERT_TRUE(run.clients.WaitForAll());
+    run.clients.Expect(run.placement->n_vocab());
+    const RecoveryStats recovery = StatsOf(*run.placement).recovery;
+    EXPECT_GE(recovery.row_layers_from_nothing, 3U * 250 * kFakeLayers);
+    EXPECT_LE(5 * recovery.row_layers, recovery.row_layers_from_nothing) << "stage " << lost;
+  }
+}
+
 TEST(TakeoverTest, InTheMiddleOfAPrompt) {
   for (const int lost : {0, 1, 2}) {
     SCOPED_TRACE(lost);
@@ -324,24 +391,30 @@ class RealTakeover : public testing::TestWithParam<WireType> {
   std::vector<TokenId> prompt_;
 };
 
-TEST_P(RealTakeover, TheSameTokensForAThirdOfTheWork) {
-  Takeover undisturbed, run;
+TEST_P(RealTakeover, TheSameTokensForAThirdOfTheWorkAndWithACopyForHardlyAny) {
+  Takeover undisturbed;
   Make(undisturbed);
   ASSERT_TRUE(undisturbed.clients.WaitForAll());
-  Make(run);
-  ASSERT_TRUE(run.clients.Wait(12));
-  std::vector<std::unique_ptr<Stage>> stages = run.placement->TakeStages();
-  stages[1] = Open(1);
-  ++run.options.epoch;
-  run.placement = std::make_unique<FakePlacement>(run.options, std::move(stages));
-  run.clients.SubmitAll(*run.placement);
-  ASSERT_TRUE(run.clients.WaitForAll());
-  EXPECT_EQ(run.clients.answer(1), undisturbed.clients.answer(1));
-  EXPECT_EQ(run.clients.answer(1).size(), 40U);
-  const RecoveryStats recovery = StatsOf(*run.placement).recovery;
-  EXPECT_EQ(recovery.generations, 1U);
-  EXPECT_GE(recovery.row_layers_from_nothing, 3 * recovery.row_layers);
-  EXPECT_GT(run.placement->worker(0).stats().sent_bytes, 1'000'000U);
+  for (const bool copied : {false, true}) {
+    Takeover run;
+    Make(run);
+    const auto copy = std::make_shared<CopyHere>(Open(1));
+    copy->stage->KeepSent(run.options.wire_type, run.options.sent_bytes_max);
+    if (copied) run.placement->worker(1).SetCopies({copy});
+    ASSERT_TRUE(run.clients.Wait(12));
+    std::vector<std::unique_ptr<Stage>> stages = run.placement->TakeStages();
+    stages[1] = copy->Take();
+    ++run.options.epoch;
+    run.placement = std::make_unique<FakePlacement>(run.options, std::move(stages));
+    run.clients.SubmitAll(*run.placement);
+    ASSERT_TRUE(run.clients.WaitForAll());
+    EXPECT_EQ(run.clients.answer(1), undisturbed.clients.answer(1));
+    EXPECT_EQ(run.clients.answer(1).size(), 40U);
+    const RecoveryStats recovery = StatsOf(*run.placement).recovery;
+    EXPECT_EQ(recovery.generations, 1U);
+    EXPECT_GE(recovery.row_layers_from_nothing, (copied ? 10 : 3) * recovery.row_layers);
+    EXPECT_GT(run.placement->worker(0).stats().sent_bytes, 1'000'000U);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Wire, RealTakeover, testing::Values(WireType::kF32, WireType::kF16),

@@ -29,7 +29,8 @@ class SentLog {
 
   WireType type() const { return type_; }
   std::int64_t rows_max() const { return rows_max_; }
-  std::uint64_t bytes() const;  // taken so far
+  std::size_t row_bytes() const { return row_bytes_ - (type_ == WireType::kF16 ? 0 : 1); }  // of one, as encoded
+  std::uint64_t bytes() const;                                                              // taken so far
 
   // The row of `sequence` at the position after its last. Both exactly as encoded: `exponent` is 0 where the type has
   // none.

@@ -24,6 +24,18 @@ std::int64_t SentRowsMax(const EngineOptions& options, std::int32_t n_embd, Wire
   return std::min(cells, static_cast<std::int64_t>(bytes_max / slab_bytes) * slab_rows);
 }
 
+// One message to a copy: so long a bulk connection has something to do, and the compute thread little.
+constexpr std::uint64_t kCopyBytes = 1U << 20;
+
+std::vector<BatchRow> RowsOf(const CopyRows& rows) {
+  std::vector<BatchRow> of(rows.tokens.size());
+  for (std::size_t i = 0; i < of.size(); ++i) {
+    of[i].sequence = rows.sequence;
+    of[i].position = rows.from + static_cast<Position>(i);
+  }
+  return of;
+}
+
 // The generation that has a sequence on the last stage.
 struct Slot {
   GenerationId generation = 0;  // 0: none
@@ -56,6 +68,8 @@ struct Stage::State {
     if (!Known(row.sequence) || row.position >= engine->Length(row.sequence)) return false;
     return known[static_cast<std::size_t>(row.sequence)][static_cast<std::size_t>(row.position)] == token;
   }
+  // As EncodedHidden; empty when one is gone.
+  std::vector<std::uint8_t> ReadSent(std::span<const BatchRow> of) const;
   void Empty(SequenceId sequence);
   void Forget(const BatchMessage& batch);
 
@@ -129,6 +143,19 @@ void Stage::State::Do(const CopySequence& op) {
   known[static_cast<std::size_t>(op.to)] = known[static_cast<std::size_t>(op.from)];
   if (sent) sent->Copy(op.from, op.to, op.position);
   Follow(op.to);
+}
+
+std::vector<std::uint8_t> Stage::State::ReadSent(std::span<const BatchRow> of) const {
+  const bool exponents = sent->type() == WireType::kF16;
+  std::vector<std::uint8_t> encoded(exponents ? of.size() : 0);
+  encoded.reserve(of.size() * sent->row_bytes());
+  for (std::size_t i = 0; i < of.size(); ++i) {
+    const std::optional<SentLog::Row> row = sent->Read(of[i].sequence, of[i].position);
+    if (!row) return {};
+    if (exponents) encoded[i] = row->exponent;
+    encoded.insert(encoded.end(), row->values.begin(), row->values.end());
+  }
+  return encoded;
 }
 
 void Stage::State::Empty(SequenceId sequence) { Do(RewindSequence{sequence, 0}); }
@@ -340,25 +367,79 @@ void Stage::Sent(std::span<const BatchRow> rows, std::span<const std::uint8_t> e
 
 Status Stage::Replay(BatchMessage& batch) const {
   const State& s = *state_;
-  const std::size_t n = batch.rows.size();
   batch.encoded.clear();
   if (s.sent == nullptr) return Error{ErrorCode::kNotFound, "this stage keeps nothing of what it sent"};
-  const bool exponents = s.sent->type() == WireType::kF16;
-  if (exponents) batch.encoded.resize(n);
-  for (std::size_t i = 0; i < n; ++i) {
+  for (std::size_t i = 0; i < batch.rows.size(); ++i) {
     const BatchRow& row = batch.rows[i];
-    const std::optional<SentLog::Row> sent =
-        s.Holds(row, batch.tokens[i]) ? s.sent->Read(row.sequence, row.position) : std::nullopt;
-    if (!sent) {
-      return Error{ErrorCode::kNotFound, "what was sent of sequence " + std::to_string(row.sequence) + " at position " +
-                                             std::to_string(row.position) + " is gone"};
-    }
-    if (exponents) batch.encoded[i] = sent->exponent;
-    batch.encoded.insert(batch.encoded.end(), sent->values.begin(), sent->values.end());
+    if (s.Holds(row, batch.tokens[i]) && s.sent->Read(row.sequence, row.position)) continue;
+    return Error{ErrorCode::kNotFound, "what was sent of sequence " + std::to_string(row.sequence) + " at position " +
+                                           std::to_string(row.position) + " is gone"};
   }
+  batch.encoded = s.ReadSent(batch.rows);
   batch.n_embd = static_cast<std::uint32_t>(s.engine->n_embd());
   batch.wire_type = s.sent->type();
   return {};
+}
+
+// ---- Copies ---------------------------------------------------------------------------------------------------------
+
+std::optional<CopyRows> Stage::RowsForCopy(CopyKnows& knows) const {
+  const State& s = *state_;
+  const EngineOptions& options = s.engine->options();
+  const std::uint64_t row_bytes = s.engine->memory().kv_bytes / static_cast<std::uint64_t>(options.kv_tokens_max) +
+                                  static_cast<std::uint64_t>(s.engine->n_embd()) * sizeof(float);
+  const std::uint64_t rows_max = std::clamp<std::uint64_t>(
+      kCopyBytes / row_bytes, 1,
+      std::min(static_cast<std::uint64_t>(options.batch_rows_max), std::uint64_t{kCopyRowsMax}));
+  knows.tokens.resize(s.known.size());
+  for (std::size_t i = 0; i < s.known.size() && !knows.impossible; ++i) {
+    const std::vector<TokenId>& held = s.known[i];
+    std::vector<TokenId>& told = knows.tokens[i];
+    const auto [end, told_end] = std::mismatch(held.begin(), held.end(), told.begin(), told.end());
+    if (end == held.end() && told_end == told.end()) continue;
+    CopyRows rows;
+    rows.sequence = static_cast<SequenceId>(i);
+    rows.from = static_cast<Position>(end - held.begin());
+    rows.tokens.assign(end, end + std::min<std::ptrdiff_t>(held.end() - end, static_cast<std::ptrdiff_t>(rows_max)));
+    if (!rows.tokens.empty()) {
+      const Position to = rows.from + static_cast<Position>(rows.tokens.size());
+      Result<std::vector<std::uint8_t>> cache = s.engine->ReadRows(rows.sequence, rows.from, to);
+      knows.impossible = !cache.ok() || cache->size() >= kCopyFrameBytesMax / 4;
+      if (knows.impossible) return std::nullopt;
+      rows.cache = *std::move(cache);
+      if (s.sent) {
+        rows.sent_type = s.sent->type();
+        rows.sent = s.ReadSent(RowsOf(rows));
+      }
+    }
+    told.resize(static_cast<std::size_t>(rows.from));
+    told.insert(told.end(), rows.tokens.begin(), rows.tokens.end());
+    return rows;
+  }
+  return std::nullopt;
+}
+
+Status Stage::TakeRows(const CopyRows& rows) {
+  State& s = *state_;
+  if (!s.Known(rows.sequence) || rows.from < 0 || rows.from > s.engine->Length(rows.sequence)) {
+    return Refused("rows of sequence " + std::to_string(rows.sequence) + " from " + std::to_string(rows.from) + " on");
+  }
+  if (std::any_of(rows.tokens.begin(), rows.tokens.end(), [](TokenId token) { return token < 0; })) {
+    return Refused("rows of no token");
+  }
+  s.Do(RewindSequence{rows.sequence, rows.from});
+  if (rows.tokens.empty()) return {};
+  const Position to = rows.from + static_cast<Position>(rows.tokens.size());
+  SHOAL_RETURN_IF_ERROR(s.engine->WriteRows(rows.sequence, rows.from, to, rows.cache));
+  auto& tokens = s.known[static_cast<std::size_t>(rows.sequence)];
+  tokens.insert(tokens.end(), rows.tokens.begin(), rows.tokens.end());
+  const std::size_t sent_bytes = s.sent ? rows.tokens.size() * s.sent->row_bytes() : 0;
+  if (s.sent && rows.sent_type == s.sent->type() && rows.sent.size() == sent_bytes) Sent(RowsOf(rows), rows.sent);
+  return {};
+}
+
+void Stage::EmptyAll() {
+  for (std::size_t i = 0; i < state_->known.size(); ++i) state_->Empty(static_cast<SequenceId>(i));
 }
 
 void Stage::Abort() { state_->engine->Abort(); }

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <variant>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "base/result.h"
 #include "engine/engine.h"
 #include "engine/vocabulary.h"
+#include "wire/copy_messages.h"
 #include "wire/messages.h"
 
 namespace shoal {
@@ -71,6 +73,18 @@ class Stage {
   // Puts into `batch`, which has none, the hidden states that were sent for its rows.
   // Errors: kNotFound (not kept, or the cache holds other tokens there).
   Status Replay(BatchMessage& batch) const;
+
+  // What a copy of this stage elsewhere has been told.
+  struct CopyKnows {
+    std::vector<std::vector<TokenId>> tokens;  // by sequence
+    bool impossible = false;                   // this kind of cache cannot be passed on
+  };
+  // What to tell it next, which then counts as told; nothing: it knows all.
+  std::optional<CopyRows> RowsForCopy(CopyKnows& knows) const;
+  // The copy's side. What does not follow what it holds is refused, and changes nothing.
+  // Errors: kInvalidArgument, kUnsupported, kCorrupt, kKvFull.
+  Status TakeRows(const CopyRows& rows);
+  void EmptyAll();  // forgets all sequences
 
   void Abort();  // any thread
   const Engine& engine() const;

@@ -35,8 +35,10 @@ enum class FrameType : std::uint8_t {
   kInventory = 10,  // first from a stage to the head: what its KV cache holds
   kAnswer = 11,     // an answer outside the node that makes it: wire/answer_messages.h
   kWeights = 12,    // a question about weights, or its answer
+  kCopyHello = 13,  // first on a copy stream: which copy of a stage
+  kCopyRows = 14,   // rows of the stage's KV cache
 };
-inline constexpr FrameType kFrameTypeLast = FrameType::kWeights;
+inline constexpr FrameType kFrameTypeLast = FrameType::kCopyRows;
 
 struct FrameHeader {
   FrameType type = FrameType::kBatch;

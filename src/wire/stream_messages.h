@@ -21,7 +21,7 @@ inline constexpr std::uint32_t kGenerateModelBytesMax = 256;
 
 enum class PipeKind : std::uint8_t { kInput = 1, kResults = 2 };
 
-// The header's epoch names the placement. Who takes the stream sends the hello back, and nothing else, ever.
+// The header's epoch names the placement. Nothing comes back on the stream, ever.
 struct PipeHello {
   PipeKind kind = PipeKind::kInput;
   StageIndex from = 0;  // the stage that sends on this stream

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "wire/copy_messages.h"
 #include "wire/stream_messages.h"
 
 namespace shoal {
@@ -41,7 +42,19 @@ void TryFrame(std::span<const std::uint8_t> bytes) {
   } else {
     CheckRefused(generated.error());
   }
-  SHOAL_CHECK(hello.ok() + generate.ok() + generated.ok() <= 1);
+  const Result<CopyHello> copy = DecodeCopyHello(bytes);
+  if (copy.ok()) {
+    SHOAL_CHECK(EncodeCopyHello(*copy) == given);
+  } else {
+    CheckRefused(copy.error());
+  }
+  const Result<CopyRows> rows = DecodeCopyRows(bytes);
+  if (rows.ok()) {
+    SHOAL_CHECK(EncodeCopyRows(*rows) == given);
+  } else {
+    CheckRefused(rows.error());
+  }
+  SHOAL_CHECK(hello.ok() + generate.ok() + generated.ok() + copy.ok() + rows.ok() <= 1);
 }
 
 }  // namespace
@@ -51,11 +64,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   shoal::TryFrame({data, size});
   if (size < shoal::kFrameHeaderBytes || size > (1U << 16)) return 0;
   constexpr std::array kTypes = {shoal::FrameType::kPipeHello, shoal::FrameType::kGenerate,
-                                 shoal::FrameType::kGenerated};
+                                 shoal::FrameType::kGenerated, shoal::FrameType::kCopyHello,
+                                 shoal::FrameType::kCopyRows};
   for (const shoal::FrameType type : kTypes) {
-    shoal::Bytes sealed(data, data + size);
-    shoal::SealFrame(type, 7, sealed);
-    shoal::TryFrame(sealed);
+    for (const shoal::Epoch epoch : {0, 7}) {
+      shoal::Bytes sealed(data, data + size);
+      shoal::SealFrame(type, epoch, sealed);
+      shoal::TryFrame(sealed);
+    }
   }
   return 0;
 }

@@ -90,7 +90,7 @@ def play(repetitions, say=lambda _: None):
     broken = [one["violation"] for one in found if one["violation"]]
     p95 = run.percentile(pauses, 95)
     done, nothing = (sum(one["row_layers"][kind] for one in found) for kind in ("run", "from_nothing"))
-    less = round(nothing / done, 2) if done else 0
+    less = round(nothing / max(done, 1), 2)  # a copy that knows all computes nothing again
     return {"chaos": "takeover", "repetitions": repetitions, "delay_ms": 1,
             "context_tokens": [min(one["context_tokens"] for one in found),
                                max(one["context_tokens"] for one in found)],
