@@ -70,9 +70,14 @@ std::optional<NodeId> Cluster::State::BestFor(const PlacementRecord& record, std
   return best;
 }
 
-// While both are here; else their silence has another reason, and the one who said so may be the one who is gone.
+// While this node hears both; else their silence has another reason, and the one who said so may be the one who is gone.
 bool Cluster::State::IsUnheard(const std::pair<NodeId, NodeId>& pair, TimeUs said) const {
-  return now - said < kUnheardUs && IsHere(pair.first) && IsHere(pair.second);
+  const bool ours = IsSelf(pair.first) || IsSelf(pair.second);
+  const auto heard = [&](const NodeId& id) {
+    const auto member = members.find(id);
+    return member != members.end() && member->second.here() && (ours || !member->second.suspect);
+  };
+  return now - said < kUnheardUs && heard(pair.first) && heard(pair.second);
 }
 
 // One of each two that do not hear each other: of whom most say so; else who has the stage that somebody keeps a copy

@@ -214,6 +214,8 @@ void StageWorker::State::CountWork(const std::vector<BatchRow>& batch) {
   if (outputs == 0) return;
   Count(output_batches, 1);
   Count(output_more_rows, std::min<std::uint64_t>(outputs, kCountedRowsMax) - 1);
+}
+
 void StageWorker::State::TakeNewCopies() {
   std::optional<std::vector<std::shared_ptr<CopySink>>> sinks;
   {
