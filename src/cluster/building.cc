@@ -70,7 +70,7 @@ std::optional<NodeId> Cluster::State::BestFor(const PlacementRecord& record, std
   return best;
 }
 
-// While this node hears both; else their silence has another reason, and the one who said so may be the one who is gone.
+// While this node hears both; else their silence has another reason: the one who said so may be the one who is gone.
 bool Cluster::State::IsUnheard(const std::pair<NodeId, NodeId>& pair, TimeUs said) const {
   const bool ours = IsSelf(pair.first) || IsSelf(pair.second);
   const auto heard = [&](const NodeId& id) {
