@@ -1,4 +1,6 @@
-// Sizes: the repositories' own pages, in decimal megabytes. Layers and heads: the models' published configurations.
+// Sizes: decimal megabytes, for choosing before anything is asked; checked against the repositories' pages for
+// llama-3.2-1b, qwen3-4b, gemma-3-4b and smollm3-3b, not yet for the others. A pull goes by the hub's own list. Layers
+// and heads serve the estimate of the KV cache and are not checked one by one.
 #include "weights/catalogue.h"
 
 #include <algorithm>
