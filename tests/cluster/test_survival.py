@@ -13,7 +13,7 @@ PROMPT, TOKENS = texts.PROMPTS[-1], 160
 
 def cluster_of_four(lan, model):
     """Four nodes; smollm2 over the last three, so that the first is only asked. Returns them in the order of stages."""
-    members = nodes.cluster_on(lan.add_hosts(4), models=[model])
+    members = nodes.cluster_on(lan.add_hosts(4), "--threads", "1", models=[model])
     members[0].cli("place", "smollm2", "--stages", "3", "--wire", "f32", "--nodes",
                    ",".join(member.name for member in members[1:]))
     placed = nodes.wait_for("the placement is live", lambda: members[0].placement("smollm2"))
@@ -34,7 +34,7 @@ def test_a_node_is_lost_while_it_answers(lan, smollm2, stage, fault):
     others = [host for host in lan.hosts.values() if host is not victim.host]
     {"kill": victim.kill, "freeze": victim.pause, "cut": lambda: lan.cut([victim.host], others),
      "deaf": lambda: lan.link(members[0].host, victim.host, cut=True)}[fault]()  # of all, the head alone, one way
-    got = asking.wait(60)
+    got = asking.wait(150)
     assert not got.error
     assert (got.text, got.finish) == (want.text, want.finish)
     left = {s["name"] for s in entry.placement("smollm2")["stages"]}
@@ -54,7 +54,7 @@ def test_a_node_is_told_to_end_while_it_answers(lan, smollm2):
     asking = streams.Asking(entry, "smollm2", PROMPT, TOKENS)
     nodes.wait_for("it has begun", lambda: asking.pieces() > 20)
     assert members[1].stop() == 0
-    got = asking.wait(60)
+    got = asking.wait(150)
     assert (got.error, got.text, got.finish) == ("", want.text, want.finish)
     assert entry.states()[members[1].name] == "left"
     print(f"SIGTERM of the middle: longest pause {max(length for _, length in got.pauses()):.2f} s")
