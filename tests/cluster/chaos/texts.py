@@ -2,8 +2,8 @@
 
 Rows computed in other batch shapes round differently (a log-probability of SmolLM2 moves by up to 0.2 in these texts,
 and a lead of 0.7 was seen to turn), and a resumed answer is computed in other shapes than an undisturbed one. So only
-continuations are compared whose best token leads the next by MARGIN_MIN everywhere; what leads by less is cut off. A token that is lost, doubled or
-taken from another stream still shows at once: every place of every text is different.
+continuations are compared whose best token leads the next by MARGIN_MIN everywhere; what leads by less is cut off. A
+token that is lost, doubled or taken from another stream still shows at once: every place of every text is different.
 """
 MARGIN_MIN = 1.5
 TOKENS_MIN = 40      # a shorter decided continuation is left out
