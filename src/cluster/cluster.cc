@@ -73,7 +73,6 @@ std::size_t Cluster::State::HereCount() const {
       std::count_if(members.begin(), members.end(), [](const auto& entry) { return entry.second.here(); }));
 }
 
-// The lowest id; among those that stay, if anyone stays.
 // Bytes of the model's layers that have come to `node`, or to all nodes, as they say: a number that changes while they
 // come.
 std::uint64_t Cluster::State::Fetched(const std::string& model, const NodeId* node) const {
@@ -85,6 +84,7 @@ std::uint64_t Cluster::State::Fetched(const std::string& model, const NodeId* no
   return bytes;
 }
 
+// The lowest id; among those that stay, if anyone stays.
 NodeId Cluster::State::Decider() const {
   for (const bool leaving_too : {false, true}) {
     for (const auto& [id, member] : members) {

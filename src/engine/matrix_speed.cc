@@ -147,7 +147,7 @@ class Products {
   const std::string& layout() const { return layout_; }
 
   // Seconds of a run, the median against noise; the mean where processor time is rationed (a control group's quota):
-  // most runs then see nothing of it. at least kRunsMin runs after one to warm up, up to `time_max`.
+  // most runs then see nothing of it. At least kRunsMin runs after one to warm up, up to `time_max`.
   Result<double> Time(const Cpu& cpu, std::chrono::milliseconds time_max) const {
     std::vector<double> seconds;
     const auto end = SteadyClock::now() + time_max;

@@ -26,12 +26,12 @@ Result<NodeId> FindMember(const Cluster& cluster, const std::string& text);
 // Errors: kNotFound (no member holds the model, no such node), kInvalidArgument.
 Result<PlaceRequest> RequestOf(const Cluster& cluster, const PlaceCommand& command);
 
-// What this node tells of its models; at most as much as fits.
 using MembersWithNames = std::vector<std::pair<NodeId, std::string>>;
 // The other members that are here and not in doubt.
 MembersWithNames MembersHere(const Cluster& cluster);
 // What other members hold under a name that `own` does not have.
 std::vector<ModelHolding> UnknownModels(const Cluster& cluster, const std::vector<ModelHolding>& own);
+// What this node tells of its models; at most as much as fits.
 std::vector<ModelHolding> HoldingsOf(const std::vector<LibraryModel>& models);
 
 }  // namespace shoal

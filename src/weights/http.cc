@@ -49,6 +49,7 @@ bool GoesDirect(const std::string& host) {
 
 std::optional<Url> ProxyFor(const Url& url) {
   if (GoesDirect(url.host)) return std::nullopt;
+  // HTTP_PROXY is not read: where programs are started by web servers, a client can set it (https://httpoxy.org).
   std::string text = url.tls ? Environment("https_proxy", "HTTPS_PROXY") : Environment("http_proxy", "http_proxy");
   if (text.empty()) text = Environment("all_proxy", "ALL_PROXY");
   if (text.empty()) return std::nullopt;

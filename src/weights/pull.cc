@@ -79,8 +79,8 @@ class Pull {
   std::uint64_t bytes_done_ = 0;  // guarded by mutex_
 };
 
-// Ranges in the order of the file; a range's file is opened when its first run is due, so that a small quota is not
-// asked for all of them at once.
+// What is missing, in the order of the file. Every range that is not whole gets its writer here: only that knows which
+// chunks have come before.
 Status Pull::Plan() {
   const Manifest& manifest = draft_.manifest();
   open_.resize(manifest.ranges.size());
