@@ -19,9 +19,7 @@ constexpr std::chrono::milliseconds kFirstQuestionMax{10'000};
 
 // Frames with nothing in them but a message about weights.
 FrameBytes WeightsFrame(std::span<const std::uint8_t> message) {
-  FrameBytes frame;
-  frame.reserve(kFrameHeaderBytes + message.size());
-  frame.resize(kFrameHeaderBytes);
+  FrameBytes frame = StartFrame(message.size());
   frame.insert(frame.end(), message.begin(), message.end());
   SealFrame(FrameType::kWeights, 0, frame);
   return frame;

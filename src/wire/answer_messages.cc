@@ -212,9 +212,7 @@ std::optional<AnswerMessage> GetMessage(ByteReader& in) {
 }  // namespace
 
 Bytes EncodeAnswerMessage(const AnswerMessage& message) {
-  Bytes frame;
-  frame.reserve(kFrameHeaderBytes + kReserveBytes);
-  frame.resize(kFrameHeaderBytes);
+  Bytes frame = StartFrame(kReserveBytes);
   ByteWriter out(frame);
   std::visit([&](const auto& one) { Put(out, one); }, message);
   SealFrame(FrameType::kAnswer, 0, frame);
@@ -223,7 +221,7 @@ Bytes EncodeAnswerMessage(const AnswerMessage& message) {
 
 Result<AnswerMessage> DecodeAnswerMessage(std::span<const std::uint8_t> frame) {
   SHOAL_ASSIGN_OR_RETURN(const FrameHeader header, ParseFrame(frame));
-  const Error corrupt{ErrorCode::kCorrupt, "broken frame: not a message about an answer"};
+  const Error corrupt = BrokenFrame("not a message about an answer");
   if (header.type != FrameType::kAnswer || header.epoch != 0) return corrupt;
   ByteReader in(FramePayload(frame));
   std::optional<AnswerMessage> message = GetMessage(in);

@@ -9,19 +9,10 @@ namespace {
 
 using Bytes = std::vector<std::uint8_t>;
 
-Error Corrupt(const char* what) { return {ErrorCode::kCorrupt, std::string("broken frame: ") + what}; }
-
 Status Expect(FrameType type, std::span<const std::uint8_t> frame) {
-  SHOAL_ASSIGN_OR_RETURN(const FrameHeader header, ParseFrame(frame));
-  if (header.type != type || header.epoch != 0) return Corrupt("a frame of another type than expected");
+  SHOAL_ASSIGN_OR_RETURN(const FrameHeader header, ExpectFrame(type, frame));
+  if (header.epoch != 0) return BrokenFrame("a frame of another type than expected");
   return {};
-}
-
-Bytes StartFrame(std::size_t payload_bytes) {
-  Bytes frame;
-  frame.reserve(kFrameHeaderBytes + payload_bytes);
-  frame.resize(kFrameHeaderBytes);
-  return frame;
 }
 
 void PutBytes(ByteWriter& out, const Bytes& bytes) {
@@ -59,7 +50,7 @@ Result<CopyHello> DecodeCopyHello(std::span<const std::uint8_t> frame) {
   hello.first = in.Get<std::int32_t>();
   hello.last = in.Get<std::int32_t>();
   hello.model = in.GetText(in.GetCount(kCopyModelBytesMax, 1));
-  if (!in.AtEnd() || hello.first < 0 || hello.last <= hello.first) return Corrupt("a copy's hello is out of range");
+  if (!in.AtEnd() || hello.first < 0 || hello.last <= hello.first) return BrokenFrame("a copy's hello is out of range");
   return hello;
 }
 
@@ -89,7 +80,7 @@ Result<CopyRows> DecodeCopyRows(std::span<const std::uint8_t> frame) {
   rows.cache = GetBytes(in);
   rows.sent = GetBytes(in);
   if (!in.AtEnd() || rows.sequence < 0 || rows.from < 0 || type > static_cast<std::uint8_t>(WireType::kBf16)) {
-    return Corrupt("rows of a copy are out of range");
+    return BrokenFrame("rows of a copy are out of range");
   }
   rows.sent_type = static_cast<WireType>(type);
   return rows;

@@ -24,13 +24,13 @@ void Store(T value, std::span<std::uint8_t> bytes, std::size_t at) {
   std::memcpy(&bytes[at], &value, sizeof value);
 }
 
-Error Corrupt(const char* what) { return {ErrorCode::kCorrupt, std::string("broken frame: ") + what}; }
-
 }  // namespace
 
+Error BrokenFrame(std::string_view what) { return {ErrorCode::kCorrupt, "broken frame: " + std::string(what)}; }
+
 Result<FrameHeader> ParseFrameHeader(std::span<const std::uint8_t> bytes) {
-  if (bytes.size() < kFrameHeaderBytes) return Corrupt("shorter than its header");
-  if (Load<std::uint32_t>(bytes, kMagicAt) != kFrameMagic) return Corrupt("not a shoal frame");
+  if (bytes.size() < kFrameHeaderBytes) return BrokenFrame("shorter than its header");
+  if (Load<std::uint32_t>(bytes, kMagicAt) != kFrameMagic) return BrokenFrame("not a shoal frame");
   const auto version = Load<std::uint8_t>(bytes, kVersionAt);
   if (version != kFrameVersion) {
     return Error{ErrorCode::kUnsupported, "a frame of wire version " + std::to_string(version) +
@@ -39,29 +39,43 @@ Result<FrameHeader> ParseFrameHeader(std::span<const std::uint8_t> bytes) {
   }
   const auto type = Load<std::uint8_t>(bytes, kTypeAt);
   if (type < static_cast<std::uint8_t>(FrameType::kBatch) || type > static_cast<std::uint8_t>(kFrameTypeLast)) {
-    return Corrupt("unknown type");
+    return BrokenFrame("unknown type");
   }
-  if (Load<std::uint16_t>(bytes, kFlagsAt) != 0) return Corrupt("unknown flags");
+  if (Load<std::uint16_t>(bytes, kFlagsAt) != 0) return BrokenFrame("unknown flags");
   FrameHeader header;
   header.type = static_cast<FrameType>(type);
   header.payload_bytes = Load<std::uint32_t>(bytes, kPayloadBytesAt);
   header.payload_crc = Load<std::uint32_t>(bytes, kPayloadCrcAt);
   header.epoch = Load<Epoch>(bytes, kEpochAt);
-  if (header.payload_bytes > kFrameBytesMax - kFrameHeaderBytes) return Corrupt("longer than the limit");
+  if (header.payload_bytes > kFrameBytesMax - kFrameHeaderBytes) return BrokenFrame("longer than the limit");
   return header;
 }
 
 Result<FrameHeader> ParseFrame(std::span<const std::uint8_t> bytes) {
-  if (bytes.size() > kFrameBytesMax) return Corrupt("longer than the limit");
+  if (bytes.size() > kFrameBytesMax) return BrokenFrame("longer than the limit");
   SHOAL_ASSIGN_OR_RETURN(const FrameHeader header, ParseFrameHeader(bytes));
-  if (header.payload_bytes != bytes.size() - kFrameHeaderBytes) return Corrupt("wrong length");
-  if (header.payload_crc != Crc32c(FramePayload(bytes))) return Corrupt("wrong checksum");
+  if (header.payload_bytes != bytes.size() - kFrameHeaderBytes) return BrokenFrame("wrong length");
+  if (header.payload_crc != Crc32c(FramePayload(bytes))) return BrokenFrame("wrong checksum");
   return header;
 }
 
 std::span<const std::uint8_t> FramePayload(std::span<const std::uint8_t> bytes) {
   SHOAL_CHECK(bytes.size() >= kFrameHeaderBytes);
   return bytes.subspan(kFrameHeaderBytes);
+}
+
+Result<FrameHeader> ExpectFrame(FrameType type, std::span<const std::uint8_t> bytes) {
+  SHOAL_ASSIGN_OR_RETURN(const FrameHeader header, ParseFrame(bytes));
+  if (header.type != type) return BrokenFrame("a frame of another type than expected");
+  return header;
+}
+
+std::vector<std::uint8_t> StartFrame(std::size_t payload_bytes) {
+  SHOAL_CHECK(payload_bytes <= kFrameBytesMax - kFrameHeaderBytes);
+  std::vector<std::uint8_t> frame;
+  frame.reserve(kFrameHeaderBytes + payload_bytes);
+  frame.resize(kFrameHeaderBytes);
+  return frame;
 }
 
 void SealFrame(FrameType type, Epoch epoch, std::span<std::uint8_t> frame) {

@@ -11,6 +11,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
+#include <vector>
 
 #include "base/ids.h"
 #include "base/result.h"
@@ -56,6 +58,14 @@ Result<FrameHeader> ParseFrame(std::span<const std::uint8_t> bytes);
 // The payload of a frame that ParseFrame accepted.
 std::span<const std::uint8_t> FramePayload(std::span<const std::uint8_t> bytes);
 
+// As ParseFrame, and kCorrupt for a frame of another type.
+Result<FrameHeader> ExpectFrame(FrameType type, std::span<const std::uint8_t> bytes);
+// For what is wrong with a payload: kCorrupt.
+Error BrokenFrame(std::string_view what);
+
+// The beginning of a frame: room for its header, and reserved for so many bytes of payload, which go behind it.
+// Precondition (CHECK): together at most kFrameBytesMax.
+std::vector<std::uint8_t> StartFrame(std::size_t payload_bytes);
 // Fills the first kFrameHeaderBytes of `frame`, whose payload is already in place.
 // Precondition (CHECK): kFrameHeaderBytes <= frame.size() <= kFrameBytesMax.
 void SealFrame(FrameType type, Epoch epoch, std::span<std::uint8_t> frame);

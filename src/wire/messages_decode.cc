@@ -15,8 +15,6 @@ namespace {
 
 using namespace wire_layout;
 
-Error Corrupt(std::string_view what) { return {ErrorCode::kCorrupt, "broken frame: " + std::string(what)}; }
-
 // An id or a position: 0 and failed when negative.
 std::int32_t GetNonNegative(ByteReader& in) {
   const auto value = in.Get<std::int32_t>();
@@ -75,11 +73,11 @@ Result<BatchFrame> DecodeBatch(ByteReader& in) {
   batch.last_stage = GetAtMost<std::uint16_t>(in, kStageIndexMax);
   frame.timings = GetTimings(in, timings);
   const bool sane = rows >= 1 && rows <= kRowsMax && batch.first_stage <= batch.last_stage;
-  if (in.failed() || !sane) return Corrupt("the head of a batch is out of range");
+  if (in.failed() || !sane) return BrokenFrame("the head of a batch is out of range");
   const std::uint64_t values = static_cast<std::uint64_t>(rows) * batch.n_embd;
   const std::size_t exponents = HasRowExponents(batch.n_embd, batch.wire_type) ? rows : 0;
   if (in.remaining() != rows * kRowBytes + exponents + values * WireTypeBytes(batch.wire_type)) {
-    return Corrupt("a batch's length is not that of its rows");
+    return BrokenFrame("a batch's length is not that of its rows");
   }
 
   batch.rows.resize(rows);
@@ -95,9 +93,9 @@ Result<BatchFrame> DecodeBatch(ByteReader& in) {
     const std::span<const std::uint8_t> row_exponents = in.Take(exponents);
     batch.hidden.resize(static_cast<std::size_t>(values));
     DecodeTensor(in.Take(values * WireTypeBytes(batch.wire_type)), batch.wire_type, batch.hidden);
-    if (!ScaleRows(row_exponents, batch)) return Corrupt("a row's exponent is out of range");
+    if (!ScaleRows(row_exponents, batch)) return BrokenFrame("a row's exponent is out of range");
   }
-  if (!in.AtEnd()) return Corrupt("a batch has a negative token or position");
+  if (!in.AtEnd()) return BrokenFrame("a batch has a negative token or position");
   return frame;
 }
 
@@ -140,8 +138,8 @@ Result<ControlOp> GetOpen(ByteReader& in) {
   op.emitted = in.Get<std::uint32_t>();
   op.sampling = GetSampling(in);
   op.history = GetTokens(in, in.GetCount(kHistoryMax, sizeof(TokenId)));
-  if (in.failed() || op.emitted > op.history.size()) return Corrupt("an Open is cut short or out of range");
-  if (const Status valid = Validate(op.sampling); !valid.ok()) return Corrupt(valid.error().message);
+  if (in.failed() || op.emitted > op.history.size()) return BrokenFrame("an Open is cut short or out of range");
+  if (const Status valid = Validate(op.sampling); !valid.ok()) return BrokenFrame(valid.error().message);
   return ControlOp(std::move(op));
 }
 
@@ -171,7 +169,7 @@ Result<ControlOp> GetOp(ByteReader& in) {
       return ControlOp(op);
     }
   }
-  return Corrupt("an unknown operation");
+  return BrokenFrame("an unknown operation");
 }
 
 Result<ControlMessage> DecodeControl(ByteReader& in) {
@@ -182,7 +180,7 @@ Result<ControlMessage> DecodeControl(ByteReader& in) {
     if (in.failed()) break;
     control.ops.push_back(std::move(op));
   }
-  if (!in.AtEnd()) return Corrupt("a Control is too long, too short or out of range");
+  if (!in.AtEnd()) return BrokenFrame("a Control is too long, too short or out of range");
   return control;
 }
 
@@ -212,7 +210,7 @@ Result<ResultMessage> DecodeResult(ByteReader& in) {
     row.generation = in.Get<GenerationId>();
     row.sampled = GetSampled(in);
   }
-  if (!in.AtEnd()) return Corrupt("a Result is too long, too short or out of range");
+  if (!in.AtEnd()) return BrokenFrame("a Result is too long, too short or out of range");
   return result;
 }
 
@@ -223,9 +221,9 @@ Result<FailureMessage> DecodeFailure(ByteReader& in) {
   failure.stage = GetNonNegative(in);
   const auto code = in.Get<std::uint8_t>();
   failure.message = in.GetText(in.GetCount(kFailureBytesMax, 1));
-  if (!in.AtEnd() || code < 1 || code > kErrorCodes.size()) return Corrupt("a Failure is out of range");
+  if (!in.AtEnd() || code < 1 || code > kErrorCodes.size()) return BrokenFrame("a Failure is out of range");
   failure.code = kErrorCodes[code - 1U];
-  if (!IsValidUtf8(failure.message)) return Corrupt("a Failure's message is not UTF-8");
+  if (!IsValidUtf8(failure.message)) return BrokenFrame("a Failure's message is not UTF-8");
   return failure;
 }
 
@@ -246,7 +244,7 @@ Result<InventoryMessage> DecodeInventory(ByteReader& in) {
     inventory.sequences.push_back(std::move(held));
   }
   if (!in.AtEnd() || inventory.stage > kStageIndexMax) {
-    return Corrupt("an Inventory is too long, too short or out of range");
+    return BrokenFrame("an Inventory is too long, too short or out of range");
   }
   return inventory;
 }
@@ -268,7 +266,7 @@ Result<DecodedFrame> DecodeFrame(std::span<const std::uint8_t> bytes) {
     case FrameType::kResult: return WithHeader(header, DecodeResult(in));
     case FrameType::kFailure: return WithHeader(header, DecodeFailure(in));
     case FrameType::kInventory: return WithHeader(header, DecodeInventory(in));
-    default: return Corrupt("a frame that is not the pipeline's");
+    default: return BrokenFrame("a frame that is not the pipeline's");
   }
 }
 

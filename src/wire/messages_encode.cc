@@ -16,15 +16,6 @@ using namespace wire_layout;
 
 using Bytes = std::vector<std::uint8_t>;
 
-// A frame's bytes with room for the header; its payload follows.
-Bytes StartFrame(std::size_t payload_bytes) {
-  SHOAL_CHECK(payload_bytes <= kFrameBytesMax - kFrameHeaderBytes);
-  Bytes frame;
-  frame.reserve(kFrameHeaderBytes + payload_bytes);
-  frame.resize(kFrameHeaderBytes);
-  return frame;
-}
-
 // The bytes of a Batch's payload, hidden states and all.
 std::uint64_t BatchBytes(std::uint64_t rows, std::uint64_t n_embd, WireType type, std::uint64_t timings) {
   const std::uint64_t row_bytes = kRowBytes + EncodedHiddenBytes(static_cast<std::uint32_t>(n_embd), type);

@@ -13,22 +13,6 @@ using Bytes = std::vector<std::uint8_t>;
 
 constexpr StageIndex kStageMax = 4095;
 
-Error Corrupt(const char* what) { return {ErrorCode::kCorrupt, std::string("broken frame: ") + what}; }
-
-Bytes StartFrame(std::size_t payload_bytes) {
-  Bytes frame;
-  frame.reserve(kFrameHeaderBytes + payload_bytes);
-  frame.resize(kFrameHeaderBytes);
-  return frame;
-}
-
-// The payload of a frame that must be of `type`.
-Result<FrameHeader> Expect(FrameType type, std::span<const std::uint8_t> frame) {
-  SHOAL_ASSIGN_OR_RETURN(const FrameHeader header, ParseFrame(frame));
-  if (header.type != type) return Corrupt("a frame of another type than expected");
-  return header;
-}
-
 }  // namespace
 
 Bytes EncodePipeHello(const PipeHello& hello, Epoch epoch) {
@@ -43,7 +27,7 @@ Bytes EncodePipeHello(const PipeHello& hello, Epoch epoch) {
 }
 
 Result<PipeHelloFrame> DecodePipeHello(std::span<const std::uint8_t> frame) {
-  SHOAL_ASSIGN_OR_RETURN(const FrameHeader header, Expect(FrameType::kPipeHello, frame));
+  SHOAL_ASSIGN_OR_RETURN(const FrameHeader header, ExpectFrame(FrameType::kPipeHello, frame));
   ByteReader in(FramePayload(frame));
   PipeHelloFrame out;
   out.epoch = header.epoch;
@@ -52,7 +36,7 @@ Result<PipeHelloFrame> DecodePipeHello(std::span<const std::uint8_t> frame) {
   out.hello.to = in.Get<StageIndex>();
   const auto in_range = [](StageIndex stage) { return stage >= 0 && stage <= kStageMax; };
   if (!in.AtEnd() || kind < 1 || kind > 2 || !in_range(out.hello.from) || !in_range(out.hello.to)) {
-    return Corrupt("a stream's hello is out of range");
+    return BrokenFrame("a stream's hello is out of range");
   }
   out.hello.kind = static_cast<PipeKind>(kind);
   return out;
@@ -71,12 +55,12 @@ Bytes EncodeGenerate(const GenerateMessage& message, Epoch epoch) {
 }
 
 Result<GenerateMessage> DecodeGenerate(std::span<const std::uint8_t> frame) {
-  SHOAL_RETURN_IF_ERROR(Expect(FrameType::kGenerate, frame));
+  SHOAL_RETURN_IF_ERROR(ExpectFrame(FrameType::kGenerate, frame));
   ByteReader in(FramePayload(frame));
   GenerateMessage message;
   message.tokens_max = in.Get<std::int32_t>();
   message.model = in.GetText(in.GetCount(kGenerateModelBytesMax, 1));
-  if (!in.AtEnd() || message.tokens_max < 1) return Corrupt("a Generate is out of range");
+  if (!in.AtEnd() || message.tokens_max < 1) return BrokenFrame("a Generate is out of range");
   return message;
 }
 
@@ -90,12 +74,13 @@ Bytes EncodeGenerated(const GeneratedMessage& message, Epoch epoch) {
 }
 
 Result<GeneratedMessage> DecodeGenerated(std::span<const std::uint8_t> frame) {
-  SHOAL_RETURN_IF_ERROR(Expect(FrameType::kGenerated, frame));
+  SHOAL_RETURN_IF_ERROR(ExpectFrame(FrameType::kGenerated, frame));
   ByteReader in(FramePayload(frame));
   GeneratedMessage message;
   const auto kind = in.Get<std::uint8_t>();
   message.reused_tokens = in.Get<std::int32_t>();
-  if (!in.AtEnd() || kind < 1 || kind > 4 || message.reused_tokens < 0) return Corrupt("a Generated is out of range");
+  if (!in.AtEnd() || kind < 1 || kind > 4 || message.reused_tokens < 0)
+    return BrokenFrame("a Generated is out of range");
   message.kind = static_cast<GeneratedKind>(kind);
   return message;
 }
