@@ -1,7 +1,6 @@
 // From the words of the command line to the options of a node.
 #include <charconv>
 #include <cstdio>
-#include <cstdlib>
 #include <fstream>
 #include <sstream>
 
@@ -10,6 +9,7 @@
 #include "apps/cli/commands.h"
 #include "apps/cli/store_commands.h"
 #include "base/units.h"
+#include "identity/home.h"
 
 namespace shoal::cli {
 namespace {
@@ -32,9 +32,8 @@ std::vector<std::string> Split(const std::string& text, char separator) {
 }  // namespace
 
 std::string ShoalHome() {
-  if (const char* home = std::getenv("SHOAL_HOME"); home != nullptr && *home != '\0') return home;
-  if (const char* home = std::getenv("HOME"); home != nullptr && *home != '\0') return std::string(home) + "/.shoal";
-  return ".shoal";
+  const Result<std::string> folder = DefaultHomeFolder();
+  return folder.ok() ? *folder : ".shoal";
 }
 
 Result<std::string> ResolveModel(const std::string& name) {

@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -11,6 +10,7 @@
 #include "apps/cli/exit_code.h"
 #include "apps/cli/service_plan.h"
 #include "apps/cli/terminal.h"
+#include "base/environment.h"
 #include "base/program_path.h"
 #include "device/command.h"
 
@@ -18,11 +18,6 @@ namespace shoal::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string Environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
 
 Result<ServiceKind> KindHere(const std::string& given) {
   if (!given.empty()) {

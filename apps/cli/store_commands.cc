@@ -4,7 +4,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -13,6 +12,7 @@
 #include "apps/cli/exit_code.h"
 #include "apps/cli/terminal.h"
 #include "apps/cli/transfer_bar.h"
+#include "base/environment.h"
 #include "base/units.h"
 #include "node/model_library.h"
 #include "weights/hub.h"
@@ -189,7 +189,7 @@ int PullLocal(const PullCommand& command, WeightStore& store, const std::string&
 Result<std::shared_ptr<WeightStore>> OpenStoreHere() {
   StoreOptions options;
   options.folder = ShoalHome() + "/store";
-  if (const char* most = std::getenv("SHOAL_STORE_MAX"); most != nullptr && *most != '\0') {
+  if (const std::string most = Environment("SHOAL_STORE_MAX"); !most.empty()) {
     SHOAL_ASSIGN_OR_RETURN(options.quota_bytes, ParseBytes(most));
   }
   SHOAL_ASSIGN_OR_RETURN(std::unique_ptr<WeightStore> store, WeightStore::Open(std::move(options)));

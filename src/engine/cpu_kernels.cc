@@ -4,9 +4,9 @@
 
 #include <dlfcn.h>
 
-#include <cstdlib>
 #include <filesystem>
 
+#include "base/environment.h"
 #include "base/log.h"
 #include "base/program_path.h"
 #include "engine/llama_log.h"
@@ -26,11 +26,6 @@ Function CpuFunction(const char* name) {
   ggml_backend_reg_t registry = CpuRegistry();
   if (registry == nullptr) return nullptr;
   return reinterpret_cast<Function>(ggml_backend_reg_get_proc_address(registry, name));
-}
-
-std::string Environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
 }
 
 // Folders that may hold the backends: the one given; else the program's, and lib/shoal where it is installed in bin.

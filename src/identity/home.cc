@@ -5,9 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <utility>
 
+#include "base/environment.h"
 #include "identity/private_file.h"
 
 namespace shoal {
@@ -44,8 +44,8 @@ constexpr char kJoinAgain[] = "restore it from a copy, or remove the file and jo
 }  // namespace
 
 Result<std::string> DefaultHomeFolder() {
-  if (const char* folder = std::getenv("SHOAL_HOME"); folder != nullptr && *folder != '\0') return std::string(folder);
-  if (const char* user = std::getenv("HOME"); user != nullptr && *user != '\0') return std::string(user) + "/.shoal";
+  if (std::string folder = Environment("SHOAL_HOME"); !folder.empty()) return folder;
+  if (const std::string user = Environment("HOME"); !user.empty()) return user + "/.shoal";
   return Error{ErrorCode::kNotFound, "neither SHOAL_HOME nor HOME is set: set SHOAL_HOME to a folder for this node"};
 }
 

@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
-#include <cstdlib>
 #include <exception>
 #include <thread>
 
+#include "base/environment.h"
 #include "weights/manifest.h"
 
 namespace shoal {
@@ -24,16 +24,14 @@ std::string Lower(std::string text) {
   return text;
 }
 
-std::string Environment(const char* lower, const char* upper) {
-  for (const char* name : {lower, upper}) {
-    if (const char* value = std::getenv(name); value != nullptr && *value != '\0') return value;
-  }
-  return "";
+std::string EitherOf(const char* lower, const char* upper) {
+  std::string value = Environment(lower);
+  return value.empty() ? Environment(upper) : value;
 }
 
 // Whether no_proxy names the host, or a domain it is in.
 bool GoesDirect(const std::string& host) {
-  std::string list = Environment("no_proxy", "NO_PROXY");
+  std::string list = EitherOf("no_proxy", "NO_PROXY");
   for (std::size_t at = 0; at <= list.size();) {
     const std::size_t comma = std::min(list.find(',', at), list.size());
     std::string entry = Lower(list.substr(at, comma - at));
@@ -50,8 +48,8 @@ bool GoesDirect(const std::string& host) {
 std::optional<Url> ProxyFor(const Url& url) {
   if (GoesDirect(url.host)) return std::nullopt;
   // HTTP_PROXY is not read: where programs are started by web servers, a client can set it (https://httpoxy.org).
-  std::string text = url.tls ? Environment("https_proxy", "HTTPS_PROXY") : Environment("http_proxy", "http_proxy");
-  if (text.empty()) text = Environment("all_proxy", "ALL_PROXY");
+  std::string text = url.tls ? EitherOf("https_proxy", "HTTPS_PROXY") : Environment("http_proxy");
+  if (text.empty()) text = EitherOf("all_proxy", "ALL_PROXY");
   if (text.empty()) return std::nullopt;
   if (text.find("://") == std::string::npos) text = "http://" + text;
   const Result<Url> proxy = ParseUrl(text);

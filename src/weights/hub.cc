@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <cctype>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <regex>
 
+#include "base/environment.h"
 #include "base/units.h"
 #include "weights/catalogue.h"
 #include "weights/manifest.h"
@@ -101,11 +101,7 @@ Result<ModelName> ParseModelName(const std::string& text, bool is_hub) {
 }
 
 Hub HubFromEnvironment() {
-  const auto value = [](const char* name) {
-    const char* text = std::getenv(name);
-    return std::string(text == nullptr ? "" : text);
-  };
-  Hub hub{value("HF_ENDPOINT"), value("HF_TOKEN")};
+  Hub hub{Environment("HF_ENDPOINT"), Environment("HF_TOKEN")};
   if (hub.endpoint.empty()) hub.endpoint = "https://huggingface.co";
   while (hub.endpoint.ends_with("/")) hub.endpoint.pop_back();
   return hub;
