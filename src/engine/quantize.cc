@@ -88,10 +88,7 @@ Result<QuantizeResult> QuantizeModel(const std::string& input, const std::string
     for (const Type& one : kTypes) names += (names.empty() ? "" : ", ") + std::string(one.name);
     return Error{ErrorCode::kInvalidArgument, "'" + options.type + "' is no quantization; there are " + names};
   }
-  SHOAL_RETURN_IF_ERROR([&]() -> Status {
-    const Result<Gguf> gguf = ReadGguf(input);
-    return gguf.ok() ? Status() : Status(gguf.error());
-  }());
+  SHOAL_RETURN_IF_ERROR(ReadGguf(input));
   std::map<std::string, std::vector<float>> weights;
   if (!options.imatrix.empty()) { SHOAL_ASSIGN_OR_RETURN(weights, ReadImatrix(options.imatrix)); }
   std::vector<llama_model_imatrix_data> imatrix;

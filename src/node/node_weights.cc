@@ -130,10 +130,7 @@ Result<StoredModel> NodeWeights::Stored(ModelFingerprint fingerprint) const {
 Result<StoredModel> NodeWeights::FindToServe(ModelFingerprint fingerprint) {
   if (Result<StoredModel> stored = Stored(fingerprint); stored.ok()) return stored;
   SHOAL_ASSIGN_OR_RETURN(const LibraryModel model, library_.FindFingerprint(fingerprint));
-  SHOAL_RETURN_IF_ERROR([&]() -> Status {
-    const Result<ModelId> id = store_->AddLocal(model.file->path, model.name, {});
-    return id.ok() ? Status() : Status(id.error());
-  }());
+  SHOAL_RETURN_IF_ERROR(store_->AddLocal(model.file->path, model.name, {}));
   (void)stored();
   return store_->Find(model.name);
 }
@@ -158,10 +155,7 @@ Result<StoredModel> NodeWeights::ManifestOf(ModelFingerprint fingerprint, const 
   } else {
     SHOAL_ASSIGN_OR_RETURN(manifest, FetchManifest(Peers(), fingerprint));
   }
-  SHOAL_RETURN_IF_ERROR([&]() -> Status {
-    const Result<ModelId> id = store_->Add(manifest, name, "cluster");
-    return id.ok() ? Status() : Status(id.error());
-  }());
+  SHOAL_RETURN_IF_ERROR(store_->Add(manifest, name, "cluster"));
   (void)stored();
   return store_->Find(name);
 }

@@ -61,8 +61,8 @@ Status TakeRange(WeightStore& store, const Manifest& manifest, std::size_t range
     if (!put.ok()) return put.error().code == ErrorCode::kCorrupt ? Status(Damaged("wrong bytes")) : put;
     if (!more(chunk.size())) return Error{ErrorCode::kCancelled, "taking the part was cancelled"};
   }
-  const Result<RangeWriter::Finished> finished = writer->Finish();
-  return finished.ok() ? Status() : Status(finished.error());
+  SHOAL_RETURN_IF_ERROR(writer->Finish());
+  return {};
 }
 
 }  // namespace
@@ -161,8 +161,8 @@ Result<std::string> TakePartFile(WeightStore& store, const std::string& path, co
     at += head.manifest.ranges[range].bytes;
   }
   const std::string called = name.empty() ? head.name : name;
-  const Result<ModelId> id = store.Add(head.manifest, called, "part");
-  return id.ok() ? Result<std::string>(called) : id.error();
+  SHOAL_RETURN_IF_ERROR(store.Add(head.manifest, called, "part"));
+  return called;
 }
 
 }  // namespace shoal

@@ -96,9 +96,7 @@ Status Pull::Plan() {
       bytes_done_ += manifest.ranges[range].bytes;
       continue;
     }
-    Result<std::unique_ptr<RangeWriter>> writer = draft_.Begin(range);
-    if (!writer.ok()) return writer.error();
-    open_[range].writer = *std::move(writer);
+    SHOAL_ASSIGN_OR_RETURN(open_[range].writer, draft_.Begin(range));
     bytes_done_ += open_[range].writer->bytes_had();
     const std::vector<std::uint64_t> missing = open_[range].writer->Missing();
     open_[range].chunks_left = missing.size();
@@ -198,10 +196,7 @@ Result<RemoteModel> DescribeRemote(const Url& url, const HttpOptions& options) {
 
 Result<ModelId> PullModel(WeightStore& store, const Url& url, const std::string& name, const std::string& origin,
                           const PullOptions& options) {
-  {
-    const Result<std::string> checked = CheckModelName(name);
-    if (!checked.ok()) return checked.error();
-  }
+  SHOAL_RETURN_IF_ERROR(CheckModelName(name));
   HttpFile file(url, options.http);
   SHOAL_ASSIGN_OR_RETURN(HttpFacts facts, file.Probe());
   file.Expect(facts);
