@@ -39,20 +39,6 @@ std::vector<std::string> SplitNames(const std::string& text) {
 
 }  // namespace
 
-void ShowFetching(TransferBar& bar, const std::vector<NodeStatus>& nodes) {
-  std::uint64_t done = 0, total = 0;
-  std::string who;
-  for (const NodeStatus& node : nodes) {
-    for (const FetchStatus& one : node.fetching) {
-      done += one.bytes_done;
-      total += one.bytes_total;
-      const auto percent = one.bytes_total == 0 ? 0 : 100 * one.bytes_done / one.bytes_total;
-      who += (who.empty() ? "; " : ", ") + Shown(node.name) + " " + std::to_string(percent) + " %";
-    }
-  }
-  bar.Update("fetching", done, total, who);
-}
-
 std::string ModelForNode(const std::string& model) {
   char* absolute = ::realpath(model.c_str(), nullptr);
   if (absolute == nullptr) return model;

@@ -89,13 +89,16 @@ std::string Placements(const ClusterStatus& status) {
   return text;
 }
 
+std::string Percent(std::uint64_t done, std::uint64_t total) {
+  return std::to_string(total == 0 ? 0 : 100 * std::min(done, total) / total) + " %";
+}
+
 // What is on its way to whom, and all of it together.
 std::string Transfers(const ClusterStatus& status) {
   std::vector<std::vector<std::string>> rows{{"fetching", "node", "", "of", ""}};
   std::uint64_t done = 0, total = 0;
   const auto add = [&](const std::string& model, const std::string& node, std::uint64_t has, std::uint64_t wants) {
-    rows.push_back({model, node, FormatBytes(has), FormatBytes(wants),
-                    std::to_string(wants == 0 ? 0 : 100 * std::min(has, wants) / wants) + " %"});
+    rows.push_back({model, node, FormatBytes(has), FormatBytes(wants), Percent(has, wants)});
   };
   for (const NodeStatus& node : status.nodes) {
     for (const FetchStatus& one : node.fetching) {
@@ -116,6 +119,19 @@ std::string Shown(const std::string& text) {
   std::replace_if(
       shown.begin(), shown.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; }, '?');
   return shown;
+}
+
+void ShowFetching(TransferBar& bar, const std::vector<NodeStatus>& nodes) {
+  std::uint64_t done = 0, total = 0;
+  std::string who;
+  for (const NodeStatus& node : nodes) {
+    for (const FetchStatus& one : node.fetching) {
+      done += one.bytes_done;
+      total += one.bytes_total;
+      who += (who.empty() ? "; " : ", ") + Shown(node.name) + " " + Percent(one.bytes_done, one.bytes_total);
+    }
+  }
+  bar.Update("fetching", done, total, who);
 }
 
 std::string PlacementText(const PlacementStatus& placement) {
