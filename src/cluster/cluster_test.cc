@@ -20,6 +20,17 @@ class ClusterTest : public testing::Test {
     pump.Meet(0, 2);  // the third link comes by gossip
     ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }, 10 * kSecond));
   }
+  // The model over the last three of four, and a copy of each of its stages.
+  void FourWithCopies() {
+    Three();
+    pump.Add();
+    pump.MeetAll();
+    ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+    PlaceRequest request;
+    request.nodes = {TestId(1), TestId(2), TestId(3)};
+    ASSERT_TRUE(pump.Place(0, request).ok());
+    ASSERT_TRUE(pump.Until([&] { return At(0)->survives.size() == 3; }, 20 * kSecond));
+  }
   bool AllAlive() {
     for (int a = 0; a < pump.Count(); ++a) {
       for (int b = 0; b < pump.Count(); ++b) {
@@ -312,14 +323,7 @@ TEST_F(ClusterTest, ADeadNodesLayersGoToOthersAndTheRestStays) {
 }
 
 TEST_F(ClusterTest, ACopyTakesOverAndNothingIsLoaded) {
-  Three();
-  pump.Add();
-  pump.MeetAll();
-  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
-  PlaceRequest request;
-  request.nodes = {TestId(1), TestId(2), TestId(3)};
-  ASSERT_TRUE(pump.Place(0, request).ok());
-  ASSERT_TRUE(pump.Until([&] { return At(0)->survives.size() == 3; }, 20 * kSecond));
+  ASSERT_NO_FATAL_FAILURE(FourWithCopies());
   EXPECT_EQ(pump.Of(0).copies.size(), 3U) << "who has no stage of the model comes first";
   int loads = 0;
   for (int n = 0; n < 4; ++n) loads += pump.Of(n).loads;
@@ -339,14 +343,7 @@ TEST_F(ClusterTest, ACopyTakesOverAndNothingIsLoaded) {
 TEST_F(ClusterTest, StagesThatDoNotHearEachOtherAreParted) {
   for (const bool there : {true, false}) {
     pump = {};
-    Three();
-    pump.Add();
-    pump.MeetAll();
-    ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
-    PlaceRequest request;
-    request.nodes = {TestId(1), TestId(2), TestId(3)};
-    ASSERT_TRUE(pump.Place(0, request).ok());
-    ASSERT_TRUE(pump.Until([&] { return At(0)->survives.size() == 3; }, 20 * kSecond));
+    ASSERT_NO_FATAL_FAILURE(FourWithCopies());
     const PlacementRecord first = At(0)->record;
     const int a = pump.NumberOf(first.stages[1].node), b = pump.NumberOf(first.stages[2].node);
     pump.deaf.insert(there ? std::pair(a, b) : std::pair(b, a));
@@ -365,14 +362,7 @@ TEST_F(ClusterTest, StagesThatDoNotHearEachOtherAreParted) {
 }
 
 TEST_F(ClusterTest, AFrozenStageIsNotTakenForOneThatIsUnheard) {
-  Three();
-  pump.Add();
-  pump.MeetAll();
-  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
-  PlaceRequest request;
-  request.nodes = {TestId(1), TestId(2), TestId(3)};
-  ASSERT_TRUE(pump.Place(0, request).ok());
-  ASSERT_TRUE(pump.Until([&] { return At(0)->survives.size() == 3; }, 20 * kSecond));
+  ASSERT_NO_FATAL_FAILURE(FourWithCopies());
   const PlacementRecord first = At(0)->record;
   const int frozen = pump.NumberOf(first.stages[1].node);
   pump.Of(frozen).frozen = true;
