@@ -66,7 +66,7 @@ TEST(CpuVariants, TheBestForACpuThatHasJustWhatABackendNeedsIsThatBackend) {
     const CpuVariant best = BestCpuVariant(backend.architecture, backend.needs);
     EXPECT_EQ(best.name, backend.name);
     // On ARM one build for the device has the same flags; on x86 it is also tuned for the CPU.
-    if (backend.architecture == CpuArchitecture::kArm64) EXPECT_EQ(best.flags, backend.flags);
+    if (backend.architecture == CpuArchitecture::kArm64) { EXPECT_EQ(best.flags, backend.flags); }
   }
 }
 
