@@ -11,7 +11,7 @@ namespace shoal {
 namespace {
 
 constexpr std::int64_t kAskingSteps = 10'000;  // of the search for whether there could be a placement at all
-constexpr DurationUs kUnheardUs = 3'000'000;  // a word that one does not hear another is good for so long
+constexpr DurationUs kUnheardUs = 3'000'000;   // a word that one does not hear another is good for so long
 
 }  // namespace
 
@@ -20,6 +20,19 @@ bool Cluster::State::MayHost(const NodeId& node) const {
   const auto found = members.find(node);
   if (found == members.end() || !found->second.here() || found->second.suspect) return false;
   return !found->second.record.facts.leaving && (IsSelf(node) || links.contains(node));
+}
+
+// Whether it has the model, or can get it from who has: unless it knows another one by that name.
+bool Cluster::State::MayGet(const MemberFacts& facts, const std::string& model, std::uint64_t fingerprint) {
+  return HoldingOf(facts, fingerprint) != nullptr ||
+         std::none_of(facts.models.begin(), facts.models.end(),
+                      [&](const ModelHolding& holding) { return holding.name == model; });
+}
+
+const ModelHolding* Cluster::State::HoldingOf(const MemberFacts& facts, std::uint64_t fingerprint) {
+  const auto found = std::find_if(facts.models.begin(), facts.models.end(),
+                                  [&](const ModelHolding& holding) { return holding.fingerprint == fingerprint; });
+  return found == facts.models.end() ? nullptr : &*found;
 }
 
 // By what is placed and what is being placed; copies give way.
@@ -41,20 +54,18 @@ std::uint64_t Cluster::State::MemoryTaken(const NodeId& node, const std::string&
 
 // ---- The one before, mended -----------------------------------------------------------------------------------------
 
-// Who takes stage `index`, one of the `vacant` ones whose nodes in `record` do not count: who has a copy, then who has
-// no stage of the model, then who has most room. Nothing when nobody has room.
+// Who takes stage `index`, one of the `vacant` ones whose nodes in `record` do not count: who has a copy, then who
+// knows the model, then who has no stage of it, then who has most room. Nothing when nobody has room.
 std::optional<NodeId> Cluster::State::BestFor(const PlacementRecord& record, std::int32_t index,
                                               const std::vector<std::int32_t>& vacant,
                                               const std::set<NodeId>& avoid) const {
   const PlaceRequest& request = record.request;
   std::optional<NodeId> best;
-  std::tuple<bool, bool, std::uint64_t> best_rank;
+  std::tuple<bool, bool, bool, std::uint64_t> best_rank;
   for (const auto& [id, member] : members) {
     const MemberFacts& facts = member.record.facts;
-    const bool holds = std::any_of(facts.models.begin(), facts.models.end(), [&](const ModelHolding& holding) {
-      return holding.fingerprint == request.fingerprint;
-    });
-    if (!holds || !MayHost(id) || avoid.contains(id)) continue;
+    if (!MayGet(facts, record.model, request.fingerprint) || !MayHost(id) || avoid.contains(id)) continue;
+    const bool holds = HoldingOf(facts, request.fingerprint) != nullptr;
     std::uint64_t need =
         MemoryTaken(id, record.model) + StageBytes(request.shape, record.LayersOf(index), request.options);
     bool works = false;
@@ -64,7 +75,7 @@ std::optional<NodeId> Cluster::State::BestFor(const PlacementRecord& record, std
       works = true;
     }
     if (need > facts.device.memory_budget_bytes) continue;
-    const std::tuple rank{HasCopy(id, record, index), !works, facts.device.memory_budget_bytes - need};
+    const std::tuple rank{HasCopy(id, record, index), holds, !works, facts.device.memory_budget_bytes - need};
     if (!best || rank > best_rank) std::tie(best, best_rank) = std::tuple(std::optional(id), rank);
   }
   return best;
@@ -186,9 +197,10 @@ PlacementForecast Cluster::State::ForecastFor(const PlacementRecord& record) con
     stages.push_back({static_cast<std::int32_t>(nodes.size()), stage.layers});
     nodes.push_back(stage.node);
   }
-  std::string quantization;
-  for (const ModelHolding& holding : members.at(nodes.front()).record.facts.models) {
-    if (holding.fingerprint == record.request.fingerprint) quantization = holding.quantization;
+  std::string quantization;  // as anybody knows it
+  for (const auto& [id, member] : members) {
+    const ModelHolding* holding = HoldingOf(member.record.facts, record.request.fingerprint);
+    if (holding != nullptr) quantization = holding->quantization;
   }
   if (std::set<NodeId>(nodes.begin(), nodes.end()).size() != nodes.size()) return {};
   const Result<PlacementForecast> forecast = ForecastOf(SplitInputOf(record.request, quantization, nodes), stages);
@@ -197,62 +209,63 @@ PlacementForecast Cluster::State::ForecastFor(const PlacementRecord& record) con
 
 // ---- Cut anew -------------------------------------------------------------------------------------------------------
 
-// `relax`: what was asked for explicitly gives way where it cannot be had any more. `only_asks`: whether there could be
-// one, when those that are suspect come back; it is no placement to make.
-Result<PlacementRecord> Cluster::State::Build(const PlaceRequest& asked, bool relax, bool only_asks) {
-  struct Holder {
-    NodeId node;
-    const ModelHolding* holding;
-  };
-  std::vector<Holder> holders;
-  std::map<std::uint64_t, int> votes;
-  for (const auto& [id, member] : members) {
-    const bool may = member.here() && (!member.suspect || only_asks) && !member.record.facts.leaving;
-    if (!(relax && !only_asks ? MayHost(id) : may)) continue;
-    for (const ModelHolding& holding : member.record.facts.models) {
+// Of the models that `nodes` hold by that name: the one asked for, else (`relax`, or none was) the one most of them
+// have.
+const ModelHolding* Cluster::State::ModelFor(const PlaceRequest& asked, const std::vector<NodeId>& nodes,
+                                             bool relax) const {
+  std::map<std::uint64_t, std::pair<int, const ModelHolding*>> found;  // by fingerprint: holders, and what one says
+  for (const NodeId& node : nodes) {
+    for (const ModelHolding& holding : members.at(node).record.facts.models) {
       if (holding.name != asked.model || holding.shape.layers() < 1) continue;
-      holders.push_back({id, &holding});
-      ++votes[holding.fingerprint];
+      auto& [holders, model] = found[holding.fingerprint];
+      ++holders;
+      model = &holding;
       break;
     }
   }
-  std::uint64_t fingerprint = relax ? 0 : asked.fingerprint;
-  if (fingerprint == 0) {
-    for (const auto& [print, count] : votes) {
-      if (fingerprint == 0 || count > votes[fingerprint]) fingerprint = print;
-    }
-    if (relax && votes.contains(asked.fingerprint)) fingerprint = asked.fingerprint;
+  if (const auto wanted = found.find(asked.fingerprint); wanted != found.end()) return wanted->second.second;
+  if (found.empty() || (asked.fingerprint != 0 && !relax)) return nullptr;
+  const auto most = std::max_element(found.begin(), found.end(),
+                                     [](const auto& a, const auto& b) { return a.second.first < b.second.first; });
+  return most->second.second;
+}
+
+// `relax`: what was asked for explicitly gives way where it cannot be had any more. `only_asks`: whether there could be
+// one, when those that are suspect come back; it is no placement to make.
+Result<PlacementRecord> Cluster::State::Build(const PlaceRequest& asked, bool relax, bool only_asks) {
+  std::vector<NodeId> able;
+  for (const auto& [id, member] : members) {
+    const bool may = member.here() && (!member.suspect || only_asks) && !member.record.facts.leaving;
+    if (relax && !only_asks ? MayHost(id) : may) able.push_back(id);
   }
-  std::erase_if(holders, [&](const Holder& holder) { return holder.holding->fingerprint != fingerprint; });
-  if (holders.empty()) {
+  const ModelHolding* const model = ModelFor(asked, able, relax);
+  if (model == nullptr) {
     return Error{ErrorCode::kNotFound, "no node that is here has the model '" + asked.model + "'"};
   }
-  const ModelShape shape = holders.front().holding->shape;
+  std::erase_if(able, [&](const NodeId& node) {
+    return !MayGet(members.at(node).record.facts, asked.model, model->fingerprint);
+  });
 
   std::vector<NodeId> nodes;
   for (const NodeId& node : asked.nodes) {
-    const bool holds = std::any_of(holders.begin(), holders.end(), [&](const Holder& h) { return h.node == node; });
-    if (holds) nodes.push_back(node);
-    if (!holds && !relax) {
+    const bool can = std::find(able.begin(), able.end(), node) != able.end();
+    if (can) nodes.push_back(node);
+    if (!can && !relax) {
       return Error{ErrorCode::kInvalidArgument,
-                   "node " + ShortHex(node) + " is not here, or does not have the model's file"};
+                   "node " + ShortHex(node) + " is not here, or has another model of that name"};
     }
   }
   const bool named = !nodes.empty();
-  const auto all = [&] {
-    nodes.clear();
-    for (const Holder& holder : holders) nodes.push_back(holder.node);
-  };
-  if (!named) all();
+  if (!named) nodes = able;
   PlaceRequest request = asked;
-  request.fingerprint = fingerprint;
-  request.shape = shape;
-  SplitInput input = SplitInputOf(request, holders.front().holding->quantization, nodes);
+  request.fingerprint = model->fingerprint;
+  request.shape = model->shape;
+  SplitInput input = SplitInputOf(request, model->quantization, nodes);
   input.in_order = named;
   if (only_asks) input.steps_max = kAskingSteps;
   Result<Split> split = SplitModel(input);
   if (!split.ok() && relax) {
-    all();
+    nodes = able;
     input = SplitInputOf(request, input.quantization, nodes);
     input.ranges.clear();
     input.stages = std::min(asked.stages, static_cast<std::int32_t>(nodes.size()));

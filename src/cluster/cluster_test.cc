@@ -142,7 +142,7 @@ TEST_F(ClusterTest, ARestartThatForgotItsBootNumberIsHeardAll) {
 
 TEST_F(ClusterTest, PlacesOverAllAndActivatesEverywhere) {
   Three();
-  pump.Add([](ClusterOptions& options) { options.facts.models.clear(); });
+  pump.Add([](ClusterOptions& options) { options.facts.device.memory_budget_bytes = 0; });
   pump.MeetAll();
   ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
   PlaceRequest request;
@@ -159,6 +159,22 @@ TEST_F(ClusterTest, PlacesOverAllAndActivatesEverywhere) {
   }
   EXPECT_EQ(pump.Of(3).activated, std::vector<Epoch>{view.record.epoch}) << "an entry node learns of it";
   EXPECT_FALSE(pump.At(3).MayServe("m", view.record.epoch));
+}
+
+// Who has just joined is not told of the model yet; its layers come with the stage.
+TEST_F(ClusterTest, WhoDoesNotKnowTheModelGetsLayersOfItAtOnce) {
+  pump.Add();
+  pump.Add([](ClusterOptions& options) { options.facts.models.clear(); });
+  pump.Add([](ClusterOptions& options) { options.facts.models.front().fingerprint = 78; });  // another one named so
+  pump.MeetAll();
+  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+  PlaceRequest request;
+  request.fingerprint = TestHolding(6).fingerprint;
+  ASSERT_TRUE(pump.Place(2, request).ok());
+  ASSERT_TRUE(pump.Until([&] { return pump.Agree() && At(2); }));
+  EXPECT_TRUE(At(2)->record.Has(TestId(0)));
+  EXPECT_TRUE(At(2)->record.Has(TestId(1)));
+  EXPECT_FALSE(At(2)->record.Has(TestId(2))) << "one name, another model";
 }
 
 // Three devices of 10 GB/s with a model whose layers take longer than links do.
@@ -481,7 +497,7 @@ TEST_F(ClusterTest, LeavingMovesTheLayersFirst) {
 
 TEST_F(ClusterTest, LeavingWhereNobodyCanTakeTheLayersSaysSo) {
   pump.Add();
-  pump.Add([](ClusterOptions& options) { options.facts.models.clear(); });
+  pump.Add([](ClusterOptions& options) { options.facts.device.memory_budget_bytes = 0; });
   pump.Meet(0, 1);
   ASSERT_TRUE(pump.Until([&] { return AllAlive(); }));
   ASSERT_TRUE(pump.Place(1, {}).ok());

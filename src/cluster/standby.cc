@@ -65,11 +65,9 @@ std::optional<NodeId> Cluster::State::PlaceForCopy(const PlacementRecord& record
   for (const auto& [id, member] : members) {
     if (!MayHost(id) || id == record.stages[static_cast<std::size_t>(index)].node) continue;
     const MemberFacts& facts = member.record.facts;
-    const bool holds = std::any_of(facts.models.begin(), facts.models.end(), [&](const ModelHolding& holding) {
-      return holding.fingerprint == record.request.fingerprint;
-    });
     const auto refused = copies_refused.find({id, {record.model, layers.first, layers.last}});
-    if (!holds || HasCopy(id, record, index) || (refused != copies_refused.end() && now < refused->second)) continue;
+    if (!MayGet(facts, record.model, record.request.fingerprint)) continue;
+    if (HasCopy(id, record, index) || (refused != copies_refused.end() && now < refused->second)) continue;
     if (facts.standby.size() >= kStandbyCopiesMax) continue;
     const std::uint64_t taken = MemoryTaken(id, {}) + CopiesTaken(id);
     if (facts.device.memory_budget_bytes < taken + bytes) continue;

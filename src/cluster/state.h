@@ -189,6 +189,9 @@ struct Cluster::State {
 
   // --- building.cc
   bool MayHost(const NodeId& node) const;
+  static const ModelHolding* HoldingOf(const MemberFacts& facts, std::uint64_t fingerprint);  // null: not held
+  static bool MayGet(const MemberFacts& facts, const std::string& model, std::uint64_t fingerprint);
+  const ModelHolding* ModelFor(const PlaceRequest& asked, const std::vector<NodeId>& nodes, bool relax) const;
   std::uint64_t MemoryTaken(const NodeId& node, const std::string& but_model) const;
   Result<PlacementRecord> Build(const PlaceRequest& request, bool relax, bool only_asks = false);
   Result<PlacementRecord> Continue(const Placed& placed);

@@ -126,8 +126,21 @@ Result<StoredModel> NodeWeights::Stored(ModelFingerprint fingerprint) const {
   return store_->Find(name);
 }
 
-// A file of the library is hashed when the first member asks for it.
+std::shared_ptr<void> NodeWeights::TakeTurn(Work work, ModelFingerprint fingerprint) {
+  const std::pair turn{work, fingerprint};
+  std::unique_lock lock(mutex_);
+  turn_over_.wait(lock, [&] { return !turns_.contains(turn); });
+  turns_.insert(turn);
+  return {nullptr, [this, turn](void*) {
+            const std::lock_guard guard(mutex_);
+            turns_.erase(turn);
+            turn_over_.notify_all();
+          }};
+}
+
+// A file of the library is hashed when the first member asks for it; the next ones wait for that.
 Result<StoredModel> NodeWeights::FindToServe(ModelFingerprint fingerprint) {
+  const std::shared_ptr<void> turn = TakeTurn(Work::kHash, fingerprint);
   if (Result<StoredModel> stored = Stored(fingerprint); stored.ok()) return stored;
   SHOAL_ASSIGN_OR_RETURN(const LibraryModel model, library_.FindFingerprint(fingerprint));
   SHOAL_RETURN_IF_ERROR(store_->AddLocal(model.file->path, model.name, {}));
@@ -147,6 +160,7 @@ std::vector<WeightPeer> NodeWeights::Peers() const {
 }
 
 Result<StoredModel> NodeWeights::ManifestOf(ModelFingerprint fingerprint, const std::string& name) {
+  const std::shared_ptr<void> turn = TakeTurn(Work::kGetManifest, fingerprint);
   Result<StoredModel> known = Stored(fingerprint);
   if (known.ok() && (known->name == name || store_->Find(name).ok())) return known;
   Manifest manifest;  // the same model may go by several names

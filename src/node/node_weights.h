@@ -5,10 +5,12 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -69,6 +71,9 @@ class NodeWeights {
   };
   NodeWeights(ModelLibrary& library, MetricsRegistry& metrics, NodeWeightsOptions options,
               std::shared_ptr<WeightStore> store);
+  enum class Work : std::uint8_t { kHash, kGetManifest };
+  // Waits until nobody else does this work for the model, and keeps others waiting as long as the result lives.
+  std::shared_ptr<void> TakeTurn(Work work, ModelFingerprint fingerprint);
   Result<StoredModel> Stored(ModelFingerprint fingerprint) const;
   Result<StoredModel> FindToServe(ModelFingerprint fingerprint);
   Result<StoredModel> ManifestOf(ModelFingerprint fingerprint, const std::string& name);
@@ -88,6 +93,8 @@ class NodeWeights {
   mutable std::mutex mutex_;
   mutable std::map<std::string, Known> known_;          // guarded by mutex_: of the store, by name
   std::multimap<std::string, FetchProgress> fetching_;  // guarded by mutex_: by model
+  std::set<std::pair<Work, ModelFingerprint>> turns_;   // guarded by mutex_: taken
+  std::condition_variable turn_over_;
 };
 
 }  // namespace shoal

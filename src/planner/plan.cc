@@ -121,7 +121,7 @@ std::string ReasonOf(const PlanInput& input, const PlanResult& result) {
   const Plan& plan = result.plan;
   const std::string goal = input.policy.objective == PlanObjective::kLatency ? "answer a request" : "give tokens";
   if (plan.stages.size() == 1) {
-    if (input.devices.size() == 1) return Names(input, plan) + " is the only device.";
+    if (input.devices.size() == 1) return Names(input, plan) + " is the only device that can be given layers.";
     if (result.runners_up.empty()) return Names(input, plan) + " alone runs the model.";
     return Names(input, plan) + " alone is fastest: the best plan with more devices takes " +
            Times(result.runners_up.front().cost / plan.cost) + " times as long.";

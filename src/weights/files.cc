@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
@@ -83,8 +84,9 @@ Status SyncFolder(const std::string& folder) {
 }
 
 Status ReplaceFile(const std::string& path, std::span<const std::uint8_t> bytes) {
-  // Of this process alone: two that write the same file end with one of both, whole.
-  const std::string beside = path + "." + std::to_string(getpid()) + ".new";
+  // Of this call alone: two that write the same file end with one of both, whole.
+  static std::atomic<std::uint64_t> calls{0};
+  const std::string beside = path + "." + std::to_string(getpid()) + "." + std::to_string(calls++) + ".new";
   const Status written = [&]() -> Status {
     const OwnedFd fd(open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!fd) return FileError("create", beside, errno);

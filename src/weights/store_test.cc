@@ -215,6 +215,26 @@ TEST_F(StoreTest, ModelsShareWhatIsEqualAndRemoveLeavesTheOthers) {
   EXPECT_TRUE(store_->Models().empty());
 }
 
+TEST_F(StoreTest, TwoThatAddTheSameModelBothSucceed) {
+  const std::filesystem::path manifests = folder_ + "/store/manifests";
+  for (int round = 0; round < 20; ++round) {
+    std::filesystem::remove_all(manifests);
+    std::filesystem::create_directory(manifests);
+    const std::string name = "m" + std::to_string(round);
+    std::vector<Status> added(4);
+    std::vector<std::thread> threads;
+    for (Status& one : added) {
+      threads.emplace_back([&] {
+        const Result<ModelId> id = store_->Add(manifest_, name, "test");
+        if (!id.ok()) one = id.error();
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (const Status& one : added) EXPECT_TRUE(one.ok()) << one.error().message;
+    EXPECT_TRUE(store_->Find(name).ok());
+  }
+}
+
 TEST_F(StoreTest, NamesThatLeaveTheStoreAreRefused) {
   for (const char* name : {"", "..", "../x", "a/b", ".hidden", "-x", "a\nb", "/etc/passwd", "a b"}) {
     const auto added = store_->Add(manifest_, name, "test");

@@ -23,7 +23,6 @@ def cluster_with_one_file(hosts, model, *words):
     first = nodes.Node(hosts[0], *words, models=[model])
     members = [first, *(nodes.join_on(host, first, *words) for host in hosts[1:])]
     nodes.wait_for("all nodes see each other", lambda: nodes.all_alive(members), 10)
-    nodes.wait_for("all know the model", lambda: all(holds_model(member) for member in members), 20)
     return members
 
 
@@ -38,6 +37,7 @@ def model_facts(model):
 
 def test_each_host_gets_its_layers_and_no_more(lan, smollm2):
     members = cluster_with_one_file(lan.add_hosts(4), smollm2)
+    nodes.wait_for("all know the model", lambda: all(holds_model(member) for member in members), 20)
     assert sum(kept_bytes(member) for member in members) == 0, "knowing a model costs no weights"
     members[3].cli("place", MODEL, "--stages", 3, "--wire", "f32", "--standby", "off", "--nodes",
                    ",".join(member.name for member in members[1:]), timeout=60)
@@ -53,6 +53,14 @@ def test_each_host_gets_its_layers_and_no_more(lan, smollm2):
     want = unsplit(smollm2)
     for member in members:
         assert member.complete(MODEL, PROMPT, TOKENS) == want, member.name
+
+
+def test_who_has_just_joined_gets_layers_at_once(lan, smollm2):
+    members = cluster_with_one_file(lan.add_hosts(3), smollm2)
+    members[2].cli("place", MODEL, "--standby", "off", timeout=60)
+    placement = members[1].placement(MODEL)
+    assert {stage["name"] for stage in placement["stages"]} == {member.name for member in members}
+    assert members[2].complete(MODEL, PROMPT, 4)
 
 
 def test_what_was_fetched_stays_and_the_file_may_go(lan, smollm2):
