@@ -112,7 +112,7 @@ TEST_F(EngineTest, UsesWhatItPlanned) {
   }
 }
 
-#if defined(__linux__)
+#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // which take some themselves
 // The figures are what the system sees, also for a large vocabulary: its zero input embeddings hold no memory.
 TEST_F(EngineTest, ResidentMemoryIsWhatItSays) {
   const auto resident = [] {

@@ -7,6 +7,7 @@
 #include <deque>
 #include <exception>
 #include <limits>
+#include <regex>
 #include <string_view>
 #include <unordered_map>
 
@@ -48,6 +49,7 @@ class Grammar {
     auto grammar = std::make_unique<Grammar>();
     LlamaErrors errors;
     try {
+      for (const char* pattern : patterns) (void)std::regex(pattern);  // libllama leaks where one throws
       LlamaGuard guard;
       const llama_vocab* vocab = vocabulary.llama_vocabulary();
       grammar->sampler_.reset(params.grammar_lazy ? llama_sampler_init_grammar_lazy_patterns(

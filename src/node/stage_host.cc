@@ -244,11 +244,24 @@ std::shared_ptr<StageHost::Hosted> StageHost::TakeCopy(const std::string& model,
 
 // ---- What copies hold -----------------------------------------------------------------------------------------------
 
+// On the loop: the stage that this one takes over has copies that know what it holds, and need not be told anew.
+void StageHost::TakeOutlets(Hosted& hosted) {
+  if (hosted.source.kind != StageSource::Kind::kRunning) return;
+  const auto from = Find(hosted.placement.model, hosted.source.epoch, hosted.source.index);
+  if (from == nullptr) return;
+  const std::scoped_lock lock(hosted.mutex, from->mutex);
+  if (hosted.ended || from->outlets.empty()) return;
+  hosted.outlets.merge(from->outlets);
+  for (const auto& [node, outlet] : std::exchange(from->outlets, {})) outlet->Stop();
+  from->TellWhoCopies();
+}
+
 void StageHost::SetCopies(const std::string& model, Epoch epoch, const std::vector<std::vector<NodeId>>& copies) {
   if (!options_.open_copy) return;
   for (std::size_t i = 0; i < copies.size(); ++i) {
     const std::shared_ptr<Hosted> hosted = Find(model, epoch, static_cast<std::int32_t>(i));
     if (hosted == nullptr) continue;
+    TakeOutlets(*hosted);
     const LayerRange layers = hosted->layers();
     const PlaceRequest& request = hosted->placement.request;
     const std::lock_guard lock(hosted->mutex);
@@ -352,6 +365,7 @@ void StageHost::Activate(const PlacementRecord& placement, std::int32_t index) {
   if (hosted->source.kind == StageSource::Kind::kStandby) hosted->from = TakeCopy(placement.model, hosted->layers());
   if (hosted->source.kind == StageSource::Kind::kRunning) {
     hosted->from = Find(placement.model, hosted->source.epoch, hosted->source.index);
+    TakeOutlets(*hosted);
     pipes_.CloseEpoch(hosted->source.epoch);  // what still waits for its links
   }
   if (hosted->from) hosted->from->taken = hosted->from->cancelled = true;

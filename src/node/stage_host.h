@@ -95,6 +95,7 @@ class StageHost {
   std::shared_ptr<Hosted> Find(const std::string& model, Epoch epoch, std::int32_t index);
   std::shared_ptr<Hosted> TakeCopy(const std::string& model, LayerRange layers);
   void EndSoon(const std::shared_ptr<Hosted>& hosted);
+  void TakeOutlets(Hosted& hosted);
   void Report(const std::shared_ptr<Hosted>& hosted, Status status);
   void ReportBroken(const std::shared_ptr<Hosted>& hosted, const std::string& why);
   // Tasks; but for LoadAfter, hosted.work is held.

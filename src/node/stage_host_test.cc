@@ -2,13 +2,17 @@
 #include "node/stage_host.h"
 
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
 #include <condition_variable>
 #include <cstdlib>
 #include <map>
 #include <mutex>
+#include <thread>
+#include <vector>
 
 #include "runtime/ask_loop.h"
+#include "wire/copy_messages.h"
 
 namespace shoal {
 namespace {
@@ -40,6 +44,7 @@ class StageHostTest : public testing::Test {
     options.open_pipe = [](const NodeId&) -> Result<StreamLink> {
       return Error{ErrorCode::kUnavailable, "there is no other node"};
     };
+    options.open_copy = [this](const NodeId&) { return OpenCopy(); };
     options.on_ready = [this](const std::string&, Epoch epoch, std::int32_t, const Status& status) {
       const std::lock_guard lock(mutex_);
       ++(status.ok() ? ready_ : failed_)[epoch];
@@ -61,6 +66,26 @@ class StageHostTest : public testing::Test {
     host_->Stop();
     tasks_.Join();
     loop_.Stop();
+    for (std::thread& reader : readers_) reader.join();
+  }
+
+  // Another node's end of a stream to a copy: notes what it is told.
+  Result<StreamLink> OpenCopy() {
+    int fds[2];
+    if (::socketpair(AF_UNIX, SOCK_STREAM, 0, fds) != 0) return Error{ErrorCode::kIo, "no socketpair"};
+    const std::lock_guard lock(mutex_);
+    readers_.emplace_back([this, fd = fds[1]] {
+      const StreamLink link = MakeStreamLink(fd, kCopyFrameBytesMax);
+      while (const std::optional<FrameBytes> frame = link.receiver->Receive()) {
+        const Result<CopyHello> hello = DecodeCopyHello(*frame);
+        const Result<CopyRows> rows = DecodeCopyRows(*frame);
+        const std::lock_guard told(mutex_);
+        hellos_ += hello.ok() ? 1 : 0;
+        if (rows.ok()) rows_told_ += rows->tokens.size();
+        changed_.notify_all();
+      }
+    });
+    return MakeStreamLink(fds[0], kCopyFrameBytesMax);
   }
 
   PlacementRecord Placement(Epoch epoch, Epoch continues) const {
@@ -127,6 +152,9 @@ class StageHostTest : public testing::Test {
   std::condition_variable changed_;
   std::map<Epoch, int> ready_, failed_, broken_;  // guarded by mutex_
   int copies_ = 0;                                // guarded by mutex_
+  int hellos_ = 0;                                // guarded by mutex_: of streams to copies elsewhere
+  std::size_t rows_told_ = 0;                     // guarded by mutex_: on them
+  std::vector<std::thread> readers_;              // guarded by mutex_ while the host runs
   std::unique_ptr<StageHost> host_;
 };
 
@@ -178,6 +206,43 @@ TEST_F(StageHostTest, CopiesTakeOver) {
   EXPECT_EQ(Answer(2).size(), 16U);
   const std::lock_guard lock(mutex_);
   EXPECT_TRUE(ready_.empty()) << "nothing was loaded again";
+}
+
+TEST_F(StageHostTest, ACopyElsewhereIsNotToldAnewInTheNextEpoch) {
+  NodeId other;
+  other.bytes.fill(8);
+  const auto set_copies = [&](Epoch epoch) {
+    AskLoop(loop_, [&] {
+      host_->SetCopies("smollm2", epoch, {{}, {other}, {}});
+      return 0;
+    });
+  };
+  Load(Placement(1, 0), StageSource::Kind::kDisk);
+  ASSERT_TRUE(WaitFor([&] { return ready_[1] == 3; }));
+  Activate(Placement(1, 0));
+  set_copies(1);
+  ASSERT_TRUE(WaitFor([&] { return hellos_ == 1; }));
+  const auto run = [&](Epoch epoch) {  // until all but the last few rows are told
+    const auto handle = Ask(epoch, 64);
+    return handle ? Read(*handle, 100) : std::vector<TokenId>{};
+  };
+  const std::vector<TokenId> want = run(1);
+  ASSERT_EQ(want.size(), 64U);
+  ASSERT_TRUE(WaitFor([&] { return rows_told_ > 32; }));
+
+  Load(Placement(2, 1), StageSource::Kind::kRunning);
+  set_copies(2);  // before it is active here, or after: both happen
+  Activate(Placement(2, 1));
+  set_copies(2);
+  std::size_t before = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    before = rows_told_;
+  }
+  EXPECT_EQ(run(2), want);
+  ASSERT_TRUE(WaitFor([&] { return rows_told_ > before; }));
+  const std::lock_guard lock(mutex_);
+  EXPECT_EQ(hellos_, 1) << "the stream goes on";
 }
 
 TEST_F(StageHostTest, OtherNodesThatCannotBeReachedBreakTheLinksAndNotTheStages) {

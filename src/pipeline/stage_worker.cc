@@ -60,13 +60,7 @@ struct StageWorker::State {
   std::string reason;  // of the end; compute thread only
 
   std::atomic<std::uint64_t> more_rows{0}, kv_rows{0}, output_batches{0}, output_more_rows{0};
-  struct Copy {
-    std::shared_ptr<CopySink> sink;
-    std::uint64_t session = 0;
-    Stage::CopyKnows knows;
-    std::optional<FrameBytes> waiting;  // was not taken
-  };
-  std::vector<Copy> copies;                                          // compute thread only
+  std::vector<std::shared_ptr<CopySink>> copies;                     // compute thread only
   std::size_t rows_untold = 0;                                       // compute thread only
   SteadyTime told;                                                   // compute thread only
   std::optional<std::vector<std::shared_ptr<CopySink>>> new_copies;  // guarded by mutex
@@ -217,18 +211,8 @@ void StageWorker::State::CountWork(const std::vector<BatchRow>& batch) {
 }
 
 void StageWorker::State::TakeNewCopies() {
-  std::optional<std::vector<std::shared_ptr<CopySink>>> sinks;
-  {
-    const std::lock_guard lock(mutex);
-    sinks.swap(new_copies);
-  }
-  if (!sinks) return;
-  std::vector<Copy> now;
-  for (std::shared_ptr<CopySink>& sink : *sinks) {
-    const auto known = std::find_if(copies.begin(), copies.end(), [&](const Copy& copy) { return copy.sink == sink; });
-    now.push_back(known != copies.end() ? std::move(*known) : Copy{std::move(sink), 0, {}, {}});
-  }
-  copies = std::move(now);
+  const std::lock_guard lock(mutex);
+  if (new_copies) copies = *std::exchange(new_copies, std::nullopt);
 }
 
 // After what came in has gone on: the next stage does not wait for this.
@@ -239,18 +223,19 @@ void StageWorker::State::TellCopies(std::size_t rows_more) {
   rows_untold = 0;
   told = now;
   TakeNewCopies();
-  for (Copy& copy : copies) {
-    const std::uint64_t session = copy.sink->session();
-    if (session != copy.session) copy = {copy.sink, session, {}, {}};
+  for (const std::shared_ptr<CopySink>& copy : copies) {
+    const std::uint64_t session = copy->session();
+    CopySink::Told& told_it = copy->told;
+    if (session != told_it.session) told_it = {session, {}, {}};
     for (int i = 0; session != 0 && i < kCopyFramesMax; ++i) {
-      if (!copy.waiting) {
-        const std::optional<CopyRows> more = stage->RowsForCopy(copy.knows);
+      if (!told_it.waiting) {
+        const std::optional<CopyRows> more = stage->RowsForCopy(told_it.knows);
         if (!more) break;
         Count(rows_copied, more->tokens.size());
-        copy.waiting = EncodeCopyRows(*more);
+        told_it.waiting = EncodeCopyRows(*more);
       }
-      if (!copy.sink->TryPut(*copy.waiting)) break;
-      copy.waiting.reset();
+      if (!copy->TryPut(*told_it.waiting)) break;
+      told_it.waiting.reset();
     }
   }
 }
