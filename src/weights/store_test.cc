@@ -336,6 +336,7 @@ TEST_F(StoreTest, KilledAtAnyInstantItIsConsistentAndFetchesAtMostOneRangeAgain)
   ASSERT_NE(tally, MAP_FAILED);
   std::mt19937 random(20250711);
   std::uint64_t again_max = 0, finished = 0;
+  std::chrono::nanoseconds range_time = std::chrono::milliseconds(5);
   std::size_t largest = 0;
   for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) {
     largest = std::max<std::size_t>(largest, manifest_.ChunkCount(i));
@@ -372,7 +373,15 @@ TEST_F(StoreTest, KilledAtAnyInstantItIsConsistentAndFetchesAtMostOneRangeAgain)
         ++tally->rounds;
       }
     }
-    std::this_thread::sleep_for(std::chrono::microseconds(500 + random() % 20000));
+    // After so many ranges, at any instant of about the next two: at this machine's pace, whatever it is.
+    const auto start = std::chrono::steady_clock::now();
+    const std::uint64_t ranges = random() % 3;
+    const auto lived = [&] { return std::chrono::steady_clock::now() - start; };
+    while (tally->rounds < ranges && lived() < std::chrono::seconds(60)) {
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+    }
+    if (ranges > 0) range_time = lived() / ranges;
+    std::this_thread::sleep_for(range_time * (random() % 200) / 100);
     ASSERT_EQ(kill(child, SIGKILL), 0);
     int status = 0;
     waitpid(child, &status, 0);
