@@ -78,13 +78,11 @@ bool AddressBook::MakeRoom(Entries& entries, std::size_t count_max, AddressSourc
   return true;
 }
 
-void AddressBook::Learn(const NodeId& node, const Endpoint& endpoint, std::uint16_t bulk_port, AddressSource source,
-                        TimeUs now) {
+void AddressBook::Learn(const NodeId& node, const Endpoint& endpoint, AddressSource source, TimeUs now) {
   if (node == self_ || !IsDialable(endpoint)) return;
   Entries* const entries = EntriesFor(node, source);
   if (entries == nullptr) return;
   if (Entry* const known = Find(*entries, endpoint)) {
-    if (bulk_port != 0) known->known.bulk_port = bulk_port;
     known->known.source = std::min(known->known.source, source);
     known->learned = now;
     if (!IsFresh(source)) return;
@@ -96,7 +94,7 @@ void AddressBook::Learn(const NodeId& node, const Endpoint& endpoint, std::uint1
   const std::size_t count_max = node.IsZero() ? kBookGivenMax : kBookAddressesPerNodeMax;
   if (MakeRoom(*entries, count_max, source)) {
     Entry entry;
-    entry.known = {endpoint, bulk_port, source};
+    entry.known = {endpoint, source};
     entry.owner = node;
     entry.due = entry.learned = entry.wanted = now;
     entries->push_back(std::move(entry));
@@ -166,7 +164,7 @@ std::vector<Dial> AddressBook::Due(TimeUs now) {
   for (const auto& [node, entry] : due) {
     entry->in_flight = true;
     entry->attempted = now;
-    dials.push_back({node, entry->known.endpoint, entry->known.bulk_port, entry->known.source});
+    dials.push_back({node, entry->known.endpoint, entry->known.source});
   }
   return dials;
 }
@@ -200,7 +198,7 @@ void AddressBook::Succeeded(const Dial& dial, const NodeId& reached, std::int64_
   node->second.erase(node->second.begin() + (entry - node->second.data()));
   if (node->second.empty()) nodes_.erase(node);
   if (reached == self_) return;
-  Learn(reached, moved.known.endpoint, moved.known.bulk_port, moved.known.source, moved.learned);
+  Learn(reached, moved.known.endpoint, moved.known.source, moved.learned);
   const auto home = nodes_.find(reached);
   if (home == nodes_.end()) return;
   if (Entry* const settled = Find(home->second, dial.endpoint)) {

@@ -1,6 +1,6 @@
 // Remembers where each node was said to be, and tells whom to dial next.
 //
-// peers.json: {"version":1,"nodes":[{"id":PEER_ID,"addresses":[{"at":HOST:PORT,"bulk_port":N,"reached_s":UNIX}]}]}
+// peers.json: {"version":1,"nodes":[{"id":PEER_ID,"addresses":[{"at":HOST:PORT,"reached_s":UNIX}]}]}
 //
 // All sources of a node's addresses are tried at once, the first connection wins; an address that fails waits, twice as
 // long each time with jitter, up to a limit. A wrong hint costs a few failed dials, so sources need not be trusted;
@@ -49,14 +49,12 @@ std::string_view AddressSourceName(AddressSource source);
 // One dial to make. `node` is zero when the address was given without saying whose it is.
 struct Dial {
   NodeId node;
-  Endpoint endpoint;            // of the act node; may be a name
-  std::uint16_t bulk_port = 0;  // of the bulk node at the same host; 0 = unknown
+  Endpoint endpoint;  // may be a name
   AddressSource source = AddressSource::kGiven;
 };
 
 struct KnownAddress {
   Endpoint endpoint;
-  std::uint16_t bulk_port = 0;
   AddressSource source = AddressSource::kGiven;
   std::int64_t success_unix_s = 0;  // last time a dial there reached the node; 0 = never
   std::uint32_t failures = 0;       // in a row
@@ -71,7 +69,7 @@ class AddressBook {
   // news, which ends a long wait of that address. Ignored: addresses of ourselves, those that are not dialable, and
   // hearsay (kGossiped, kRemembered) where it would displace what was reached. When the book is full, forgets the least
   // useful: never reached, most failures, oldest.
-  void Learn(const NodeId& node, const Endpoint& endpoint, std::uint16_t bulk_port, AddressSource source, TimeUs now);
+  void Learn(const NodeId& node, const Endpoint& endpoint, AddressSource source, TimeUs now);
 
   // Whether `node` is connected. Nothing is dialled of those that are; all addresses of one that was lost, or whose
   // connection is doubted, are due again.

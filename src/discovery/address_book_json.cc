@@ -18,7 +18,6 @@ constexpr std::size_t kFrameBytes = 64;  // of what is around the nodes
 struct ReadAddress {
   NodeId node;
   Endpoint endpoint;
-  std::uint16_t bulk_port = 0;
   std::int64_t reached_s = 0;
 };
 
@@ -31,14 +30,12 @@ const json* Member(const json& object, const char* key, json::value_t type) {
 
 std::optional<ReadAddress> ReadOne(const NodeId& node, const json& item) {
   const json* const at = Member(item, "at", json::value_t::string);
-  const json* const bulk_port = Member(item, "bulk_port", json::value_t::number_unsigned);
   const json* const reached_s = Member(item, "reached_s", json::value_t::number_unsigned);
-  if (at == nullptr || bulk_port == nullptr || reached_s == nullptr) return std::nullopt;
+  if (at == nullptr || reached_s == nullptr) return std::nullopt;
   const auto endpoint = ParseEndpoint(at->get_ref<const std::string&>());
-  const auto bulk = bulk_port->get<std::uint64_t>();
   const auto reached = reached_s->get<std::uint64_t>();
-  if (!endpoint.ok() || bulk > UINT16_MAX || reached > INT64_MAX || reached == 0) return std::nullopt;
-  return ReadAddress{node, *endpoint, static_cast<std::uint16_t>(bulk), static_cast<std::int64_t>(reached)};
+  if (!endpoint.ok() || reached > INT64_MAX || reached == 0) return std::nullopt;
+  return ReadAddress{node, *endpoint, static_cast<std::int64_t>(reached)};
 }
 
 // All addresses of the text, or nothing when any part of it is not as ToJson writes it.
@@ -72,9 +69,7 @@ std::string AddressBook::ToJson() const {
     const std::vector<KnownAddress> known = AddressesOf(node);
     for (const KnownAddress& address : known) {
       if (address.success_unix_s <= 0) continue;
-      addresses.push_back({{"at", EndpointText(address.endpoint)},
-                           {"bulk_port", address.bulk_port},
-                           {"reached_s", address.success_unix_s}});
+      addresses.push_back({{"at", EndpointText(address.endpoint)}, {"reached_s", address.success_unix_s}});
     }
     if (addresses.empty()) continue;
     nodes.emplace_back(known[0].success_unix_s, json{{"id", PeerIdText(node)}, {"addresses", std::move(addresses)}});
@@ -98,7 +93,7 @@ Status AddressBook::AddJson(std::string_view text, TimeUs now) {
   const auto read = ReadAll(root);
   if (!read) return corrupt;
   for (const ReadAddress& address : *read) {
-    Learn(address.node, address.endpoint, address.bulk_port, AddressSource::kRemembered, now);
+    Learn(address.node, address.endpoint, AddressSource::kRemembered, now);
     const auto node = nodes_.find(address.node);
     if (node == nodes_.end()) continue;
     Entry* const entry = Find(node->second, address.endpoint);

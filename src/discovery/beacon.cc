@@ -35,8 +35,7 @@ std::int64_t UnixMs() {
 struct Settings {
   std::optional<SecretKey> cluster_key, seek_key;
   std::vector<SecretKey> invite_keys;
-  std::uint64_t incarnation = 0;
-  std::uint16_t act_port = 0, bulk_port = 0;
+  std::uint16_t port = 0;
   bool hurry = false;
   bool stop = false;
 };
@@ -154,12 +153,10 @@ BeaconPacket Beacon::State::MakePacket(const Settings& now_set, BeaconKind kind)
   packet.kind = kind;
   packet.node = options.self;
   packet.instance = options.instance;
-  packet.incarnation = now_set.incarnation;
   packet.uptime_us = clock.Now() - started;
   packet.unix_ms = UnixMs();
   packet.sequence = ++sequence;
-  packet.act_port = now_set.act_port;
-  packet.bulk_port = now_set.bulk_port;
+  packet.port = now_set.port;
   packet.addresses = sockets.own_addresses();
   return packet;
 }
@@ -233,7 +230,7 @@ void Beacon::State::TakeSeek(const Settings& now_set, const SecretKey& key, cons
 
 void Beacon::State::Answer(const Settings& now_set, const SecretKey& key, BeaconKind kind, const BeaconPacket& to,
                            const SocketAddress& from) {
-  if (now_set.act_port == 0) return;
+  if (now_set.port == 0) return;
   if (!filter.MayAnswer(to, EndpointOf(from, 0).host, clock.Now())) {
     Count([](BeaconStats& count) { ++count.limited; });
     return;
@@ -254,22 +251,21 @@ void Beacon::State::Report(Sighting::Kind kind, const BeaconPacket& packet, cons
   sighting.kind = kind;
   sighting.node = packet.node;
   sighting.age = {packet.instance, packet.uptime_us};
-  sighting.incarnation = packet.incarnation;
-  sighting.bulk_port = packet.bulk_port;
   const auto add = [&](const Endpoint& endpoint) {
-    const bool known = std::find(sighting.act.begin(), sighting.act.end(), endpoint) != sighting.act.end();
-    if (IsDialable(endpoint) && !known) sighting.act.push_back(endpoint);
+    const bool known =
+        std::find(sighting.addresses.begin(), sighting.addresses.end(), endpoint) != sighting.addresses.end();
+    if (IsDialable(endpoint) && !known) sighting.addresses.push_back(endpoint);
   };
-  const Endpoint source = EndpointOf(from, packet.act_port);
+  const Endpoint source = EndpointOf(from, packet.port);
   const bool scoped = source.kind == HostKind::kIpv6 && IsLinkLocal(source);
   if (!scoped) add(source);
   for (const std::string& address : packet.addresses) {
-    const Result<Endpoint> endpoint = ParseEndpoint(address, packet.act_port);
+    const Result<Endpoint> endpoint = ParseEndpoint(address, packet.port);
     if (endpoint.ok() && !IsLoopback(*endpoint) && !IsLinkLocal(*endpoint)) add(*endpoint);
   }
   // Last, since libp2p's TCP cannot dial an address that needs a zone.
   if (scoped) add(source);
-  if (sighting.act.empty() && kind != Sighting::Kind::kClone) return;
+  if (sighting.addresses.empty() && kind != Sighting::Kind::kClone) return;
   handler(sighting);
 }
 
@@ -291,9 +287,7 @@ Result<std::unique_ptr<Beacon>> Beacon::Start(BeaconOptions options, Handler han
     fcntl(fd, F_SETFL, O_NONBLOCK);
   }
   Settings& settings = state->settings;
-  settings.incarnation = state->options.incarnation;
-  settings.act_port = state->options.act_port;
-  settings.bulk_port = state->options.bulk_port;
+  settings.port = state->options.port;
   if (state->options.cluster_secret) settings.cluster_key = BeaconClusterKey(*state->options.cluster_secret);
   if (state->options.seek) settings.seek_key = BeaconInviteKey(*state->options.seek);
   std::unique_ptr<Beacon> beacon(new Beacon(std::move(state)));
@@ -308,27 +302,6 @@ Result<std::unique_ptr<Beacon>> Beacon::Start(BeaconOptions options, Handler han
 Beacon::~Beacon() {
   state_->Set([](Settings& settings) { settings.stop = true; });
   state_->thread.join();
-}
-
-void Beacon::SetCluster(std::optional<SecretKey> cluster_secret) {
-  std::optional<SecretKey> key;
-  if (cluster_secret) key = BeaconClusterKey(*cluster_secret);
-  state_->Set([&](Settings& settings) {
-    settings.cluster_key = key;
-    settings.hurry = true;
-  });
-}
-
-void Beacon::SetPorts(std::uint16_t act_port, std::uint16_t bulk_port) {
-  state_->Set([&](Settings& settings) {
-    settings.act_port = act_port;
-    settings.bulk_port = bulk_port;
-    settings.hurry = true;
-  });
-}
-
-void Beacon::SetIncarnation(std::uint64_t incarnation) {
-  state_->Set([&](Settings& settings) { settings.incarnation = incarnation; });
 }
 
 void Beacon::SetInvites(const std::vector<InviteSecret>& secrets) {

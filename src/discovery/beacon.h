@@ -50,17 +50,13 @@ struct Sighting {
   Kind kind = Kind::kMember;
   NodeId node;
   InstanceAge age;
-  std::uint64_t incarnation = 0;
-  std::vector<Endpoint> act;    // TCP addresses of the control and activation node; best first, all dialable
-  std::uint16_t bulk_port = 0;  // of the bulk node, at the same hosts; 0 = none
+  std::vector<Endpoint> addresses;  // TCP; best first, all dialable
 };
 
 struct BeaconOptions {
   NodeId self;
   InstanceNumber instance = 0;
-  std::uint64_t incarnation = 0;
-  std::uint16_t act_port = 0;
-  std::uint16_t bulk_port = 0;
+  std::uint16_t port = 0;                          // TCP, told to others; 0 = does not listen
   std::uint16_t beacon_port = kBeaconPortDefault;  // UDP; the same on all nodes
   std::optional<SecretKey> cluster_secret;         // none: no member (yet)
   std::optional<InviteSecret> seek;                // looks for who made this invite
@@ -92,11 +88,7 @@ class Beacon {
   Beacon(const Beacon&) = delete;
   Beacon& operator=(const Beacon&) = delete;
 
-  // Each takes effect with the next packet.
-  void SetCluster(std::optional<SecretKey> cluster_secret);
-  void SetPorts(std::uint16_t act_port, std::uint16_t bulk_port);
-  void SetIncarnation(std::uint64_t incarnation);
-  // Answers those who seek with one of these secrets; the first kBeaconInvitesMax of them.
+  // From the next packet on: answers those who seek with one of these secrets; the first kBeaconInvitesMax of them.
   void SetInvites(const std::vector<InviteSecret>& secrets);
 
   // Back to the short interval: the network changed or a member was lost.

@@ -64,14 +64,12 @@ Bytes EncodeBeaconText(const BeaconPacket& packet) {
   out.Put(static_cast<std::uint8_t>(packet.kind));
   out.PutArray(std::span<const std::uint8_t>(packet.node.bytes));
   out.Put(packet.instance);
-  out.Put(packet.incarnation);
   out.Put(packet.uptime_us);
   out.Put(packet.unix_ms);
   out.Put(packet.sequence);
   out.Put(packet.echo_instance);
   out.Put(packet.echo_sequence);
-  out.Put(packet.act_port);
-  out.Put(packet.bulk_port);
+  out.Put(packet.port);
   out.Put(static_cast<std::uint8_t>(fields.size()));
   for (const AddressField& field : fields) out.PutArray(std::span<const std::uint8_t>(field));
   SHOAL_CHECK(text.size() <= kBeaconTextBytes);
@@ -92,14 +90,12 @@ std::optional<BeaconPacket> DecodeBeaconText(ByteSpan text) {
   const auto node = in.Take(packet.node.bytes.size());
   std::copy(node.begin(), node.end(), packet.node.bytes.begin());
   packet.instance = in.Get<std::uint64_t>();
-  packet.incarnation = in.Get<std::uint64_t>();
   packet.uptime_us = in.Get<std::int64_t>();
   packet.unix_ms = in.Get<std::int64_t>();
   packet.sequence = in.Get<std::uint64_t>();
   packet.echo_instance = in.Get<std::uint64_t>();
   packet.echo_sequence = in.Get<std::uint64_t>();
-  packet.act_port = in.Get<std::uint16_t>();
-  packet.bulk_port = in.Get<std::uint16_t>();
+  packet.port = in.Get<std::uint16_t>();
   const auto count = in.Get<std::uint8_t>();
   if (count > kBeaconAddressesMax || packet.uptime_us < 0) return std::nullopt;
   for (std::uint8_t i = 0; i < count; ++i) {

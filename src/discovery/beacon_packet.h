@@ -2,8 +2,8 @@
 //
 // A packet is Seal(key, text padded to kBeaconTextBytes): so its length, its kind and the cluster's id tell a stranger
 // nothing, and a forged one costs its receiver one MAC. Layout of the text, little-endian:
-//   u8 version=1, u8 kind, u8[32] node, u64 instance, u64 incarnation, i64 uptime_us, i64 unix_ms, u64 sequence,
-//   u64 echo_instance, u64 echo_sequence, u16 act_port, u16 bulk_port, u8 address count, then per address
+//   u8 version=1, u8 kind, u8[32] node, u64 instance, i64 uptime_us, i64 unix_ms, u64 sequence,
+//   u64 echo_instance, u64 echo_sequence, u16 port, u8 address count, then per address
 //   u8 family (4 or 6) and 16 bytes (IPv4 in the first 4, the rest zero); zeros up to the end.
 // Pure; knows no sockets and no time. Any thread.
 #pragma once
@@ -37,15 +37,13 @@ struct BeaconPacket {
   BeaconKind kind = BeaconKind::kHello;
   NodeId node;
   InstanceNumber instance = 0;
-  std::uint64_t incarnation = 0;
   std::int64_t uptime_us = 0;  // >= 0
   std::int64_t unix_ms = 0;    // the sender's clock, which may be wrong
   std::uint64_t sequence = 0;  // counts the packets of this instance
   // In answers and offers: instance and sequence of the packet answered, which proves them fresh. Else 0.
   InstanceNumber echo_instance = 0;
   std::uint64_t echo_sequence = 0;
-  std::uint16_t act_port = 0;  // TCP; 0 = does not listen
-  std::uint16_t bulk_port = 0;
+  std::uint16_t port = 0;              // TCP; 0 = does not listen
   std::vector<std::string> addresses;  // own IP literals without zone; at most kBeaconAddressesMax
 
   bool operator==(const BeaconPacket&) const = default;

@@ -51,7 +51,7 @@ class BeaconTest : public testing::Test {
     BeaconOptions options;
     options.self = Id(number);
     options.instance = 1000 + static_cast<std::uint64_t>(number);
-    options.act_port = static_cast<std::uint16_t>(40'000 + number);
+    options.port = static_cast<std::uint16_t>(40'000 + number);
     options.beacon_port = port_;
     options.loopback_only = true;
     if (secret != 0) {
@@ -96,8 +96,8 @@ TEST_F(BeaconTest, MembersHearEachOther) {
   }));
   const std::lock_guard lock(a.mutex);
   for (const Sighting& sighting : a.heard) {
-    ASSERT_FALSE(sighting.act.empty());
-    EXPECT_TRUE(sighting.act.front().port == 40'002 || sighting.act.front().port == 40'003);
+    ASSERT_FALSE(sighting.addresses.empty());
+    EXPECT_TRUE(sighting.addresses.front().port == 40'002 || sighting.addresses.front().port == 40'003);
   }
 }
 

@@ -56,7 +56,7 @@ TEST(Endpoints, KnowWhatCanBeDialled) {
 TEST(AddressBookTest, DialsOnceThenWaitsLongerEachTime) {
   AddressBook book(Id(1), 7);
   TimeUs now = 1'000'000;
-  book.Learn(Id(2), At("10.0.0.2:5"), 0, AddressSource::kBeacon, now);
+  book.Learn(Id(2), At("10.0.0.2:5"), AddressSource::kBeacon, now);
   std::vector<DurationUs> waits;
   for (int i = 0; i < 8; ++i) {
     std::vector<Dial> dials;
@@ -74,8 +74,8 @@ TEST(AddressBookTest, DialsOnceThenWaitsLongerEachTime) {
 
 TEST(AddressBookTest, TheFirstConnectionWinsAndALossMakesAllDueAgain) {
   AddressBook book(Id(1), 7);
-  book.Learn(Id(2), At("10.0.0.2:5"), 0, AddressSource::kMdns, 1);
-  book.Learn(Id(2), At("[fd77::2]:5"), 0, AddressSource::kGossiped, 1);
+  book.Learn(Id(2), At("10.0.0.2:5"), AddressSource::kMdns, 1);
+  book.Learn(Id(2), At("[fd77::2]:5"), AddressSource::kGossiped, 1);
   const std::vector<Dial> dials = book.Due(1);
   ASSERT_EQ(dials.size(), 2U);
   book.Succeeded(dials[0], Id(2), 1'700'000'000);
@@ -89,8 +89,8 @@ TEST(AddressBookTest, TheFirstConnectionWinsAndALossMakesAllDueAgain) {
 
 TEST(AddressBookTest, IgnoresItselfAndNonsense) {
   AddressBook book(Id(1), 7);
-  book.Learn(Id(1), At("10.0.0.2:5"), 0, AddressSource::kBeacon, 1);
-  book.Learn(Id(2), At("0.0.0.0:5"), 0, AddressSource::kBeacon, 1);
+  book.Learn(Id(1), At("10.0.0.2:5"), AddressSource::kBeacon, 1);
+  book.Learn(Id(2), At("0.0.0.0:5"), AddressSource::kBeacon, 1);
   EXPECT_TRUE(book.Due(1).empty());
 }
 
@@ -102,7 +102,7 @@ TEST(AddressBookTest, IsBounded) {
     id.bytes[1] = static_cast<std::uint8_t>(node >> 8);
     id.bytes[2] = 9;
     for (int port = 1; port < 30; ++port) {
-      book.Learn(id, At("10.0.0.2:" + std::to_string(port)), 0, AddressSource::kMdns, node);
+      book.Learn(id, At("10.0.0.2:" + std::to_string(port)), AddressSource::kMdns, node);
     }
     EXPECT_LE(book.AddressesOf(id).size(), kBookAddressesPerNodeMax);
   }
@@ -112,8 +112,8 @@ TEST(AddressBookTest, IsBounded) {
 
 TEST(AddressBookTest, RemembersWhatWasReached) {
   AddressBook book(Id(1), 7);
-  book.Learn(Id(2), At("10.0.0.2:5"), 0, AddressSource::kMdns, 1);
-  book.Learn(Id(2), At("10.0.0.3:5"), 0, AddressSource::kMdns, 1);
+  book.Learn(Id(2), At("10.0.0.2:5"), AddressSource::kMdns, 1);
+  book.Learn(Id(2), At("10.0.0.3:5"), AddressSource::kMdns, 1);
   for (const Dial& dial : book.Due(1)) {
     if (dial.endpoint.host == "10.0.0.2") book.Succeeded(dial, Id(2), 1'700'000'000);
   }
@@ -121,7 +121,7 @@ TEST(AddressBookTest, RemembersWhatWasReached) {
   // Ids here are no public keys: their text is none that is read again, so the round trip needs a real one.
   EXPECT_EQ(later
                 .AddJson(R"({"version":1,"nodes":[{"id":"12D3KooWQTU2m5jnSfed87dKDodE9pjRFA1P1cE1x7451fdzdcp9",)"
-                         R"("addresses":[{"at":"10.0.0.2:5","bulk_port":0,"reached_s":1700000000}]}]})",
+                         R"("addresses":[{"at":"10.0.0.2:5","reached_s":1700000000}]}]})",
                          1)
                 .ok(),
             true);
@@ -146,13 +146,12 @@ BeaconPacket Packet() {
   packet.kind = BeaconKind::kAnswer;
   packet.node = Id(3);
   packet.instance = 5;
-  packet.incarnation = 6;
   packet.uptime_us = 7;
   packet.unix_ms = 8;
   packet.sequence = 9;
   packet.echo_instance = 10;
   packet.echo_sequence = 11;
-  packet.act_port = 12;
+  packet.port = 12;
   packet.addresses = {"10.0.0.1", "fd77::1"};
   return packet;
 }

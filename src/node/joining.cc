@@ -71,12 +71,12 @@ Status Keep(Home& home, const JoinGrant& grant, const Endpoint& reached, std::in
   if (home.membership()) SHOAL_RETURN_IF_ERROR(home.ForgetCluster());
   SHOAL_RETURN_IF_ERROR(home.StoreGrant(certificate, extras.cluster_secret));
   AddressBook book(home.id(), RandomSeed());
-  book.Learn(grant.inviter, reached, 0, AddressSource::kGiven, 0);
+  book.Learn(grant.inviter, reached, AddressSource::kGiven, 0);
   for (const std::string& address : extras.addresses) {
     const Result<Endpoint> endpoint = ParseEndpoint(address);
-    if (endpoint.ok()) book.Learn(grant.inviter, *endpoint, 0, AddressSource::kGossiped, 0);
+    if (endpoint.ok()) book.Learn(grant.inviter, *endpoint, AddressSource::kGossiped, 0);
   }
-  book.Succeeded({grant.inviter, reached, 0, AddressSource::kGiven}, grant.inviter, now_s);
+  book.Succeeded({grant.inviter, reached, AddressSource::kGiven}, grant.inviter, now_s);
   return home.StorePeers(book.ToJson());
 }
 
@@ -129,7 +129,7 @@ Status JoinWithCode(Home& home, const std::string& name, const std::string& code
   seek.seek = invite.secret;
   const Result<std::unique_ptr<Beacon>> beacon = Beacon::Start(seek, [&](const Sighting& sighting) {
     if (sighting.kind != Sighting::Kind::kInviter) return;
-    for (const Endpoint& endpoint : sighting.act) candidates.Add(endpoint);
+    for (const Endpoint& endpoint : sighting.addresses) candidates.Add(endpoint);
   });
   if (!beacon.ok()) Log(LogLevel::kWarning, "join", "nobody can be found by the beacon: " + beacon.error().message);
 

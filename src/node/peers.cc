@@ -89,12 +89,12 @@ Result<std::unique_ptr<Peers>> Peers::Start(Loop& loop, BlockingTasks& tasks, Pe
   SHOAL_RETURN_IF_ERROR(peers->Listen());
   for (const std::string& given : peers->options_.given) {
     SHOAL_ASSIGN_OR_RETURN(const Endpoint endpoint, ParseEndpoint(given));
-    peers->book_.Learn({}, endpoint, 0, AddressSource::kGiven, loop.clock().Now());
+    peers->book_.Learn({}, endpoint, AddressSource::kGiven, loop.clock().Now());
   }
   BeaconOptions beacon = peers->options_.beacon;
   {
     const std::lock_guard lock(self->listening_mutex_);
-    beacon.act_port = PortOf(*self->listening_.begin());  // no circuit is asked for yet
+    beacon.port = PortOf(*self->listening_.begin());  // no circuit is asked for yet
   }
   Result<std::unique_ptr<Beacon>> started = Beacon::Start(
       beacon, [self](const Sighting& sighting) { self->loop_.Post([self, sighting] { self->Sighted(sighting); }); });
@@ -240,7 +240,7 @@ void Peers::Handle(NetworkEvent event) {
     }
     case NetworkEventKind::kDiscovered: {
       const Result<Endpoint> endpoint = ParseEndpoint(event.address);
-      if (endpoint.ok()) book_.Learn(event.peer, *endpoint, 0, AddressSource::kMdns, now);
+      if (endpoint.ok()) book_.Learn(event.peer, *endpoint, AddressSource::kMdns, now);
       return;
     }
     case NetworkEventKind::kListening:
@@ -292,8 +292,8 @@ void Peers::Sighted(const Sighting& sighting) {
     return;
   }
   if (sighting.kind != Sighting::Kind::kMember) return;
-  for (const Endpoint& endpoint : sighting.act) {
-    book_.Learn(sighting.node, endpoint, sighting.bulk_port, AddressSource::kBeacon, loop_.clock().Now());
+  for (const Endpoint& endpoint : sighting.addresses) {
+    book_.Learn(sighting.node, endpoint, AddressSource::kBeacon, loop_.clock().Now());
   }
   Tick(loop_.clock().Now());
 }
@@ -445,7 +445,7 @@ void Peers::Send(const NodeId& to, const FrameBytes& frame) {
 void Peers::LearnGossip(const NodeId& node, const std::vector<std::string>& addresses, TimeUs now) {
   for (const std::string& address : addresses) {
     const Result<Endpoint> endpoint = ParseEndpoint(address);
-    if (endpoint.ok()) book_.Learn(node, *endpoint, 0, AddressSource::kGossiped, now);
+    if (endpoint.ok()) book_.Learn(node, *endpoint, AddressSource::kGossiped, now);
   }
 }
 
