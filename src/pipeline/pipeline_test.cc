@@ -15,7 +15,7 @@
 namespace shoal {
 namespace {
 
-constexpr std::chrono::seconds kPatience{60};
+constexpr std::chrono::seconds kPatience{600};  // only a hang takes so long, also with sanitizers
 
 std::vector<TokenId> Prompt(GenerationId id, int count) {
   std::vector<TokenId> tokens;

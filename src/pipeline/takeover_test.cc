@@ -21,7 +21,7 @@
 namespace shoal {
 namespace {
 
-constexpr std::chrono::seconds kPatience{60};
+constexpr std::chrono::seconds kPatience{600};  // only a hang takes so long, also with sanitizers
 
 // The entry nodes' part: every generation with what it has, asked for again after each loss.
 class Clients {
