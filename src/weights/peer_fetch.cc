@@ -141,9 +141,10 @@ Result<FetchReport> Fetch::Run(const std::vector<std::size_t>& ranges) {
   hopeful_ = Clock::now();
   left_out_.resize(peers_.size());
   if (!swarm_->done()) {
+    std::vector<std::size_t> peers(std::min(peers_.size(), kFetchPeersMax));
+    for (std::size_t& peer : peers) peer = swarm_->AddPeer();  // all of them before any thread looks
     std::vector<std::thread> threads;
-    for (std::size_t i = 0; i < std::min(peers_.size(), kFetchPeersMax); ++i) {
-      const std::size_t peer = swarm_->AddPeer();
+    for (const std::size_t peer : peers) {
       for (std::size_t s = 0; s < kFetchStreamsPerPeer; ++s) threads.emplace_back([this, peer] { Work(peer); });
     }
     for (std::thread& thread : threads) thread.join();
