@@ -63,10 +63,10 @@ struct ServeOptions {
 };
 
 struct UpOptions {
-  std::string name, host = "127.0.0.1", api_key, join_code, memory, store, log_file, speed_test = "auto";
+  std::string name, host = "127.0.0.1", api_key, join_code, memory, store, log_file, speed_test = "auto", device;
   std::vector<std::string> listen, peers, relays, model_dirs;
   int port = 8080, net_port = 48100;
-  std::int32_t threads = 0;
+  std::int32_t threads = 0, device_layers = 0;
   bool no_mdns = false, serve_relay = false, verbose = false, quiet = false;
 };
 

@@ -8,6 +8,8 @@
 #include "apps/cli/exit_code.h"
 #include "apps/cli/store_commands.h"
 #include "base/log.h"
+#include "offload/process.h"
+#include "offload/serve.h"
 
 namespace shoal::cli {
 namespace {
@@ -120,6 +122,11 @@ void NoteGiven(const CLI::App& command, RunOptions& o) {
   command.add_option("--threads", o.threads, "Threads of a stage (0: all cores)")
       ->capture_default_str()
       ->check(CLI::Range(0, 1024));
+  command.add_option("--device", o.device, "Stages compute on it: vulkan, opencl:1, rpc:HOST:PORT ... (else the CPU)")
+      ->envname("SHOAL_DEVICE");
+  command.add_option("--device-layers", o.device_layers, "So many layers of a stage, its last ones (0: all)")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1 << 16));
   command.add_option("--log-file", o.log_file, "Log there instead of stderr; full ones become FILE.1, FILE.2, ...");
   command.add_option("--speed-test", o.speed_test, "Measure this device's speed once, while nothing runs: auto or off")
       ->capture_default_str()
@@ -340,6 +347,10 @@ int Main(int argc, char** argv) {
 }  // namespace shoal::cli
 
 int main(int argc, char** argv) {
+  // Not a command for people: a process that `shoal up --device` starts for a stage.
+  if (argc == 2 && std::string_view(argv[1]) == shoal::kOffloadCommand) {
+    return shoal::ServeOffload(shoal::kOffloadDescriptor);
+  }
   try {
     return shoal::cli::Main(argc, argv);
   } catch (const std::exception& error) {

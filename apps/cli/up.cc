@@ -38,6 +38,8 @@ Result<ClusterNodeOptions> MakeOptions(const UpOptions& options) {
   node.join_code = options.join_code;
   node.threads = options.threads;
   node.measure_speed = options.speed_test != "off";
+  SHOAL_ASSIGN_OR_RETURN(node.device, ParseDeviceChoice(options.device));
+  node.device.layers = options.device_layers;
   if (!options.memory.empty()) { SHOAL_ASSIGN_OR_RETURN(node.memory_bytes_max, ParseBytes(options.memory)); }
   if (!options.store.empty()) { SHOAL_ASSIGN_OR_RETURN(node.store_bytes_max, ParseBytes(options.store)); }
   return node;

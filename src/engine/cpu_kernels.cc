@@ -1,22 +1,17 @@
-// The folder is looked through by ggml, which asks each backend's own check; what came of it is read from where its
-// code lies in memory.
+// The best by ggml's own checks is loaded; which that was is read from where its code lies in memory.
 #include "engine/cpu_kernels.h"
 
 #include <dlfcn.h>
 
-#include <filesystem>
-
 #include "base/environment.h"
 #include "base/log.h"
-#include "base/program_path.h"
+#include "engine/backend_files.h"
 #include "engine/llama_log.h"
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
 
 namespace shoal {
 namespace {
-
-namespace fs = std::filesystem;
 
 ggml_backend_reg_t CpuRegistry() { return ggml_backend_reg_by_name("CPU"); }
 
@@ -28,26 +23,15 @@ Function CpuFunction(const char* name) {
   return reinterpret_cast<Function>(ggml_backend_reg_get_proc_address(registry, name));
 }
 
-// Folders that may hold the backends: the one given; else the program's, and lib/shoal where it is installed in bin.
-std::vector<fs::path> BackendFolders() {
-  if (const std::string given = Environment(kBackendsFolderVariable); !given.empty()) return {given};
-  const fs::path program = ProgramPath();
-  if (program.empty()) return {};
-  return {program.parent_path(), program.parent_path().parent_path() / "lib" / "shoal"};
-}
-
-void LoadBackends(const std::vector<fs::path>& folders, const std::string& variant) {
-  if (folders.empty()) ggml_backend_load_all();  // ggml may know another way
-  for (const fs::path& folder : folders) {
-    std::error_code error;
-    if (variant.empty()) {
-      if (!fs::is_directory(folder, error)) continue;
-      ggml_backend_load_all_from_path(folder.c_str());
-    } else {
-      const fs::path file = folder / (variant == "base" ? "libggml-cpu.so" : "libggml-cpu-" + variant + ".so");
-      if (fs::exists(file, error)) ggml_backend_load(file.c_str());
-    }
-    if (CpuRegistry() != nullptr) return;
+// Of no other kind: what a driver does when it is loaded is not this process's risk.
+void LoadBackend(const std::string& variant) {
+  if (!variant.empty()) {
+    const std::string file = BackendFile(variant == "base" ? "cpu" : "cpu-" + variant);
+    if (!file.empty()) ggml_backend_load(file.c_str());
+    return;
+  }
+  for (const CpuBackendFile& backend : CpuBackendFiles()) {
+    if (ggml_backend_load(backend.file.c_str()) != nullptr) return;
   }
 }
 
@@ -67,12 +51,11 @@ Result<CpuKernels> Load() {
   const bool built_in = CpuRegistry() != nullptr;
   if (!built_in) {
     LlamaErrors errors;
-    const std::vector<fs::path> folders = BackendFolders();
     const std::string variant = Environment(kCpuVariantVariable);
-    LoadBackends(folders, variant);
+    LoadBackend(variant);
     if (CpuRegistry() == nullptr) {
       std::string looked;
-      for (const fs::path& folder : folders) looked += (looked.empty() ? "" : ", ") + folder.string();
+      for (const std::string& folder : BackendFolders()) looked += (looked.empty() ? "" : ", ") + folder;
       return Error{ErrorCode::kNotFound,
                    errors.TextOr("no CPU backend " + (variant.empty() ? "" : "'" + variant + "' ") +
                                  "(libggml-cpu*.so) that runs on this CPU; looked in " + looked + ". " +
@@ -109,15 +92,6 @@ std::string CpuKernelsText(const CpuKernels& kernels) {
   std::string text;
   for (const std::string& feature : kernels.features) text += (text.empty() ? "" : " ") + feature;
   return kernels.variant + " (" + text + ")";
-}
-
-std::string CpuVariantOfFile(const std::string& path) {
-  constexpr const char* kPrefix = "libggml-cpu";
-  const std::string name = fs::path(path).stem().string();
-  if (!name.starts_with(kPrefix) || fs::path(path).extension() != ".so") return "";
-  const std::string rest = name.substr(std::char_traits<char>::length(kPrefix));
-  if (rest.empty()) return "base";
-  return rest.size() > 1 && rest.front() == '-' ? rest.substr(1) : "";
 }
 
 ggml_threadpool* NewThreadpool(ggml_threadpool_params* params) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "engine/backend_files.h"
 
 struct ggml_threadpool;
 struct ggml_threadpool_params;
@@ -16,8 +17,7 @@ struct ggml_backend;
 
 namespace shoal {
 
-inline constexpr const char* kBackendsFolderVariable = "SHOAL_BACKENDS";  // instead of the program's own folder
-inline constexpr const char* kCpuVariantVariable = "SHOAL_CPU_VARIANT";   // instead of the best: "armv8.2_2"
+inline constexpr const char* kCpuVariantVariable = "SHOAL_CPU_VARIANT";  // instead of the best: "armv8.2_2"
 
 struct CpuKernels {
   std::string variant;                // "armv8.6_0"; "base" runs on every CPU; "built in"
@@ -32,9 +32,6 @@ void LoadCpuKernelsOnce();  // for InitLlama alone
 
 // The same for people and logs: "armv8.6_0 (NEON DOTPROD MATMUL_INT8)".
 std::string CpuKernelsText(const CpuKernels& kernels);
-
-// "libggml-cpu-armv8.6_0.so" -> "armv8.6_0", "libggml-cpu.so" -> "base"; empty for any other name. Pure.
-std::string CpuVariantOfFile(const std::string& path);
 
 // ggml's own, of the kernels that are loaded. Null where they are not.
 ggml_threadpool* NewThreadpool(ggml_threadpool_params* params);

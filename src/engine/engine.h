@@ -13,6 +13,7 @@
 
 #include "base/ids.h"
 #include "base/result.h"
+#include "engine/device_choice.h"
 #include "engine/split_rules.h"
 #include "model/model_info.h"
 
@@ -34,11 +35,12 @@ struct EngineOptions {
                                        // threads and is pinned by its first call
   std::uint64_t memory_bytes_max = 0;  // weights + KV + compute; 0: what the machine has available
   std::uint64_t other_bytes = 0;       // what the caller will spend beside the engine: counted with it before loading
+  DeviceChoice device;                 // only in a process made for it (offload/): opening it may end the process
   // Called during load with [0, 1]; returning false cancels it (kCancelled).
   std::function<bool(float)> on_progress;
 };
 
-// What a stage will use, computed before it is spent; and what it uses, asked after.
+// What a stage will use of this machine's memory, computed before it is spent; and what it uses, asked after.
 struct EngineMemory {
   std::uint64_t weight_bytes = 0;
   std::uint64_t kv_bytes = 0;
@@ -84,7 +86,8 @@ class Engine {
   //   hidden  f32 [T, n_embd]: from Embed on stage 0, else the previous stage's output
   //   out     f32 [T, n_embd] (resized); on the last stage f32 [outputs, n_vocab] for the rows with `output`, in order
   // Errors: kKvFull (the cache is as before the call), kCancelled (by Abort; rows may be partly in the cache: rewind),
-  // kInternal. Blocks while computing; one thread at a time.
+  // kInternal, kUnavailable (the engine itself is gone, and its cache with it). Blocks while computing; one thread at a
+  // time.
   virtual Status Forward(std::span<const EngineRow> rows, std::span<const float> hidden, std::vector<float>& out) = 0;
 
   // Makes a running Forward end early. Any thread.

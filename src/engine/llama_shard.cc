@@ -7,11 +7,13 @@
 #endif
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <new>
 
 // Upstream's staging header for what is not yet in llama.h: the memory breakdown.
 #include "../src/llama-ext.h"
+#include "engine/ggml_device.h"
 #include "engine/llama_guard.h"
 #include "engine/llama_log.h"
 #include "engine/virtual_file.h"
@@ -78,6 +80,12 @@ Error LoadError(const std::string& what, const LlamaErrors& errors) {
   return {memory ? ErrorCode::kOutOfMemory : ErrorCode::kUnsupported, what + ": " + text};
 }
 
+// Of a device with memory of its own: a graphics card, a server. One that shares this machine's is counted.
+bool HasOwnMemory(ggml_backend_buffer_type_t type) {
+  ggml_backend_dev_t device = ggml_backend_buft_get_device(type);
+  return device != nullptr && ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_GPU;
+}
+
 std::uint64_t LongestRow(const llama_context* context, const Shard& shard) {
   std::uint64_t longest = static_cast<std::uint64_t>(llama_model_n_embd(llama_get_model(context)));
   for (const GgufTensor& tensor : shard.model->gguf.tensors) {
@@ -86,17 +94,34 @@ std::uint64_t LongestRow(const llama_context* context, const Shard& shard) {
   return longest;
 }
 
+// Layers and devices of `params`; `devices` outlives it.
+Status ChooseDevices(const EngineOptions& options, std::array<ggml_backend_dev_t, 2>& devices,
+                     llama_model_params& params) {
+  // Named one by one: left to itself libllama takes every device that any backend has shown so far.
+  params.devices = devices.data();
+  params.n_gpu_layers = 0;
+  if (options.device.none()) return {};
+  SHOAL_ASSIGN_OR_RETURN(ggml_backend_dev_t device, OpenGgmlDevice(options.device));
+  // An accelerator (BLAS) takes part without holding layers.
+  if (ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_ACCEL) return {};
+  const std::int32_t all = options.layers.count();
+  devices[0] = device;
+  params.n_gpu_layers = 1 + (options.device.layers == 0 ? all : std::min(options.device.layers, all));
+  return {};
+}
+
 }  // namespace
 
 Result<LlamaModelPtr> LoadLlamaModel(const Shard& shard, const EngineOptions& options, bool dry_run) {
   if (const auto& kernels = LoadedCpuKernels(); !kernels.ok()) return kernels.error();
   SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<VirtualFile> file, VirtualFile::Open(shard));
   const std::string what = "libllama does not load " + shard.model->path;
+  llama_model_params params = llama_model_default_params();
+  std::array<ggml_backend_dev_t, 2> devices{};  // ends with a null
+  SHOAL_RETURN_IF_ERROR(ChooseDevices(options, devices, params));
   LlamaErrors errors;
   LlamaGuard guard;
   Progress progress{&options.on_progress};
-  llama_model_params params = llama_model_default_params();
-  params.n_gpu_layers = 0;
   params.load_mode = LLAMA_LOAD_MODE_NONE;
   params.use_extra_bufts = true;  // weights repacked for this CPU's kernels
   params.no_alloc = dry_run;
@@ -172,6 +197,7 @@ Result<LlamaContextPtr> MakeLlamaContext(llama_model* model, const llama_context
 EngineMemory MeasureMemory(const Shard& shard, const llama_context* context, const EngineOptions& options) {
   EngineMemory memory;
   for (const auto& [type, part] : llama_get_memory_breakdown(context)) {
+    if (HasOwnMemory(type)) continue;
     memory.weight_bytes += part.model;
     memory.kv_bytes += part.context;
     memory.compute_bytes += part.compute;

@@ -15,6 +15,7 @@
 #include "node/generation_stream.h"
 #include "node/joining.h"
 #include "node/real_cluster_node.h"
+#include "offload/stage_engines.h"
 #include "runtime/rng.h"
 #include "wire/copy_messages.h"
 #include "wire/stream_messages.h"
@@ -60,6 +61,12 @@ StageHostOptions RealClusterNode::HostOptions() {
   options.obtain = [this](const PlacementRecord& placement, LayerRange layers, const std::function<bool()>& cancelled) {
     return weights_->Obtain(placement.request.fingerprint, placement.model, layers, cancelled);
   };
+  if (!options_.device.none()) {
+    options.open_engine = [engines = std::make_shared<StageEngines>(options_.device, options_.home)](
+                              std::shared_ptr<const ModelFile> model, const EngineOptions& engine) {
+      return engines->Open(std::move(model), engine);
+    };
+  }
   options.open_copy = [this](const NodeId& peer) -> Result<StreamLink> {
     SHOAL_ASSIGN_OR_RETURN(const int fd, peers_->OpenStream(peer, kCopyProtocol, kStreamOpenMs, StreamPriority::kBulk));
     return MakeStreamLink(fd, kCopyFrameBytesMax);

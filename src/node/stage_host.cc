@@ -353,7 +353,7 @@ Status StageHost::LoadNow(Hosted& hosted) {
   engine.other_bytes = SentBytes(options, model.file->info, layers);
   std::shared_ptr<const Vocabulary> vocabulary;
   if (layers.last == model.file->info.n_layer) { SHOAL_ASSIGN_OR_RETURN(vocabulary, library_.OpenVocabulary(model)); }
-  SHOAL_ASSIGN_OR_RETURN(hosted.stage, Stage::Open(model.file, engine, vocabulary));
+  SHOAL_ASSIGN_OR_RETURN(hosted.stage, Stage::Open(model.file, engine, vocabulary, options_.open_engine));
   hosted.model = model.file;
   return {};
 }

@@ -38,6 +38,8 @@ struct StageHostOptions {
   // thread. Errors: as NodeWeights::Obtain.
   std::function<Result<LibraryModel>(const PlacementRecord&, LayerRange, const std::function<bool()>& cancelled)>
       obtain;
+  // Opens the engine of a stage; any thread; blocks. Empty: Engine::Open.
+  EngineOpener open_engine;
   // A stream of activations to `peer`. Blocks, at most some seconds; any thread.
   std::function<Result<StreamLink>(const NodeId& peer)> open_pipe;
   // The same for what copies of stages here are told: it waits behind activations. Empty: they are told nothing.

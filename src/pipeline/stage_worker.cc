@@ -179,6 +179,10 @@ bool StageWorker::State::HandleBatch(BatchFrame frame, SteadyTime received) {
   Count(batches, 1);
   Count(rows, frame.batch.rows.size());
   CountWork(frame.batch.rows);
+  if (!output.ok() && output.error().code == ErrorCode::kUnavailable) {  // with its engine the stage is gone
+    reason = output.error().message;
+    return false;
+  }
   if (!output.ok()) {
     return ReportFailure({frame.batch.batch, 0, options.index, output.error().code, output.error().message});
   }

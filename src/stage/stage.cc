@@ -257,10 +257,10 @@ Stage::Stage(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Stage::~Stage() = default;
 
 Result<std::unique_ptr<Stage>> Stage::Open(std::shared_ptr<const ModelFile> model, const EngineOptions& options,
-                                           std::shared_ptr<const Vocabulary> vocabulary) {
+                                           std::shared_ptr<const Vocabulary> vocabulary, const EngineOpener& open) {
   const bool whole = options.layers.first == 0 && options.layers.last == model->info.n_layer;
   if (!whole) SHOAL_RETURN_IF_ERROR(CheckBatchFits(options.batch_rows_max, model->info.n_embd, WireType::kF32));
-  SHOAL_ASSIGN_OR_RETURN(auto engine, Engine::Open(std::move(model), options));
+  SHOAL_ASSIGN_OR_RETURN(auto engine, open ? open(std::move(model), options) : Engine::Open(std::move(model), options));
   return Over(std::move(engine), std::move(vocabulary));
 }
 
@@ -334,14 +334,16 @@ Result<StageOutput> Stage::Forward(const BatchMessage& batch) {
   for (const BatchRow& row : batch.rows) s.rows.push_back({row.sequence, row.position, row.output});
 
   std::span<const float> input = batch.hidden;
+  StageOutput out;
+  Status ran;
   if (s.engine->is_first()) {
-    SHOAL_RETURN_IF_ERROR(s.engine->Embed(batch.tokens, s.input));
+    ran = s.engine->Embed(batch.tokens, s.input);
     input = s.input;
   }
-  StageOutput out;
-  const Status ran = s.engine->Forward(s.rows, input, s.engine->is_last() ? s.output : out.hidden);
+  if (ran.ok()) ran = s.engine->Forward(s.rows, input, s.engine->is_last() ? s.output : out.hidden);
   if (!ran.ok()) {
-    s.failed = s.failed || ran.error().code == ErrorCode::kInternal;
+    const ErrorCode code = ran.error().code;
+    s.failed = s.failed || code == ErrorCode::kInternal || code == ErrorCode::kUnavailable;
     s.Forget(batch);
     return ran.error();
   }

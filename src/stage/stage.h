@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -30,12 +31,17 @@ struct StageOutput {
   std::vector<FailureMessage> failures;
 };
 
+// Makes an engine, as Engine::Open does.
+using EngineOpener =
+    std::function<Result<std::unique_ptr<Engine>>(std::shared_ptr<const ModelFile>, const EngineOptions&)>;
+
 class Stage {
  public:
-  // `vocabulary` is needed on the last stage only. Errors: as Engine::Open; as CheckBatchFits, where hidden states come
-  // or go.
+  // `vocabulary` is needed on the last stage only. Errors: as `open` (empty: Engine::Open); as CheckBatchFits, where
+  // hidden states come or go.
   static Result<std::unique_ptr<Stage>> Open(std::shared_ptr<const ModelFile> model, const EngineOptions& options,
-                                             std::shared_ptr<const Vocabulary> vocabulary);
+                                             std::shared_ptr<const Vocabulary> vocabulary,
+                                             const EngineOpener& open = {});
   // Over an engine made elsewhere (tests, simulation).
   static std::unique_ptr<Stage> Over(std::unique_ptr<Engine> engine, std::shared_ptr<const Vocabulary> vocabulary);
   ~Stage();
@@ -54,7 +60,7 @@ class Stage {
   InventoryMessage Inventory(StageIndex self);
   // Closes all generations: the epoch is over.
   void CloseAll();
-  // The engine failed in a way that leaves its cache in doubt: not to be used again.
+  // The engine failed in a way that leaves its cache in doubt, or is gone: not to be used again.
   bool failed() const;
 
   // Applies operations in order; `self` is which stage this is. A failure of one generation's Open is reported with its
@@ -65,7 +71,8 @@ class Stage {
   // Runs one micro-batch of T rows.
   // Errors: kInvalidArgument (rows that do not continue their sequence, wrong n_embd, a token outside the vocabulary,
   // more rows than the engine takes: the cache is unchanged), kKvFull, kCancelled, kInternal: the cache is as before,
-  // or without the sequences of the batch. Blocks while computing.
+  // or without the sequences of the batch; kUnavailable: the engine is gone, and this stage with it. Blocks while
+  // computing.
   Result<StageOutput> Forward(const BatchMessage& batch);
 
   // The output of the last Forward, of these rows, as EncodedHidden gives it: kept for Replay.

@@ -34,6 +34,7 @@ class FakeEngine final : public Engine {
     return {};
   }
   Status Forward(std::span<const EngineRow> rows, std::span<const float> hidden, std::vector<float>& out) override {
+    if (gone_) return Error{ErrorCode::kUnavailable, "gone"};
     if (full_) {
       for (int i = 0; i < kept_on_failure_; ++i) ++lengths_[static_cast<std::size_t>(rows[i].sequence)];
       return Error{ErrorCode::kKvFull, "full"};
@@ -62,7 +63,7 @@ class FakeEngine final : public Engine {
 
   EngineOptions options_;
   bool first_, last_;
-  bool full_ = false;
+  bool full_ = false, gone_ = false;
   int kept_on_failure_ = 0;
   int aborts_ = 0;
   std::vector<Position> lengths_;
@@ -102,6 +103,19 @@ TEST_F(FakeStage, RunsRowsThatContinueTheirSequences) {
   EXPECT_TRUE(out->results.empty());
   EXPECT_EQ(engine_->Length(1), 3);
   EXPECT_TRUE(stage_->Forward(Tokens({{1, 3}, {3, 1}})).ok());
+}
+
+TEST_F(FakeStage, IsNotUsedAgainOnceItsEngineIsGone) {
+  Make(false, false);
+  BatchMessage batch = Tokens({{1, 0}});
+  batch.n_embd = 2;
+  batch.hidden = {1, 2};
+  ASSERT_TRUE(stage_->Forward(batch).ok());
+  EXPECT_FALSE(stage_->failed());
+  engine_->gone_ = true;
+  batch.rows[0].position = 1;
+  EXPECT_EQ(Refusal(batch), ErrorCode::kUnavailable);
+  EXPECT_TRUE(stage_->failed());
 }
 
 TEST_F(FakeStage, RefusesWhatDoesNotFit) {

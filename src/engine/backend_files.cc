@@ -1,0 +1,75 @@
+// The first folder that has CPU backends has them all; what ggml calls a backend's score is asked of the library.
+#include "engine/backend_files.h"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/environment.h"
+#include "base/program_path.h"
+
+namespace shoal {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kPrefix = "libggml-";
+constexpr const char* kCpuPrefix = "libggml-cpu";
+
+// 0 when this CPU cannot run it.
+int ScoreOf(const std::string& file) {
+  void* library = ::dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) return 0;
+  auto* const score = reinterpret_cast<int (*)()>(::dlsym(library, "ggml_backend_score"));
+  const int value = score == nullptr ? 0 : score();
+  ::dlclose(library);
+  return value;
+}
+
+}  // namespace
+
+std::vector<std::string> BackendFolders() {
+  if (const std::string given = Environment(kBackendsFolderVariable); !given.empty()) return {given};
+  const fs::path program = ProgramPath();
+  if (program.empty()) return {};
+  return {program.parent_path().string(), (program.parent_path().parent_path() / "lib" / "shoal").string()};
+}
+
+std::string BackendFile(const std::string& name) {
+  for (const std::string& folder : BackendFolders()) {
+    const fs::path file = fs::path(folder) / (kPrefix + name + ".so");
+    std::error_code error;
+    if (fs::is_regular_file(file, error)) return file.string();
+  }
+  return "";
+}
+
+std::vector<CpuBackendFile> CpuBackendFiles() {
+  std::vector<CpuBackendFile> files;
+  for (const std::string& folder : BackendFolders()) {
+    std::error_code error;
+    for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
+      const std::string file = at->path().string();
+      const std::string variant = CpuVariantOfFile(file);
+      if (variant.empty()) continue;
+      const int score = variant == "base" ? 0 : ScoreOf(file);
+      if (score > 0 || variant == "base") files.push_back({variant, file, score});
+    }
+    if (!files.empty()) break;
+  }
+  std::sort(files.begin(), files.end(), [](const CpuBackendFile& a, const CpuBackendFile& b) {
+    return a.score != b.score ? a.score > b.score : a.variant < b.variant;
+  });
+  return files;
+}
+
+std::string CpuVariantOfFile(const std::string& path) {
+  const std::string name = fs::path(path).stem().string();
+  if (!name.starts_with(kCpuPrefix) || fs::path(path).extension() != ".so") return "";
+  const std::string rest = name.substr(std::char_traits<char>::length(kCpuPrefix));
+  if (rest.empty()) return "base";
+  return rest.size() > 1 && rest.front() == '-' ? rest.substr(1) : "";
+}
+
+}  // namespace shoal

@@ -1,0 +1,33 @@
+// ggml's backends that lie in libraries beside the program: where they are looked for, and which CPU backends this CPU
+// can run.
+//
+// Loads nothing for good: engine/cpu_kernels.h loads the CPU's, engine/ggml_device.h any other, in a process made for
+// it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace shoal {
+
+inline constexpr const char* kBackendsFolderVariable = "SHOAL_BACKENDS";  // instead of the program's own folder
+
+// Folders in the order they are looked through: the one given; else the program's, and lib/shoal beside bin.
+std::vector<std::string> BackendFolders();
+
+// The path of backend `name` ("vulkan", "cpu-armv8.2_2"); empty when there is none.
+std::string BackendFile(const std::string& name);
+
+struct CpuBackendFile {
+  std::string variant;  // "armv8.6_0"; "base" runs on every CPU
+  std::string file;
+  int score = 0;  // by ggml: the higher, the more of this CPU's instructions it uses; "base" has 0
+};
+
+// Those that this CPU can run, best score first. Opens each to ask its own check; blocks on the disk.
+std::vector<CpuBackendFile> CpuBackendFiles();
+
+// "libggml-cpu-armv8.6_0.so" -> "armv8.6_0", "libggml-cpu.so" -> "base"; empty for any other name. Pure.
+std::string CpuVariantOfFile(const std::string& path);
+
+}  // namespace shoal

@@ -1,0 +1,74 @@
+// By name through ggml's registry: a backend that is linked in is there, another one after its library was loaded.
+#include "engine/ggml_device.h"
+
+#include <strings.h>
+#include <sys/stat.h>
+
+#include "engine/backend_files.h"
+#include "engine/llama_log.h"
+#include "ggml-backend.h"
+#include "ggml.h"
+
+namespace shoal {
+namespace {
+
+constexpr const char* kRpc = "rpc";
+
+ggml_backend_reg_t FindRegistry(const std::string& name) {
+  for (std::size_t i = 0; i < ggml_backend_reg_count(); ++i) {
+    ggml_backend_reg_t registry = ggml_backend_reg_get(i);
+    if (strcasecmp(ggml_backend_reg_name(registry), name.c_str()) == 0) return registry;
+  }
+  return nullptr;
+}
+
+Result<ggml_backend_reg_t> LoadRegistry(const std::string& name) {
+  if (ggml_backend_reg_t known = FindRegistry(name)) return known;
+  const std::string file = BackendFile(name);
+  if (file.empty()) {
+    std::string looked;
+    for (const std::string& folder : BackendFolders()) looked += (looked.empty() ? "" : ", ") + folder;
+    return Error{ErrorCode::kNotFound,
+                 "this build has no backend '" + name + "', and no libggml-" + name + ".so is in " + looked};
+  }
+  LlamaErrors errors;
+  if (ggml_backend_reg_t loaded = ggml_backend_load(file.c_str())) return loaded;
+  return Error{ErrorCode::kNotFound, file + " is no backend for this build: " + errors.TextOr("no reason given")};
+}
+
+Result<ggml_backend_dev_t> OpenServer(ggml_backend_reg_t rpc, const std::string& address) {
+  using AddServer = ggml_backend_reg_t (*)(const char* endpoint);
+  const auto add = reinterpret_cast<AddServer>(ggml_backend_reg_get_proc_address(rpc, "ggml_backend_rpc_add_server"));
+  LlamaErrors errors;
+  ggml_backend_reg_t server = add == nullptr ? nullptr : add(address.c_str());
+  if (server != nullptr && ggml_backend_reg_dev_count(server) > 0) return ggml_backend_reg_dev_get(server, 0);
+  return Error{ErrorCode::kUnavailable, "no RPC server at " + address + ": " + errors.TextOr("no reason given")};
+}
+
+}  // namespace
+
+Result<ggml_backend_device*> OpenGgmlDevice(const DeviceChoice& device) {
+  SHOAL_CHECK(!device.none());
+  InitLlama();
+  SHOAL_ASSIGN_OR_RETURN(ggml_backend_reg_t registry, LoadRegistry(device.backend));
+  if (device.backend == kRpc) return OpenServer(registry, device.which);
+  const std::size_t number = device.which.empty() ? 0 : std::stoul(device.which);
+  const std::size_t count = ggml_backend_reg_dev_count(registry);
+  if (number < count) return ggml_backend_reg_dev_get(registry, number);
+  return Error{ErrorCode::kNotFound, "the backend '" + device.backend + "' sees " + std::to_string(count) +
+                                         " devices; there is no " + std::to_string(number)};
+}
+
+std::string GgmlDeviceText(const ggml_backend_device* device) {
+  auto* dev = const_cast<ggml_backend_dev_t>(device);
+  return std::string(ggml_backend_dev_name(dev)) + ": " + ggml_backend_dev_description(dev);
+}
+
+std::string DeviceFingerprint(const DeviceChoice& device) {
+  const std::string file = BackendFile(device.backend);
+  struct stat about {};
+  if (file.empty() || ::stat(file.c_str(), &about) != 0) return std::string("ggml ") + ggml_version();
+  return file + " " + std::to_string(about.st_size) + " " + std::to_string(about.st_mtime);
+}
+
+}  // namespace shoal

@@ -1,0 +1,24 @@
+// Does a device compute what the CPU computes? A layer or few of the stage at hand, by both, in this process.
+//
+// Only in a process made for the device (offload/serve.h). A device may be wrong for one kind of weights or width
+// alone, so it is the real model's layers that are run.
+#pragma once
+
+#include <memory>
+
+#include "engine/engine.h"
+#include "offload/messages.h"
+
+namespace shoal {
+
+// Opens the smallest part of `options.layers` that may be one stage, twice, and runs the same rows through both: a
+// prompt, then rows one by one. With the output head where the stage has it.
+// Errors: as Engine::Open and Engine::Forward, of either.
+Result<DeviceReport> CompareWithCpu(const std::shared_ptr<const ModelFile>& model, const EngineOptions& options);
+
+// Pure. Sum of squared differences over sum of squares; infinite when a value of either is no number.
+double RelativeDifference(std::span<const float> mine, std::span<const float> reference);
+// Mean over rows of the KL divergence of softmax(mine) from softmax(reference), [rows, width] each; infinite as above.
+double MeanDivergence(std::span<const float> mine, std::span<const float> reference, std::size_t width);
+
+}  // namespace shoal

@@ -1,0 +1,211 @@
+// The main thread computes; a second one reads, so that a call can be aborted and the node's end is seen at any time.
+#include "offload/serve.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <thread>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/thread_name.h"
+#include "engine/ggml_device.h"
+#include "offload/channel.h"
+#include "offload/device_check.h"
+#include "offload/process.h"
+#include "runtime/bounded_queue.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::size_t kQuestionsMax = 2;                // the node asks one thing at a time
+constexpr std::uint64_t kMessageBytesMax = 4ULL << 30;  // of the node, which this process trusts
+constexpr std::chrono::milliseconds kForever{-1};
+constexpr int kDescriptorsMax = 65536;
+
+using Message = OffloadChannel::Message;
+
+// The model file as the node reads it.
+class NodeReader final : public TensorReader {
+ public:
+  NodeReader(OffloadChannel& channel, BoundedQueue<Message>& inbox) : channel_(channel), inbox_(inbox) {}
+
+  Status Read(std::uint64_t offset, std::span<std::uint8_t> out) override {
+    while (!out.empty()) {
+      const auto piece = static_cast<std::uint32_t>(std::min<std::size_t>(out.size(), kOffloadReadBytesMax));
+      SHOAL_RETURN_IF_ERROR(channel_.Send(OffloadKind::kRead, EncodeRead({offset, piece})));
+      const std::optional<Message> answer = inbox_.Pop();
+      if (!answer || answer->kind != OffloadKind::kBytes) return Error{ErrorCode::kIo, "the node does not answer"};
+      SHOAL_RETURN_IF_ERROR(DecodeBytes(answer->bytes, out.first(piece)));
+      out = out.subspan(piece);
+      offset += piece;
+    }
+    return {};
+  }
+
+ private:
+  OffloadChannel& channel_;
+  BoundedQueue<Message>& inbox_;
+};
+
+class NodeSource final : public TensorSource {
+ public:
+  NodeSource(OffloadChannel& channel, BoundedQueue<Message>& inbox) : channel_(channel), inbox_(inbox) {}
+  Result<std::unique_ptr<TensorReader>> Open() const override {
+    return std::unique_ptr<TensorReader>(std::make_unique<NodeReader>(channel_, inbox_));
+  }
+
+ private:
+  OffloadChannel& channel_;
+  BoundedQueue<Message>& inbox_;
+};
+
+class OffloadServer {
+ public:
+  explicit OffloadServer(int socket) : channel_(socket) {}
+
+  int Run() {
+    // Detached: it ends the process, whatever the driver is doing.
+    std::thread([this] {
+      NameThisThread("shoal-offload");
+      ReadAll();
+    }).detach();
+    while (std::optional<Message> message = inbox_.Pop()) {
+      if (!channel_.Send(OffloadKind::kReply, EncodeReply(Answer(*message))).ok()) break;
+    }
+    return 0;
+  }
+
+ private:
+  void ReadAll() {
+    for (;;) {
+      Result<Message> message = channel_.Receive(kMessageBytesMax, kForever);
+      if (!message.ok()) ::_exit(0);
+      if (message->kind != OffloadKind::kAbort) {
+        (void)inbox_.Push(std::move(*message));
+      } else if (Engine* engine = running_.load()) {
+        engine->Abort();
+      }
+    }
+  }
+
+  OffloadReply Answer(const Message& message) {
+    OffloadReply reply;
+    Result<OffloadBytes> data = engine_ == nullptr ? First(message) : Next(message);
+    if (data.ok()) {
+      reply.data = std::move(*data);
+    } else {
+      reply.status = std::move(data).error();
+    }
+    for (SequenceId s = 0; engine_ != nullptr && s < engine_->options().sequences_max; ++s) {
+      reply.lengths.push_back(engine_->Length(s));
+    }
+    return reply;
+  }
+
+  Result<OffloadBytes> First(const Message& message) {
+    if (message.kind != OffloadKind::kOpen && message.kind != OffloadKind::kCheck) {
+      return Error{ErrorCode::kInvalidArgument, "nothing is open"};
+    }
+    SHOAL_ASSIGN_OR_RETURN(OffloadOpen open, DecodeOpen(message.bytes));
+    SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<const ModelFile> model, ModelOf(open));
+    SHOAL_ASSIGN_OR_RETURN(ggml_backend_device * device, OpenGgmlDevice(open.options.device));
+    if (message.kind == OffloadKind::kCheck) {
+      SHOAL_ASSIGN_OR_RETURN(DeviceReport report, CompareWithCpu(model, open.options));
+      report.device = GgmlDeviceText(device);
+      return EncodeReport(report);
+    }
+    open.options.on_progress = [this](float done) {
+      return channel_.Send(OffloadKind::kProgress, EncodeProgress(done)).ok();
+    };
+    SHOAL_ASSIGN_OR_RETURN(engine_, Engine::Open(model, open.options));
+    running_ = engine_.get();
+    return EncodeEngine({engine_->memory(), engine_->n_embd(), engine_->n_vocab(), engine_->is_first(),
+                         engine_->is_last(), GgmlDeviceText(device)});
+  }
+
+  Result<std::shared_ptr<const ModelFile>> ModelOf(const OffloadOpen& open) {
+    auto source = std::make_shared<NodeSource>(channel_, inbox_);
+    OffloadBytes header(open.header_bytes);
+    SHOAL_RETURN_IF_ERROR(NodeReader(channel_, inbox_).Read(0, header));
+    auto model = std::make_shared<ModelFile>();
+    model->path = open.path;
+    SHOAL_ASSIGN_OR_RETURN(model->gguf, ParseGguf(header, open.file_bytes));
+    SHOAL_ASSIGN_OR_RETURN(model->info, DescribeModel(model->gguf, open.path));
+    model->source = std::move(source);
+    return std::shared_ptr<const ModelFile>(std::move(model));
+  }
+
+  Result<OffloadBytes> Next(const Message& message) {
+    const auto encode = [](std::span<const float> values) {
+      const auto* first = reinterpret_cast<const std::uint8_t*>(values.data());
+      return OffloadBytes(first, first + values.size_bytes());
+    };
+    if (message.kind == OffloadKind::kForward) {
+      SHOAL_ASSIGN_OR_RETURN(
+          const OffloadForward forward,
+          DecodeForward(message.bytes, static_cast<std::uint32_t>(engine_->options().batch_rows_max)));
+      SHOAL_RETURN_IF_ERROR(engine_->Forward(forward.rows, forward.hidden, out_));
+      return encode(out_);
+    }
+    if (message.kind == OffloadKind::kEmbed) {
+      SHOAL_ASSIGN_OR_RETURN(const std::vector<TokenId> tokens, DecodeTokens(message.bytes));
+      SHOAL_RETURN_IF_ERROR(engine_->Embed(tokens, out_));
+      return encode(out_);
+    }
+    return NextSpan(message);
+  }
+
+  Result<OffloadBytes> NextSpan(const Message& message) {
+    std::span<const std::uint8_t> rows;
+    SHOAL_ASSIGN_OR_RETURN(const OffloadSpan span, DecodeSpan(message.bytes, rows));
+    switch (message.kind) {
+      case OffloadKind::kReadRows: return engine_->ReadRows(span.sequence, span.from, span.to);
+      case OffloadKind::kRewind: SHOAL_RETURN_IF_ERROR(engine_->Rewind(span.sequence, span.from)); break;
+      case OffloadKind::kCopy: SHOAL_RETURN_IF_ERROR(engine_->Copy(span.sequence, span.to_sequence, span.from)); break;
+      case OffloadKind::kWriteRows:
+        SHOAL_RETURN_IF_ERROR(engine_->WriteRows(span.sequence, span.from, span.to, rows));
+        break;
+      default: return Error{ErrorCode::kInvalidArgument, "a message of no known kind"};
+    }
+    return OffloadBytes();
+  }
+
+  OffloadChannel channel_;
+  BoundedQueue<Message> inbox_{kQuestionsMax};
+  std::unique_ptr<Engine> engine_;
+  std::atomic<Engine*> running_{nullptr};
+  std::vector<float> out_;
+};
+
+// Nothing of the node is held open here: its ports would stay taken after it is gone.
+void CloseOthers() {
+  rlimit limit{};
+  const int last = ::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY
+                       ? static_cast<int>(std::min<rlim_t>(limit.rlim_cur, kDescriptorsMax))
+                       : kDescriptorsMax;
+  for (int fd = kOffloadDescriptor + 1; fd < last; ++fd) ::close(fd);
+}
+
+}  // namespace
+
+int ServeOffload(int socket) {
+  CloseOthers();
+  ::fcntl(socket, F_SETFD, FD_CLOEXEC);
+  // The node says when it is over: it may have something to end first.
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(signal, SIG_IGN);
+  const rlimit none{0, 0};
+  (void)::setrlimit(RLIMIT_CORE, &none);  // a crash is expected, and reported
+  ::setenv("GGML_NO_BACKTRACE", "1", 1);  // no thread is running yet
+  static OffloadServer server(socket);    // outlives the thread that reads
+  const int code = server.Run();
+  std::fflush(nullptr);
+  ::_exit(code);  // without what a driver does at the end of a process
+}
+
+}  // namespace shoal

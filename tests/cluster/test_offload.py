@@ -1,0 +1,92 @@
+"""Stages that compute on a device which may crash: a server of ggml's RPC, a backend that is made to fail.
+
+Whatever becomes of the device, the node serves on its CPU, and answers that were under way go on.
+"""
+import contextlib
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+import nodes
+import streams
+from chaos import texts
+
+# One whose continuation is decided: devices and batch shapes round differently.
+PROMPT, TOKENS = texts.PROMPTS[-1], 64
+TOOLS = pathlib.Path(nodes.BINARY).parent / "tests/tools"
+
+
+@contextlib.contextmanager
+def rpc_server(host, port):
+    """Upstream's server, unmodified, on its CPU: its process."""
+    program = TOOLS / "ggml-rpc-server"
+    if not program.exists():
+        pytest.skip(f"{program} is not there (SHOAL_RPC=OFF)")
+    with open(os.path.join(host.lan.folder, "rpc-server.log"), "w") as log:
+        server = subprocess.Popen(host.command(program, "-H", "127.0.0.1", "-p", port, "-t", "1"), stdout=log,
+                                  stderr=log, stdin=subprocess.DEVNULL)
+    try:
+        yield server
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_half_a_stage_is_computed_by_an_rpc_server_which_dies(lan, smollm2):
+    hosts = lan.add_hosts(2)
+    with rpc_server(hosts[1], 50052) as server:
+        alpha = nodes.Node(hosts[0], "--threads", "1", models=[smollm2])
+        beta = nodes.join_on(hosts[1], alpha, "--threads", "1", "-v", "--device", "rpc:127.0.0.1:50052",
+                             "--device-layers", "7", models=[smollm2])
+        nodes.wait_for("both see each other", lambda: nodes.all_alive([alpha, beta]))
+        place = ("place", "smollm2", "--stages", "2", "--wire", "f32", "--nodes", f"{alpha.name},{beta.name}")
+        alpha.cli(*place, "--standby", "off")
+        assert "rpc:127.0.0.1:50052 computes" in beta.output()
+        offloaded = streams.ask(alpha, "smollm2", PROMPT, TOKENS)
+        assert offloaded.finish == "length" and not offloaded.error
+
+        asked = [streams.Asking(alpha, "smollm2", PROMPT, TOKENS) for _ in range(3)]
+        nodes.wait_for("they have begun", lambda: all(one.pieces() > 5 for one in asked))
+        server.kill()
+        for one in asked:
+            got = one.wait(120)
+            assert (got.error, got.text, got.finish) == ("", offloaded.text, "length")
+    assert "is lost, its stage goes on without it" in beta.output()
+    assert {s["name"] for s in alpha.placement("smollm2")["stages"]} == {alpha.name, beta.name}
+    # The CPU alone says the same.
+    assert streams.ask(alpha, "smollm2", PROMPT, TOKENS).text == offloaded.text
+    print(f"longest pause {max(length for one in asked for _, length in one.stream.pauses()):.2f} s")
+
+
+@pytest.mark.parametrize("fault", ["start", "wrong", "compute"])
+def test_a_backend_that_fails_leaves_the_node_serving(here, smollm2, tmp_path, fault):
+    library = TOOLS / "libggml-faulty.so"
+    if not library.exists():
+        pytest.skip(f"{library} is not there")
+    (tmp_path / library.name).symlink_to(library)
+    port, failing = here.free_port(), tmp_path / "now"  # when the file is there it fails
+    words = ("--threads", "1", "-v", "--device", "faulty", "--net-port", here.free_port())
+    node = nodes.Node(here, *words, models=[smollm2], api_port=port, folder=here.folder, at_end=here.at_end,
+                      before=("env", f"SHOAL_BACKENDS={tmp_path}", f"SHOAL_TEST_FAULT={fault}",
+                              f"SHOAL_TEST_FAULT_FILE={failing}"))
+    node.cli("place", "smollm2", "--wire", "f32")
+    asked = streams.Asking(node, "smollm2", PROMPT, TOKENS)
+    nodes.wait_for("it has begun", lambda: asked.pieces() > 5)
+    failing.touch()
+    got = asked.wait(120)
+    assert (got.error, got.finish) == ("", "length")
+    assert node.process.poll() is None
+    said = {"start": "faulty is not used, the CPU computes: the process of faulty was ended by signal 11",
+            "wrong": "does not compute what the CPU computes",
+            "compute": "faulty is lost, its stage goes on without it: the process of faulty was ended by signal 11"}
+    assert said[fault] in node.output()
+    if fault != "compute":
+        return
+    # It is remembered: the next start does not try again.
+    assert node.stop() == 0
+    node.start(*words)
+    node.cli("place", "smollm2", "--wire", "f32")
+    assert "faulty is not used, the CPU computes" in node.output()
+    assert streams.ask(node, "smollm2", PROMPT, TOKENS).text == got.text
