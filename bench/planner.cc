@@ -1,10 +1,12 @@
 // How good plans are: against trying everything, against a lower bound, against how other systems split; and how fast.
 //
-// Everything is computed, nothing runs on a model, so the figures do not depend on the machine but for the times. Other
+// Everything is computed, nothing runs on a model, so the figures do not depend on the machine but for the times, which
+// are of the processor. Other
 // systems' splits are judged by our cost model (planner/cost_model.h), which none of them was made for: it says what
 // their rule would cost here, not how their program performs.
+#include <time.h>
+
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -25,10 +27,16 @@ constexpr int kSmallInstances = 2000;
 constexpr int kLargeInstances = 1000;
 constexpr double kEqual = 1e-9;
 
+// Of processor time: what else the machine does is not the planner's.
 double Milliseconds(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto now_ms = [] {
+    timespec now{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
+  };
+  const double start = now_ms();
   work();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return now_ms() - start;
 }
 
 double Quantile(std::vector<double> values, double q) {
@@ -46,25 +54,23 @@ Json Check(const char* name, double value, const char* sense, double bar) {
 
 Json SmallInstances(Json& checks) {
   InstanceRng rng(7);
-  int solved = 0, optimal = 0, agreed = 0;
+  int tried = 0, solved = 0, optimal = 0, agreed = 0;
   std::vector<double> times;
-  for (int i = 0; i < kSmallInstances; ++i) {
+  for (; solved < kSmallInstances; ++tried) {
     const PlanInput input = RandomInstance(rng, InstanceOptions{});
     const BruteForce brute(input);
     std::optional<Result<PlanResult>> result;
     times.push_back(Milliseconds([&] { result.emplace(MakePlan(input)); }));
     agreed += result->ok() == brute.best().has_value() ? 1 : 0;
-    if (!result->ok() || !brute.best()) continue;
+    if (!brute.best()) continue;
     ++solved;
+    if (!result->ok()) continue;
     optimal += (*result)->exact && (*result)->plan.cost <= *brute.best() * (1 + kEqual) ? 1 : 0;
   }
-  checks.push_back(Check("small_same_verdict", static_cast<double>(agreed) / kSmallInstances, ">=", 1));
-  checks.push_back(Check("small_optimal", static_cast<double>(optimal) / std::max(solved, 1), ">=", 1));
-  return {{"instances", kSmallInstances},
-          {"that_fit", solved},
-          {"optimal", optimal},
-          {"ms_median", Quantile(times, 0.5)},
-          {"ms_worst", Quantile(times, 1)}};
+  checks.push_back(Check("small_same_verdict", static_cast<double>(agreed) / tried, ">=", 1));
+  checks.push_back(Check("small_optimal", static_cast<double>(optimal) / solved, ">=", 1));
+  return {{"instances_that_fit", solved}, {"that_do_not", tried - solved},     {"same_verdict", agreed},
+          {"optimal", optimal},           {"ms_median", Quantile(times, 0.5)}, {"ms_worst", Quantile(times, 1)}};
 }
 
 // The exact search at its largest: ten devices.
@@ -98,19 +104,24 @@ Json LargeInstances(Json& checks) {
   Json report = Json::object();
   std::vector<double> gaps, times;
   std::vector<double> by_objective[2];
-  for (int i = 0; i < kLargeInstances; ++i) {
+  while (gaps.size() < kLargeInstances) {
     InstanceOptions options{64, 64, 126, 126, 20e9, 80e9, true};
     const PlanInput input = RandomInstance(rng, options);
     std::optional<Result<PlanResult>> result;
     times.push_back(Milliseconds([&] { result.emplace(MakePlan(input)); }));
     const auto bound = LowerBound(input);
-    if (!result->ok() || !bound.ok()) continue;
+    if (!bound.ok()) continue;  // no plan at all
+    if (!result->ok()) {
+      gaps.push_back(1e9);
+      continue;
+    }
     const double gap = (*result)->plan.cost / *bound - 1;
     gaps.push_back(gap);
     by_objective[input.policy.objective == PlanObjective::kLatency ? 0 : 1].push_back(gap);
   }
   checks.push_back(Check("large_gap_median", Quantile(gaps, 0.5), "<=", 0.03));
   checks.push_back(Check("large_gap_worst", Quantile(gaps, 1), "<=", 0.10));
+  checks.push_back(Check("large_instances", static_cast<double>(gaps.size()), ">=", kLargeInstances));
   checks.push_back(Check("large_ms_median", Quantile(times, 0.5), "<=", 100));
   checks.push_back(Check("large_ms_worst", Quantile(times, 1), "<=", 100));
   report = {{"instances", gaps.size()},

@@ -188,7 +188,7 @@ int RunDevice(const DeviceOptions& options) {
   Json json = Json::parse(DeviceProfileJson(profile));
   json["kernels"] = KernelsJson(options.root);
   json["advice"] = AdviceJson(advice);
-  json["speed"] = *speed ? Json::parse(SpeedJson({**speed}, ""))["speeds"][0] : Json(nullptr);
+  json["speed"] = *speed ? Json::parse(SpeedJson({{**speed}, {}}, ""))["speeds"][0] : Json(nullptr);
   std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
   return kExitOk;
 }

@@ -5,16 +5,13 @@ import dataclasses
 import json
 import pathlib
 import re
-import selectors
-import socket
-import subprocess
 import time
 
 import nodes
+import token_times
 
 NETWORK_THREADS = ("shoal-net", "shoal-net-event", "shoal-results")
 COMPUTE_THREAD = "shoal-compute"
-TOKEN_IDS = re.compile(rb'"token_ids":\[([\d,]+)\]')
 
 
 class Pinned:
@@ -52,8 +49,7 @@ class Decoded:
 
     def rate(self):
         """Tokens a second of all streams together, while all of them decode."""
-        start, end = max(t[0] for t in self.times), min(t[-1] for t in self.times)
-        return sum(sum(start < at <= end for at in t) for t in self.times) / (end - start)
+        return token_times.rate(self.times)
 
     def seconds_per_token(self):
         """Of a single stream; the first tokens were spent on taking notes."""
@@ -116,42 +112,8 @@ class Subject:
         return Decoded(times, self._usage() - first[0] if account else None)
 
     def _stream(self, prompts, tokens, entry, on_first=None):
-        """When each token of each answer came; on_first() when all answers have begun."""
-        times = [[] for _ in prompts]
-        with selectors.DefaultSelector() as ready:
-            for prompt, own in zip(prompts, times, strict=True):
-                connection = self.nodes[entry].host.connect(self.nodes[entry].api_port)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.sendall(self._request(prompt, tokens))
-                ready.register(connection, selectors.EVENT_READ, own)
-            try:
-                while ready.get_map():
-                    for key, _ in ready.select(60):
-                        self._read(ready, key)
-                    if on_first and all(times):
-                        on_first()
-                        on_first = None
-            finally:
-                for key in list(ready.get_map().values()):
-                    key.fileobj.close()
-        assert all(len(own) == tokens for own in times), f"{[len(own) for own in times]} of {tokens} tokens"
-        return times
-
-    @staticmethod
-    def _read(ready, key):
-        data = key.fileobj.recv(65536)
-        now = time.monotonic()
-        for ids in TOKEN_IDS.findall(data):
-            key.data.extend([now] * (ids.count(b",") + 1))
-        if not data or b"data: [DONE]" in data:
-            ready.unregister(key.fileobj)
-            key.fileobj.close()
-
-    def _request(self, prompt, tokens):
-        body = json.dumps({"model": self.model, "prompt": prompt, "max_tokens": tokens, "temperature": 0,
-                           "ignore_eos": True, "stream": True, "return_token_ids": True})
-        return (f"POST /v1/completions HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {nodes.KEY}\r\n"
-                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}").encode()
+        node = self.nodes[entry]
+        return token_times.token_times(node.host, node.api_port, self.model, prompts, tokens, on_first)
 
     def _metrics(self, node):
         with node.host.connect(node.api_port) as connection:

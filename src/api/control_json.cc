@@ -27,6 +27,18 @@ Json ToJson(const NodeStatus& node) {
                       {"rows_bytes_s", s.rows_bytes_s},
                       {"operation_s", s.operation_s}});
   }
+  Json stage_speeds = Json::array();
+  for (const auto& [model, s] : node.stage_speeds) {
+    stage_speeds.push_back({{"model", model},
+                            {"pass_s", s.pass_s},
+                            {"one_row_bytes_s", s.one_row_bytes_s},
+                            {"group_bytes_s", s.group_bytes_s},
+                            {"rows_bytes_s", s.rows_bytes_s},
+                            {"kv_bytes_s", s.kv_bytes_s},
+                            {"kv_rows_bytes_s", s.kv_rows_bytes_s},
+                            {"output_bytes_s", s.output_bytes_s},
+                            {"output_group_bytes_s", s.output_group_bytes_s}});
+  }
   for (const CoreGroupStatus& g : node.groups) {
     groups.push_back({{"kind", g.kind}, {"cores", g.cores}, {"bytes_s", g.bytes_s}});
   }
@@ -49,6 +61,8 @@ Json ToJson(const NodeStatus& node) {
             {"memory_free_bytes", node.memory_free_bytes},
             {"memory_bytes_s", node.memory_bytes_s},
             {"speeds", std::move(speeds)},
+            {"stage_speeds", std::move(stage_speeds)},
+            {"ration", node.ration},
             {"pace", node.pace},
             {"core_groups", std::move(groups)}}},
           {"models", std::move(models)},
@@ -185,6 +199,13 @@ NodeStatus NodeFrom(const Json& json) {
       node.speeds.push_back(
           {Text(s, "quantization"), Real(s, "one_row_bytes_s"), Real(s, "rows_bytes_s"), Real(s, "operation_s")});
     }
+    for (const Json& s : Objects(*device, "stage_speeds")) {
+      node.stage_speeds.push_back({Text(s, "model"),
+                                   {Real(s, "pass_s"), Real(s, "one_row_bytes_s"), Real(s, "group_bytes_s"),
+                                    Real(s, "rows_bytes_s"), Real(s, "kv_bytes_s"), Real(s, "kv_rows_bytes_s"),
+                                    Real(s, "output_bytes_s"), Real(s, "output_group_bytes_s")}});
+    }
+    if (const double ration = Real(*device, "ration"); ration > 0 && ration <= 1) node.ration = ration;
     for (const Json& g : Objects(*device, "core_groups")) {
       node.groups.push_back({Text(g, "kind"), Number<std::int32_t>(g, "cores"), Real(g, "bytes_s")});
     }

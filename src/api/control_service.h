@@ -10,6 +10,7 @@
 
 #include "base/ids.h"
 #include "base/result.h"
+#include "planner/device_speed.h"
 
 namespace shoal {
 
@@ -24,6 +25,12 @@ struct SpeedStatus {
   std::string quantization;                      // "Q4_0"
   double one_row_bytes_s = 0, rows_bytes_s = 0;  // weight bytes a second in passes of one row, of 64
   double operation_s = 0;                        // of one small operation
+};
+
+// How fast it runs stages of one model.
+struct StageSpeedStatus {
+  std::string model;
+  MeasuredStageSpeed speed;
 };
 
 // Bytes a second that the cores of one kind read together.
@@ -51,7 +58,9 @@ struct NodeStatus {
   std::uint64_t memory_bytes = 0, memory_free_bytes = 0;
   double memory_bytes_s = 0;  // read by its fast cores; 0: not measured
   std::vector<SpeedStatus> speeds;
-  double pace = 1;  // share of those speeds that its stages reach of late
+  std::vector<StageSpeedStatus> stage_speeds;
+  double ration = 1;  // share of the time in which its cores may compute
+  double pace = 1;    // share of those speeds that its stages reach of late
   std::vector<CoreGroupStatus> groups;
   std::vector<ModelStatus> models;
   std::vector<FetchStatus> fetching;

@@ -152,6 +152,7 @@ SplitInput Cluster::State::SplitInputOf(const PlaceRequest& request, const std::
                                         const std::vector<NodeId>& nodes) const {
   SplitInput input;
   input.shape = request.shape;
+  input.fingerprint = request.fingerprint;
   input.quantization = quantization;
   input.stages = request.stages;
   input.ranges = request.ranges;

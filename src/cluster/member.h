@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "planner/device_speed.h"
 
 namespace shoal {
 
@@ -24,7 +25,8 @@ inline constexpr std::size_t kMemberLinksMax = kMembersMax;
 inline constexpr std::size_t kStandbyCopiesMax = 64;  // of one member
 inline constexpr std::size_t kFetchingMax = 8;        // models that one member says it fetches layers of
 
-inline constexpr std::size_t kSpeedsMax = 8;  // quantizations that a member has measured
+inline constexpr std::size_t kSpeedsMax = 8;       // quantizations that a member has measured
+inline constexpr std::size_t kStageSpeedsMax = 8;  // models whose stages it has measured
 inline constexpr std::size_t kQuantizationBytesMax = 16;
 inline constexpr std::size_t kCoreGroupsMax = 4;
 inline constexpr double kBytesPerSecondMax = 1e15;
@@ -36,6 +38,13 @@ struct SpeedFacts {
   double one_row_bytes_s = 0, rows_bytes_s = 0;  // weight bytes a second in passes of one row, of 64
   double operation_s = 0;                        // of one small operation
   bool operator==(const SpeedFacts&) const = default;
+};
+
+// How fast they run stages of one model: engine/stage_speed.h.
+struct StageSpeedFacts {
+  std::uint64_t fingerprint = 0;  // of the model
+  MeasuredStageSpeed speed;
+  bool operator==(const StageSpeedFacts&) const = default;
 };
 
 // Bytes a second that the cores of one kind read together.
@@ -55,7 +64,9 @@ struct DeviceFacts {
   std::uint64_t memory_budget_bytes = 0;  // what shoal may fill with stages, all models together
   double memory_bytes_s = 0;              // read by its fast cores; 0: not measured, nor are the next
   std::vector<SpeedFacts> speeds;
-  double pace = 1;  // share of those speeds that its stages really reach of late
+  std::vector<StageSpeedFacts> stage_speeds;
+  double ration = 1;  // share of the time in which its cores may compute (a control group's quota)
+  double pace = 1;    // share of those speeds that its stages really reach of late
   std::vector<CoreGroupFacts> groups;
   bool operator==(const DeviceFacts&) const = default;
 };

@@ -137,6 +137,18 @@ void Speeds(A& io, DeviceFacts& device) {
     io.Require(speed.operation_s >= 0 && speed.operation_s <= 1);
   });
   io.Require(device.speeds.empty() || device.memory_bytes_s > 0);
+  io.List(device.stage_speeds, kStageSpeedsMax, 72, [&](StageSpeedFacts& one) {
+    io.Num(one.fingerprint);
+    MeasuredStageSpeed& speed = one.speed;
+    io.Num(speed.pass_s);
+    io.Require(speed.pass_s >= 0 && speed.pass_s <= 1);
+    for (double* value : {&speed.one_row_bytes_s, &speed.group_bytes_s, &speed.rows_bytes_s, &speed.kv_bytes_s,
+                          &speed.kv_rows_bytes_s, &speed.output_bytes_s, &speed.output_group_bytes_s}) {
+      rate(*value);
+    }
+  });
+  io.Num(device.ration);
+  io.Require(device.ration > 0 && device.ration <= 1);
   io.Num(device.pace);
   io.Require(device.pace >= kPaceMin && device.pace <= kPaceMax);
   io.List(device.groups, kCoreGroupsMax, 16, [&](CoreGroupFacts& group) {

@@ -29,7 +29,11 @@ MemberRecord Member() {
   m.nonce = 9;
   m.facts_version = 2;
   m.facts = {"phone", true, false, {"/ip4/10.0.0.1/tcp/48100"}, "http://10.0.0.1:1", {}, {}, {}};
-  m.facts.device = {"linux", "aarch64", 8, 1000, 500, 400, 2e10, {{"Q4_0", 1e10, 3e9, 4e-6}}, 0.5, {{"prime", 1, 9e9}}};
+  m.facts.device = {"linux", "aarch64", 8, 1000, 500, 400, 2e10, {{"Q4_0", 1e10, 3e9, 4e-6}}};
+  m.facts.device.stage_speeds = {{0xfeed, {2e-5, 1e10, 4e9, 1e9, 5e9, 2e10, 2e10, 3e9}}};
+  m.facts.device.ration = 0.25;
+  m.facts.device.pace = 0.5;
+  m.facts.device.groups = {{"prime", 1, 9e9}};
   m.facts.models = {{"m", 77, 650, "Q4_0", Shape()}};
   m.facts.standby = {{"m", 77, {2, 3}, 9}};
   m.facts.fetching = {{"m", 10, 400}};

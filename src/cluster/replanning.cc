@@ -61,7 +61,7 @@ void Cluster::State::LookAtPace(const std::string& model, Replan& one) {
     if (!member.here()) continue;
     const DeviceFacts& device = member.record.facts.device;
     speeds = MixHash(speeds, MixHash(HashOf(id), static_cast<std::uint64_t>(device.pace * 100)));
-    speeds = MixHash(speeds, device.speeds.size());
+    speeds = MixHash(speeds, device.speeds.size() + device.stage_speeds.size());
   }
   // Nothing has changed since the last look: the same answer.
   if (speeds == one.seen && one.better_since == 0) return;

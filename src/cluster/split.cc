@@ -41,17 +41,26 @@ PlanModel ModelOf(const ModelShape& shape, const PlaceOptions& options) {
   return model;
 }
 
-// `measured` becomes false when the figures are not of this device and these weights.
+// `measured` becomes false when the figures are not of this device and these weights. Best are those of stages of this
+// very model; then those of its kind of weights.
+PlanDevice SpeedsOf(const SplitDevice& given, const SplitInput& input, bool& measured) {
+  const DeviceFacts& facts = given.facts;
+  measured = true;
+  for (const StageSpeedFacts& one : facts.stage_speeds) {
+    if (one.fingerprint == input.fingerprint) return MeasuredDevice(one.speed, facts.pace);
+  }
+  const auto speed = std::find_if(facts.speeds.begin(), facts.speeds.end(),
+                                  [&](const SpeedFacts& one) { return one.quantization == input.quantization; });
+  measured = speed != facts.speeds.end();
+  if (facts.speeds.empty()) return EstimatedDevice(facts.cores);
+  const SpeedFacts& known = measured ? *speed : facts.speeds.front();
+  return MeasuredDevice({known.one_row_bytes_s, known.rows_bytes_s, known.operation_s, facts.memory_bytes_s},
+                        input.shape.layer_bytes, facts.pace);
+}
+
 PlanDevice DeviceOf(const SplitDevice& given, const SplitInput& input, bool& measured) {
-  const std::vector<SpeedFacts>& speeds = given.facts.speeds;
-  auto speed = std::find_if(speeds.begin(), speeds.end(),
-                            [&](const SpeedFacts& one) { return one.quantization == input.quantization; });
-  measured = speed != speeds.end();
-  if (!measured) speed = speeds.begin();
-  PlanDevice device = speed == speeds.end() ? EstimatedDevice(given.facts.cores)
-                                            : MeasuredDevice({speed->one_row_bytes_s, speed->rows_bytes_s,
-                                                              speed->operation_s, given.facts.memory_bytes_s},
-                                                             input.shape.layer_bytes, given.facts.pace);
+  PlanDevice device = SpeedsOf(given, input, measured);
+  device.ration = given.facts.ration;
   device.name = given.name;
   device.memory_bytes = given.memory_bytes;
   return device;

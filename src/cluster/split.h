@@ -23,7 +23,8 @@ struct SplitDevice {
 
 struct SplitInput {
   ModelShape shape;
-  std::string quantization;  // of the model
+  std::uint64_t fingerprint = 0;  // of the model, and
+  std::string quantization;       // of most of its weights: which measured speeds are its
   std::vector<SplitDevice> devices;
   std::vector<PlanLink> links;  // [devices, devices]; empty: none is measured
   // How many stages. 0: with PlaceGoal::kSpread one on every device that can hold a layer, but no more than the model

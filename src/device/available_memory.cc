@@ -7,8 +7,8 @@
 
 #include <algorithm>
 #include <charconv>
-#include <sstream>
 
+#include "device/control_groups.h"
 #include "device/memory_facts.h"
 #include "device/system_files.h"
 
@@ -19,7 +19,6 @@
 namespace shoal {
 namespace {
 
-constexpr int kGroupDepthMax = 64;
 constexpr std::uint64_t kNoLimit = std::uint64_t{1} << 60;
 
 std::string_view FirstLine(std::string_view text) { return text.substr(0, text.find('\n')); }
@@ -60,34 +59,12 @@ void TakeLess(std::optional<std::uint64_t>& least, std::optional<std::uint64_t> 
   if (value && (!least || *value < *least)) least = value;
 }
 
-// Every group from `path` up to the root of the hierarchy may have a limit.
-void WalkGroups(std::optional<std::uint64_t>& least, const SystemFiles& files, const std::string& mount,
-                std::string path, bool v2, Measure measure) {
-  for (int depth = 0; depth < kGroupDepthMax; ++depth) {
-    TakeLess(least, (Group{files, mount + path, v2}.*measure)());
-    const std::size_t slash = path.rfind('/');
-    if (slash == std::string::npos) return;
-    path.resize(slash);
-  }
-}
-
 // The least that `measure` finds in any group of this process.
 void LookAtGroups(std::optional<std::uint64_t>& least, const std::string& root, Measure measure) {
   const SystemFiles files(root);
-  std::istringstream groups(files.Read("/proc/self/cgroup").value_or(""));
-  for (std::string line; std::getline(groups, line);) {
-    const std::size_t first = line.find(':');
-    const std::size_t second = first == std::string::npos ? first : line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1);
-    std::string path = line.substr(second + 1);
-    if (path == "/") path.clear();
-    if (controllers.empty()) {
-      WalkGroups(least, files, "/sys/fs/cgroup", path, true, measure);
-    } else if (("," + controllers + ",").find(",memory,") != std::string::npos) {
-      WalkGroups(least, files, "/sys/fs/cgroup/memory", path, false, measure);
-    }
-  }
+  ForEachControlGroup(files, "memory", [&](const std::string& folder, bool v2) {
+    TakeLess(least, (Group{files, folder, v2}.*measure)());
+  });
 }
 
 }  // namespace

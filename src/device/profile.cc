@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cctype>
 
+#include "device/cpu_ration.h"
 #include "device/known_chips.h"
 #include "device/system_values.h"
 
@@ -106,6 +107,7 @@ DeviceProfile ReadDeviceProfile(const SystemFiles& files, const CommandRunner& r
   profile.topology = ReadTopology(files);
   profile.memory = ReadMemoryFacts(files);
   profile.power = ReadPowerFacts(files, run);
+  profile.cpu_quota = CpuQuota(files.root());
   if (files.is_live()) {
     utsname system{};
     if (::uname(&system) == 0) {

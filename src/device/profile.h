@@ -22,6 +22,7 @@ struct DeviceProfile {
   Topology topology;
   MemoryFacts memory;
   PowerFacts power;
+  std::optional<double> cpu_quota;  // cores' worth of time that control groups grant; empty: no limit
 
   // Online CPUs this process may use, one a physical core, fastest first. All online ones if it is unknown which are
   // allowed.

@@ -72,6 +72,7 @@ Json PowerJson(const PowerFacts& power) {
 std::string DeviceProfileJson(const DeviceProfile& profile) {
   Json json = {
       {"os", OrNull(profile.os)}, {"machine", OrNull(profile.machine)}, {"android_api", OrNull(profile.android_api)}};
+  json["cpu_quota"] = OrNull(profile.cpu_quota);
   json.update(TopologyJson(profile.topology));
   json["memory"] = {{"total_bytes", OrNull(profile.memory.total_bytes)},
                     {"available_bytes", OrNull(profile.memory.available_bytes)},

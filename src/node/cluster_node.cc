@@ -49,7 +49,11 @@ RealClusterNode::RealClusterNode(ClusterNodeOptions options, std::unique_ptr<Hom
       instance_(instance),
       library_(ModelFolders(options_)),
       tasks_(kTasksMax),
-      speeds_(loop_, tasks_, options_.home, options_.threads, options_.measure_speed),
+      speeds_(loop_, tasks_, options_.home, options_.threads, options_.measure_speed,
+              [this](const ModelHolding& holding) -> std::shared_ptr<const ModelFile> {
+                const Result<LibraryModel> model = weights_->ObtainHeader(holding.fingerprint, holding.name);
+                return model.ok() ? model->file : nullptr;
+              }),
       answers_(metrics_, AnswersOptions{}),
       host_(loop_, library_, tasks_, pipes_, HostOptions()) {}
 

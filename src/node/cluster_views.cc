@@ -32,6 +32,12 @@ NodeStatus StatusOf(const MemberView& member) {
   for (const SpeedFacts& speed : facts.device.speeds) {
     status.speeds.push_back({speed.quantization, speed.one_row_bytes_s, speed.rows_bytes_s, speed.operation_s});
   }
+  for (const StageSpeedFacts& one : facts.device.stage_speeds) {
+    for (const ModelHolding& model : facts.models) {
+      if (model.fingerprint == one.fingerprint) status.stage_speeds.push_back({model.name, one.speed});
+    }
+  }
+  status.ration = facts.device.ration;
   for (const CoreGroupFacts& group : facts.device.groups) {
     status.groups.push_back({group.kind, group.cores, group.bytes_s});
   }

@@ -4,21 +4,23 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/log.h"
-#include "planner/device_speed.h"
+#include "engine/stage_speed.h"
 
 namespace shoal {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kVersion = 1;
-constexpr std::size_t kSpeedsMax = 32;
+constexpr int kVersion = 2;
+constexpr std::size_t kSpeedsKeptMax = 32;  // of kinds of weights, and of models
 constexpr std::size_t kFileBytesMax = 256U << 10;
 constexpr std::size_t kGroupsMax = 4;  // measured: more kinds of cores than that no chip has
 
@@ -34,14 +36,15 @@ std::string ReadFile(const std::string& path) {
   return text;
 }
 
-void Keep(const std::string& home, const DeviceProfile& profile, const DeviceSpeed& speed) {
-  const std::string fingerprint = FingerprintOf(profile);
-  std::vector<DeviceSpeed> speeds = ParseSpeedJson(ReadFile(PathIn(home)), fingerprint);
-  std::erase_if(speeds, [&](const DeviceSpeed& known) {
-    return known.quantization == speed.quantization && known.cpus == speed.cpus;
-  });
-  speeds.push_back(speed);
-  if (speeds.size() > kSpeedsMax) speeds.erase(speeds.begin());
+// Puts a measurement in place of the one that `is_old`, the oldest gives way when there are too many.
+template <typename T, typename IsOld>
+void Replace(std::vector<T>& known, const T& measured, IsOld is_old) {
+  std::erase_if(known, is_old);
+  known.push_back(measured);
+  if (known.size() > kSpeedsKeptMax) known.erase(known.begin());
+}
+
+void Write(const std::string& home, const KnownSpeeds& speeds, const std::string& fingerprint) {
   std::error_code error;
   std::filesystem::create_directories(home, error);
   const std::string path = PathIn(home), beside = path + ".new";
@@ -53,25 +56,51 @@ void Keep(const std::string& home, const DeviceProfile& profile, const DeviceSpe
   }
 }
 
+double NumberIn(const Json& item, const char* key) {
+  const auto at = item.find(key);
+  return at != item.end() && at->is_number() ? at->get<double>() : 0.0;
+}
+
+std::vector<int> CpusIn(const Json& item) {
+  std::vector<int> list;
+  const auto at = item.find("cpus");
+  for (std::size_t i = 0; at != item.end() && at->is_array() && i < at->size() && i < 1024; ++i) {
+    if ((*at)[i].is_number_integer()) list.push_back((*at)[i].get<int>());
+  }
+  return list;
+}
+
+// The figures of a model's stages by their names in the file.
+template <typename Speed>
+auto StageFigures(Speed& speed) {
+  return std::array{std::pair("pass_s", &speed.pass_s),
+                    std::pair("one_row_bytes_s", &speed.one_row_bytes_s),
+                    std::pair("group_bytes_s", &speed.group_bytes_s),
+                    std::pair("rows_bytes_s", &speed.rows_bytes_s),
+                    std::pair("kv_bytes_s", &speed.kv_bytes_s),
+                    std::pair("kv_rows_bytes_s", &speed.kv_rows_bytes_s),
+                    std::pair("output_bytes_s", &speed.output_bytes_s),
+                    std::pair("output_group_bytes_s", &speed.output_group_bytes_s)};
+}
+
+std::optional<ModelSpeed> ReadModel(const Json& item) {
+  if (!item.is_object() || !item.contains("model") || !item["model"].is_number_unsigned()) return std::nullopt;
+  ModelSpeed model{item["model"].get<std::uint64_t>(), CpusIn(item), {}};
+  for (const auto& [name, value] : StageFigures(model.speed)) {
+    *value = NumberIn(item, name);
+    if (!IsSpeed(*value)) return std::nullopt;
+  }
+  return model;
+}
+
 std::optional<DeviceSpeed> ReadOne(const Json& item) {
-  const auto number = [&](const char* key) {
-    const auto at = item.find(key);
-    return at != item.end() && at->is_number() ? at->get<double>() : 0.0;
-  };
-  const auto cpus = [](const Json& from) {
-    std::vector<int> list;
-    const auto at = from.find("cpus");
-    for (std::size_t i = 0; at != from.end() && at->is_array() && i < at->size() && i < 1024; ++i) {
-      if ((*at)[i].is_number_integer()) list.push_back((*at)[i].get<int>());
-    }
-    return list;
-  };
   if (!item.is_object() || !item.contains("quantization") || !item["quantization"].is_string()) return std::nullopt;
   DeviceSpeed speed;
   speed.quantization = item["quantization"].get<std::string>();
-  speed.cpus = cpus(item);
-  speed.matrix = {number("one_row_bytes_s"), number("rows_bytes_s"), number("operation_s"), item.value("layout", "")};
-  speed.memory_bytes_s = number("memory_bytes_s");
+  speed.cpus = CpusIn(item);
+  speed.matrix = {NumberIn(item, "one_row_bytes_s"), NumberIn(item, "rows_bytes_s"), NumberIn(item, "operation_s"),
+                  item.value("layout", "")};
+  speed.memory_bytes_s = NumberIn(item, "memory_bytes_s");
   if (!IsSpeed(speed.matrix.one_row_bytes_s) || !IsSpeed(speed.matrix.rows_bytes_s) || !IsSpeed(speed.memory_bytes_s) ||
       !IsSpeed(speed.matrix.operation_s)) {
     return std::nullopt;
@@ -80,7 +109,7 @@ std::optional<DeviceSpeed> ReadOne(const Json& item) {
   for (std::size_t i = 0; groups != item.end() && groups->is_array() && i < groups->size() && i < kGroupsMax; ++i) {
     const Json& group = (*groups)[i];
     if (!group.is_object() || !group.contains("bytes_s") || !group["bytes_s"].is_number()) continue;
-    speed.groups.push_back({group.value("kind", "unknown"), cpus(group), group["bytes_s"].get<double>()});
+    speed.groups.push_back({group.value("kind", "unknown"), CpusIn(group), group["bytes_s"].get<double>()});
   }
   return speed;
 }
@@ -94,13 +123,20 @@ std::string FingerprintOf(const DeviceProfile& profile) {
                        return cpus;
                      }()) +
                      "|" + MatrixCodeVersion();
+  if (profile.cpu_quota) text += "|" + std::to_string(*profile.cpu_quota) + " cores";
   for (const CoreGroup& group : profile.topology.groups) text += "|" + group.name + " " + CpuListText(group.cpus);
   return text;
 }
 
-std::string SpeedJson(const std::vector<DeviceSpeed>& speeds, const std::string& fingerprint) {
-  Json root = {{"version", kVersion}, {"fingerprint", fingerprint}, {"speeds", Json::array()}};
-  for (const DeviceSpeed& speed : speeds) {
+std::string SpeedJson(const KnownSpeeds& speeds, const std::string& fingerprint) {
+  Json root = {
+      {"version", kVersion}, {"fingerprint", fingerprint}, {"speeds", Json::array()}, {"stages", Json::array()}};
+  for (const ModelSpeed& model : speeds.models) {
+    Json item = {{"model", model.fingerprint}, {"cpus", model.cpus}};
+    for (const auto& [name, value] : StageFigures(model.speed)) item[name] = *value;
+    root["stages"].push_back(std::move(item));
+  }
+  for (const DeviceSpeed& speed : speeds.devices) {
     Json groups = Json::array();
     for (const GroupBandwidth& group : speed.groups) {
       groups.push_back({{"kind", group.kind}, {"cpus", group.cpus}, {"bytes_s", group.bytes_s}});
@@ -117,15 +153,23 @@ std::string SpeedJson(const std::vector<DeviceSpeed>& speeds, const std::string&
   return root.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
-std::vector<DeviceSpeed> ParseSpeedJson(const std::string& text, const std::string& fingerprint) {
-  std::vector<DeviceSpeed> speeds;
+KnownSpeeds ParseSpeedJson(const std::string& text, const std::string& fingerprint) {
+  KnownSpeeds speeds;
   const Json root = Json::parse(text, nullptr, false);
   if (!root.is_object() || !root.contains("fingerprint") || root["fingerprint"] != Json(fingerprint)) return speeds;
   if (!root.contains("version") || root["version"] != Json(kVersion)) return speeds;
-  const auto items = root.find("speeds");
-  for (std::size_t i = 0; items != root.end() && items->is_array() && i < items->size() && i < kSpeedsMax; ++i) {
-    if (std::optional<DeviceSpeed> speed = ReadOne((*items)[i])) speeds.push_back(std::move(*speed));
-  }
+  const auto each = [&](const char* key, const auto& take) {
+    const auto items = root.find(key);
+    for (std::size_t i = 0; items != root.end() && items->is_array() && i < items->size() && i < kSpeedsKeptMax; ++i) {
+      take((*items)[i]);
+    }
+  };
+  each("speeds", [&](const Json& item) {
+    if (std::optional<DeviceSpeed> speed = ReadOne(item)) speeds.devices.push_back(std::move(*speed));
+  });
+  each("stages", [&](const Json& item) {
+    if (std::optional<ModelSpeed> model = ReadModel(item)) speeds.models.push_back(std::move(*model));
+  });
   return speeds;
 }
 
@@ -137,7 +181,7 @@ std::vector<int> SpeedCpus(const DeviceProfile& profile, std::int32_t threads) {
 
 std::optional<DeviceSpeed> LoadDeviceSpeed(const std::string& home, const DeviceProfile& profile,
                                            const std::string& quantization, const std::vector<int>& cpus) {
-  for (DeviceSpeed& speed : ParseSpeedJson(ReadFile(PathIn(home)), FingerprintOf(profile))) {
+  for (DeviceSpeed& speed : ParseSpeedJson(ReadFile(PathIn(home)), FingerprintOf(profile)).devices) {
     if (speed.quantization == quantization && speed.cpus == cpus) return std::move(speed);
   }
   return std::nullopt;
@@ -168,8 +212,44 @@ Result<DeviceSpeed> MeasureDeviceSpeed(const std::string& home, const DeviceProf
     SHOAL_ASSIGN_OR_RETURN(const MatrixSpeed of_group, MeasureMatrixSpeed(options));
     speed.groups.push_back({CoreKindName(group.kind), options.cpus, of_group.one_row_bytes_s});
   }
-  Keep(home, profile, speed);
+  const std::string fingerprint = FingerprintOf(profile);
+  KnownSpeeds known = ParseSpeedJson(ReadFile(PathIn(home)), fingerprint);
+  Replace(known.devices, speed,
+          [&](const DeviceSpeed& one) { return one.quantization == speed.quantization && one.cpus == speed.cpus; });
+  Write(home, known, fingerprint);
   return speed;
+}
+
+std::optional<ModelSpeed> LoadModelSpeed(const std::string& home, const DeviceProfile& profile,
+                                         std::uint64_t fingerprint, const std::vector<int>& cpus) {
+  for (ModelSpeed& model : ParseSpeedJson(ReadFile(PathIn(home)), FingerprintOf(profile)).models) {
+    if (model.fingerprint == fingerprint && model.cpus == cpus) return std::move(model);
+  }
+  return std::nullopt;
+}
+
+Result<ModelSpeed> MeasureModelSpeed(const std::string& home, const DeviceProfile& profile, std::uint64_t fingerprint,
+                                     const std::shared_ptr<const ModelFile>& model, const std::vector<int>& cpus) {
+  StageSpeedOptions options;
+  options.cpus = cpus;
+  options.rationed = RationOf(profile, cpus.size()) < 1;
+  SHOAL_ASSIGN_OR_RETURN(const StageSpeed speed, MeasureStageSpeed(model, options));
+  const ModelSpeed measured{
+      fingerprint,
+      cpus,
+      {speed.pass_s, speed.one_row_bytes_s, speed.group_bytes_s, speed.rows_bytes_s, speed.kv_bytes_s,
+       speed.kv_rows_bytes_s, speed.output_bytes_s, speed.output_group_bytes_s}};
+  const std::string of_device = FingerprintOf(profile);
+  KnownSpeeds known = ParseSpeedJson(ReadFile(PathIn(home)), of_device);
+  Replace(known.models, measured,
+          [&](const ModelSpeed& one) { return one.fingerprint == fingerprint && one.cpus == cpus; });
+  Write(home, known, of_device);
+  return measured;
+}
+
+double RationOf(const DeviceProfile& profile, std::size_t threads) {
+  if (!profile.cpu_quota || threads == 0) return 1;
+  return std::clamp(*profile.cpu_quota / static_cast<double>(threads), 0.01, 1.0);
 }
 
 PlanDevice SpeedForPlans(const DeviceSpeed& speed, const ModelInfo& model) {

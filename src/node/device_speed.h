@@ -1,9 +1,12 @@
 // How fast this device runs a kind of weights, measured once and kept in SHOAL_HOME/speed.json; and what that says of a
 // stage's time.
 //
-// A measurement holds as long as the chip, the cores this process may use and ggml's version stay what they were.
+// A measurement holds as long as the chip, the cores this process may use, their ration and ggml's version stay what
+// they were.
 #pragma once
 
+#include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,6 +15,7 @@
 #include "device/profile.h"
 #include "engine/matrix_speed.h"
 #include "model/model_info.h"
+#include "planner/device_speed.h"
 #include "planner/plan.h"
 
 namespace shoal {
@@ -31,6 +35,13 @@ struct DeviceSpeed {
   std::vector<GroupBandwidth> groups;
 };
 
+// How fast stages of one model run here.
+struct ModelSpeed {
+  std::uint64_t fingerprint = 0;  // of the model
+  std::vector<int> cpus;
+  MeasuredStageSpeed speed;
+};
+
 // The cores of a stage with `threads` threads (0: as many as there are fast cores).
 std::vector<int> SpeedCpus(const DeviceProfile& profile, std::int32_t threads);
 
@@ -38,18 +49,31 @@ std::vector<int> SpeedCpus(const DeviceProfile& profile, std::int32_t threads);
 // cores or build.
 std::optional<DeviceSpeed> LoadDeviceSpeed(const std::string& home, const DeviceProfile& profile,
                                            const std::string& quantization, const std::vector<int>& cpus);
-// Measures on `cpus`, at most ten seconds in all, and keeps it. Errors: as MeasureMatrixSpeed; what
-// cannot be kept is only logged.
+// Measures on `cpus`, about two seconds, and keeps it. Errors: as MeasureMatrixSpeed; what cannot be kept is only
+// logged.
 Result<DeviceSpeed> MeasureDeviceSpeed(const std::string& home, const DeviceProfile& profile,
                                        const std::string& quantization, const std::vector<int>& cpus);
+
+// The same of stages of one model: at most five seconds. Errors: as MeasureStageSpeed.
+std::optional<ModelSpeed> LoadModelSpeed(const std::string& home, const DeviceProfile& profile,
+                                         std::uint64_t fingerprint, const std::vector<int>& cpus);
+Result<ModelSpeed> MeasureModelSpeed(const std::string& home, const DeviceProfile& profile, std::uint64_t fingerprint,
+                                     const std::shared_ptr<const ModelFile>& model, const std::vector<int>& cpus);
+
+// Share of the time in which `threads` threads may compute, by this device's CPU quota.
+double RationOf(const DeviceProfile& profile, std::size_t threads);
 
 // Speeds for the planner, for a model like `model`: the small operations of a layer are counted into its bytes.
 PlanDevice SpeedForPlans(const DeviceSpeed& speed, const ModelInfo& model);
 
 // Pure parts, for tests. Text of speed.json.
 std::string FingerprintOf(const DeviceProfile& profile);
-std::string SpeedJson(const std::vector<DeviceSpeed>& speeds, const std::string& fingerprint);
+struct KnownSpeeds {
+  std::vector<DeviceSpeed> devices;
+  std::vector<ModelSpeed> models;
+};
+std::string SpeedJson(const KnownSpeeds& speeds, const std::string& fingerprint);
 // Empty for what is not such a text, or has another fingerprint.
-std::vector<DeviceSpeed> ParseSpeedJson(const std::string& text, const std::string& fingerprint);
+KnownSpeeds ParseSpeedJson(const std::string& text, const std::string& fingerprint);
 
 }  // namespace shoal

@@ -19,7 +19,13 @@ DeviceSpeed Speed() {
 }
 
 TEST(SpeedJson, ComesBackAsItWas) {
-  const auto read = ParseSpeedJson(SpeedJson({Speed()}, "a chip"), "a chip");
+  const ModelSpeed model{0xfedcba9876543210, {1}, {2e-5, 10e9, 3e9, 1e9, 5e9, 20e9, 15e9, 4e9}};
+  const KnownSpeeds all = ParseSpeedJson(SpeedJson({{Speed()}, {model}}, "a chip"), "a chip");
+  ASSERT_EQ(all.models.size(), 1U);
+  EXPECT_EQ(all.models[0].fingerprint, model.fingerprint);
+  EXPECT_EQ(all.models[0].cpus, model.cpus);
+  EXPECT_EQ(all.models[0].speed, model.speed);
+  const std::vector<DeviceSpeed>& read = all.devices;
   ASSERT_EQ(read.size(), 1U);
   EXPECT_EQ(read[0].quantization, "Q4_0");
   EXPECT_EQ(read[0].cpus, (std::vector<int>{0, 1}));
@@ -30,12 +36,19 @@ TEST(SpeedJson, ComesBackAsItWas) {
 }
 
 TEST(SpeedJson, OfAnotherDeviceOrDamagedIsNothing) {
-  const std::string text = SpeedJson({Speed()}, "a chip");
-  EXPECT_TRUE(ParseSpeedJson(text, "another chip").empty());
-  EXPECT_TRUE(ParseSpeedJson(text.substr(0, text.size() / 2), "a chip").empty());
-  EXPECT_TRUE(ParseSpeedJson("", "a chip").empty());
-  EXPECT_TRUE(
-      ParseSpeedJson(R"({"version":1,"fingerprint":"a chip","speeds":[{"quantization":"Q4_0"},7]})", "a chip").empty());
+  const auto count = [](const std::string& text, const std::string& chip) {
+    const KnownSpeeds known = ParseSpeedJson(text, chip);
+    return known.devices.size() + known.models.size();
+  };
+  const std::string text = SpeedJson({{Speed()}, {{1, {0}, {1e-5, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9}}}}, "a chip");
+  EXPECT_EQ(count(text, "a chip"), 2U);
+  EXPECT_EQ(count(text, "another chip"), 0U);
+  EXPECT_EQ(count(text.substr(0, text.size() / 2), "a chip"), 0U);
+  EXPECT_EQ(count("", "a chip"), 0U);
+  EXPECT_EQ(count(R"({"version":2,"fingerprint":"a chip","speeds":[{"quantization":"Q4_0"},7],)"
+                  R"("stages":[{"model":1,"cpus":[0],"pass_s":1},{"model":"x"},7]})",
+                  "a chip"),
+            0U);
 }
 
 TEST(FillSpeeds, StaysWithinWhatMembersMayTell) {

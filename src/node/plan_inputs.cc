@@ -6,6 +6,7 @@
 #include "device/profile.h"
 #include "engine/split_rules.h"
 #include "node/device_speed.h"
+#include "node/model_library.h"
 #include "planner/device_speed.h"
 
 namespace shoal {
@@ -21,6 +22,9 @@ std::optional<PlanDevice> Measured(const std::string& home, const DeviceProfile&
 
 // What a member says of itself.
 std::optional<PlanDevice> Measured(const NodeStatus& node, const ModelInfo& model) {
+  for (const StageSpeedStatus& one : node.stage_speeds) {
+    if (one.model == ModelNameOf(model.path) && one.speed.rows_bytes_s > 0) return MeasuredDevice(one.speed, node.pace);
+  }
   for (const SpeedStatus& speed : node.speeds) {
     if (speed.quantization != model.quantization) continue;
     return MeasuredDevice({speed.one_row_bytes_s, speed.rows_bytes_s, speed.operation_s, node.memory_bytes_s},
@@ -63,8 +67,10 @@ Result<KnownCluster> ClusterForPlans(const ClusterStatus& status, const std::str
   std::vector<std::string> ids;
   for (const NodeStatus& node : status.nodes) {
     if (node.state != "alive" || known.cluster.devices.size() >= kPlanDevicesMax) continue;
-    const auto measured = node.self ? Measured(home, ReadDeviceProfile(), model) : Measured(node, model);
+    auto measured = Measured(node, model);
+    if (!measured && node.self) measured = Measured(home, ReadDeviceProfile(), model);
     PlanDevice device = measured.value_or(EstimatedDevice(node.cores));
+    device.ration = node.ration;
     device.name = node.name.empty() ? node.id : node.name;
     device.memory_bytes = static_cast<std::uint64_t>(static_cast<double>(node.memory_free_bytes) * kMemoryShare);
     if (!measured) known.estimated.push_back(device.name);

@@ -18,7 +18,8 @@
 
 namespace shoal {
 
-static_assert(kCountedRowsMax == kPassRows);  // what a worker counts is what the cost model asks for
+static_assert(kCountedRowsMax == kPassRows &&
+              kCountedGroupRows == kGroupRows);  // what a worker counts is what the cost model asks for
 
 namespace {
 
@@ -53,105 +54,180 @@ double Rate(double bytes_s) { return std::clamp(bytes_s, 1.0, kBytesPerSecondMax
 }  // namespace
 
 struct SpeedKeeper::Work {
-  Work(std::string folder, std::int32_t stage_threads) : home(std::move(folder)), threads(stage_threads) {}
+  Work(std::string folder, std::int32_t stage_threads, FindModel find)
+      : home(std::move(folder)), threads(stage_threads), find_model(std::move(find)) {}
 
   // Reads or measures what is `missing`, at most one measurement a call, and none while another node measures.
-  void Look(const std::set<std::string>& missing, bool may_measure);
+  void Look(const Missing& missing, bool may_measure);
 
   const std::string home;
   const std::int32_t threads;
+  const FindModel find_model;
   std::optional<DeviceProfile> profile;
-  std::vector<DeviceSpeed> speeds;
-  std::set<std::string> settled;
+  Known known;
+
+ private:
+  void Read(const Missing& missing, const std::vector<int>& cpus);
+  void MeasureKind(const std::string& quantization, const std::vector<int>& cpus);
+  void MeasureModel(const ModelHolding& holding, const std::vector<int>& cpus);
 };
 
-void SpeedKeeper::Work::Look(const std::set<std::string>& missing, bool may_measure) {
+void SpeedKeeper::Work::Read(const Missing& missing, const std::vector<int>& cpus) {
+  for (const std::string& quantization : missing.kinds) {
+    std::optional<DeviceSpeed> speed = LoadDeviceSpeed(home, *profile, quantization, cpus);
+    if (!speed) continue;
+    known.kinds.push_back(*std::move(speed));
+    known.settled_kinds.insert(quantization);
+  }
+  for (const ModelHolding& holding : missing.models) {
+    std::optional<ModelSpeed> speed = LoadModelSpeed(home, *profile, holding.fingerprint, cpus);
+    if (!speed) continue;
+    known.models.push_back(*std::move(speed));
+    known.settled_models.insert(holding.fingerprint);
+  }
+}
+
+void SpeedKeeper::Work::MeasureKind(const std::string& quantization, const std::vector<int>& cpus) {
+  Result<DeviceSpeed> speed = MeasureDeviceSpeed(home, *profile, quantization, cpus);
+  known.settled_kinds.insert(quantization);
+  if (speed.ok()) {
+    known.kinds.push_back(*std::move(speed));
+  } else {
+    Log(LogLevel::kInfo, "device", quantization + " is not measured: " + speed.error().message);
+  }
+}
+
+void SpeedKeeper::Work::MeasureModel(const ModelHolding& holding, const std::vector<int>& cpus) {
+  const std::shared_ptr<const ModelFile> model = find_model(holding);
+  if (model == nullptr) return;
+  Result<ModelSpeed> speed = MeasureModelSpeed(home, *profile, holding.fingerprint, model, cpus);
+  known.settled_models.insert(holding.fingerprint);
+  if (speed.ok()) {
+    known.models.push_back(*std::move(speed));
+  } else {
+    Log(LogLevel::kInfo, "device", "stages of " + holding.name + " are not measured: " + speed.error().message);
+  }
+}
+
+void SpeedKeeper::Work::Look(const Missing& missing, bool may_measure) {
   if (!profile) profile = ReadDeviceProfile();
   const std::vector<int> cpus = SpeedCpus(*profile, threads);
-  for (const std::string& quantization : missing) {
-    if (std::optional<DeviceSpeed> known = LoadDeviceSpeed(home, *profile, quantization, cpus)) {
-      speeds.push_back(*std::move(known));
-      settled.insert(quantization);
-    }
+  known.ration = RationOf(*profile, cpus.size());
+  Read(missing, cpus);
+  if (!may_measure) return;
+  const MachineLock lock;
+  if (!lock.taken()) return;
+  for (const std::string& quantization : missing.kinds) {
+    if (known.settled_kinds.contains(quantization) || known.kinds.size() >= kSpeedsMax) continue;
+    return MeasureKind(quantization, cpus);
   }
-  for (const std::string& quantization : missing) {
-    if (settled.contains(quantization) || !may_measure || speeds.size() >= kSpeedsMax) continue;
-    const MachineLock lock;
-    if (!lock.taken()) return;
-    Result<DeviceSpeed> speed = MeasureDeviceSpeed(home, *profile, quantization, cpus);
-    settled.insert(quantization);
-    if (speed.ok()) {
-      speeds.push_back(*std::move(speed));
-    } else {
-      Log(LogLevel::kInfo, "device", quantization + " is not measured: " + speed.error().message);
-    }
-    return;
+  for (const ModelHolding& holding : missing.models) {
+    if (known.settled_models.contains(holding.fingerprint)) continue;
+    if (known.models.size() < kStageSpeedsMax) return MeasureModel(holding, cpus);
+    known.settled_models.insert(holding.fingerprint);  // its kind of weights has to do
   }
 }
 
 SpeedKeeper::SpeedKeeper(Loop& loop, BlockingTasks& tasks, const std::string& home, std::int32_t threads,
-                         bool may_measure)
-    : loop_(loop), tasks_(tasks), may_measure_(may_measure), work_(std::make_shared<Work>(home, threads)) {}
+                         bool may_measure, FindModel find_model)
+    : loop_(loop),
+      tasks_(tasks),
+      may_measure_(may_measure),
+      work_(std::make_shared<Work>(home, threads, std::move(find_model))) {}
+
+SpeedKeeper::Missing SpeedKeeper::MissingOf(const std::vector<ModelHolding>& models) const {
+  Missing missing;
+  for (const ModelHolding& model : models) {
+    if (!known_.settled_kinds.contains(model.quantization)) missing.kinds.insert(model.quantization);
+    const bool listed = std::any_of(missing.models.begin(), missing.models.end(),
+                                    [&](const ModelHolding& one) { return one.fingerprint == model.fingerprint; });
+    if (!listed && !known_.settled_models.contains(model.fingerprint)) missing.models.push_back(model);
+  }
+  return missing;
+}
+
+// As the planner will take it; empty: nobody measured.
+std::optional<PlanDevice> SpeedKeeper::SpeedFor(const ModelHolding& model, const ModelShape& shape,
+                                                const DeviceFacts& facts) const {
+  for (const ModelSpeed& known : known_.models) {
+    if (known.fingerprint == model.fingerprint) return MeasuredDevice(known.speed);
+  }
+  for (const SpeedFacts& speed : facts.speeds) {
+    if (speed.quantization != model.quantization) continue;
+    return MeasuredDevice({speed.one_row_bytes_s, speed.rows_bytes_s, speed.operation_s, facts.memory_bytes_s},
+                          shape.layer_bytes);
+  }
+  return std::nullopt;
+}
 
 bool SpeedKeeper::LookAtPace(TimeUs now, const std::vector<ModelHolding>& models,
                              const std::vector<StageHost::Work>& works) {
   DeviceFacts facts;
-  FillSpeeds(speeds_, facts);
+  FillSpeeds(known_.kinds, facts);
   for (const StageHost::Work& work : works) {
     const PlaceRequest& request = work.placement.request;
     const auto model = std::find_if(models.begin(), models.end(), [&](const ModelHolding& holding) {
       return holding.fingerprint == request.fingerprint;
     });
     if (model == models.end()) continue;
-    for (const SpeedFacts& speed : facts.speeds) {
-      if (speed.quantization != model->quantization) continue;
-      const PlanDevice device =
-          MeasuredDevice({speed.one_row_bytes_s, speed.rows_bytes_s, speed.operation_s, facts.memory_bytes_s},
-                         request.shape.layer_bytes);
-      const StageWorkerStats& stats = work.stats;
-      const PassCounts counts{static_cast<double>(stats.batches), static_cast<double>(stats.more_rows),
-                              static_cast<double>(stats.kv_rows), static_cast<double>(stats.output_batches),
-                              static_cast<double>(stats.output_more_rows)};
-      const StageLoad load = LoadOf(request.shape, work.placement.LayersOf(work.index), request.options);
-      pace_.Observe(
-          work.placement.model + " " + std::to_string(work.placement.epoch) + " " + std::to_string(work.index),
-          SecondsOf(device, load, counts), static_cast<double>(stats.compute_us) / 1e6);
-    }
+    const std::optional<PlanDevice> device = SpeedFor(*model, request.shape, facts);
+    if (!device) continue;
+    const StageWorkerStats& stats = work.stats;
+    PassCounts counts;
+    counts.passes = static_cast<double>(stats.batches);
+    counts.group_rows = static_cast<double>(stats.group_rows);
+    counts.more_rows = static_cast<double>(stats.more_rows);
+    counts.kv_rows = static_cast<double>(stats.kv_rows);
+    counts.kv_many_rows = static_cast<double>(stats.kv_many_rows);
+    counts.output_passes = static_cast<double>(stats.output_batches);
+    counts.output_more_rows = static_cast<double>(stats.output_more_rows);
+    const StageLoad load = LoadOf(request.shape, work.placement.LayersOf(work.index), request.options);
+    pace_.Observe(work.placement.model + " " + std::to_string(work.placement.epoch) + " " + std::to_string(work.index),
+                  SecondsOf(*device, load, counts), static_cast<double>(stats.compute_us) / 1e6);
   }
   return pace_.Tick(now);
 }
 
 void SpeedKeeper::Tick(TimeUs now, const std::vector<ModelHolding>& models, const std::vector<StageHost::Work>& works,
                        std::function<void()> changed) {
-  std::set<std::string> quantizations;
-  for (const ModelHolding& model : models) quantizations.insert(model.quantization);
   std::uint64_t rows = 0;
   for (const StageHost::Work& work : works) rows += work.stats.rows;
   if (LookAtPace(now, models, works)) changed();
   if (rows != std::exchange(rows_, rows)) worked_ = now;
   if (now < due_ || running_) return;
-  std::set<std::string> missing;
-  std::set_difference(quantizations.begin(), quantizations.end(), settled_.begin(), settled_.end(),
-                      std::inserter(missing, missing.end()));
+  const Missing missing = MissingOf(models);
   const bool first = due_ == 0;  // only reads: the node is about to say that it is ready
   due_ = now + kEveryUs;
   if (missing.empty() || (!may_measure_ && !first)) return;
   const bool idle = worked_ == 0 || now - worked_ > kIdleUs;
   running_ = tasks_.Run([this, work = work_, missing, may = may_measure_ && idle && !first, told = std::move(changed)] {
     work->Look(missing, may);
-    loop_.Post([this, speeds = work->speeds, settled = work->settled, told]() mutable {
+    loop_.Post([this, known = work->known, told]() mutable {
       running_ = false;
-      const bool news = speeds.size() != speeds_.size();
-      speeds_ = std::move(speeds);
-      settled_ = std::move(settled);
+      const bool news = known.kinds.size() != known_.kinds.size() || known.models.size() != known_.models.size();
+      known_ = std::move(known);
       if (news) told();
     });
   });
 }
 
 void SpeedKeeper::Fill(DeviceFacts& facts) const {
-  FillSpeeds(speeds_, facts);
+  FillSpeeds(known_.kinds, facts);
+  FillStageSpeeds(known_.models, facts);
+  facts.ration = known_.ration;
   facts.pace = pace_.pace();
+}
+
+void FillStageSpeeds(const std::vector<ModelSpeed>& models, DeviceFacts& facts) {
+  facts.stage_speeds.clear();
+  for (const ModelSpeed& model : models) {
+    if (facts.stage_speeds.size() >= kStageSpeedsMax) break;
+    const MeasuredStageSpeed& s = model.speed;
+    facts.stage_speeds.push_back({model.fingerprint,
+                                  {std::clamp(s.pass_s, 0.0, kOperationMax), Rate(s.one_row_bytes_s),
+                                   Rate(s.group_bytes_s), Rate(s.rows_bytes_s), Rate(s.kv_bytes_s),
+                                   Rate(s.kv_rows_bytes_s), Rate(s.output_bytes_s), Rate(s.output_group_bytes_s)}});
+  }
 }
 
 void FillSpeeds(const std::vector<DeviceSpeed>& speeds, DeviceFacts& facts) {

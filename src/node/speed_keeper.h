@@ -1,12 +1,14 @@
-// Sees to it that a node knows how fast it runs the weights it has: reads what was measured before, and measures what
-// is missing, one kind of weights at a time, in a task, while nothing runs here; compares what stages take with that.
-// Knows no members.
+// Sees to it that a node knows how fast it runs the weights it has and stages of its models: reads what was measured
+// before, and measures what is missing, one thing at a time, in a task, while nothing runs here; compares what stages
+// take with that. Knows no members.
 //
 // Nodes of one machine do not measure at the same time. On the loop.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -20,11 +22,15 @@
 
 namespace shoal {
 
+// The header of a model that this node can be given stages of; null when it cannot be had now. Blocks, in a task.
+using FindModel = std::function<std::shared_ptr<const ModelFile>(const ModelHolding&)>;
+
 class SpeedKeeper {
  public:
   // `loop` and `tasks` outlive it; `home`: SHOAL_HOME; `threads`: of a stage, 0: one on each
   // fast core. `may_measure`: else only what was measured before is read.
-  SpeedKeeper(Loop& loop, BlockingTasks& tasks, const std::string& home, std::int32_t threads, bool may_measure);
+  SpeedKeeper(Loop& loop, BlockingTasks& tasks, const std::string& home, std::int32_t threads, bool may_measure,
+              FindModel find_model);
 
   // Looks, now and then, what is not known of the weights of `models`, and how what runs here compares with what is;
   // calls `changed` on the loop when there is news. While rows are run nothing is measured. Call often.
@@ -36,6 +42,22 @@ class SpeedKeeper {
 
  private:
   struct Work;
+  struct Known {
+    std::vector<DeviceSpeed> kinds;
+    std::vector<ModelSpeed> models;
+    double ration = 1;
+    std::set<std::string> settled_kinds;     // known, or cannot be measured
+    std::set<std::uint64_t> settled_models;  // the same, by fingerprint
+  };
+  // Kinds of weights and models of which nothing is known.
+  struct Missing {
+    std::set<std::string> kinds;
+    std::vector<ModelHolding> models;
+    bool empty() const { return kinds.empty() && models.empty(); }
+  };
+  Missing MissingOf(const std::vector<ModelHolding>& models) const;
+  std::optional<PlanDevice> SpeedFor(const ModelHolding& model, const ModelShape& shape,
+                                     const DeviceFacts& facts) const;
   bool LookAtPace(TimeUs now, const std::vector<ModelHolding>& models, const std::vector<StageHost::Work>& works);
 
   Loop& loop_;
@@ -43,8 +65,7 @@ class SpeedKeeper {
   const bool may_measure_;
   const std::shared_ptr<Work> work_;  // of the task while one runs
   bool running_ = false;
-  std::vector<DeviceSpeed> speeds_;
-  std::set<std::string> settled_;  // known, or cannot be measured
+  Known known_;
   PaceKeeper pace_;
   TimeUs due_ = 0, worked_ = 0;
   std::uint64_t rows_ = 0;
@@ -52,5 +73,6 @@ class SpeedKeeper {
 
 // Pure: speeds as members tell them, within their limits.
 void FillSpeeds(const std::vector<DeviceSpeed>& speeds, DeviceFacts& facts);
+void FillStageSpeeds(const std::vector<ModelSpeed>& models, DeviceFacts& facts);
 
 }  // namespace shoal

@@ -59,7 +59,8 @@ struct StageWorker::State {
   bool ended = false;  // guarded by mutex
   std::string reason;  // of the end; compute thread only
 
-  std::atomic<std::uint64_t> more_rows{0}, kv_rows{0}, output_batches{0}, output_more_rows{0};
+  std::atomic<std::uint64_t> group_rows{0}, more_rows{0}, kv_rows{0}, kv_many_rows{0}, output_batches{0},
+      output_more_rows{0};
   std::vector<std::shared_ptr<CopySink>> copies;                     // compute thread only
   std::size_t rows_untold = 0;                                       // compute thread only
   SteadyTime told;                                                   // compute thread only
@@ -207,8 +208,10 @@ void StageWorker::State::CountWork(const std::vector<BatchRow>& batch) {
     outputs += row.output ? 1 : 0;
     seen += static_cast<std::uint64_t>(row.position) + 1;
   }
-  Count(kv_rows, seen);
-  Count(more_rows, std::min(batch.size(), kCountedRowsMax) - 1);
+  const std::size_t counted = std::min(batch.size(), kCountedRowsMax);
+  Count(counted > kCountedGroupRows ? kv_many_rows : kv_rows, seen);
+  Count(group_rows, std::min(counted, kCountedGroupRows) - 1);
+  Count(more_rows, counted - std::min(counted, kCountedGroupRows));
   if (outputs == 0) return;
   Count(output_batches, 1);
   Count(output_more_rows, std::min<std::uint64_t>(outputs, kCountedRowsMax) - 1);
@@ -335,8 +338,10 @@ StageWorkerStats StageWorker::stats() const {
   StageWorkerStats stats;
   stats.batches = s.batches;
   stats.rows = s.rows;
+  stats.group_rows = s.group_rows;
   stats.more_rows = s.more_rows;
   stats.kv_rows = s.kv_rows;
+  stats.kv_many_rows = s.kv_many_rows;
   stats.output_batches = s.output_batches;
   stats.output_more_rows = s.output_more_rows;
   stats.compute_us = s.compute_us;

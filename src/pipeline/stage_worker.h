@@ -25,13 +25,17 @@ struct StageWorkerOptions {
   std::uint64_t sent_bytes_max = 0;     // memory for those it keeps (Stage::KeepSent)
 };
 
-// Rows of a micro-batch beyond the first count up to this many: beyond it, a pass takes as long as more of them do.
+// Rows of a micro-batch beyond the first count up to this many: beyond it, a pass takes as long as more of them do. A
+// few rows more cost otherwise than many.
 inline constexpr std::size_t kCountedRowsMax = 64;
+inline constexpr std::size_t kCountedGroupRows = 8;
 
 struct StageWorkerStats {
   std::uint64_t batches = 0, rows = 0;
-  std::uint64_t more_rows = 0;  // beyond the first of each micro-batch, of each at most kCountedRowsMax - 1
-  std::uint64_t kv_rows = 0;    // K and V that rows looked back on
+  std::uint64_t group_rows = 0;  // beyond the first of each micro-batch, of each up to kCountedGroupRows
+  std::uint64_t more_rows = 0;   // beyond kCountedGroupRows, of each up to kCountedRowsMax
+  // K and V that rows looked back on, in micro-batches of at most kCountedGroupRows rows, and of more.
+  std::uint64_t kv_rows = 0, kv_many_rows = 0;
   std::uint64_t output_batches = 0, output_more_rows = 0;  // of rows with an output
   std::uint64_t compute_us = 0, wait_us = 0, wire_us = 0;
   std::uint64_t frames_refused = 0;  // stale epoch or malformed

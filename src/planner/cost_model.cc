@@ -10,12 +10,8 @@ namespace {
 
 constexpr double kTokenIdBytes = 64;  // a frame with the id of the next token
 
-// Seconds a byte of weights in a pass of `rows` rows.
-double WeightPrice(const PlanDevice& device, double rows) {
-  const double one = 1 / device.decode_bytes_s;
-  const double many = std::max(one, 1 / device.prefill_bytes_s);
-  return one + (many - one) * (std::clamp<double>(rows, 1, kPassRows) - 1) / (kPassRows - 1);
-}
+// How much less each row pays for K and V in a pass of many, where nobody measured it: ggml on a server's core.
+constexpr double kManyRowsShareKv = 4;
 
 double MeanContext(const PlanWorkload& workload) { return workload.prompt_tokens + workload.answer_tokens / 2.0; }
 
@@ -27,17 +23,19 @@ double HopSeconds(const PlanLink& link, double bytes) { return link.latency_s + 
 StagePrice DecodePrice(const PlanInput& input, const PlanDevice& device, double rows) {
   StagePrice price;
   price.fixed = device.pass_overhead_s;
-  price.weight = WeightPrice(device, rows);
-  price.kv = rows * MeanContext(input.workload) / device.kv_bytes_s;
-  price.last = price.weight * static_cast<double>(input.model.output_bytes);
+  const BytePrices bytes(device);
+  price.weight = bytes.Weights(rows);
+  price.kv = rows * MeanContext(input.workload) * bytes.kv;
+  price.last = bytes.Output(rows) * static_cast<double>(input.model.output_bytes);
   return price;
 }
 
 StagePrice PassPrice(const PlanInput& input, const PlanDevice& device) {
   StagePrice price;
   price.fixed = device.pass_overhead_s;
-  price.weight = WeightPrice(device, kPassRows);
-  price.kv = input.workload.prompt_tokens / 2.0 / device.kv_bytes_s;
+  const BytePrices bytes(device);
+  price.weight = bytes.Weights(kPassRows);
+  price.kv = kPassRows * input.workload.prompt_tokens / 2.0 * bytes.kv_many;
   return price;
 }
 
@@ -54,6 +52,26 @@ Groups GroupsOf(const PlanWorkload& workload, std::size_t stages) {
 }
 
 }  // namespace
+
+BytePrices::BytePrices(const PlanDevice& device) {
+  const auto or_else = [](double bytes_s, double otherwise) { return bytes_s > 0 ? 1 / bytes_s : otherwise; };
+  one = 1 / device.decode_bytes_s;
+  many = std::max(one, 1 / device.prefill_bytes_s);
+  group = std::clamp(or_else(device.group_bytes_s, one + (many - one) * (kGroupRows - 1) / (kPassRows - 1)), one, many);
+  kv = 1 / device.kv_bytes_s;
+  kv_many = or_else(device.kv_prefill_bytes_s, kv / kManyRowsShareKv);
+  output = or_else(device.output_bytes_s, one);
+  output_group = std::max(output, or_else(device.output_group_bytes_s, output * group / one));
+}
+
+double BytePrices::Weights(double rows) const {
+  if (rows <= kGroupRows) return one + (group - one) * (std::max(rows, 1.0) - 1) / (kGroupRows - 1);
+  return group + (many - group) * (std::min<double>(rows, kPassRows) - kGroupRows) / (kPassRows - kGroupRows);
+}
+
+double BytePrices::Output(double rows) const {
+  return output + (output_group - output) * (std::max(rows, 1.0) - 1) / (kGroupRows - 1);
+}
 
 PlanSizes::PlanSizes(const PlanInput& input) {
   const PlanModel& model = input.model;
@@ -152,6 +170,7 @@ Plan Predict(const PlanInput& input, const std::vector<PlanStage>& stages) {
   Plan plan;
   plan.stages = stages;
   double token = 0, prompt = 0, pace = 0, round = 0, round_pace = 0;
+  double brief = 0, longest = 0;  // a token whose stages wait for each other, and do not feel their rations
   for (std::size_t i = 0; i < stages.size(); ++i) {
     const PlanDevice& device = input.devices[static_cast<std::size_t>(stages[i].device)];
     const bool is_last = i + 1 == stages.size();
@@ -161,7 +180,10 @@ Plan Predict(const PlanInput& input, const std::vector<PlanStage>& stages) {
       kv += static_cast<double>(input.model.kv_bytes[static_cast<std::size_t>(layer)]);
     }
     const StagePrice one = DecodePrice(input, device, 1);
-    token += one.Of(weights, kv, is_last);
+    const double of_token = one.Of(weights, kv, is_last);
+    token += of_token;
+    brief += of_token * device.ration;
+    longest = std::max(longest, of_token);
     const double pass = PassPrice(input, device).Of(weights, kv, is_last);
     prompt += pass + (is_last ? one.last : 0);
     const double group = DecodePrice(input, device, groups.rows).Of(weights, kv, is_last);
@@ -176,7 +198,9 @@ Plan Predict(const PlanInput& input, const std::vector<PlanStage>& stages) {
     const std::size_t next = is_last ? 0 : i + 1;
     const PlanLink& link = input.links[static_cast<std::size_t>(stages[i].device) * input.devices.size() +
                                        static_cast<std::size_t>(stages[next].device)];
-    token += HopSeconds(link, is_last ? kTokenIdBytes : row);
+    const double hop = HopSeconds(link, is_last ? kTokenIdBytes : row);
+    token += hop;
+    brief += hop;
     prompt += HopSeconds(link, is_last ? kTokenIdBytes : row * kPassRows);
     round += HopSeconds(link, (is_last ? kTokenIdBytes : row) * groups.rows);
     if (is_last) break;
@@ -184,7 +208,7 @@ Plan Predict(const PlanInput& input, const std::vector<PlanStage>& stages) {
     round_pace = std::max(round_pace, row * groups.rows / link.bytes_s);
   }
   plan.first_token_s = prompt + (passes - 1) * pace;
-  plan.tokens_s = 1 / token;
+  plan.tokens_s = 1 / std::max(brief, longest);
   plan.tokens_s_many = input.workload.streams / std::max(groups.count * round_pace, round);
   plan.cost = input.policy.objective == PlanObjective::kThroughput
                   ? 1 / plan.tokens_s_many

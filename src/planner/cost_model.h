@@ -1,7 +1,8 @@
 // What a plan costs: the one place that says how long stages and links take.
 //
-// A pass of r rows through a stage reads its weights once and computes r rows; between one row and kPassRows rows its
-// time goes linearly from bytes / decode_bytes_s to bytes / prefill_bytes_s. Each row also reads its K and V.
+// A pass of r rows through a stage reads its weights once and computes r rows: its time is that of one row, of
+// kGroupRows or of kPassRows, and in between goes in a straight line. Each row also reads its K and V. The output head
+// is asked for one row of a prompt, and for each row of a pass of several answers.
 //   one stream    every token goes through all stages and links, and its id back to the head
 //   a prompt      passes of kPassRows rows follow each other: the slowest stage or link sets the pace
 //   many streams  stages + 1 groups are under way; a round takes the slowest stage times the groups, or the way around
@@ -18,6 +19,17 @@
 namespace shoal {
 
 inline constexpr std::int32_t kPassRows = 64;  // of a micro-batch
+inline constexpr std::int32_t kGroupRows = 8;  // of several answers together
+
+// Of a device's passes, with what follows where nothing was measured. Seconds a byte.
+struct BytePrices {
+  explicit BytePrices(const PlanDevice& device);
+  double Weights(double rows) const;    // of layers, in a pass of `rows`
+  double Output(double rows) const;     // of the output head, asked for `rows`
+  double kv = 0, kv_many = 0;           // of K and V for each row, in passes of few and of kPassRows rows
+  double one = 0, group = 0, many = 0;  // of layers, in passes of one row, kGroupRows, kPassRows
+  double output = 0, output_group = 0;  // of the output head, one row and kGroupRows
+};
 
 // Prefix sums over the places where the model may be cut, and what every device can hold.
 class PlanSizes {
@@ -67,6 +79,8 @@ class PlanPrices {
   double way_back(std::size_t last, std::size_t head) const {
     return last == head ? 0 : way_back_.Of(LinkOf(last, head));
   }
+  // Whether the larger of the two counts, not both.
+  bool takes_larger() const { return by_pace_ > 0; }
   // The objective of a sum and a pace.
   double Cost(double sum, double pace) const {
     return by_pace_ > 0 ? std::max(by_pace_ * pace, sum) * scale_ : (sum + pace_weight_ * pace) * scale_;

@@ -30,12 +30,28 @@ PlanDevice MeasuredDevice(const MeasuredSpeed& speed, const std::vector<std::uin
   return device;
 }
 
+PlanDevice MeasuredDevice(const MeasuredStageSpeed& speed, double pace) {
+  PlanDevice device;
+  device.decode_bytes_s = pace * speed.one_row_bytes_s;
+  device.group_bytes_s = pace * speed.group_bytes_s;
+  device.prefill_bytes_s = pace * speed.rows_bytes_s;
+  device.kv_bytes_s = pace * speed.kv_bytes_s;
+  device.kv_prefill_bytes_s = pace * speed.kv_rows_bytes_s;
+  device.output_bytes_s = pace * speed.output_bytes_s;
+  device.output_group_bytes_s = pace * speed.output_group_bytes_s;
+  device.pass_overhead_s = speed.pass_s / pace;
+  return device;
+}
+
 double SecondsOf(const PlanDevice& device, const StageLoad& load, const PassCounts& counts) {
-  const double one = 1 / device.decode_bytes_s;
-  const double more = (std::max(one, 1 / device.prefill_bytes_s) - one) / (kPassRows - 1);
-  return counts.passes * device.pass_overhead_s + load.weight_bytes * (counts.passes * one + counts.more_rows * more) +
-         load.output_bytes * (counts.output_passes * one + counts.output_more_rows * more) +
-         load.kv_bytes * counts.kv_rows / device.kv_bytes_s;
+  const BytePrices price(device);
+  const double of_group = (price.group - price.one) / (kGroupRows - 1);
+  const double of_many = (price.many - price.group) / (kPassRows - kGroupRows);
+  const double of_output = (price.output_group - price.output) / (kGroupRows - 1);
+  return counts.passes * device.pass_overhead_s +
+         load.weight_bytes * (counts.passes * price.one + counts.group_rows * of_group + counts.more_rows * of_many) +
+         load.output_bytes * (counts.output_passes * price.output + counts.output_more_rows * of_output) +
+         load.kv_bytes * (counts.kv_rows * price.kv + counts.kv_many_rows * price.kv_many);
 }
 
 PlanDevice EstimatedDevice(std::int32_t cores) {

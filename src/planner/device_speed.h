@@ -18,6 +18,16 @@ struct MeasuredSpeed {
   double memory_bytes_s = 0;   // of plain reading
 };
 
+// engine/stage_speed.h's figures for one model.
+struct MeasuredStageSpeed {
+  double pass_s = 0;  // of each pass
+  double one_row_bytes_s = 0, group_bytes_s = 0, rows_bytes_s = 0;
+  double kv_bytes_s = 0, kv_rows_bytes_s = 0;
+  double output_bytes_s = 0, output_group_bytes_s = 0;
+  bool operator==(const MeasuredStageSpeed&) const = default;
+};
+PlanDevice MeasuredDevice(const MeasuredStageSpeed& speed, double pace = 1);
+
 // Speeds for a model with layers like these: the small operations of a layer are counted into its bytes. `pace`: what
 // the device reaches of what was measured, 1: all.
 PlanDevice MeasuredDevice(const MeasuredSpeed& speed, const std::vector<std::uint64_t>& layer_bytes, double pace = 1);
@@ -28,9 +38,11 @@ struct StageLoad {
 };
 // What passes asked of a stage, summed over them.
 struct PassCounts {
-  double passes = 0, more_rows = 0;                // rows beyond the first, at most kPassRows - 1 of each pass
-  double kv_rows = 0;                              // K and V that rows looked back on
-  double output_passes = 0, output_more_rows = 0;  // of rows that ask for an output
+  double passes = 0;
+  double group_rows = 0;                           // rows of each pass beyond the first, up to kGroupRows
+  double more_rows = 0;                            // rows of each pass beyond kGroupRows, up to kPassRows
+  double kv_rows = 0, kv_many_rows = 0;            // K and V that rows looked back on: of at most kGroupRows, of more
+  double output_passes = 0, output_more_rows = 0;  // of rows that ask for an output; beyond the first
 };
 // Seconds that the cost model says they take.
 double SecondsOf(const PlanDevice& device, const StageLoad& load, const PassCounts& counts);

@@ -50,7 +50,8 @@ Status CheckInput(const PlanInput& input) {
   SHOAL_RETURN_IF_ERROR(CheckModel(input.model));
   for (const PlanDevice& device : input.devices) {
     if (!IsPositive(device.decode_bytes_s) || !IsPositive(device.prefill_bytes_s) || !IsPositive(device.kv_bytes_s) ||
-        !IsTime(device.pass_overhead_s) || static_cast<double>(device.memory_bytes) > kBytesMax) {
+        !IsTime(device.pass_overhead_s) || !(device.ration > 0 && device.ration <= 1) ||
+        static_cast<double>(device.memory_bytes) > kBytesMax) {
       return Bad(device.name + " has no speed or an absurd one");
     }
   }

@@ -26,9 +26,17 @@ struct PlanDevice {
   std::uint64_t memory_bytes = 0;  // what stages may take
   double decode_bytes_s = 0;       // weight bytes a second in a pass of one row
   double prefill_bytes_s = 0;      // weight bytes a second in a pass of kPassRows rows
-  double kv_bytes_s = 0;           // bytes of K and V read a second
+  double kv_bytes_s = 0;           // bytes of K and V that a row reads a second, in passes of few rows
   double pass_overhead_s = 0;      // of each pass, whatever its size
-  bool may_be_head = true;         // may take stage 0
+  // Where these are 0 they follow from those above.
+  double group_bytes_s = 0;         // weight bytes a second in a pass of kGroupRows rows
+  double kv_prefill_bytes_s = 0;    // as kv_bytes_s, in passes of kPassRows rows
+  double output_bytes_s = 0;        // bytes of the output head a second, for one row
+  double output_group_bytes_s = 0;  // the same, for kGroupRows rows
+  // Share of the time in which its cores may compute; the speeds are those of long work under it. Short work that waits
+  // in between does not feel it (a control group's quota).
+  double ration = 1;
+  bool may_be_head = true;  // may take stage 0
 };
 
 struct PlanLink {

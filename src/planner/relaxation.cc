@@ -2,9 +2,12 @@
 #include "planner/relaxation.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <numeric>
+
+#include "planner/knapsack.h"
 
 namespace shoal {
 namespace {
@@ -13,11 +16,19 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int kBisections = 50;
 constexpr int kPaceSteps = 400;      // of the grid over paces
 constexpr double kPaceRatio = 1.01;  // between two of them
+constexpr double kPaceExact = 1e-4;  // where it is searched for
+constexpr int kShareRounds = 12;
+constexpr double kSharesRatio = 1.1;  // the links' shares are found anew for so much more pace
+constexpr int kPrizeSteps = 30;
 
 }  // namespace
 
 Relaxation::Relaxation(const PlanSizes& sizes, const PlanPrices& prices, std::size_t devices)
     : sizes_(sizes), prices_(prices), devices_(devices) {
+  for (std::size_t i = 1; i < sizes.segments(); ++i) {
+    even_ = even_ && sizes.memory(i, i + 1) == sizes.memory(0, 1) && sizes.weights(i, i + 1) == sizes.weights(0, 1) &&
+            sizes.kv(i, i + 1) == sizes.kv(0, 1);
+  }
   cheapest_last_ = kInfinity;
   for (std::size_t d = 0; d < devices; ++d) {
     double sum = kInfinity, pace = kInfinity;
@@ -65,75 +76,161 @@ double Relaxation::CapacityAt(std::size_t device, double pace, double extra, dou
   return most;
 }
 
-// The least sum when no stage and no link may be slower than `pace`: two stages or more. All devices but the last pay a
-// link that is fast enough; each may be the last.
-double Relaxation::SumAt(double pace) const {
-  std::vector<double> capacities, links;
-  for (std::size_t d = 0; d < devices_; ++d) {
-    double link = kInfinity;
-    bool reached = false;
-    for (std::size_t other = 0; other < devices_; ++other) {
-      if (other == d) continue;
-      if (prices_.link_pace(d, other) <= pace) link = std::min(link, prices_.link_sum(d, other));
-      reached |= prices_.link_pace(other, d) <= pace;
+// What each device must at least pay for the links it is on, where no link is slower than `pace`: `out` of the one to
+// the next stage, `in` of the one from the stage before, so that out[a] + in[b] is at most the price from a to b.
+// Raised in turns by half of what is possible, which leaves both ends of a link their part.
+Relaxation::LinkShares Relaxation::LinkSharesAt(double pace) const {
+  LinkShares shares;
+  shares.out.assign(devices_, 0);
+  shares.in.assign(devices_, 0);
+  std::vector<double> price(devices_ * devices_, kInfinity);
+  for (std::size_t a = 0; a < devices_; ++a) {
+    for (std::size_t b = 0; b < devices_; ++b) {
+      if (a != b && prices_.link_pace(a, b) <= pace) price[a * devices_ + b] = prices_.link_sum(a, b);
     }
-    capacities.push_back(link < kInfinity || reached ? CapacityAt(d, pace, 0, 0) : 0);
-    links.push_back(link);
   }
-  double best = kInfinity;
-  for (std::size_t last = 0; last < devices_; ++last) {
-    if (capacities[last] > 0) best = std::min(best, SumAt(pace, last, capacities, links));
+  const auto raise = [&](std::vector<double>& own, const std::vector<double>& other, bool is_out, double part) {
+    for (std::size_t d = 0; d < devices_; ++d) {
+      double left = kInfinity;
+      for (std::size_t to = 0; to < devices_; ++to) {
+        left = std::min(left, price[is_out ? d * devices_ + to : to * devices_ + d] - other[to]);
+      }
+      if (left < kInfinity) own[d] += part * (left - own[d]);
+    }
+  };
+  for (int i = 0; i < kShareRounds; ++i) {
+    const double part = i + 1 < kShareRounds ? 0.5 : 1;
+    raise(shares.out, shares.in, true, part);
+    raise(shares.in, shares.out, false, part);
   }
-  return best;
+  for (std::size_t d = 0; d < devices_; ++d) {
+    const auto from = price.begin() + static_cast<std::ptrdiff_t>(d * devices_);
+    shares.sends.push_back(*std::min_element(from, from + static_cast<std::ptrdiff_t>(devices_)) < kInfinity);
+    // As the last stage it has no link onwards, but one back to the head, which has none before it.
+    double back = kInfinity;
+    for (std::size_t head = 0; head < devices_; ++head) {
+      if (head != d) back = std::min(back, prices_.way_back(d, head) - shares.in[head]);
+    }
+    shares.back.push_back(shares.in[d] + back);
+  }
+  shares.pace = pace;
+  return shares;
 }
 
-double Relaxation::SumAt(double pace, std::size_t last, const std::vector<double>& capacities,
-                         const std::vector<double>& links) const {
-  std::vector<std::pair<double, double>> fills;  // density, bytes
-  double sum = prices_.sum(last).last;
-  double left = sizes_.memory(0, sizes_.segments());
+// The least sum when no stage and no link may be slower than `pace`, on exactly `stages` stages (0: on two or more).
+// `shares` may be of a larger pace. All devices but the last pay a link onwards; each may be the last.
+double Relaxation::SumAt(double pace, std::size_t stages, const LinkShares& shares) const {
+  std::vector<double> capacities;
   for (std::size_t d = 0; d < devices_; ++d) {
-    double link = links[d];
-    if (d == last) {
-      link = kInfinity;
-      for (std::size_t head = 0; head < devices_; ++head) {
-        if (head != d) link = std::min(link, prices_.way_back(d, head));
-      }
-      // It is there for certain, with its fixed time whole, and with the output head in its room.
-      const double capacity = CapacityAt(d, pace, sizes_.last_extra(), prices_.pace(d).last);
-      if (capacity <= 0) return kInfinity;
-      sum += prices_.sum(d).fixed + link;
-      fills.emplace_back(sum_density_[d], capacity);
-    } else if (capacities[d] > 0 && link < kInfinity) {
-      fills.emplace_back(sum_density_[d] + (prices_.sum(d).fixed + link) / capacities[d], capacities[d]);
+    bool reached = shares.sends[d];
+    for (std::size_t from = 0; !reached && from < devices_; ++from) {
+      reached = from != d && prices_.link_pace(from, d) <= pace;
     }
+    capacities.push_back(reached ? CapacityAt(d, pace, 0, 0) : 0);
   }
-  std::sort(fills.begin(), fills.end());
-  for (const auto& [density, bytes] : fills) {
-    const double taken = std::min(left, bytes);
-    sum += taken * density;
+  const double prize = stages > 0 ? BestPrize(stages, capacities, shares) : 0;
+  double best = kInfinity;
+  for (std::size_t last = 0; last < devices_; ++last) {
+    // It is there for certain, with its fixed time whole, and with the output head in its room.
+    const double capacity =
+        capacities[last] > 0 ? CapacityAt(last, pace, sizes_.last_extra(), prices_.pace(last).last) : 0;
+    if (capacity <= 0) continue;
+    const double own = prices_.sum(last).last + prices_.sum(last).fixed + shares.back[last];
+    const Fill first{sum_density_[last], capacity};
+    double sum = own + Filled(last, first, 0, capacities, shares);
+    if (prize != 0) {
+      sum = std::max(sum,
+                     own + Filled(last, first, prize, capacities, shares) + prize * (static_cast<double>(stages) - 1));
+    }
+    best = std::min(best, sum);
+  }
+  return stages > 0 && even_ ? std::max(best, WholeSum(pace, stages, capacities, shares)) : best;
+}
+
+// The same where all segments are alike: on whole devices, each there or not.
+double Relaxation::WholeSum(double pace, std::size_t stages, const std::vector<double>& capacities,
+                            const LinkShares& shares) const {
+  const double segment = sizes_.memory(0, sizes_.segments()) / static_cast<double>(sizes_.segments());
+  const auto pieces = [&](double bytes) { return static_cast<std::size_t>(std::lround(bytes / segment)); };
+  std::vector<KnapsackItem> items;
+  for (std::size_t d = 0; d < devices_; ++d) {
+    const StagePrice& sum = prices_.sum(d);
+    KnapsackItem item;
+    item.per_piece = sum_density_[d] * segment;
+    item.there = sum.fixed + shares.out[d] + shares.in[d];
+    item.most = shares.sends[d] ? pieces(capacities[d]) : 0;
+    item.there_last = sum.fixed + sum.last + shares.back[d];
+    if (capacities[d] > 0) item.most_last = pieces(CapacityAt(d, pace, sizes_.last_extra(), prices_.pace(d).last));
+    items.push_back(item);
+  }
+  const std::vector<KnapsackSet> sets = CheapestSets(items, sizes_.segments(), stages);
+  return sets.size() > stages ? sets[stages].cost : kInfinity;
+}
+
+// Seconds for all bytes, dealt to the cheapest first, beside what the last stage pays for being there. Each other
+// device that is used is given `prize` seconds, or pays them where that is negative: where it is more than what it
+// costs to be there, it is.
+double Relaxation::Filled(std::size_t last, const Fill& first, double prize, const std::vector<double>& capacities,
+                          const LinkShares& shares) const {
+  std::vector<Fill> fills;
+  double sum = 0;
+  if (last < devices_) fills.push_back(first);
+  for (std::size_t d = 0; d < devices_; ++d) {
+    if (d == last || capacities[d] <= 0 || !shares.sends[d]) continue;
+    const double there = prices_.sum(d).fixed + shares.out[d] + shares.in[d] - prize;
+    sum += std::min(there, 0.0);
+    fills.push_back({sum_density_[d] + std::max(there, 0.0) / capacities[d], capacities[d]});
+  }
+  std::sort(fills.begin(), fills.end(), [](const Fill& a, const Fill& b) { return a.density < b.density; });
+  double left = sizes_.memory(0, sizes_.segments());
+  for (const Fill& fill : fills) {
+    const double taken = std::min(left, fill.bytes);
+    sum += taken * fill.density;
     left -= taken;
     if (left <= 0) return sum;
   }
   return kInfinity;
 }
 
+// The prize that makes the bound for exactly `stages` stages highest, about: it is concave in it.
+double Relaxation::BestPrize(std::size_t stages, const std::vector<double>& capacities,
+                             const LinkShares& shares) const {
+  double high = 0;
+  for (std::size_t d = 0; d < devices_; ++d) {
+    if (capacities[d] > 0 && shares.sends[d]) {
+      high = std::max(high, prices_.sum(d).fixed + shares.out[d] + shares.in[d]);
+    }
+  }
+  const auto bound = [&](double prize) {
+    return Filled(devices_, {}, prize, capacities, shares) + prize * static_cast<double>(stages);
+  };
+  double low = 0;
+  for (std::size_t d = 0; d < devices_; ++d) low = std::min(low, -sum_density_[d] * capacities[d]);
+  for (int i = 0; i < kPrizeSteps; ++i) {
+    const double a = low + (high - low) / 3, b = high - (high - low) / 3;
+    (bound(a) < bound(b) ? low : high) = bound(a) < bound(b) ? a : b;
+  }
+  return (low + high) / 2;
+}
+
 // Can `stages` devices hold everything with no stage slower than `pace`? One of them also has the output head.
 bool Relaxation::Covers(double pace, std::size_t stages) const {
-  std::vector<double> capacities;
-  double least_loss = kInfinity;
+  std::vector<std::pair<double, double>> capacities;  // as any stage, as the last
   for (std::size_t d = 0; d < devices_; ++d) {
     if (stages != 1 && fastest_link_[d] > pace) continue;
-    const double capacity = CapacityAt(d, pace, 0, 0);
-    const double as_last = CapacityAt(d, pace, sizes_.last_extra(), prices_.pace(d).last);
-    if (as_last > 0) least_loss = std::min(least_loss, capacity - as_last);
-    capacities.push_back(capacity);
+    capacities.emplace_back(CapacityAt(d, pace, 0, 0), CapacityAt(d, pace, sizes_.last_extra(), prices_.pace(d).last));
   }
-  if (least_loss == kInfinity) return false;
   std::sort(capacities.begin(), capacities.end(), std::greater<>());
   const std::size_t count = std::min(stages > 0 ? stages : devices_, capacities.size());
-  const double held = std::accumulate(capacities.begin(), capacities.begin() + static_cast<std::ptrdiff_t>(count), 0.0);
-  return held - least_loss >= sizes_.memory(0, sizes_.segments()) * (1 - 1e-12);
+  if (count == 0) return false;
+  double held = 0, most = 0;  // of the largest but one, then with each as the last
+  for (std::size_t i = 0; i + 1 < count; ++i) held += capacities[i].first;
+  for (std::size_t i = 0; i < capacities.size(); ++i) {
+    if (capacities[i].second <= 0) continue;
+    const double others = i + 1 < count ? held - capacities[i].first + capacities[count - 1].first : held;
+    most = std::max(most, others + capacities[i].second);
+  }
+  return most >= sizes_.memory(0, sizes_.segments()) * (1 - 1e-12);
 }
 
 double Relaxation::BoundPaceOf(std::size_t stages) const {
@@ -162,18 +259,43 @@ double Relaxation::Bound(std::size_t stages, double enough) const {
     }
     if (stages == 1) return best;
   }
-  // Between two paces of the grid a plan has at least the lower pace, and at least the sum that the higher one allows.
   double pace = BoundPaceOf(stages);
   if (pace == kInfinity) return best;
   if (prices_.Cost(0, pace) >= enough) return std::min(best, prices_.Cost(0, pace));
+  return std::min(best, prices_.takes_larger() ? BoundOfLarger(pace, stages) : BoundOfBoth(pace, stages));
+}
+
+// Where the larger of pace and sum counts: the sum falls as the pace rises, so nothing is below where they meet.
+double Relaxation::BoundOfLarger(double least_pace, std::size_t stages) const {
+  double low = least_pace, high = least_pace;
+  LinkShares shares = LinkSharesAt(kInfinity);
+  const auto meets = [&](double pace) { return prices_.Cost(SumAt(pace, stages, shares), 0) <= prices_.Cost(0, pace); };
+  for (int i = 0; i < kBisections && !meets(high); ++i) {
+    low = high;
+    high *= 2;
+  }
+  shares = LinkSharesAt(high);
+  for (int i = 0; i < kBisections && high > low * (1 + kPaceExact); ++i) {
+    const double middle = (low + high) / 2;
+    (meets(middle) ? high : low) = middle;
+  }
+  return prices_.Cost(0, low);
+}
+
+// Where both count. Between two paces of a grid a plan has at least the lower pace, and at least the sum that the
+// higher one allows.
+double Relaxation::BoundOfBoth(double pace, std::size_t stages) const {
+  const LinkShares loose = LinkSharesAt(kInfinity);
+  LinkShares shares = LinkSharesAt(pace * kPaceRatio);
   double several = kInfinity;
   for (int i = 0; i < kPaceSteps; ++i) {
     const double next = i + 1 < kPaceSteps ? pace * kPaceRatio : kInfinity;
-    several = std::min(several, prices_.Cost(SumAt(next), pace));
+    if (next > shares.pace) shares = next == kInfinity ? loose : LinkSharesAt(next * kSharesRatio);
+    several = std::min(several, prices_.Cost(SumAt(next, stages, shares), pace));
     if (prices_.Cost(0, next) >= several) break;
     pace = next;
   }
-  return std::min(best, several);
+  return several;
 }
 
 }  // namespace shoal

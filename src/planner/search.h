@@ -30,6 +30,9 @@ using PlansByStages = std::vector<SegmentPlan>;
 // (kWorkMax).
 PlansByStages SearchBounded(const SearchSpace& space);
 
+// Orders of devices from which a local search over many may begin, the most promising first.
+std::vector<std::vector<std::size_t>> OrdersOfSets(const SearchSpace& space);
+
 // Improves the best of `plans` to the best there is, by depth first search over devices and cuts with bounds. False if
 // it would take more than policy.exact_steps_max steps: then the best so far. Preconditions: at most kExactDevicesMax
 // devices; `plans` has the best single device.

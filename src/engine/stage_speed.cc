@@ -1,0 +1,261 @@
+// Three slices: a large one and the smallest from the model's beginning, which tell what a layer and what a pass costs;
+// and the smallest from its end, which has the output head.
+#include "engine/stage_speed.h"
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "engine/engine.h"
+#include "engine/made_up_weights.h"
+#include "engine/matrix_speed.h"
+#include "engine/split_rules.h"
+#include "runtime/rng.h"
+
+namespace shoal {
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+using SteadyTime = SteadyClock::time_point;
+
+constexpr int kDeepPasses = 8;              // of kSpeedRows rows behind each other: a context of 512
+constexpr std::int32_t kDecodePasses = 64;  // at most, of one row
+constexpr std::int32_t kPassesMin = 3;
+constexpr double kLeast = 1e-12;  // seconds a byte: nothing is faster
+constexpr std::int32_t kContext = kSpeedRows * kDeepPasses + kDecodePasses + 2 * kSpeedGroupRows;
+constexpr std::chrono::milliseconds kOfOneFigure{350};
+
+// One measured pass: what it asked for, and what it took.
+struct Sample {
+  double row_positions = 0;  // K and V of so many positions were read, all rows together
+  double seconds = 0;
+};
+
+double MeanOf(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+double MedianOf(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+class Slice {
+ public:
+  static Result<Slice> Open(const std::shared_ptr<const ModelFile>& model, LayerRange layers,
+                            const StageSpeedOptions& options) {
+    EngineOptions engine;
+    engine.layers = layers;
+    engine.kv_tokens_max = kContext;
+    engine.sequences_max = kSpeedGroupRows;
+    engine.batch_rows_max = kSpeedRows;
+    engine.output_rows_max = kSpeedGroupRows;
+    engine.threads = options.cpus.empty() ? std::max(options.threads, 1) : static_cast<int>(options.cpus.size());
+    engine.cpus = options.cpus;
+    Slice slice;
+    slice.rationed_ = options.rationed;
+    SHOAL_ASSIGN_OR_RETURN(slice.engine_, Engine::Open(model, engine));
+    slice.kv_bytes_ = static_cast<double>(model->info.KvBytesPerToken(layers, KvType::kF16));
+    for (std::int32_t i = layers.first; i < layers.last; ++i) {
+      slice.weight_bytes_ += static_cast<double>(model->info.layer_bytes[static_cast<std::size_t>(i)]);
+    }
+    Rng random(1);
+    slice.hidden_.resize(static_cast<std::size_t>(kSpeedRows) * static_cast<std::size_t>(model->info.n_embd));
+    for (float& value : slice.hidden_) value = static_cast<float>(random.Uniform() * 2 - 1);
+    return slice;
+  }
+
+  double weight_bytes() const { return weight_bytes_; }  // of its layers
+  double kv_bytes() const { return kv_bytes_; }          // of one position
+
+  // `rows` rows: of one sequence, or one each of as many.
+  Result<Sample> Pass(std::int32_t rows, bool of_many, bool output) {
+    std::vector<EngineRow> list;
+    Sample sample;
+    for (std::int32_t i = 0; i < rows; ++i) {
+      const SequenceId sequence = of_many ? i : 0;
+      const Position position = engine_->Length(sequence) + (of_many ? 0 : i);
+      list.push_back({sequence, position, output});
+      sample.row_positions += position + 1;
+    }
+    const std::span<const float> hidden(hidden_.data(), hidden_.size() / kSpeedRows * static_cast<std::size_t>(rows));
+    const SteadyTime start = SteadyClock::now();
+    SHOAL_RETURN_IF_ERROR(engine_->Forward(list, hidden, out_));
+    sample.seconds = std::chrono::duration<double>(SteadyClock::now() - start).count();
+    return sample;
+  }
+
+  // The same again and again, each pass behind the one before, for about kOfOneFigure; the first does not count.
+  // `between`: another slice that runs a row before each of them, so that this one's weights are in no cache.
+  Result<Sample> Repeat(std::int32_t rows, bool of_many, bool output, Slice* between = nullptr) {
+    std::vector<double> seconds, positions;
+    const SteadyTime end = SteadyClock::now() + kOfOneFigure;
+    for (std::int32_t i = 0; i < kDecodePasses && (i <= kPassesMin || SteadyClock::now() < end); ++i) {
+      if (between != nullptr) SHOAL_RETURN_IF_ERROR(between->Pass(1, false, false));
+      SHOAL_ASSIGN_OR_RETURN(const Sample sample, Pass(rows, of_many, output));
+      if (i == 0) continue;
+      seconds.push_back(sample.seconds);
+      positions.push_back(sample.row_positions);
+    }
+    return Sample{MeanOf(positions), Typical(seconds)};
+  }
+
+  double Typical(const std::vector<double>& seconds) const { return rationed_ ? MeanOf(seconds) : MedianOf(seconds); }
+
+  Status Empty() {
+    for (SequenceId sequence = 0; sequence < kSpeedGroupRows; ++sequence) {
+      if (engine_->Length(sequence) > 0) SHOAL_RETURN_IF_ERROR(engine_->Rewind(sequence, 0));
+    }
+    return {};
+  }
+
+ private:
+  std::unique_ptr<Engine> engine_;
+  double weight_bytes_ = 0, kv_bytes_ = 0;
+  bool rationed_ = false;
+  std::vector<float> hidden_, out_;
+};
+
+// seconds = base + slope * row_positions.
+struct Line {
+  double base = 0, slope = 0;
+};
+Line LineThrough(const std::vector<Sample>& samples) {
+  double x = 0, y = 0, xx = 0, xy = 0;
+  const auto n = static_cast<double>(samples.size());
+  for (const Sample& sample : samples) {
+    x += sample.row_positions / n;
+    y += sample.seconds / n;
+  }
+  for (const Sample& sample : samples) {
+    xx += (sample.row_positions - x) * (sample.row_positions - x);
+    xy += (sample.row_positions - x) * (sample.seconds - y);
+  }
+  Line line;
+  line.slope = xx > 0 ? std::max(xy / xx, 0.0) : 0;
+  line.base = std::max(y - line.slope * x, y * 0.05);
+  return line;
+}
+
+class Measuring {
+ public:
+  Measuring(std::shared_ptr<const ModelFile> model, const StageSpeedOptions& options)
+      : model_(std::move(model)), options_(options), end_(SteadyClock::now() + options.time_max) {}
+
+  Result<StageSpeed> Run() {
+    const SplitRules rules = RulesFor(*model_);
+    if (!rules.splittable || rules.cuts.empty()) {
+      return Error{ErrorCode::kUnsupported, model_->path + " cannot be cut: no slice of it can be measured"};
+    }
+    // All before the first pass, which pins this thread.
+    SHOAL_ASSIGN_OR_RETURN(Slice large, Slice::Open(model_, LargeSlice(rules.cuts), options_));
+    SHOAL_ASSIGN_OR_RETURN(Slice small, Slice::Open(model_, {0, rules.cuts.front()}, options_));
+    SHOAL_ASSIGN_OR_RETURN(Slice last, Slice::Open(model_, {rules.cuts.back(), model_->info.n_layer}, options_));
+    SHOAL_RETURN_IF_ERROR(Layers(large));
+    SHOAL_RETURN_IF_ERROR(Passes(small, large));
+    Settle();
+    SHOAL_RETURN_IF_ERROR(Output(last, large));
+    return speed_;
+  }
+
+ private:
+  bool late() const { return SteadyClock::now() > end_; }
+
+  // From the first layer on as many as weigh enough, but not all.
+  LayerRange LargeSlice(const std::vector<std::int32_t>& cuts) const {
+    std::uint64_t bytes = 0;
+    std::int32_t layer = 0;
+    for (const std::int32_t cut : cuts) {
+      for (; layer < cut; ++layer) bytes += model_->info.layer_bytes[static_cast<std::size_t>(layer)];
+      if (bytes >= options_.weight_bytes) break;
+    }
+    return {0, layer};
+  }
+
+  // Prompts at ever larger contexts, single rows with and without one, rows of several sequences.
+  Status Layers(Slice& slice) {
+    weight_bytes_ = slice.weight_bytes();
+    kv_bytes_ = std::max(slice.kv_bytes(), 1.0);
+    SHOAL_RETURN_IF_ERROR(slice.Pass(kSpeedRows, false, false));
+    SHOAL_RETURN_IF_ERROR(slice.Empty());
+    SHOAL_ASSIGN_OR_RETURN(early_, slice.Repeat(1, false, false));
+    SHOAL_RETURN_IF_ERROR(slice.Empty());
+    SHOAL_ASSIGN_OR_RETURN(group_, slice.Repeat(kSpeedGroupRows, true, false));
+    SHOAL_RETURN_IF_ERROR(slice.Empty());
+    std::vector<std::vector<double>> seconds(kDeepPasses);
+    std::vector<Sample> deep;
+    for (int round = 0; round < kPassesMin && (round == 0 || !late()); ++round) {
+      SHOAL_RETURN_IF_ERROR(slice.Empty());
+      for (int i = 0; i < kDeepPasses && (i < 2 || !late()); ++i) {
+        SHOAL_ASSIGN_OR_RETURN(const Sample sample, slice.Pass(kSpeedRows, false, false));
+        if (round == 0) deep.push_back(sample);
+        seconds[static_cast<std::size_t>(i)].push_back(sample.seconds);
+      }
+    }
+    for (std::size_t i = 0; i < deep.size(); ++i) deep[i].seconds = slice.Typical(seconds[i]);
+    rows_ = LineThrough(deep);
+    SHOAL_ASSIGN_OR_RETURN(late_, slice.Repeat(1, false, false));
+    return {};
+  }
+
+  // What a pass costs beside its layers.
+  Status Passes(Slice& slice, Slice& large) {
+    SHOAL_RETURN_IF_ERROR(large.Empty());
+    SHOAL_ASSIGN_OR_RETURN(small_, slice.Repeat(1, false, false, &large));
+    small_bytes_ = slice.weight_bytes();
+    return {};
+  }
+
+  void Settle() {
+    const double more = weight_bytes_ - small_bytes_;
+    double byte_s = more > 0 ? std::max((early_.seconds - small_.seconds) / more, kLeast) : kLeast;
+    speed_.pass_s = std::max(small_.seconds - byte_s * small_bytes_, 1e-7);
+    byte_s = std::max((early_.seconds - speed_.pass_s) / weight_bytes_, kLeast);
+    speed_.one_row_bytes_s = 1 / byte_s;
+    const double farther = late_.row_positions - early_.row_positions;
+    const double kv_s = farther > 0 ? (late_.seconds - early_.seconds) / farther / kv_bytes_ : 0;
+    speed_.kv_bytes_s = 1 / std::max(kv_s, kLeast);
+    speed_.kv_rows_bytes_s = 1 / std::max(rows_.slope / kv_bytes_, kLeast);
+    speed_.group_bytes_s = weight_bytes_ / std::max(group_.seconds - speed_.pass_s, group_.seconds / 2);
+    speed_.rows_bytes_s = weight_bytes_ / std::max(rows_.base - speed_.pass_s, rows_.base / 2);
+  }
+
+  Status Output(Slice& slice, Slice& large) {
+    SHOAL_RETURN_IF_ERROR(large.Empty());
+    SHOAL_ASSIGN_OR_RETURN(const Sample one, slice.Repeat(1, false, true, &large));
+    SHOAL_RETURN_IF_ERROR(slice.Empty());
+    SHOAL_RETURN_IF_ERROR(large.Empty());
+    SHOAL_ASSIGN_OR_RETURN(const Sample group, slice.Repeat(kSpeedGroupRows, true, true, &large));
+    const auto bytes = static_cast<double>(model_->info.output_bytes);
+    const auto rest = [&](const Sample& sample, double bytes_s) {
+      return std::max(sample.seconds - speed_.pass_s - slice.weight_bytes() / bytes_s, bytes * kLeast);
+    };
+    speed_.output_bytes_s = bytes / rest(one, speed_.one_row_bytes_s);
+    speed_.output_group_bytes_s = bytes / rest(group, speed_.group_bytes_s);
+    return {};
+  }
+
+  const std::shared_ptr<const ModelFile> model_;
+  const StageSpeedOptions& options_;
+  const SteadyTime end_;
+  double weight_bytes_ = 0, kv_bytes_ = 0, small_bytes_ = 0;
+  Sample early_, late_, group_, small_;
+  Line rows_;
+  StageSpeed speed_;
+};
+
+}  // namespace
+
+Result<StageSpeed> MeasureStageSpeed(const std::shared_ptr<const ModelFile>& model, const StageSpeedOptions& options) {
+  std::optional<Result<StageSpeed>> result;
+  // A thread of its own: Forward pins the one that calls it.
+  std::thread thread([&] { result.emplace(Measuring(WithMadeUpWeights(*model), options).Run()); });
+  thread.join();
+  return *std::move(result);
+}
+
+}  // namespace shoal

@@ -1,0 +1,43 @@
+// How fast stages of one model run on this device: slices of the model with made-up weights, run by the engine itself.
+//
+// What matrix products alone do not say is all in it: the small operations of a layer, attention, how wide the model
+// is, the output head, what each pass costs whatever it holds. Only the model's header has to be here. Keeps nothing.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/result.h"
+#include "model/model_info.h"
+
+namespace shoal {
+
+struct StageSpeedOptions {
+  std::vector<int> cpus;  // as many threads, one on each; empty: `threads` wherever the system puts them
+  int threads = 1;        // ignored when `cpus` is not empty
+  std::uint64_t weight_bytes = 96U << 20;     // of the large slice: more than caches hold, if the model has as much
+  std::chrono::milliseconds time_max{4'000};  // for all; what is left out then is taken from what was measured
+  bool rationed = false;  // a control group grants less time than `threads` could use: means then count, not medians
+};
+
+// Positive. A pass of r rows takes pass_s, and the bytes of its layers' weights by the speed for r; each row reads K
+// and V of all positions before it; each row with output reads the output head by the speed for as many of them.
+struct StageSpeed {
+  double pass_s = 0;
+  double one_row_bytes_s = 0;       // weight bytes of layers
+  double group_bytes_s = 0;         // in passes of kSpeedGroupRows rows
+  double rows_bytes_s = 0;          // in passes of kSpeedRows rows
+  double kv_bytes_s = 0;            // bytes of K and V as f16, in passes of one row
+  double kv_rows_bytes_s = 0;       // for each row, in passes of kSpeedRows rows
+  double output_bytes_s = 0;        // bytes of the output head, one row
+  double output_group_bytes_s = 0;  // kSpeedGroupRows rows
+};
+inline constexpr int kSpeedGroupRows = 8;
+
+// Blocks for about time_max at most; computes on threads of its own.
+// Errors: kUnsupported (a model that cannot be cut), kOutOfMemory, and as Engine::Open.
+Result<StageSpeed> MeasureStageSpeed(const std::shared_ptr<const ModelFile>& model, const StageSpeedOptions& options);
+
+}  // namespace shoal
