@@ -132,6 +132,7 @@ Json AdviceJson(const DeviceAdvice& advice) {
           {"quantization", or_null(advice.quantization)},
           {"quantization_why", advice.quantization_why},
           {"largest_model", or_null(advice.largest_model)},
+          {"cluster_model", or_null(advice.cluster_model)},
           {"memory_why", advice.memory_why}};
 }
 
@@ -154,9 +155,24 @@ Result<std::optional<DeviceSpeed>> SpeedOf(const DeviceOptions& options, const D
   return std::optional<DeviceSpeed>(std::move(speed));
 }
 
+// Decode reads all weights for each token. Empty where the speed or the model is not known.
+std::string ExpectedText(const std::optional<DeviceSpeed>& speed, const DeviceAdvice& advice) {
+  if (!speed || advice.largest_model_bytes <= 0) return "";
+  char text[64];
+  std::snprintf(text, sizeof text, "%.1f tokens/s", speed->matrix.one_row_bytes_s / advice.largest_model_bytes);
+  return text;
+}
+
 std::string PerSecond(double bytes_s) { return FormatBytes(static_cast<std::uint64_t>(bytes_s)) + "/s"; }
 
-void PrintSpeed(const std::optional<DeviceSpeed>& speed) {
+void PrintSpeed(const std::optional<DeviceSpeed>& speed, const DeviceAdvice& advice) {
+  if (!advice.cluster_model.empty()) {
+    std::printf("\ntwo devices like this one hold %s together\n", advice.cluster_model.c_str());
+  }
+  if (const std::string expected = ExpectedText(speed, advice); !expected.empty()) {
+    std::printf("expected of %s alone: at most %s, as each token reads all its weights\n", advice.largest_model.c_str(),
+                expected.c_str());
+  }
   if (!speed) {
     std::fputs("\nspeed: not measured yet (shoal device --bench)\n", stdout);
     return;
@@ -182,13 +198,16 @@ int RunDevice(const DeviceOptions& options) {
   if (!speed.ok()) return Fail(speed.error());
   if (!options.json) {
     PrintText(profile, advice, KernelsText(options.root));
-    PrintSpeed(*speed);
+    PrintSpeed(*speed, advice);
     return kExitOk;
   }
   Json json = Json::parse(DeviceProfileJson(profile));
   json["kernels"] = KernelsJson(options.root);
   json["advice"] = AdviceJson(advice);
   json["speed"] = *speed ? Json::parse(SpeedJson({{**speed}, {}}, ""))["speeds"][0] : Json(nullptr);
+  json["advice"]["expected_tokens_s"] = *speed && advice.largest_model_bytes > 0
+                                            ? Json((*speed)->matrix.one_row_bytes_s / advice.largest_model_bytes)
+                                            : Json(nullptr);
   std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
   return kExitOk;
 }

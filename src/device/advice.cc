@@ -72,8 +72,11 @@ void AdviseMemory(const DeviceProfile& profile, DeviceAdvice& advice) {
   const std::uint64_t free = known ? *memory.available_bytes : *memory.total_bytes / 2;
   const double share = static_cast<double>(free) * kModelShare;
   for (const ModelClass& model : kModelClasses) {
-    if (model.gib * static_cast<double>(kGiB) > share) continue;
+    const double bytes = model.gib * static_cast<double>(kGiB);
+    if (advice.cluster_model.empty() && bytes <= 2 * share) advice.cluster_model = model.name;
+    if (bytes > share) continue;
     advice.largest_model = model.name;
+    advice.largest_model_bytes = bytes;
     break;
   }
   advice.memory_why = std::string("four fifths of ") +

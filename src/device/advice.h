@@ -19,7 +19,9 @@ struct DeviceAdvice {
   std::string threads_why;
   std::string quantization;  // "Q4_0"; empty: unknown memory
   std::string quantization_why;
-  std::string largest_model;  // "3B": that it may hold alone with 4,096 tokens of context; empty: none or unknown
+  std::string largest_model;       // "3B": that it may hold alone with 4,096 tokens of context; empty: none or unknown
+  double largest_model_bytes = 0;  // what that takes; 0: none or unknown
+  std::string cluster_model;       // that two devices like this one hold together; empty: unknown
   std::string memory_why;
 };
 

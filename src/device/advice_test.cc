@@ -35,6 +35,8 @@ TEST(AdviseDevice, APhone) {
   EXPECT_EQ(advice.prefill_cpus, (std::vector<int>{7, 2, 3, 4, 5, 6}));
   EXPECT_EQ(advice.decode_cpus, advice.prefill_cpus);
   EXPECT_EQ(advice.largest_model, "4B");  // 4.8 GiB: 8B needs 5.4
+  EXPECT_NEAR(advice.largest_model_bytes, 2.9 * static_cast<double>(kGiB), 1e7);
+  EXPECT_EQ(advice.cluster_model, "14B");  // 9.6 of 9.6 GiB
   EXPECT_THAT(advice.threads_why, testing::HasSubstr("efficiency cores stay out (2)"));
 }
 
