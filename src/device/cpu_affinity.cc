@@ -3,6 +3,7 @@
 
 #if defined(__linux__)
 #include <sched.h>
+#include <unistd.h>
 #endif
 
 #include <algorithm>
@@ -15,16 +16,23 @@ namespace shoal {
 #if defined(__linux__)
 static_assert(kCpusMax <= CPU_SETSIZE);
 
-std::vector<int> AllowedCpus() {
+namespace {
+
+std::vector<int> CpusOf(pid_t thread) {
   cpu_set_t set;
   CPU_ZERO(&set);
   std::vector<int> cpus;
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return cpus;
+  if (sched_getaffinity(thread, sizeof set, &set) != 0) return cpus;
   for (int i = 0; i < kCpusMax; ++i) {
     if (CPU_ISSET(i, &set)) cpus.push_back(i);
   }
   return cpus;
 }
+
+}  // namespace
+
+std::vector<int> AllowedCpus() { return CpusOf(0); }
+std::vector<int> ProcessCpus() { return CpusOf(::getpid()); }
 
 Status PinThisThread(std::span<const int> cpus) {
   SHOAL_RETURN_IF_ERROR(CheckCpus(cpus));
@@ -42,8 +50,24 @@ Status PinThisThread(std::span<const int> cpus) {
 }
 #else
 std::vector<int> AllowedCpus() { return {}; }
+std::vector<int> ProcessCpus() { return {}; }
 Status PinThisThread(std::span<const int> cpus) { return CheckCpus(cpus); }
 #endif
+
+void UseProcessCpus() {
+  const std::vector<int> cpus = ProcessCpus();
+  if (!cpus.empty() && cpus != AllowedCpus()) (void)PinThisThread(cpus);
+}
+
+PlacedWhile::PlacedWhile(const std::vector<int>& cpus) {
+  if (cpus.empty()) return;
+  before_ = AllowedCpus();
+  (void)PinThisThread(cpus);
+}
+
+PlacedWhile::~PlacedWhile() {
+  if (!before_.empty()) (void)PinThisThread(before_);
+}
 
 Status CheckCpus(std::span<const int> cpus) {
   std::vector<int> sorted(cpus.begin(), cpus.end());

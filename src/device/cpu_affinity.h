@@ -15,10 +15,29 @@ inline constexpr int kCpusMax = 512;  // CPU numbers are below this
 // CPUs the calling thread may run on, ascending; empty if the system does not say.
 std::vector<int> AllowedCpus();
 
+// CPUs that the process may run on, by its first thread, which is never placed; ascending; empty if unknown.
+std::vector<int> ProcessCpus();
+
 // Errors: kInvalidArgument, for a CPU that is negative, too large, or named twice.
 Status CheckCpus(std::span<const int> cpus);
 
 // The calling thread runs on `cpus` only from now on. Errors: kInvalidArgument (none of them is there or allowed).
 Status PinThisThread(std::span<const int> cpus);
+
+// The calling thread runs where the process may, wherever its creator was placed.
+void UseProcessCpus();
+
+// Threads made while it lives run on `cpus` only (with none given, anywhere): a new thread begins where its creator is.
+// The calling thread is where it was when it ends. What the system refuses is not done.
+class PlacedWhile {
+ public:
+  explicit PlacedWhile(const std::vector<int>& cpus);
+  ~PlacedWhile();
+  PlacedWhile(const PlacedWhile&) = delete;
+  PlacedWhile& operator=(const PlacedWhile&) = delete;
+
+ private:
+  std::vector<int> before_;  // empty: nothing to restore
+};
 
 }  // namespace shoal

@@ -31,5 +31,27 @@ TEST(PinThisThread, RefusesCpusThatAreNotThere) {
 }
 #endif
 
+TEST(PlacedWhile, NewThreadsBeginThereAndThisOneComesBack) {
+  const std::vector<int> before = AllowedCpus();
+  if (before.empty()) GTEST_SKIP() << "this system does not say where threads may run";
+  const std::vector<int> one{before.back()};
+  std::vector<int> begun, freed;
+  std::thread([&] {
+    const std::vector<int> here = AllowedCpus();
+    {
+      const PlacedWhile placed(one);
+      std::thread([&] {
+        begun = AllowedCpus();
+        UseProcessCpus();
+        freed = AllowedCpus();
+      }).join();
+    }
+    EXPECT_EQ(AllowedCpus(), here);
+  }).join();
+  EXPECT_EQ(begun, one);
+  EXPECT_EQ(freed, ProcessCpus());
+  EXPECT_EQ(ProcessCpus(), before);
+}
+
 }  // namespace
 }  // namespace shoal

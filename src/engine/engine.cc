@@ -41,7 +41,7 @@ Status CheckOptions(const EngineOptions& options) {
     return Error{ErrorCode::kInvalidArgument, "a q8_0 KV cache needs flash attention"};
   }
   SHOAL_RETURN_IF_ERROR(CheckCpus(options.cpus));
-  const std::vector<int> allowed = AllowedCpus();
+  const std::vector<int> allowed = ProcessCpus();
   for (const int cpu : options.cpus) {
     if (!allowed.empty() && !std::binary_search(allowed.begin(), allowed.end(), cpu)) {
       return Error{ErrorCode::kInvalidArgument, "CPU " + std::to_string(cpu) + " is not there or not allowed"};

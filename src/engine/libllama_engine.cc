@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "base/log.h"
-#include "device/cpu_affinity.h"
 #include "engine/cache_rows.h"
 #include "engine/cpu_kernels.h"
 #include "engine/llama_guard.h"
@@ -13,10 +12,6 @@
 
 namespace shoal {
 namespace {
-
-// How long idle worker threads spin before they sleep, of 100: about 2 ms, enough for the gap between two
-// micro-batches.
-constexpr std::uint32_t kPollLevel = 1;
 
 Error Refused(const std::string& why) { return {ErrorCode::kInvalidArgument, why}; }
 
@@ -32,7 +27,8 @@ LibllamaEngine::LibllamaEngine(const Shard& shard, const EngineOptions& options)
       rules_(RulesFor(*file_)),
       input_(InputRuleFor(*file_)),
       takes_tokens_(is_first_ && is_last_ && !rules_.splittable),
-      output_name_(std::string(HiddenTensorName(*file_)) + "-" + std::to_string(options.layers.count() - 1)) {}
+      output_name_(std::string(HiddenTensorName(*file_)) + "-" + std::to_string(options.layers.count() - 1)),
+      threads_({options.threads, options.cpus}) {}
 
 LibllamaEngine::~LibllamaEngine() = default;
 
@@ -48,7 +44,7 @@ Result<std::unique_ptr<Engine>> LibllamaEngine::Make(const Shard& shard, const E
     params.cb_eval_user_data = engine.get();
   }
   SHOAL_ASSIGN_OR_RETURN(engine->context_, MakeLlamaContext(engine->model_.get(), params));
-  SHOAL_RETURN_IF_ERROR(engine->CreateThreads());
+  SHOAL_RETURN_IF_ERROR(engine->threads_.Attach(engine->context_.get()));
   if (engine->is_first_ && !engine->takes_tokens_) {
     SHOAL_ASSIGN_OR_RETURN(engine->embeddings_, EmbeddingTable::Open(engine->file_, engine->input_.token_scale));
   }
@@ -68,34 +64,6 @@ void LibllamaEngine::ReserveBatch() {
   sequence_pointers_.resize(rows);
   outputs_.resize(rows);
   for (std::size_t i = 0; i < rows; ++i) sequence_pointers_[i] = &sequences_[i];
-}
-
-Status LibllamaEngine::CreateThreads() {
-  // The calling thread of Forward is one of the compute threads. With a CPU for each thread, ggml gives the highest
-  // number to it; else all threads share the set.
-  own_cpus_ = options_.cpus;
-  const bool one_each = own_cpus_.size() == static_cast<std::size_t>(options_.threads);
-  if (one_each && !own_cpus_.empty()) own_cpus_ = {*std::max_element(own_cpus_.begin(), own_cpus_.end())};
-  if (options_.threads == 1) return {};
-  ggml_threadpool_params params = ggml_threadpool_params_default(options_.threads);
-  for (const int cpu : options_.cpus) params.cpumask[cpu] = true;
-  params.strict_cpu = one_each;
-  params.poll = kPollLevel;
-  params.paused = true;  // else ggml pins this thread, which is not the one that will compute
-  pool_.reset(NewThreadpool(&params));
-  if (pool_ == nullptr) return Error{ErrorCode::kInternal, "no threads to compute with"};
-  llama_attach_threadpool(context_.get(), pool_.get(), nullptr);
-  return {};
-}
-
-void LibllamaEngine::PlaceThread() {
-  if (own_cpus_.empty() || placed_ == std::this_thread::get_id()) return;
-  placed_ = std::this_thread::get_id();
-  // Cores that were allowed when the engine was opened may not be now: Android keeps background processes off fast
-  // ones.
-  if (const Status pinned = PinThisThread(own_cpus_); !pinned.ok()) {
-    Log(LogLevel::kWarning, "engine", pinned.error().message + "; it computes where the system puts it");
-  }
 }
 
 bool LibllamaEngine::OnAbortPoll(void* user) {
@@ -212,7 +180,7 @@ Status LibllamaEngine::Forward(std::span<const EngineRow> rows, std::span<const 
   SHOAL_CHECK(hidden.size() == rows.size() * width);
   if (!broken_.empty()) return Error{ErrorCode::kInternal, broken_};
   SHOAL_RETURN_IF_ERROR(CheckRows(rows));
-  PlaceThread();
+  threads_.Prepare();
   aborted_.store(false, std::memory_order_relaxed);
 
   const llama_batch batch = FillBatch(rows, hidden);

@@ -7,9 +7,9 @@
 #include <atomic>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
+#include "engine/compute_threads.h"
 #include "engine/embedding_table.h"
 #include "engine/engine.h"
 #include "engine/llama_shard.h"
@@ -44,8 +44,6 @@ class LibllamaEngine final : public Engine {
  private:
   LibllamaEngine(const Shard& shard, const EngineOptions& options);
   void ReserveBatch();
-  Status CreateThreads();
-  void PlaceThread();
   Status CheckRows(std::span<const EngineRow> rows) const;
   llama_batch FillBatch(std::span<const EngineRow> rows, std::span<const float> hidden);
   Status Decode(const llama_batch& batch);
@@ -67,16 +65,13 @@ class LibllamaEngine final : public Engine {
   const bool takes_tokens_;        // a whole model outside the split table: tokens go in, in place of embeddings
   const std::string output_name_;  // of the tensor that leaves this stage
 
-  ThreadpoolPtr pool_;  // outlives the context
+  ComputeThreads threads_;  // outlives the context
   LlamaModelPtr model_;
   LlamaContextPtr context_;
   std::unique_ptr<EmbeddingTable> embeddings_;
   EngineMemory memory_;
   bool twins_ = false;
   std::string broken_;  // why no Forward can run any more; empty: it can
-
-  std::thread::id placed_;     // the thread that was last pinned
-  std::vector<int> own_cpus_;  // where the calling thread of Forward runs
 
   // The batch, filled anew by each Forward; [batch_rows_max] each.
   std::vector<float> scaled_;

@@ -19,4 +19,15 @@ void ChooseCores(const DeviceProfile& profile, bool threads_given, EngineOptions
   options.cpus = std::move(fast);
 }
 
+std::vector<int> WaitingCpus(const DeviceProfile& profile) {
+  const std::vector<int> usable = profile.UsableCpus();
+  std::vector<int> slow;
+  for (const CoreGroup& group : profile.topology.groups) {
+    if (group.kind == CoreKind::kEfficiency) slow.insert(slow.end(), group.cpus.begin(), group.cpus.end());
+  }
+  std::erase_if(slow, [&](int cpu) { return std::find(usable.begin(), usable.end(), cpu) == usable.end(); });
+  // Where the slow ones are all that a process may use, there is nothing to leave free.
+  return slow.size() == usable.size() ? std::vector<int>{} : slow;
+}
+
 }  // namespace shoal

@@ -14,4 +14,8 @@ namespace shoal {
 // cores.
 void ChooseCores(const DeviceProfile& profile, bool threads_given, EngineOptions& options);
 
+// The cores for threads that mostly wait (network, HTTP, the loop): the efficiency cores, where there are others beside
+// them. Empty: any.
+std::vector<int> WaitingCpus(const DeviceProfile& profile);
+
 }  // namespace shoal

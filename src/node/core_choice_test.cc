@@ -58,5 +58,14 @@ TEST(ChooseCores, LeavesAloneWhatIsGivenOrAlike) {
   EXPECT_EQ(options.threads, 4);
 }
 
+TEST(WaitingCpus, TheSlowCoresWhereThereAreOthers) {
+  EXPECT_EQ(WaitingCpus(Phone()), (std::vector<int>{0, 1}));
+  EXPECT_TRUE(WaitingCpus(Phone(2)).empty()) << "a background process has the slow cores only";
+  DeviceProfile alike = Phone();
+  for (Core& core : alike.topology.cores) core.id = CoreId{0x41, 0, 0xd0b, 0};
+  alike.topology.groups = GroupCores(alike.topology.cores, {});
+  EXPECT_TRUE(WaitingCpus(alike).empty());
+}
+
 }  // namespace
 }  // namespace shoal

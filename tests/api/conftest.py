@@ -27,14 +27,15 @@ def model_path():
 class ServerProcess:
     """One `shoal serve`. Its output is kept in a file, so that no pipe fills up."""
 
-    def __init__(self, *extra):
+    def __init__(self, *extra, stages=3, before=()):
+        """`before`: words of a program that starts it."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")
         self.process = subprocess.Popen(
-            [BINARY, "serve", "--model", model_path(), "--stages", "3", "--host", "127.0.0.1", "--port", str(self.port),
-             "--api-key", KEY, *extra], stdout=self.log, stderr=self.log)
+            [*before, BINARY, "serve", "--model", model_path(), "--stages", str(stages), "--host", "127.0.0.1",
+             "--port", str(self.port), "--api-key", KEY, *extra], stdout=self.log, stderr=self.log)
         self._wait_ready()
 
     def _wait_ready(self):
