@@ -131,6 +131,15 @@ void NoteGiven(const CLI::App& command, RunOptions& o) {
   command.add_option("--speed-test", o.speed_test, "Measure this device's speed once, while nothing runs: auto or off")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "off"}));
+  command
+      .add_option("--battery-floor", o.battery_floor,
+                  "Give layers to others below this percentage, unless it charges (0: never)")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 100));
+  command.add_option("--pacing", o.pacing, "Rest between micro-batches where heat would slow it more: auto or off")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "off"}));
+  command.add_option("--system-root", o.system_root, "A folder in place of / for heat and battery")->group("");
   command.add_flag("--no-mdns", o.no_mdns, "Do not look for members by multicast DNS");
   command.add_flag("-q,--quiet", o.quiet, "Nothing on stderr but errors and the ready line");
   command.add_flag("-v,--verbose", o.verbose, "Log what the node does");

@@ -41,15 +41,28 @@ std::string SpeedText(const NodeStatus& node) {
   return speed + pace;
 }
 
+// What a device runs on, and what that makes it do.
+std::string PowerText(const NodeStatus& node) {
+  std::string text = node.battery_percent < 0 ? "" : "battery " + std::to_string(node.battery_percent) + " %";
+  if (node.rest > 0) {
+    char rest[48];
+    std::snprintf(rest, sizeof rest, "%shot, rests %.0f %%", text.empty() ? "" : ", ",
+                  100 * node.rest / (1 + node.rest));
+    text += rest;
+  }
+  if (!node.draining.empty()) text += (text.empty() ? "" : ", ") + std::string("takes no layers: ") + node.draining;
+  return text.empty() ? "-" : text;
+}
+
 std::string Nodes(const ClusterStatus& status) {
   std::vector<std::vector<std::string>> rows{
-      {"node", "id", "state", "device", "cores", "speed", "memory free", "models", "API"}};
+      {"node", "id", "state", "device", "cores", "speed", "power", "memory free", "models", "API"}};
   for (const NodeStatus& n : status.nodes) {
     std::string models;
     for (const ModelStatus& m : n.models) models += (models.empty() ? "" : ", ") + m.name;
     const std::string role = std::string(n.self ? " (here)" : "") + (n.owner ? " (owner)" : "");
     rows.push_back({Shown(n.name) + role, Shown(ShortId(n.id)), Shown(n.state), Shown(n.os + "/" + n.arch),
-                    std::to_string(n.cores), SpeedText(n),
+                    std::to_string(n.cores), SpeedText(n), Shown(PowerText(n)),
                     FormatBytes(n.memory_free_bytes) + " of " + FormatBytes(n.memory_bytes),
                     models.empty() ? "-" : Shown(models), n.api.empty() ? "-" : Shown(n.api)});
   }

@@ -1,11 +1,11 @@
 // `shoal up` and `shoal join`: a node of a cluster in the foreground, and how a device gets its certificate.
 #include <arpa/inet.h>
+#include <poll.h>
 #include <sys/stat.h>
 
 #include <chrono>
 #include <cstdio>
 #include <optional>
-#include <thread>
 
 #include "api/server.h"
 #include "apps/cli/commands.h"
@@ -13,12 +13,16 @@
 #include "apps/cli/log_file.h"
 #include "apps/cli/terminal.h"
 #include "base/units.h"
+#include "device/cpu_affinity.h"
+#include "device/profile.h"
 #include "node/cluster_node.h"
+#include "node/core_choice.h"
 
 namespace shoal::cli {
 namespace {
 
 constexpr std::chrono::seconds kDepartMax{10};  // for this node's layers to move to others
+constexpr int kLookMs = 250;                    // whether this node has ended
 constexpr int kDrainMs = 800;                   // of either server; with the node's own end, within three seconds
 constexpr std::uint32_t kJoinTimeoutMs = 30'000;
 
@@ -40,6 +44,7 @@ Result<ClusterNodeOptions> MakeOptions(const UpOptions& options) {
   node.measure_speed = options.speed_test != "off";
   SHOAL_ASSIGN_OR_RETURN(node.device, ParseDeviceChoice(options.device));
   node.device.layers = options.device_layers;
+  node.power = {options.pacing != "off", options.battery_floor, options.system_root, node.home + "/pacing"};
   if (!options.memory.empty()) { SHOAL_ASSIGN_OR_RETURN(node.memory_bytes_max, ParseBytes(options.memory)); }
   if (!options.store.empty()) { SHOAL_ASSIGN_OR_RETURN(node.store_bytes_max, ParseBytes(options.store)); }
   return node;
@@ -80,14 +85,17 @@ int Serve(const std::shared_ptr<ClusterNode>& node, const UpOptions& options, Lo
   control.cors_origin.clear();
   const std::unique_ptr<Server> api_server = Server::Make(node, api);
   const std::unique_ptr<Server> control_server = Server::Make(node, control, node);
-  if (const Status started = api_server->Start(); !started.ok()) return Fail(started.error());
+  {
+    const PlacedWhile placed(WaitingCpus(ReadDeviceProfile(SystemFiles(), nullptr)));  // all threads of HTTP
+    if (const Status started = api_server->Start(); !started.ok()) return Fail(started.error());
+    if (const Status started = control_server->Start(); !started.ok()) return Fail(started.error());
+  }
   const std::string url = ApiUrl(options.host, api_server->port());
   node->SetApiUrl(url);
-  if (const Status started = control_server->Start(); !started.ok()) return Fail(started.error());
   PrintReady(*node, url, options);
   while (!Interrupted() && !node->Ended()) {
     if (log != nullptr) log->RotateIfLarge();
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    (void)::poll(nullptr, 0, kLookMs);  // a signal ends it
   }
   if (!node->Ended()) node->Depart(kDepartMax);  // a second signal ends the program at once
   control_server->Stop(kDrainMs);                // whoever asked to leave gets the answer

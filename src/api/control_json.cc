@@ -64,6 +64,9 @@ Json ToJson(const NodeStatus& node) {
             {"stage_speeds", std::move(stage_speeds)},
             {"ration", node.ration},
             {"pace", node.pace},
+            {"battery_percent", node.battery_percent < 0 ? Json(nullptr) : Json(node.battery_percent)},
+            {"rest", node.rest},
+            {"draining", node.draining.empty() ? Json(nullptr) : Json(node.draining)},
             {"core_groups", std::move(groups)}}},
           {"models", std::move(models)},
           {"fetching", std::move(fetching)}};
@@ -195,6 +198,11 @@ NodeStatus NodeFrom(const Json& json) {
     node.memory_free_bytes = Number<std::uint64_t>(*device, "memory_free_bytes");
     node.memory_bytes_s = Real(*device, "memory_bytes_s");
     if (const double pace = Real(*device, "pace"); pace > 0) node.pace = pace;
+    if (device->contains("battery_percent") && (*device)["battery_percent"].is_number()) {
+      node.battery_percent = Number<std::int32_t>(*device, "battery_percent");
+    }
+    node.rest = Real(*device, "rest");
+    node.draining = Text(*device, "draining");
     for (const Json& s : Objects(*device, "speeds")) {
       node.speeds.push_back(
           {Text(s, "quantization"), Real(s, "one_row_bytes_s"), Real(s, "rows_bytes_s"), Real(s, "operation_s")});

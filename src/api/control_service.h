@@ -59,8 +59,11 @@ struct NodeStatus {
   double memory_bytes_s = 0;  // read by its fast cores; 0: not measured
   std::vector<SpeedStatus> speeds;
   std::vector<StageSpeedStatus> stage_speeds;
-  double ration = 1;  // share of the time in which its cores may compute
-  double pace = 1;    // share of those speeds that its stages reach of late
+  double ration = 1;                  // share of the time in which its cores may compute
+  double pace = 1;                    // share of those speeds that its stages reach of late
+  std::int32_t battery_percent = -1;  // -1: none, or unknown
+  double rest = 0;                    // seconds between micro-batches for each second of computing
+  std::string draining;               // why it takes no stages; empty: it does
   std::vector<CoreGroupStatus> groups;
   std::vector<ModelStatus> models;
   std::vector<FetchStatus> fetching;

@@ -31,6 +31,7 @@ inline constexpr std::size_t kQuantizationBytesMax = 16;
 inline constexpr std::size_t kCoreGroupsMax = 4;
 inline constexpr double kBytesPerSecondMax = 1e15;
 inline constexpr double kPaceMin = 0.01, kPaceMax = 4;
+inline constexpr double kRestToldMax = 10;
 
 // How fast the device's fast cores run weights of one quantization: engine/matrix_speed.h.
 struct SpeedFacts {
@@ -65,8 +66,11 @@ struct DeviceFacts {
   double memory_bytes_s = 0;              // read by its fast cores; 0: not measured, nor are the next
   std::vector<SpeedFacts> speeds;
   std::vector<StageSpeedFacts> stage_speeds;
-  double ration = 1;  // share of the time in which its cores may compute (a control group's quota)
-  double pace = 1;    // share of those speeds that its stages really reach of late
+  double ration = 1;                  // share of the time in which its cores may compute (a control group's quota)
+  double pace = 1;                    // share of those speeds that its stages really reach of late
+  std::int32_t battery_percent = -1;  // about; -1: none, or unknown
+  double rest = 0;                    // seconds between micro-batches for each second of computing, for its heat
+  std::string draining;               // why it takes no stages for now; empty: it does
   std::vector<CoreGroupFacts> groups;
   bool operator==(const DeviceFacts&) const = default;
 };

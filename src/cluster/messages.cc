@@ -151,6 +151,11 @@ void Speeds(A& io, DeviceFacts& device) {
   io.Require(device.ration > 0 && device.ration <= 1);
   io.Num(device.pace);
   io.Require(device.pace >= kPaceMin && device.pace <= kPaceMax);
+  io.Num(device.battery_percent);
+  io.Require(device.battery_percent >= -1 && device.battery_percent <= 100);
+  io.Num(device.rest);
+  io.Require(device.rest >= 0 && device.rest <= kRestToldMax);
+  io.Text(device.draining, kNameBytesMax);
   io.List(device.groups, kCoreGroupsMax, 16, [&](CoreGroupFacts& group) {
     io.Text(group.kind, kNameBytesMax);
     io.Num(group.cores);

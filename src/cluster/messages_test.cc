@@ -33,6 +33,9 @@ MemberRecord Member() {
   m.facts.device.stage_speeds = {{0xfeed, {2e-5, 1e10, 4e9, 1e9, 5e9, 2e10, 2e10, 3e9}}};
   m.facts.device.ration = 0.25;
   m.facts.device.pace = 0.5;
+  m.facts.device.battery_percent = 85;
+  m.facts.device.rest = 0.2;
+  m.facts.device.draining = "its battery is low";
   m.facts.device.groups = {{"prime", 1, 9e9}};
   m.facts.models = {{"m", 77, 650, "Q4_0", Shape()}};
   m.facts.standby = {{"m", 77, {2, 3}, 9}};

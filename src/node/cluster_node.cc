@@ -10,7 +10,9 @@
 
 #include "base/log.h"
 #include "device/available_memory.h"
+#include "device/cpu_affinity.h"
 #include "node/cluster_views.h"
+#include "node/core_choice.h"
 #include "node/device.h"
 #include "node/generation_stream.h"
 #include "node/joining.h"
@@ -54,6 +56,7 @@ RealClusterNode::RealClusterNode(ClusterNodeOptions options, std::unique_ptr<Hom
                 const Result<LibraryModel> model = weights_->ObtainHeader(holding.fingerprint, holding.name);
                 return model.ok() ? model->file : nullptr;
               }),
+      power_(loop_, tasks_, options_.power),
       answers_(metrics_, AnswersOptions{}),
       host_(loop_, library_, tasks_, pipes_, HostOptions()) {}
 
@@ -166,7 +169,10 @@ Status RealClusterNode::Begin() {
   };
   answer_streams_ = std::make_unique<AnswerStreams>(*this, answers_, AnswerStreamsOptions{home_->id(), open});
   SHOAL_ASSIGN_OR_RETURN(weights_, NodeWeights::Open(library_, metrics_, WeightsOptions()));
-  SHOAL_ASSIGN_OR_RETURN(peers_, Peers::Start(loop_, tasks_, MakePeersOptions(), MakePeersHandlers()));
+  {
+    const PlacedWhile placed(WaitingCpus(ReadDeviceProfile(SystemFiles(), nullptr)));  // the network's threads
+    SHOAL_ASSIGN_OR_RETURN(peers_, Peers::Start(loop_, tasks_, MakePeersOptions(), MakePeersHandlers()));
+  }
   const std::optional<Status> started = OnLoop([this] { return StartCluster(); });
   return started ? *started : Status(Error{ErrorCode::kInternal, "the loop has stopped"});
 }
@@ -267,12 +273,25 @@ void RealClusterNode::RefreshFacts() {
 
 void RealClusterNode::RefreshSpeeds() {
   speeds_due_ = Now() + kSpeedsUs;
-  speeds_.Tick(Now(), facts_.models, host_.Works(), [this] {
+  const std::vector<StageHost::Work> works = host_.Works();
+  speeds_.Tick(Now(), facts_.models, works, [this] {
     if (ended_ || stopping_) return;
     speeds_.Fill(facts_.device);
     cluster_->SetSelfFacts(Now(), facts_);
     Obey();
   });
+  power_.Tick(Now(), speeds_.work_s(), works, [this] { ObeyPower(); });
+}
+
+// Rests, says how fast it is now, and gives its layers away when the battery is low.
+void RealClusterNode::ObeyPower() {
+  if (ended_ || stopping_) return;
+  host_.SetRest(power_.rest());
+  if (power_.cap() && speeds_.Cap(*power_.cap())) speeds_.Fill(facts_.device);
+  power_.Fill(facts_.device);
+  cluster_->SetSelfFacts(Now(), facts_);
+  cluster_->SetDraining(Now(), power_.draining());
+  Obey();
 }
 
 // In a task of its own: whoever has a model may have to hash it first.
@@ -421,7 +440,11 @@ Result<std::shared_ptr<ClusterNode>> ClusterNode::Open(const ClusterNodeOptions&
   }
   options.name = options.name.empty() ? home->membership()->certificate.name : name;
   SHOAL_ASSIGN_OR_RETURN(const InstanceNumber instance, MakeInstance());
-  const auto node = std::make_shared<RealClusterNode>(options, std::move(home), instance);
+  std::shared_ptr<RealClusterNode> node;
+  {
+    const PlacedWhile placed(WaitingCpus(ReadDeviceProfile(SystemFiles(), nullptr)));  // its loop
+    node = std::make_shared<RealClusterNode>(options, std::move(home), instance);
+  }
   SHOAL_RETURN_IF_ERROR(node->Begin());
   return std::shared_ptr<ClusterNode>(node);
 }

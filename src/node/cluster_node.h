@@ -14,6 +14,7 @@
 #include "api/control_service.h"
 #include "base/result.h"
 #include "engine/device_choice.h"
+#include "node/power_keeper.h"
 
 namespace shoal {
 
@@ -33,6 +34,7 @@ struct ClusterNodeOptions {
   DeviceChoice device;                 // that stages compute on where it proves right (offload/stage_engines.h)
   std::uint64_t store_bytes_max = 0;   // of layers kept in home/store; 0: what the disk allows
   bool measure_speed = true;           // of weights whose speed here is not known yet, while nothing runs
+  PowerOptions power;
 };
 
 class ClusterNode : public Service, public ControlService {

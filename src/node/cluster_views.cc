@@ -29,6 +29,9 @@ NodeStatus StatusOf(const MemberView& member) {
   status.memory_free_bytes = facts.device.memory_free_bytes;
   status.memory_bytes_s = facts.device.memory_bytes_s;
   status.pace = facts.device.pace;
+  status.battery_percent = facts.device.battery_percent;
+  status.rest = facts.device.rest;
+  status.draining = facts.device.draining;
   for (const SpeedFacts& speed : facts.device.speeds) {
     status.speeds.push_back({speed.quantization, speed.one_row_bytes_s, speed.rows_bytes_s, speed.operation_s});
   }

@@ -46,6 +46,8 @@ class Head : public std::enable_shared_from_this<Head> {
   void SetCopies(std::vector<std::shared_ptr<CopySink>> copies) {
     worker_->SetCopies(std::move(copies));
   }  // of stage 0
+  // As StageWorker::SetRest, of stage 0. Any thread.
+  void SetRest(double rest) { worker_->SetRest(rest); }
   // Of the stages in order; empty once stopped. Not on its loop.
   std::vector<StageTotals> Totals();
   // Ends running generations with kUnavailable and joins all threads. Idempotent. Not on its loop.

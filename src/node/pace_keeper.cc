@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "cluster/member.h"
 
@@ -20,6 +21,15 @@ bool PaceKeeper::Tick(TimeUs now) {
   if (now < due_) return false;
   due_ = now + kWindowUs;
   return Close(now);
+}
+
+bool PaceKeeper::Cap(double share) {
+  // A return is measured: a core that may be fast again is hot yet.
+  if (cap_ == 0 || share > cap_) cap_ = share;
+  if (share <= 0 || share > cap_ / kNews) return false;
+  pace_ = recent_ = std::clamp(pace_ * share / std::exchange(cap_, share), kPaceMin, kPaceMax);
+  differing_ = 0;
+  return true;
 }
 
 bool PaceKeeper::Close(TimeUs now) {
@@ -42,6 +52,7 @@ bool PaceKeeper::Close(TimeUs now) {
     return true;
   }
   worked_ = now;
+  work_s_ += window.expected;
   const double share = std::clamp(window.expected / window.measured, kPaceMin, kPaceMax);
   // A sudden change is followed at once once it is sure; small ones are smoothed.
   const bool differs = std::abs(std::log(share / pace_)) > std::log(kNews);

@@ -1,7 +1,8 @@
 // What share of its measured speed this device reaches of late: what its stages took against what they should have.
 //
 // A share is told when it differs for some windows in a row, so that noise and single hiccups are not; a device that
-// has nothing to run is slowly trusted again, for nobody would find out that it has cooled. Pure; one thread.
+// has nothing to run is slowly trusted again, for nobody would find out that it has cooled. When the system lowers the
+// cores' frequency that is told at once, as much slower; what stages take from then on corrects it. Pure; one thread.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +28,12 @@ class PaceKeeper {
   // Call often; closes the window when it is time. True when pace() changed.
   bool Tick(TimeUs now);
 
+  // Share of their highest frequency that the system allows the cores. True when pace() changed.
+  bool Cap(double share);
+
   double pace() const { return pace_; }
+  // Seconds of work at full speed that all stages have done since start, as far as windows counted.
+  double work_s() const { return work_s_; }
 
  private:
   struct Seconds {
@@ -40,6 +46,8 @@ class PaceKeeper {
   TimeUs due_ = 0, worked_ = 0, forgiven_ = 0;
   double pace_ = 1;
   double recent_ = 1;  // smoothed
+  double cap_ = 0;     // 0: not known
+  double work_s_ = 0;
   int differing_ = 0;  // windows in a row
 };
 

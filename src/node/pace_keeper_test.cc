@@ -80,5 +80,21 @@ TEST_F(PaceTest, AStageThatIsReplacedStartsAnew) {
   EXPECT_EQ(keeper_.pace(), 1);
 }
 
+TEST_F(PaceTest, ALowerFrequencyIsToldAtOnceAndWhatStagesTakeCorrectsIt) {
+  Window(1);
+  Window(1);
+  EXPECT_FALSE(keeper_.Cap(1));
+  EXPECT_FALSE(keeper_.Cap(0.95));  // no news
+  EXPECT_TRUE(keeper_.Cap(0.5));
+  EXPECT_EQ(keeper_.pace(), 0.5);
+  EXPECT_FALSE(keeper_.Cap(0.5));
+  // Memory does not get slower with the cores.
+  for (int i = 0; i < 5; ++i) Window(0.7);
+  EXPECT_NEAR(keeper_.pace(), 0.7, 0.05);
+  EXPECT_FALSE(keeper_.Cap(1));  // that it is faster again is measured
+  for (int i = 0; i < 5; ++i) Window(1);
+  EXPECT_NEAR(keeper_.pace(), 1, 0.05);
+}
+
 }  // namespace
 }  // namespace shoal

@@ -88,6 +88,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   void Tick();
   void RefreshFacts();
   void RefreshSpeeds();
+  void ObeyPower();
   void Learn();
   void TellFetching();
   void TakeAddresses();
@@ -126,6 +127,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   PipeRendezvous pipes_;
   BlockingTasks tasks_;
   SpeedKeeper speeds_;  // loop only
+  PowerKeeper power_;   // loop only
   PeerTasks peer_tasks_;
   Answers answers_;
   StageHost host_;

@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "cluster/split.h"
+#include "device/cpu_affinity.h"
 #include "device/profile.h"
 #include "planner/cost_model.h"
 
@@ -110,6 +111,7 @@ void SpeedKeeper::Work::MeasureModel(const ModelHolding& holding, const std::vec
 }
 
 void SpeedKeeper::Work::Look(const Missing& missing, bool may_measure) {
+  UseProcessCpus();
   if (!profile) profile = ReadDeviceProfile();
   const std::vector<int> cpus = SpeedCpus(*profile, threads);
   known.ration = RationOf(*profile, cpus.size());
@@ -183,7 +185,7 @@ bool SpeedKeeper::LookAtPace(TimeUs now, const std::vector<ModelHolding>& models
     counts.output_more_rows = static_cast<double>(stats.output_more_rows);
     const StageLoad load = LoadOf(request.shape, work.placement.LayersOf(work.index), request.options);
     pace_.Observe(work.placement.model + " " + std::to_string(work.placement.epoch) + " " + std::to_string(work.index),
-                  SecondsOf(*device, load, counts), static_cast<double>(stats.compute_us) / 1e6);
+                  SecondsOf(*device, load, counts), static_cast<double>(stats.compute_us + stats.rest_us) / 1e6);
   }
   return pace_.Tick(now);
 }

@@ -40,6 +40,10 @@ class SpeedKeeper {
   // Puts what is known into `facts`.
   void Fill(DeviceFacts& facts) const;
 
+  // As PaceKeeper::Cap and work_s.
+  bool Cap(double share) { return pace_.Cap(share); }
+  double work_s() const { return pace_.work_s(); }
+
  private:
   struct Work;
   struct Known {

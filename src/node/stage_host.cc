@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "device/cpu_affinity.h"
 #include "engine/vocabulary.h"
 #include "node/copy_outlet.h"
 #include "node/core_choice.h"
@@ -286,6 +287,16 @@ void StageHost::SetCopies(const std::string& model, Epoch epoch, const std::vect
   }
 }
 
+void StageHost::SetRest(double rest) {
+  rest_ = rest;
+  const std::lock_guard lock(mutex_);
+  for (const auto& [key, hosted] : hosted_) {
+    const std::lock_guard hosted_lock(hosted->mutex);
+    if (hosted->head) hosted->head->SetRest(rest);
+    if (hosted->worker) hosted->worker->SetRest(rest);
+  }
+}
+
 void StageHost::ServeCopy(int fd) {
   StreamLink link = MakeStreamLink(fd, kCopyFrameBytesMax);
   LimitFirstFrames(*link.receiver, 1, kFirstFramesMax);
@@ -336,6 +347,7 @@ void StageHost::EndSoon(const std::shared_ptr<Hosted>& hosted) {
 }
 
 Status StageHost::LoadNow(Hosted& hosted) {
+  UseProcessCpus();  // the loop, which made this thread, waits on slow cores
   const PlacementRecord& placement = hosted.placement;
   const LayerRange layers = placement.stages[static_cast<std::size_t>(hosted.index)].layers;
   SHOAL_ASSIGN_OR_RETURN(const LibraryModel model,
@@ -415,6 +427,7 @@ Result<std::unique_ptr<FrameSender>> StageHost::OpenPipe(const Hosted& hosted, s
 }
 
 Status StageHost::LinkNow(const std::shared_ptr<Hosted>& hosted) {
+  UseProcessCpus();  // and so do threads that are made here
   const auto last = static_cast<std::int32_t>(hosted->placement.stages.size()) - 1;
   std::unique_ptr<FrameSender> next;
   if (hosted->index < last) { SHOAL_ASSIGN_OR_RETURN(next, OpenPipe(*hosted, hosted->index + 1, PipeKind::kInput)); }
@@ -436,6 +449,7 @@ Status StageHost::StartWorker(Hosted& hosted, std::unique_ptr<FrameSender> next)
   worker->Start();
   const std::lock_guard lock(hosted.mutex);
   hosted.worker = std::move(worker);
+  hosted.worker->SetRest(rest_);
   hosted.TellWhoCopies();
   return {};
 }
@@ -467,6 +481,7 @@ Status StageHost::StartHead(const std::shared_ptr<Hosted>& shared, std::unique_p
       Head::Start(std::move(head_options), std::move(hosted.stage), std::move(next), std::move(results));
   const std::lock_guard lock(hosted.mutex);
   hosted.head = std::move(head);
+  hosted.head->SetRest(rest_);
   hosted.TellWhoCopies();
   hosted.changed.notify_all();
   return {};

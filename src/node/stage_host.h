@@ -5,6 +5,7 @@
 // done by tasks; nothing here blocks the loop.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -66,6 +67,9 @@ class StageHost {
   // Who keeps copies of each stage of a placement: those of the stages here are told what the stages' caches hold.
   void SetCopies(const std::string& model, Epoch epoch, const std::vector<std::vector<NodeId>>& copies);
 
+  // As StageWorker::SetRest, of every stage here, those to come too.
+  void SetRest(double rest);
+
   // A stream on which the stage of a copy here tells it what it holds, to its end. Blocks: a thread of its own.
   void ServeCopy(int fd);
 
@@ -118,8 +122,9 @@ class StageHost {
   std::map<Key, std::shared_ptr<Hosted>> hosted_;      // guarded by mutex_
   std::map<CopyKey, std::shared_ptr<Hosted>> copies_;  // guarded by mutex_
   bool stopped_ = false;                               // guarded by mutex_
-  const std::shared_ptr<RecoveryTotal> ended_;         // of the heads that have ended
-  std::vector<std::shared_ptr<Hosted>> dropped_;       // loop only: since the last load
+  std::atomic<double> rest_{0};
+  const std::shared_ptr<RecoveryTotal> ended_;    // of the heads that have ended
+  std::vector<std::shared_ptr<Hosted>> dropped_;  // loop only: since the last load
 };
 
 }  // namespace shoal

@@ -211,6 +211,23 @@ TEST_P(PipelineDeath, ADeadStageEndsEverythingAndHangsNothing) {
 
 INSTANTIATE_TEST_SUITE_P(Stages, PipelineDeath, ::testing::Values(0, 1, 2));
 
+TEST_F(PipelineTest, AStageThatRestsGivesTheSameTokensAndStopsAtOnce) {
+  options_.stages = 2;
+  options_.compute = std::chrono::microseconds(500);
+  Make();
+  placement_->worker(1).SetRest(2);
+  ASSERT_TRUE(Submit(1, 20, 30).ok());
+  ASSERT_TRUE(collector_.WaitForEnds(1));
+  ExpectAnswer(1, 20, 30);
+  EXPECT_GT(placement_->worker(1).stats().rest_us, 0U);
+  EXPECT_EQ(placement_->worker(0).stats().rest_us, 0U);
+  placement_->worker(1).SetRest(1e9);  // never longer than kRestMax, and Stop does not wait for it
+  ASSERT_TRUE(Submit(2, 20, 30).ok());
+  ASSERT_TRUE(collector_.WaitForTokens(2, 1));
+  placement_->pipeline().Stop();
+  EXPECT_EQ(collector_[2].error.code, ErrorCode::kUnavailable);
+}
+
 TEST_F(PipelineTest, StopEndsWhatRuns) {
   options_.stages = 2;
   options_.compute = std::chrono::microseconds(300);

@@ -5,6 +5,8 @@
 #include "pipeline/stage_worker.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <chrono>
 #include <condition_variable>
 #include <limits>
@@ -29,6 +31,10 @@ constexpr std::chrono::milliseconds kFarewellMax{500};
 constexpr std::size_t kCopyRowsAtOnce = 16;
 constexpr std::chrono::milliseconds kCopyEvery{60};
 constexpr int kCopyFramesMax = 4;  // for each copy, before the next micro-batch
+
+// What a micro-batch of some size takes at full speed is the least that one took; without rests that is slowly
+// forgotten, for rows get slower with what they look back on.
+constexpr double kFastestForgotten = 1.01;
 
 using SteadyTime = std::chrono::steady_clock::time_point;
 
@@ -66,6 +72,10 @@ struct StageWorker::State {
   SteadyTime told;                                                   // compute thread only
   std::optional<std::vector<std::shared_ptr<CopySink>>> new_copies;  // guarded by mutex
 
+  std::atomic<double> rest{0};
+  std::array<double, 16> fastest_us{};  // by the binary order of the number of rows; 0: none yet; compute thread only
+
+  std::atomic<std::uint64_t> rest_us{0};
   std::atomic<std::uint64_t> batches{0}, rows{0}, compute_us{0}, wait_us{0}, wire_us{0}, frames_refused{0},
       bytes_out{0}, rows_replayed{0}, sent_bytes{0}, rows_copied{0};
   // Of the micro-batch at hand. Encoding and sending end after its timings are written, so they count for the next.
@@ -82,6 +92,7 @@ struct StageWorker::State {
   bool ReportFailure(FailureMessage failure);
   bool Send(FrameSender& sender, FrameBytes bytes, const char* to);
   void Refuse(const std::string& why);
+  void Rest(std::size_t n_rows, SteadyTime start, SteadyTime computed);
   void CountWork(const std::vector<BatchRow>& batch);
   void TellCopies(std::size_t rows_more);
   void TakeNewCopies();
@@ -199,7 +210,28 @@ bool StageWorker::State::HandleBatch(BatchFrame frame, SteadyTime received) {
                         : ReportResult(frame.batch.batch, std::move(output->results), std::move(frame.timings));
   wired_us += MicrosecondsBetween(computed, Now());
   TellCopies(n_rows);
+  Rest(n_rows, start, computed);
   return sent;
+}
+
+void StageWorker::State::Rest(std::size_t n_rows, SteadyTime start, SteadyTime computed) {
+  const double share = rest.load(std::memory_order_relaxed);
+  double& fastest = fastest_us[std::min<std::size_t>(std::bit_width(n_rows), fastest_us.size() - 1)];
+  const auto took = static_cast<double>(MicrosecondsBetween(start, computed));
+  if (fastest == 0 || took < fastest) fastest = took;
+  if (share <= 0) {
+    fastest *= kFastestForgotten;
+    return;
+  }
+  constexpr double kRestMax_us = std::chrono::microseconds(kRestMax).count();
+  const double least_us = fastest + std::min(fastest * share, kRestMax_us);
+  const auto due = start + std::chrono::microseconds(static_cast<std::int64_t>(least_us));
+  const SteadyTime begin = Now();
+  if (due <= begin) return;
+  std::unique_lock lock(mutex);
+  changed.wait_until(lock, due, [&] { return stopping.load(); });
+  lock.unlock();
+  Count(rest_us, MicrosecondsBetween(begin, Now()));
 }
 
 void StageWorker::State::CountWork(const std::vector<BatchRow>& batch) {
@@ -316,9 +348,15 @@ void StageWorker::SetCopies(std::vector<std::shared_ptr<CopySink>> copies) {
   state_->new_copies = std::move(copies);
 }
 
+void StageWorker::SetRest(double rest) { state_->rest.store(rest, std::memory_order_relaxed); }
+
 void StageWorker::Stop() {
   State& s = *state_;
-  s.stopping = true;
+  {
+    const std::lock_guard lock(s.mutex);
+    s.stopping = true;
+    s.changed.notify_all();
+  }
   s.input->Close();
   if (s.next) s.next->Close();
   if (s.thread.joinable()) {
@@ -347,6 +385,7 @@ StageWorkerStats StageWorker::stats() const {
   stats.compute_us = s.compute_us;
   stats.wait_us = s.wait_us;
   stats.wire_us = s.wire_us;
+  stats.rest_us = s.rest_us;
   stats.frames_refused = s.frames_refused;
   stats.bytes_out = s.bytes_out;
   stats.rows_replayed = s.rows_replayed;

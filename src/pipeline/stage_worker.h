@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <string>
 #include <thread>
@@ -25,6 +26,9 @@ struct StageWorkerOptions {
   std::uint64_t sent_bytes_max = 0;     // memory for those it keeps (Stage::KeepSent)
 };
 
+// The longest rest after one micro-batch.
+inline constexpr std::chrono::milliseconds kRestMax{2000};
+
 // Rows of a micro-batch beyond the first count up to this many: beyond it, a pass takes as long as more of them do. A
 // few rows more cost otherwise than many.
 inline constexpr std::size_t kCountedRowsMax = 64;
@@ -38,6 +42,7 @@ struct StageWorkerStats {
   std::uint64_t kv_rows = 0, kv_many_rows = 0;
   std::uint64_t output_batches = 0, output_more_rows = 0;  // of rows with an output
   std::uint64_t compute_us = 0, wait_us = 0, wire_us = 0;
+  std::uint64_t rest_us = 0;         // by SetRest
   std::uint64_t frames_refused = 0;  // stale epoch or malformed
   std::uint64_t bytes_out = 0;
   std::uint64_t rows_replayed = 0;  // hidden states sent again
@@ -56,6 +61,9 @@ class StageWorker {
   // Copies of the stage elsewhere: as it computes, they are told what its cache holds, as fast as they take it. Those
   // that it had and still has go on. Any thread; also before Start.
   void SetCopies(std::vector<std::shared_ptr<CopySink>> copies);
+  // From now on a micro-batch begins at the earliest (1 + `rest`) times what one of its size takes at full speed after
+  // the one before: it rests in between, and not at all if it is slower than that anyway. Any thread; 0: no rest.
+  void SetRest(double rest);
   // Closes the links, aborts what is computing, joins. Idempotent.
   void Stop();
   // After Stop: the stage with its KV cache and what it sent, for the worker of the next epoch; its generations are

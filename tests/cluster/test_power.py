@@ -1,0 +1,56 @@
+"""A device low on battery gives its layers to others, stays a client, and takes layers again when it is charged.
+
+Its battery is a folder that stands in for /sys.
+"""
+import nodes
+
+MODEL = "smollm2"
+
+
+class Battery:
+    def __init__(self, root):
+        self.root = root
+        self._battery = root / "sys/class/power_supply/battery"
+        self._charger = root / "sys/class/power_supply/usb"
+        for folder, kind in ((self._battery, "Battery"), (self._charger, "USB")):
+            folder.mkdir(parents=True)
+            (folder / "type").write_text(kind + "\n")
+        self.set(80, charging=False)
+
+    def set(self, percent, charging):
+        (self._battery / "capacity").write_text(f"{percent}\n")
+        (self._battery / "status").write_text("Charging\n" if charging else "Discharging\n")
+        (self._charger / "online").write_text(f"{int(charging)}\n")
+
+
+def device_of(seen_by, name):
+    return next(node["device"] for node in seen_by.status()["nodes"] if node["name"] == name)
+
+
+def stages_of(node):
+    placed = node.placement(MODEL)
+    return placed and {stage["name"] for stage in placed["stages"]}
+
+
+def test_a_low_battery_gives_layers_away_until_it_is_charged(lan, tmp_path):
+    hosts = lan.add_hosts(2)
+    battery = Battery(tmp_path)
+    model = nodes.model_path("SHOAL_TEST_SMOLLM2", MODEL)
+    first = nodes.Node(hosts[0], "--threads", "1", models=[model])
+    phone = nodes.join_on(hosts[1], first, "--threads", "1", "--system-root", battery.root, models=[model])
+    nodes.wait_for("they see each other", lambda: nodes.all_alive([first, phone]))
+    first.cli("place", MODEL, "--stages", "2", "--standby", "off")
+    nodes.wait_for("both have layers", lambda: stages_of(first) == {first.name, phone.name})
+    nodes.wait_for("the battery is told", lambda: device_of(first, phone.name)["battery_percent"] == 80)
+    want = phone.complete(MODEL, "The sea is", 8)
+
+    battery.set(9, charging=False)
+    nodes.wait_for("its layers have moved", lambda: stages_of(first) == {first.name})
+    assert "battery is at 9 %" in device_of(first, phone.name)["draining"]
+    assert "takes no layers: its battery is at 9 %" in first.cli("status").stdout
+    assert phone.complete(MODEL, "The sea is", 8) == want  # it still serves its own clients
+
+    battery.set(12, charging=True)
+    nodes.wait_for("it takes layers again", lambda: device_of(first, phone.name)["draining"] is None)
+    first.cli("place", MODEL, "--stages", "2", "--standby", "off")
+    assert stages_of(first) == {first.name, phone.name}
