@@ -11,6 +11,7 @@
 #include "engine/libllama_engine.h"
 #include "engine/llama_shard.h"
 #include "engine/shard.h"
+#include "engine/weight_loader.h"
 
 namespace shoal {
 namespace {
@@ -50,9 +51,8 @@ Status CheckOptions(const EngineOptions& options) {
   return {};
 }
 
-// `transient`: needed while loading only.
-Status CheckMemory(const EngineMemory& memory, std::uint64_t transient, const EngineOptions& options) {
-  const std::uint64_t needed = memory.total() + transient + options.other_bytes;
+Status CheckMemory(const EngineMemory& memory, const EngineOptions& options) {
+  const std::uint64_t needed = memory.total() + options.other_bytes;
   std::uint64_t limit = std::numeric_limits<std::uint64_t>::max();
   const char* whose = "";
   if (options.memory_bytes_max != 0) {
@@ -68,9 +68,8 @@ Status CheckMemory(const EngineMemory& memory, std::uint64_t transient, const En
                "layers " + std::to_string(options.layers.first) + " to " + std::to_string(options.layers.last - 1) +
                    " need " + FormatBytes(needed) + " of memory (weights " + FormatBytes(memory.weight_bytes) +
                    ", KV cache " + FormatBytes(memory.kv_bytes) + ", compute " + FormatBytes(memory.compute_bytes) +
-                   (options.other_bytes > 0 ? ", sent hidden states " + FormatBytes(options.other_bytes) : "") +
-                   ", while loading " + FormatBytes(transient) + " more), " + FormatBytes(limit) + " are " + whose +
-                   ": " + FormatBytes(needed - limit) + " are missing"};
+                   (options.other_bytes > 0 ? ", sent hidden states " + FormatBytes(options.other_bytes) : "") + "), " +
+                   FormatBytes(limit) + " are " + whose + ": " + FormatBytes(needed - limit) + " are missing"};
 }
 
 // A dry run keeps libllama's list of cells, which for an absurd context is more than the machine has. So what is known
@@ -85,25 +84,26 @@ Status CheckBeforeDryRun(const ModelFile& model, const Shard& shard, const Engin
   const std::uint64_t kv_bytes =
       model.info.KvBytesPerToken(options.layers, options.kv_type) * static_cast<std::uint64_t>(cells);
   if (!model.info.recurrent) memory.kv_bytes = kv_bytes / 2;
-  if (CheckMemory(memory, TransientBytes(shard), options).ok()) return {};
+  if (CheckMemory(memory, options).ok()) return {};
   memory.kv_bytes = kv_bytes;  // what the message should say
-  return CheckMemory(memory, TransientBytes(shard), options);
+  return CheckMemory(memory, options);
 }
 
-// A shard, and what it will use.
+// A shard laid out, and what it will use.
 struct Plan {
   Shard shard;
+  LlamaModelPtr model;
   EngineMemory memory;
 };
 
 Result<Plan> PlanShard(const std::shared_ptr<const ModelFile>& model, const EngineOptions& options, ShardHead head) {
   SHOAL_ASSIGN_OR_RETURN(Shard shard, MakeShard(model, options.layers, head));
   SHOAL_RETURN_IF_ERROR(CheckBeforeDryRun(*model, shard, options));
-  SHOAL_ASSIGN_OR_RETURN(const LlamaModelPtr dry, LoadLlamaModel(shard, options, true));
+  SHOAL_ASSIGN_OR_RETURN(LlamaModelPtr laid_out, LayOutLlamaModel(shard, options));
   SHOAL_ASSIGN_OR_RETURN(const LlamaContextPtr context,
-                         MakeLlamaContext(dry.get(), LlamaContextParams(options, shard.is_last)));
+                         MakeLlamaContext(laid_out.get(), LlamaContextParams(options, shard.is_last)));
   const EngineMemory memory = MeasureMemory(shard, context.get(), options);
-  return Plan{std::move(shard), memory};
+  return Plan{std::move(shard), std::move(laid_out), memory};
 }
 
 Result<Plan> MakePlan(const std::shared_ptr<const ModelFile>& model, const EngineOptions& options) {
@@ -127,10 +127,10 @@ Result<EngineMemory> Engine::Plan(const std::shared_ptr<const ModelFile>& model,
 }
 
 Result<std::unique_ptr<Engine>> Engine::Open(std::shared_ptr<const ModelFile> model, const EngineOptions& options) {
-  SHOAL_ASSIGN_OR_RETURN(const auto plan, MakePlan(model, options));
-  SHOAL_RETURN_IF_ERROR(CheckMemory(plan.memory, TransientBytes(plan.shard), options));
-  SHOAL_ASSIGN_OR_RETURN(LlamaModelPtr weights, LoadLlamaModel(plan.shard, options, false));
-  return LibllamaEngine::Make(plan.shard, options, std::move(weights));
+  SHOAL_ASSIGN_OR_RETURN(auto plan, MakePlan(model, options));
+  SHOAL_RETURN_IF_ERROR(CheckMemory(plan.memory, options));
+  SHOAL_ASSIGN_OR_RETURN(WeightBuffers weights, LoadWeights(plan.shard, options, plan.model.get()));
+  return LibllamaEngine::Make(plan.shard, options, std::move(weights), std::move(plan.model), plan.memory.weight_bytes);
 }
 
 Result<std::vector<std::uint8_t>> Engine::ReadRows(SequenceId, Position, Position) {

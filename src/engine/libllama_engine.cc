@@ -33,8 +33,10 @@ LibllamaEngine::LibllamaEngine(const Shard& shard, const EngineOptions& options)
 LibllamaEngine::~LibllamaEngine() = default;
 
 Result<std::unique_ptr<Engine>> LibllamaEngine::Make(const Shard& shard, const EngineOptions& options,
-                                                     LlamaModelPtr model) {
+                                                     WeightBuffers weights, LlamaModelPtr model,
+                                                     std::uint64_t weight_bytes) {
   std::unique_ptr<LibllamaEngine> engine(new LibllamaEngine(shard, options));
+  engine->weights_ = std::move(weights);
   engine->model_ = std::move(model);
   llama_context_params params = LlamaContextParams(options, shard.is_last);
   params.abort_callback = OnAbortPoll;
@@ -49,6 +51,7 @@ Result<std::unique_ptr<Engine>> LibllamaEngine::Make(const Shard& shard, const E
     SHOAL_ASSIGN_OR_RETURN(engine->embeddings_, EmbeddingTable::Open(engine->file_, engine->input_.token_scale));
   }
   engine->memory_ = MeasureMemory(shard, engine->context_.get(), options);
+  engine->memory_.weight_bytes = weight_bytes;
   engine->twins_ = options.kv_shared && llama_model_n_swa(engine->model_.get()) > 0 &&
                    !llama_model_is_recurrent(engine->model_.get()) && !llama_model_is_hybrid(engine->model_.get());
   engine->ReserveBatch();

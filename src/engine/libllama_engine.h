@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "engine/llama_shard.h"
 #include "engine/split_rules.h"
+#include "engine/weight_loader.h"
 
 namespace shoal {
 
@@ -22,8 +23,10 @@ inline constexpr std::int32_t kSequencesMax = 128;
 
 class LibllamaEngine final : public Engine {
  public:
-  // `shard` describes `model`. Errors: as MakeLlamaContext and EmbeddingTable::Open.
-  static Result<std::unique_ptr<Engine>> Make(const Shard& shard, const EngineOptions& options, LlamaModelPtr model);
+  // `shard` describes `model`, whose weights are in `weights` and count as `weight_bytes`.
+  // Errors: as MakeLlamaContext and EmbeddingTable::Open.
+  static Result<std::unique_ptr<Engine>> Make(const Shard& shard, const EngineOptions& options, WeightBuffers weights,
+                                              LlamaModelPtr model, std::uint64_t weight_bytes);
   ~LibllamaEngine() override;
 
   const EngineOptions& options() const override { return options_; }
@@ -66,6 +69,7 @@ class LibllamaEngine final : public Engine {
   const std::string output_name_;  // of the tensor that leaves this stage
 
   ComputeThreads threads_;  // outlives the context
+  WeightBuffers weights_;
   LlamaModelPtr model_;
   LlamaContextPtr context_;
   std::unique_ptr<EmbeddingTable> embeddings_;

@@ -1,14 +1,8 @@
-// Loading goes through a virtual file, so the weights pass straight from the model file into libllama's buffers.
+// libllama gets the header through a virtual file, and chooses the kind of memory of each tensor by it.
 #include "engine/llama_shard.h"
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#include <unistd.h>
-#endif
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <new>
 
 // Upstream's staging header for what is not yet in llama.h: the memory breakdown.
@@ -17,9 +11,6 @@
 #include "engine/llama_guard.h"
 #include "engine/llama_log.h"
 #include "engine/virtual_file.h"
-
-// Of upstream's internal headers, which are not made to be included; exported for its own tests.
-const std::vector<std::pair<std::string, ggml_tensor*>>& llama_internal_get_tensor_map(const llama_model* model);
 
 namespace shoal {
 namespace {
@@ -31,47 +22,7 @@ constexpr std::uint64_t kGraphNodesMin = 1024, kGraphNodesPerTensor = 8;
 constexpr std::uint64_t kCellListBytes = 200;
 constexpr std::uint64_t kWorkBytesPerThread = 1U << 20;
 
-#if defined(__linux__)
-constexpr bool kGivesBack = true;
-
-// Whole pages of private memory become zero pages that take no memory until they are written.
-void GiveBack(void* data, std::uint64_t bytes) {
-  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto start = reinterpret_cast<std::uintptr_t>(data);
-  const std::uintptr_t first = (start + page - 1) / page * page;
-  const std::uintptr_t last = (start + bytes) / page * page;
-  // Refused (locked memory, say), it is as before: only more memory.
-  if (last > first) (void)madvise(static_cast<char*>(data) + (first - start), last - first, MADV_DONTNEED);
-}
-#else
-constexpr bool kGivesBack = false;
-void GiveBack(void*, std::uint64_t) {}
-#endif
-
-// The zeros stay zeros: only their memory goes.
-void GiveBackUnread(const Shard& shard, const llama_model* model) {
-  for (const auto& [name, tensor] : llama_internal_get_tensor_map(model)) {
-    const bool unread = std::any_of(shard.unread.begin(), shard.unread.end(),
-                                    [&name = name](const auto& entry) { return entry.first == name; });
-    if (unread && tensor->data != nullptr && ggml_backend_buffer_is_host(tensor->buffer)) {
-      GiveBack(tensor->data, ggml_nbytes(tensor));
-    }
-  }
-}
-
 std::uint32_t PadContext(std::uint32_t cells) { return (cells + kContextPad - 1) / kContextPad * kContextPad; }
-
-struct Progress {
-  const std::function<bool(float)>* report;
-  bool cancelled = false;
-};
-
-bool OnProgress(float done, void* user) {
-  auto* progress = static_cast<Progress*>(user);
-  // libllama counts a zero-filled tensor like any other; rounding may pass 1.
-  if (!(*progress->report)(std::clamp(std::isfinite(done) ? done : 0.0F, 0.0F, 1.0F))) progress->cancelled = true;
-  return !progress->cancelled;
-}
 
 Error LoadError(const std::string& what, const LlamaErrors& errors) {
   const std::string text = errors.TextOr("no reason given");
@@ -112,7 +63,7 @@ Status ChooseDevices(const EngineOptions& options, std::array<ggml_backend_dev_t
 
 }  // namespace
 
-Result<LlamaModelPtr> LoadLlamaModel(const Shard& shard, const EngineOptions& options, bool dry_run) {
+Result<LlamaModelPtr> LayOutLlamaModel(const Shard& shard, const EngineOptions& options) {
   if (const auto& kernels = LoadedCpuKernels(); !kernels.ok()) return kernels.error();
   SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<VirtualFile> file, VirtualFile::Open(shard));
   const std::string what = "libllama does not load " + shard.model->path;
@@ -121,25 +72,18 @@ Result<LlamaModelPtr> LoadLlamaModel(const Shard& shard, const EngineOptions& op
   SHOAL_RETURN_IF_ERROR(ChooseDevices(options, devices, params));
   LlamaErrors errors;
   LlamaGuard guard;
-  Progress progress{&options.on_progress};
   params.load_mode = LLAMA_LOAD_MODE_NONE;
   params.use_extra_bufts = true;  // weights repacked for this CPU's kernels
-  params.no_alloc = dry_run;
+  params.no_alloc = true;
   params.load_mtp = false;
-  if (options.on_progress && !dry_run) {
-    params.progress_callback = OnProgress;
-    params.progress_callback_user_data = &progress;
-  }
   LlamaModelPtr model;
   try {
     model.reset(llama_model_load_from_file_ptr(file->file(), params));
   } catch (const std::bad_alloc&) {
     return Error{ErrorCode::kOutOfMemory, what + ": out of memory"};
   } catch (const std::exception& e) { return Error{ErrorCode::kUnsupported, what + ": " + e.what()}; }
-  if (progress.cancelled) return Error{ErrorCode::kCancelled, "loading was cancelled"};
   SHOAL_RETURN_IF_ERROR(file->status());
   if (model == nullptr) return LoadError(what, errors);
-  if (!dry_run) GiveBackUnread(shard, model.get());
   return model;
 }
 
@@ -165,14 +109,6 @@ llama_context_params LlamaContextParams(const EngineOptions& options, bool is_la
   params.swa_full = true;  // a sliding window forgets nothing, so that every sequence can be rewound and copied
   params.kv_unified = options.kv_shared;
   return params;
-}
-
-std::uint64_t TransientBytes(const Shard& shard) {
-  std::uint64_t bytes = 0;
-  if (kGivesBack) {
-    for (const auto& [name, size] : shard.unread) bytes += size;
-  }
-  return bytes;
 }
 
 std::uint64_t CellListBytes(const EngineOptions& options, bool has_sliding_window) {
@@ -202,7 +138,9 @@ EngineMemory MeasureMemory(const Shard& shard, const llama_context* context, con
     memory.kv_bytes += part.context;
     memory.compute_bytes += part.compute;
   }
-  memory.weight_bytes -= std::min(memory.weight_bytes, TransientBytes(shard));
+  for (const ShardTensor& tensor : shard.tensors) {
+    if (tensor.unread) memory.weight_bytes -= std::min(memory.weight_bytes, tensor.bytes);
+  }
   const auto n_vocab =
       static_cast<std::uint64_t>(llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(context))));
   const auto rows = static_cast<std::uint64_t>(options.batch_rows_max);

@@ -1,4 +1,4 @@
-// A shard inside libllama: the loaded model and its context, or a dry run of both that only counts memory.
+// A shard inside libllama: its model laid out without memory, and its context, for a dry run too that only counts.
 //
 // The one place that chooses libllama's parameters. Knows no batches; engine/libllama_engine.h runs them.
 #pragma once
@@ -26,14 +26,9 @@ using LlamaModelPtr = std::unique_ptr<llama_model, LlamaModelFree>;
 using LlamaContextPtr = std::unique_ptr<llama_context, LlamaContextFree>;
 using ThreadpoolPtr = std::unique_ptr<ggml_threadpool, ThreadpoolFree>;
 
-// Loads the shard's weights, reporting to options.on_progress; with `dry_run` reads the header only and takes no memory
-// for weights. Errors: kUnsupported (libllama refuses the model), kOutOfMemory, kCancelled, kIo, kNotFound.
-// Blocks while loading.
-Result<LlamaModelPtr> LoadLlamaModel(const Shard& shard, const EngineOptions& options, bool dry_run);
-
-// Bytes that loading takes on top of what is used in the end: zero tensors, given back to the system after the load
-// where it can be told to (Linux).
-std::uint64_t TransientBytes(const Shard& shard);
+// Reads the header only, and takes no memory for weights: engine/weight_loader.h brings them.
+// Errors: kUnsupported (libllama refuses the model), kOutOfMemory, kIo, kNotFound.
+Result<LlamaModelPtr> LayOutLlamaModel(const Shard& shard, const EngineOptions& options);
 
 // Parameters of a context for these options, without callbacks.
 llama_context_params LlamaContextParams(const EngineOptions& options, bool is_last);
@@ -44,7 +39,7 @@ std::uint64_t CellListBytes(const EngineOptions& options, bool has_sliding_windo
 // Errors: kUnsupported (a KV type or attention that the model does not take), kOutOfMemory.
 Result<LlamaContextPtr> MakeLlamaContext(llama_model* model, const llama_context_params& params);
 
-// What model and context use, or would use after a dry run.
+// What a laid out model and its context would use.
 EngineMemory MeasureMemory(const Shard& shard, const llama_context* context, const EngineOptions& options);
 
 }  // namespace shoal

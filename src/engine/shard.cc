@@ -171,13 +171,14 @@ class Builder {
         return Error{ErrorCode::kCorrupt, "the tensor " + source->name + " has an impossible size"};
       }
       pad_to(shard.header.size() + tensor.offset);
-      if (tensor.bytes == 0) continue;
       const std::int64_t source_offset =
           source == nullptr ? -1 : static_cast<std::int64_t>(model_->gguf.data_offset + source->offset);
+      const bool unread = separate_head_ && source == nullptr && tensor.name == "token_embd.weight";
+      shard.tensors.push_back({tensor.name, tensor.bytes, source_offset, unread});
+      if (tensor.bytes == 0) continue;
       shard.segments.push_back({at, tensor.bytes, source_offset});
       at += tensor.bytes;
       if (source != nullptr) shard.weight_bytes += tensor.bytes;
-      if (source == nullptr && tensor.name == "token_embd.weight") shard.unread.emplace_back(tensor.name, tensor.bytes);
     }
     pad_to(shard.bytes);
     shard.bytes = at;

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "base/ids.h"
@@ -20,6 +19,14 @@ struct ShardSegment {
   std::uint64_t offset = 0;  // in the virtual file; segments are consecutive and ascending
   std::uint64_t bytes = 0;
   std::int64_t source_offset = -1;  // in the model file, wherever its bytes are
+};
+
+// One tensor of the shard.
+struct ShardTensor {
+  std::string name;
+  std::uint64_t bytes = 0;
+  std::int64_t source_offset = -1;  // as of a segment
+  bool unread = false;              // zeros that nothing reads: they need no memory
 };
 
 // How the last shard carries the vocabulary matrices.
@@ -39,8 +46,7 @@ struct Shard {
   std::vector<ShardSegment> segments;  // after the header
   std::uint64_t bytes = 0;             // of the virtual file
   std::uint64_t weight_bytes = 0;      // of its real tensors
-  // Name and bytes of the zero tensors that nothing reads: their memory can be given back once they are loaded.
-  std::vector<std::pair<std::string, std::uint64_t>> unread;
+  std::vector<ShardTensor> tensors;    // in the order of the header; none of HeaderFile
 };
 
 // A shard never has the tokenizer (engine/vocabulary.h has it): on the last shard only the number of tokens is right,

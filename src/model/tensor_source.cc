@@ -20,6 +20,7 @@ class FileReader final : public TensorReader {
   FileReader(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
   ~FileReader() override { close(fd_); }
   Status Read(std::uint64_t offset, std::span<std::uint8_t> out) override { return ReadAt(fd_, path_, offset, out); }
+  void WillRead(std::uint64_t offset, std::uint64_t bytes) override { WillReadAt(fd_, offset, bytes); }
 
  private:
   const int fd_;
@@ -54,6 +55,12 @@ class FileSource final : public TensorSource {
 
 std::shared_ptr<const TensorSource> MakeFileSource(std::string path, std::uint64_t file_bytes) {
   return std::make_shared<FileSource>(std::move(path), file_bytes);
+}
+
+void WillReadAt([[maybe_unused]] int fd, [[maybe_unused]] std::uint64_t offset, [[maybe_unused]] std::uint64_t bytes) {
+#ifdef POSIX_FADV_WILLNEED
+  (void)posix_fadvise(fd, static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_WILLNEED);
+#endif
 }
 
 Status ReadAt(int fd, const std::string& name, std::uint64_t offset, std::span<std::uint8_t> out) {

@@ -20,6 +20,8 @@ class TensorReader {
   // Fills `out` from byte `offset` of the model file on. Blocks on the disk.
   // Errors: kNotFound (these bytes are not on this node), kIo; the message names the file and the byte.
   virtual Status Read(std::uint64_t offset, std::span<std::uint8_t> out) = 0;
+  // Has the system begin to read bytes that Read will want soon. May do nothing; reports nothing.
+  virtual void WillRead(std::uint64_t /*offset*/, std::uint64_t /*bytes*/) {}
 };
 
 // Any thread.
@@ -33,6 +35,8 @@ class TensorSource {
 // One GGUF file of `file_bytes` bytes.
 std::shared_ptr<const TensorSource> MakeFileSource(std::string path, std::uint64_t file_bytes);
 
+// The same for an open file.
+void WillReadAt(int fd, std::uint64_t offset, std::uint64_t bytes);
 // Fills `out` from byte `offset` of the open file `fd`; `name` is for the message. Errors: kIo.
 Status ReadAt(int fd, const std::string& name, std::uint64_t offset, std::span<std::uint8_t> out);
 

@@ -1,4 +1,4 @@
-// Opens model, vocabulary, chat template and placement, in that order, and closes them in the other.
+// Opens model and placement, and beside its weights vocabulary and chat template; closes them in the other order.
 #include "node/node.h"
 
 #include <atomic>
@@ -16,16 +16,15 @@ namespace {
 
 class LocalNode final : public Node, public std::enable_shared_from_this<LocalNode> {
  public:
-  LocalNode(std::shared_ptr<const ModelFile> model, std::shared_ptr<const Vocabulary> vocabulary,
-            std::shared_ptr<const ChatTemplate> chat_template)
-      : model_(std::move(model)), vocabulary_(std::move(vocabulary)), chat_template_(std::move(chat_template)) {}
+  explicit LocalNode(std::shared_ptr<const ModelFile> model) : model_(std::move(model)) {}
 
   ~LocalNode() override { Stop(); }
   LocalNode(const LocalNode&) = delete;
   LocalNode& operator=(const LocalNode&) = delete;
 
-  Status Place(const PlacementOptions& options) {
-    SHOAL_ASSIGN_OR_RETURN(placement_, Placement::Open(loop_, model_, vocabulary_, options));
+  Status Place(const NodeOptions& options) {
+    const auto words = [&] { return OpenVocabulary(options.chat_template); };
+    SHOAL_ASSIGN_OR_RETURN(placement_, Placement::Open(loop_, model_, words, options.placement));
     target_ = std::make_unique<GenerateTarget>(
         GenerateTarget{loop_, placement_->pipeline(), placement_->context_tokens(), vocabulary_->size()});
     return {};
@@ -68,9 +67,23 @@ class LocalNode final : public Node, public std::enable_shared_from_this<LocalNo
   }
 
  private:
+  // And the chat template, the model's own unless another is named.
+  Result<std::shared_ptr<const Vocabulary>> OpenVocabulary(const std::string& chat_template) {
+    SHOAL_ASSIGN_OR_RETURN(vocabulary_, Vocabulary::Open(model_));
+    Result<std::shared_ptr<const ChatTemplate>> chat = ChatTemplate::Open(vocabulary_, chat_template);
+    if (chat.ok()) {
+      chat_template_ = *std::move(chat);
+    } else if (!chat_template.empty() || chat.error().code != ErrorCode::kUnsupported) {
+      return std::move(chat).error();
+    } else {
+      Log(LogLevel::kInfo, "node", chat.error().message);
+    }
+    return vocabulary_;
+  }
+
   const std::shared_ptr<const ModelFile> model_;
-  const std::shared_ptr<const Vocabulary> vocabulary_;
-  const std::shared_ptr<const ChatTemplate> chat_template_;
+  std::shared_ptr<const Vocabulary> vocabulary_;
+  std::shared_ptr<const ChatTemplate> chat_template_;
   MetricsRegistry metrics_;
   RealLoop loop_;
   std::unique_ptr<Placement> placement_;
@@ -116,14 +129,8 @@ void LocalNode::RefreshMetrics() {
 Result<std::shared_ptr<Node>> Node::Open(const NodeOptions& options) {
   std::shared_ptr<const ModelFile> model = options.model;
   if (model == nullptr) { SHOAL_ASSIGN_OR_RETURN(model, OpenModelFile(options.model_path)); }
-  SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<const Vocabulary> vocabulary, Vocabulary::Open(model));
-  Result<std::shared_ptr<const ChatTemplate>> chat = ChatTemplate::Open(vocabulary, options.chat_template);
-  if (!chat.ok()) {
-    if (!options.chat_template.empty() || chat.error().code != ErrorCode::kUnsupported) return std::move(chat).error();
-    Log(LogLevel::kInfo, "node", chat.error().message);
-  }
-  auto node = std::make_shared<LocalNode>(model, vocabulary, chat.ok() ? *chat : nullptr);
-  SHOAL_RETURN_IF_ERROR(node->Place(options.placement));
+  auto node = std::make_shared<LocalNode>(std::move(model));
+  SHOAL_RETURN_IF_ERROR(node->Place(options));
   return std::shared_ptr<Node>(std::move(node));
 }
 

@@ -32,7 +32,7 @@ Status CheckMemory(const std::shared_ptr<const ModelFile>& model, const std::vec
 }  // namespace
 
 Result<std::unique_ptr<Placement>> Placement::Open(Loop& loop, std::shared_ptr<const ModelFile> model,
-                                                   std::shared_ptr<const Vocabulary> vocabulary,
+                                                   const Stage::OpenVocabulary& vocabulary,
                                                    const PlacementOptions& options) {
   SHOAL_ASSIGN_OR_RETURN(const std::vector<LayerRange> ranges, ChooseStages(*model, options.stages));
   const std::size_t n = ranges.size();
@@ -48,7 +48,8 @@ Result<std::unique_ptr<Placement>> Placement::Open(Loop& loop, std::shared_ptr<c
   SHOAL_RETURN_IF_ERROR(CheckMemory(model, engines, options.memory_bytes_max));
   std::vector<std::unique_ptr<Stage>> stages;
   for (const EngineOptions& engine : engines) {
-    SHOAL_ASSIGN_OR_RETURN(stages.emplace_back(), Stage::Open(model, engine, vocabulary));
+    const bool is_last = engine.layers.last == model->info.n_layer;
+    SHOAL_ASSIGN_OR_RETURN(stages.emplace_back(), Stage::Open(model, engine, is_last ? vocabulary : nullptr));
   }
 
   std::vector<std::unique_ptr<FrameReceiver>> results;

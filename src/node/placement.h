@@ -24,10 +24,11 @@ struct StageReport {
 
 class Placement {
  public:
-  // Checks the cuts and the memory of all stages, then loads them one after the other.
+  // Checks the cuts and the memory of all stages, then loads them one after the other, the last one's `vocabulary`
+  // meanwhile.
   // Errors: kInvalidArgument, kUnsupported, kOutOfMemory, kCancelled, kIo, kCorrupt. Blocks while loading.
   static Result<std::unique_ptr<Placement>> Open(Loop& loop, std::shared_ptr<const ModelFile> model,
-                                                 std::shared_ptr<const Vocabulary> vocabulary,
+                                                 const Stage::OpenVocabulary& vocabulary,
                                                  const PlacementOptions& options);
   ~Placement();  // Stop(); not on the loop
 

@@ -363,8 +363,8 @@ Status StageHost::LoadNow(Hosted& hosted) {
   ChooseCores(ReadDeviceProfile(SystemFiles(), nullptr), options.threads > 0, engine);
   engine.memory_bytes_max = options_.memory_bytes_max;
   engine.other_bytes = SentBytes(options, model.file->info, layers);
-  std::shared_ptr<const Vocabulary> vocabulary;
-  if (layers.last == model.file->info.n_layer) { SHOAL_ASSIGN_OR_RETURN(vocabulary, library_.OpenVocabulary(model)); }
+  Stage::OpenVocabulary vocabulary;
+  if (layers.last == model.file->info.n_layer) vocabulary = [&] { return library_.OpenVocabulary(model); };
   SHOAL_ASSIGN_OR_RETURN(hosted.stage, Stage::Open(model.file, engine, vocabulary, options_.open_engine));
   hosted.model = model.file;
   return {};

@@ -381,7 +381,7 @@ class RealTakeover : public testing::TestWithParam<WireType> {
     EngineOptions options;
     options.layers = {stage * 10, stage * 10 + 10};
     options.kv_tokens_max = 1536;
-    auto opened = Stage::Open(model_, options, vocabulary_);
+    auto opened = Stage::Open(model_, options, [this] { return Result(vocabulary_); });
     EXPECT_TRUE(opened.ok()) << opened.error().message;
     return std::move(opened).value();
   }

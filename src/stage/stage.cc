@@ -2,12 +2,15 @@
 #include "stage/stage.h"
 
 #include <algorithm>
+#include <atomic>
 #include <optional>
 #include <string>
+#include <thread>
 #include <type_traits>
 #include <utility>
 
 #include "base/log.h"
+#include "base/thread_name.h"
 #include "engine/token_sampler.h"
 #include "stage/sent_log.h"
 
@@ -257,11 +260,30 @@ Stage::Stage(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Stage::~Stage() = default;
 
 Result<std::unique_ptr<Stage>> Stage::Open(std::shared_ptr<const ModelFile> model, const EngineOptions& options,
-                                           std::shared_ptr<const Vocabulary> vocabulary, const EngineOpener& open) {
+                                           const OpenVocabulary& vocabulary, const EngineOpener& open) {
+  const auto load = [&](const EngineOptions& how) {
+    return open ? open(std::move(model), how) : Engine::Open(std::move(model), how);
+  };
   const bool whole = options.layers.first == 0 && options.layers.last == model->info.n_layer;
   if (!whole) SHOAL_RETURN_IF_ERROR(CheckBatchFits(options.batch_rows_max, model->info.n_embd, WireType::kF32));
-  SHOAL_ASSIGN_OR_RETURN(auto engine, open ? open(std::move(model), options) : Engine::Open(std::move(model), options));
-  return Over(std::move(engine), std::move(vocabulary));
+  if (!vocabulary) {
+    SHOAL_ASSIGN_OR_RETURN(auto engine, load(options));
+    return Over(std::move(engine), nullptr);
+  }
+  Result<std::shared_ptr<const Vocabulary>> opened = std::shared_ptr<const Vocabulary>();
+  std::atomic<bool> is_none{false};
+  std::thread opening([&] {
+    NameThisThread("shoal-words");
+    opened = vocabulary();
+    is_none = !opened.ok();
+  });
+  EngineOptions until = options;  // without a vocabulary the weights are of no use
+  until.on_progress = [&](float done) { return !is_none && (!options.on_progress || options.on_progress(done)); };
+  Result<std::unique_ptr<Engine>> engine = load(until);
+  opening.join();
+  if (!opened.ok()) return std::move(opened).error();
+  if (!engine.ok()) return std::move(engine).error();
+  return Over(*std::move(engine), *std::move(opened));
 }
 
 std::unique_ptr<Stage> Stage::Over(std::unique_ptr<Engine> engine, std::shared_ptr<const Vocabulary> vocabulary) {

@@ -37,11 +37,11 @@ using EngineOpener =
 
 class Stage {
  public:
-  // `vocabulary` is needed on the last stage only. Errors: as `open` (empty: Engine::Open); as CheckBatchFits, where
-  // hidden states come or go.
+  using OpenVocabulary = std::function<Result<std::shared_ptr<const Vocabulary>>()>;
+  // `vocabulary` is needed on the last stage only (else null); it is called on another thread while the weights load.
+  // Errors: its own; as `open` (empty: Engine::Open); as CheckBatchFits, where hidden states come or go.
   static Result<std::unique_ptr<Stage>> Open(std::shared_ptr<const ModelFile> model, const EngineOptions& options,
-                                             std::shared_ptr<const Vocabulary> vocabulary,
-                                             const EngineOpener& open = {});
+                                             const OpenVocabulary& vocabulary, const EngineOpener& open = {});
   // Over an engine made elsewhere (tests, simulation).
   static std::unique_ptr<Stage> Over(std::unique_ptr<Engine> engine, std::shared_ptr<const Vocabulary> vocabulary);
   ~Stage();

@@ -307,7 +307,7 @@ class RealStages : public testing::Test {
     options.kv_tokens_max = 256;
     for (const LayerRange layers : {LayerRange{0, 16}, LayerRange{16, 30}}) {
       options.layers = layers;
-      auto stage = Stage::Open(*model, options, vocabulary_);
+      auto stage = Stage::Open(*model, options, [this] { return Result(vocabulary_); });
       ASSERT_TRUE(stage.ok()) << stage.error().message;
       stages_.push_back(std::move(stage).value());
     }

@@ -1,0 +1,283 @@
+// Memory first, one buffer of each kind that libllama chose; then the pieces, by as many threads as there are cores.
+#include "engine/weight_loader.h"
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <string_view>
+#include <system_error>
+#include <thread>
+#include <unordered_map>
+
+// Upstream's internal header, for the one flag that says a model was laid out without memory.
+#include "../src/llama-model.h"
+#include "base/thread_name.h"
+#include "base/units.h"
+#include "device/cpu_affinity.h"
+#include "engine/llama_guard.h"
+#include "engine/llama_log.h"
+#include "ggml-backend.h"
+#include "ggml.h"
+
+// Of upstream's internal headers too, exported for its own tests.
+const std::vector<std::pair<std::string, ggml_tensor*>>& llama_internal_get_tensor_map(const llama_model* model);
+
+namespace shoal {
+namespace {
+
+constexpr std::uint64_t kPieceBytes = 512U << 10;  // fits the second-level cache of a core
+constexpr std::uint64_t kAheadBytes = 16U << 20;   // asked of the disk before they are read
+// Every repacked layout interleaves groups of at most 16 rows and puts the groups one after the other.
+constexpr std::int64_t kRowGroup = 64;
+constexpr std::string_view kRepackBuffer = "CPU_REPACK";  // ggml's name of it
+
+// How bytes come into a tensor.
+enum class Way {
+  kHost,   // as they are, any part by itself
+  kRows,   // repacked, any group of rows by itself
+  kWhole,  // through its buffer, all at once and one tensor at a time: a device, or a layout that is not ours to know
+};
+
+struct Piece {
+  ggml_tensor* tensor = nullptr;
+  Way way = Way::kHost;
+  std::uint64_t at = 0, bytes = 0;  // in the tensor
+  std::int64_t source_offset = -1;  // in the model file; < 0: zeros
+};
+
+Way WayOf(const ggml_tensor* tensor) {
+  if (ggml_backend_buffer_is_host(tensor->buffer)) return Way::kHost;
+  const bool repacks = ggml_backend_buffer_name(tensor->buffer) == kRepackBuffer;
+  return repacks && ggml_is_contiguous(tensor) ? Way::kRows : Way::kWhole;
+}
+
+// Larger pages: fewer faults now, fewer misses in every token. Refused, it is as before.
+void AskForHugePages([[maybe_unused]] ggml_backend_buffer* buffer) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  const ggml_backend_buffer_type_t type = ggml_backend_buffer_get_type(buffer);
+  if (!ggml_backend_buft_is_host(type) && ggml_backend_buft_name(type) != kRepackBuffer) return;
+  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  auto* start = static_cast<char*>(ggml_backend_buffer_get_base(buffer));
+  const std::uintptr_t skip = (page - reinterpret_cast<std::uintptr_t>(start) % page) % page;
+  const std::uint64_t bytes = ggml_backend_buffer_get_size(buffer);
+  if (bytes > skip) (void)madvise(start + skip, (bytes - skip) / page * page, MADV_HUGEPAGE);
+#endif
+}
+
+// The tensors that share a kind of memory, laid out one after the other in as many buffers as its limit asks for.
+class Allocation {
+ public:
+  explicit Allocation(ggml_backend_buffer_type_t type)
+      : type_(type), alignment_(ggml_backend_buft_get_alignment(type)), max_(ggml_backend_buft_get_max_size(type)) {}
+
+  void Add(ggml_tensor* tensor) {
+    const std::uint64_t bytes = Pad(ggml_backend_buft_get_alloc_size(type_, tensor));
+    if (parts_.empty() || parts_.back().bytes + bytes > max_) parts_.emplace_back();
+    parts_.back().tensors.push_back({tensor, parts_.back().bytes});
+    parts_.back().bytes += bytes;
+  }
+
+  Status Take(WeightBuffers& buffers) const {
+    for (const Part& part : parts_) {
+      buffers.emplace_back(ggml_backend_buft_alloc_buffer(type_, part.bytes));
+      ggml_backend_buffer* buffer = buffers.back().get();
+      if (buffer == nullptr) {
+        return Error{ErrorCode::kOutOfMemory, "no memory for weights of " + FormatBytes(part.bytes)};
+      }
+      AskForHugePages(buffer);
+      ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+      for (const auto& [tensor, offset] : part.tensors) {
+        tensor->buffer = nullptr;  // was one without memory
+        char* address = static_cast<char*>(ggml_backend_buffer_get_base(buffer)) + offset;
+        if (ggml_backend_tensor_alloc(buffer, tensor, address) != GGML_STATUS_SUCCESS) {
+          return Error{ErrorCode::kOutOfMemory, std::string("no memory for the tensor ") + tensor->name};
+        }
+      }
+    }
+    return {};
+  }
+
+ private:
+  struct Part {
+    std::uint64_t bytes = 0;
+    std::vector<std::pair<ggml_tensor*, std::uint64_t>> tensors;  // and its offset
+  };
+  std::uint64_t Pad(std::uint64_t bytes) const { return (bytes + alignment_ - 1) / alignment_ * alignment_; }
+
+  const ggml_backend_buffer_type_t type_;
+  const std::uint64_t alignment_, max_;
+  std::vector<Part> parts_;
+};
+
+using SourceByName = std::unordered_map<std::string_view, const ShardTensor*>;
+
+// Tensors that nothing reads have memory of their own, so that none of it is ever touched.
+Result<WeightBuffers> TakeMemory(const SourceByName& sources, llama_model* model) {
+  std::map<std::pair<ggml_backend_buffer_type_t, bool>, Allocation> allocations;
+  for (const auto& [name, tensor] : llama_internal_get_tensor_map(model)) {
+    const auto source = sources.find(name);
+    if (source == sources.end() || source->second->bytes != ggml_nbytes(tensor)) {
+      return Error{ErrorCode::kCorrupt, "the tensor " + name + " is not as its architecture has it"};
+    }
+    const ggml_backend_buffer_type_t type = ggml_backend_buffer_get_type(tensor->buffer);
+    allocations.try_emplace({type, source->second->unread}, type).first->second.Add(tensor);
+  }
+  WeightBuffers buffers;
+  for (const auto& [key, allocation] : allocations) SHOAL_RETURN_IF_ERROR(allocation.Take(buffers));
+  return buffers;
+}
+
+// In the order of the file.
+std::vector<Piece> CutIntoPieces(const SourceByName& sources, const llama_model* model) {
+  std::vector<Piece> pieces;
+  for (const auto& [name, tensor] : llama_internal_get_tensor_map(model)) {
+    const ShardTensor& source = *sources.at(name);
+    if (source.unread) continue;
+    const Way way = WayOf(tensor);
+    std::uint64_t step = kPieceBytes;
+    if (way == Way::kRows) {
+      const std::uint64_t group = kRowGroup * ggml_row_size(tensor->type, tensor->ne[0]);
+      step = std::max(kPieceBytes / group, std::uint64_t{1}) * group;
+    } else if (way == Way::kWhole) {
+      step = source.bytes;
+    }
+    for (std::uint64_t at = 0; at < source.bytes; at += step) {
+      const std::int64_t offset = source.source_offset < 0 ? -1 : source.source_offset + static_cast<std::int64_t>(at);
+      pieces.push_back({tensor, way, at, std::min(step, source.bytes - at), offset});
+    }
+  }
+  std::stable_sort(pieces.begin(), pieces.end(),
+                   [](const Piece& a, const Piece& b) { return a.source_offset < b.source_offset; });
+  return pieces;
+}
+
+Error Cancelled() { return {ErrorCode::kCancelled, "loading was cancelled"}; }
+
+// What the threads of one load share.
+class Load {
+ public:
+  Load(const Shard& shard, std::vector<Piece> pieces) : source_(*shard.model->source), pieces_(std::move(pieces)) {
+    for (const Piece& piece : pieces_) bytes_ += piece.bytes;
+  }
+
+  Status Run(const std::function<bool(float)>& on_progress) {
+    std::vector<std::thread> helpers;
+    std::size_t cores = AllowedCpus().size();
+    if (cores == 0) cores = std::thread::hardware_concurrency();
+    const std::size_t threads = std::min({cores, std::size_t{kLoadThreadsMax}, pieces_.size()});
+    try {
+      while (helpers.size() + 1 < threads) {
+        helpers.emplace_back([this] {
+          NameThisThread("shoal-load");
+          Work(nullptr);
+        });
+      }
+    } catch (const std::system_error&) {}  // then fewer do it
+    Work(&on_progress);
+    for (std::thread& helper : helpers) helper.join();
+    if (status_.ok() && on_progress && !on_progress(1.0F)) return Cancelled();
+    return std::move(status_);
+  }
+
+ private:
+  void Work(const std::function<bool(float)>* on_progress) {
+    if (Status done = TakePieces(on_progress); !done.ok()) {
+      const std::lock_guard lock(mutex_);
+      if (status_.ok()) status_ = std::move(done);
+      failed_ = true;
+    }
+  }
+
+  Status TakePieces(const std::function<bool(float)>* on_progress) {
+    LlamaErrors errors;
+    LlamaGuard guard;
+    SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<TensorReader> reader, source_.Open());
+    std::vector<std::uint8_t> scratch;
+    try {
+      while (!failed_) {
+        const std::size_t index = next_.fetch_add(1);
+        if (index >= pieces_.size()) break;
+        AskAhead(index, *reader);
+        SHOAL_RETURN_IF_ERROR(Bring(pieces_[index], *reader, scratch));
+        const std::uint64_t done = done_.fetch_add(pieces_[index].bytes) + pieces_[index].bytes;
+        const bool report = on_progress != nullptr && *on_progress != nullptr;
+        if (report && !(*on_progress)(static_cast<float>(static_cast<double>(done) / static_cast<double>(bytes_)))) {
+          return Cancelled();
+        }
+      }
+    } catch (const std::bad_alloc&) {
+      return Error{ErrorCode::kOutOfMemory, "out of memory while loading"};
+    } catch (const std::exception& e) { return Error{ErrorCode::kUnsupported, errors.TextOr(e.what())}; }
+    return {};
+  }
+
+  // The disk works on what follows while this thread copies and repacks.
+  void AskAhead(std::size_t index, TensorReader& reader) {
+    constexpr std::size_t kAhead = kAheadBytes / kPieceBytes;
+    const std::size_t first = index == 0 ? 1 : index + kAhead;
+    for (std::size_t i = first; i <= index + kAhead && i < pieces_.size(); ++i) {
+      if (pieces_[i].source_offset < 0) continue;
+      reader.WillRead(static_cast<std::uint64_t>(pieces_[i].source_offset), pieces_[i].bytes);
+    }
+  }
+
+  Status Bring(const Piece& piece, TensorReader& reader, std::vector<std::uint8_t>& scratch) {
+    if (piece.way == Way::kHost) {
+      return Fill(piece, reader, {static_cast<std::uint8_t*>(piece.tensor->data) + piece.at, piece.bytes});
+    }
+    if (scratch.size() < piece.bytes) scratch.resize(piece.bytes);
+    SHOAL_RETURN_IF_ERROR(Fill(piece, reader, std::span(scratch).first(piece.bytes)));
+    if (piece.way == Way::kRows) {
+      ggml_tensor rows = *piece.tensor;
+      rows.data = static_cast<char*>(piece.tensor->data) + piece.at;
+      rows.ne[1] = static_cast<std::int64_t>(piece.bytes / ggml_row_size(rows.type, rows.ne[0]));
+      rows.ne[2] = rows.ne[3] = 1;
+      ggml_backend_tensor_set(&rows, scratch.data(), 0, piece.bytes);
+    } else {
+      const std::lock_guard lock(whole_mutex_);
+      ggml_backend_tensor_set(piece.tensor, scratch.data(), 0, piece.bytes);
+    }
+    return {};
+  }
+
+  static Status Fill(const Piece& piece, TensorReader& reader, std::span<std::uint8_t> out) {
+    if (piece.source_offset >= 0) return reader.Read(static_cast<std::uint64_t>(piece.source_offset), out);
+    std::memset(out.data(), 0, out.size());
+    return {};
+  }
+
+  const TensorSource& source_;
+  const std::vector<Piece> pieces_;
+  std::uint64_t bytes_ = 0;
+  std::atomic<std::size_t> next_{0};
+  std::atomic<std::uint64_t> done_{0};
+  std::atomic<bool> failed_{false};
+  std::mutex whole_mutex_;
+  std::mutex mutex_;
+  Status status_;  // guarded by mutex_; the first failure
+};
+
+}  // namespace
+
+Result<WeightBuffers> LoadWeights(const Shard& shard, const EngineOptions& options, llama_model* model) {
+  SourceByName sources;
+  for (const ShardTensor& tensor : shard.tensors) sources.emplace(tensor.name, &tensor);
+  WeightBuffers buffers;
+  LlamaErrors errors;
+  try {
+    LlamaGuard guard;
+    SHOAL_ASSIGN_OR_RETURN(buffers, TakeMemory(sources, model));
+  } catch (const std::exception& e) { return Error{ErrorCode::kUnsupported, errors.TextOr(e.what())}; }
+  SHOAL_RETURN_IF_ERROR(Load(shard, CutIntoPieces(sources, model)).Run(options.on_progress));
+  model->hparams.no_alloc = false;
+  return buffers;
+}
+
+}  // namespace shoal
