@@ -1,6 +1,7 @@
 // From the words of the command line to the options of a node.
 #include <charconv>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -10,6 +11,7 @@
 #include "apps/cli/store_commands.h"
 #include "base/units.h"
 #include "identity/home.h"
+#include "model/split_gguf.h"
 
 namespace shoal::cli {
 namespace {
@@ -42,6 +44,13 @@ Result<std::string> ResolveModel(const std::string& name) {
   const std::string base = ShoalHome() + "/models/" + name;
   for (const std::string& path : {base, base + ".gguf"}) {
     if (name.find('/') == std::string::npos && IsFile(path)) return path;
+  }
+  // In parts: any of them tells how many there are.
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(ShoalHome() + "/models", error), end; !error && it != end;
+       it.increment(error)) {
+    const auto split = ParseSplitName(it->path().filename().string());
+    if (split && (split->stem == name || split->stem + ".gguf" == name)) return it->path().string();
   }
   return Error{ErrorCode::kNotFound, "there is no model '" + name + "': give the path of a GGUF file, or put it into " +
                                          ShoalHome() + "/models"};

@@ -14,6 +14,7 @@
 #include "apps/cli/transfer_bar.h"
 #include "base/environment.h"
 #include "base/units.h"
+#include "model/split_gguf.h"
 #include "node/model_library.h"
 #include "weights/hub.h"
 #include "weights/local_file.h"
@@ -32,20 +33,25 @@ void Show(TransferBar& bar, const PullProgress& now) {
 
 // What to fetch: where it is, what to call it, and what the hub says of it.
 struct Target {
-  Url url;
+  std::vector<RemoteFile> files;
   std::string name, origin, reason;
-  std::optional<Digest> sha256;
   HttpOptions http;
 };
+
+// Of a model in parts: its first part.
+std::string FirstPart(const std::string& path) {
+  const auto split = ParseSplitName(path);
+  return split ? PartName(*split, 1) : path;
+}
 
 Result<Target> TargetOf(const ModelName& model, const HttpOptions& http, const std::string& prefer) {
   Target target;
   target.http = http;
   target.origin = model.text;
   if (model.kind == ModelNameKind::kUrl) {
-    SHOAL_ASSIGN_OR_RETURN(target.url, ParseUrl(model.text));
-    const std::string path = target.url.path.substr(0, target.url.path.find('?'));
-    target.name = ModelNameOf(path);
+    SHOAL_ASSIGN_OR_RETURN(const Url url, ParseUrl(model.text));
+    target.files = RemoteFilesOf(url);
+    target.name = ModelNameOf(url.path.substr(0, url.path.find('?')));
     return target;
   }
   const Hub hub = HubFromEnvironment();
@@ -55,10 +61,12 @@ Result<Target> TargetOf(const ModelName& model, const HttpOptions& http, const s
   std::size_t index = files.size();
   if (!model.file.empty()) {
     for (std::size_t i = 0; i < files.size(); ++i) {
-      if (files[i].path == model.file) index = i;
+      if (files[i].path == FirstPart(model.file)) index = i;
     }
     if (index == files.size()) {
-      return Error{ErrorCode::kNotFound, "there is no whole model file '" + model.file + "' in " + model.repository};
+      return Error{ErrorCode::kNotFound, ParseSplitName(model.file)
+                                             ? "not all parts of '" + model.file + "' are in " + model.repository
+                                             : "there is no model file '" + model.file + "' in " + model.repository};
     }
   } else {
     AtHand at_hand = LookAtHand();
@@ -70,9 +78,11 @@ Result<Target> TargetOf(const ModelName& model, const HttpOptions& http, const s
   const HubFile& file = files[index];
   target.origin +=
       model.file.empty() ? ":" + (file.quantization.empty() ? file.path : file.quantization) : "/" + file.path;
-  target.sha256 = file.sha256;
   target.name = ModelNameOf(file.path);
-  SHOAL_ASSIGN_OR_RETURN(target.url, HubUrl(hub, model.repository, file.path));
+  for (const HubFile::Part& part : file.parts) {
+    SHOAL_ASSIGN_OR_RETURN(const Url url, HubUrl(hub, model.repository, part.path));
+    target.files.push_back({url, part.sha256});
+  }
   return target;
 }
 
@@ -135,7 +145,7 @@ int PrintPulled(const PullCommand& command, const WeightStore& store, const std:
 }
 
 int PrintMetadata(const PullCommand& command, const Target& target) {
-  const Result<RemoteModel> remote = DescribeRemote(target.url, target.http);
+  const Result<RemoteModel> remote = DescribeRemote(target.files, target.http);
   if (!remote.ok()) return Fail(remote.error());
   const Result<std::shared_ptr<const ModelFile>> model = ModelOf(remote->manifest, target.name, nullptr);
   if (!model.ok()) return Fail(model.error());
@@ -236,13 +246,12 @@ int RunPull(const PullCommand& command) {
   if (!target->reason.empty()) bar.Say("taking " + target->reason);
   if (command.metadata_only) return PrintMetadata(command, *target);
   options.http = target->http;
-  options.sha256 = target->sha256;
   options.connections = command.connections;
   options.on_progress = [&](const PullProgress& now) {
     const std::lock_guard lock(bar_mutex);
     Show(bar, now);
   };
-  const Result<ModelId> id = PullModel(**store, target->url, target->name, target->origin, options);
+  const Result<ModelId> id = PullModel(**store, target->files, target->name, target->origin, options);
   return id.ok() ? PrintPulled(command, **store, target->name, target->reason) : Fail(id.error());
 }
 

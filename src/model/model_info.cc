@@ -279,8 +279,8 @@ Status CheckKind(const Gguf& gguf) {
   const auto parts = split == nullptr ? std::nullopt : split->AsInt();
   if (parts && *parts > 1) {
     return Error{ErrorCode::kUnsupported, "this is one of " + std::to_string(*parts) +
-                                              " parts of a split GGUF; merge them into one file first "
-                                              "(llama-gguf-split --merge)"};
+                                              " parts of a split model; parts are named "
+                                              "NAME-00001-of-00003.gguf, and lie beside each other"};
   }
   const GgufValue* type = gguf.Find("general.type");
   const std::string* kind = type == nullptr ? nullptr : type->AsString();
@@ -358,17 +358,6 @@ Result<ModelInfo> DescribeModel(const Gguf& gguf, const std::string& path) {
   SHOAL_RETURN_IF_ERROR(ReadVocabulary(gguf, info));
   SHOAL_RETURN_IF_ERROR(ReadAttention(keys, has_indexer, info));
   return info;
-}
-
-Result<std::shared_ptr<const ModelFile>> OpenModelFile(const std::string& path) {
-  auto file = std::make_shared<ModelFile>();
-  file->path = path;
-  SHOAL_ASSIGN_OR_RETURN(file->gguf, ReadGguf(path));
-  Result<ModelInfo> info = DescribeModel(file->gguf, path);
-  if (!info.ok()) return Error{info.error().code, path + ": " + info.error().message};
-  file->info = std::move(info).value();
-  file->source = MakeFileSource(path, file->gguf.file_bytes);
-  return std::shared_ptr<const ModelFile>(std::move(file));
 }
 
 }  // namespace shoal

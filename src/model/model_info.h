@@ -51,12 +51,13 @@ Result<ModelInfo> DescribeModel(const Gguf& gguf, const std::string& path);
 
 // A model, opened once and shared by the stages of this process: its header, and where its bytes are.
 struct ModelFile {
-  std::string path;  // of the GGUF file; a model that has none on this node: what to call it in messages
+  std::string path;  // of the GGUF file, or of its first part; a model that has none here: what to call it in messages
   Gguf gguf;
   ModelInfo info;
   std::shared_ptr<const TensorSource> source;
 };
-// Errors: as ReadGguf and DescribeModel.
+// `path`: of the file; of a model in parts (model/split_gguf.h) that of any part, with the others beside it, and its
+// offsets are those of the parts joined. Errors: as ReadGguf, JoinGguf and DescribeModel; kNotFound names the part.
 Result<std::shared_ptr<const ModelFile>> OpenModelFile(const std::string& path);
 
 // Layers cut into stages. "3": three stages of about equal layers; "0-9,10-19,20-29": as written, ends inclusive.

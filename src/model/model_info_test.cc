@@ -249,7 +249,7 @@ TEST(ModelInfo, RefusesGgufsThatAreNoWholeLanguageModel) {
   ExpectError(DescribeWith([](Gguf& g) {
                 g.Set("split.count", {GgufType::kUint16, std::uint64_t{3}});
               }),
-              ErrorCode::kUnsupported, "one of 3 parts of a split GGUF");
+              ErrorCode::kUnsupported, "one of 3 parts of a split model");
   EXPECT_TRUE(DescribeWith([](Gguf& g) { g.Set("split.count", {GgufType::kUint16, std::uint64_t{1}}); }).ok());
   ExpectError(DescribeWith([](Gguf& g) { g.Set("general.type", GgufValue::String("adapter")); }),
               ErrorCode::kUnsupported, "adapter");

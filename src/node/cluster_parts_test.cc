@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/test_models.h"
+#include "model/test_parts.h"
 #include "node/control_link.h"
 #include "node/joining.h"
 #include "node/link_meter.h"
@@ -257,6 +258,28 @@ TEST_F(ModelLibraryTest, FindsFilesAndLeavesOutWhatIsNone) {
   const auto first = library.OpenVocabulary(*found), second = library.OpenVocabulary(*found);
   ASSERT_TRUE(first.ok());
   EXPECT_EQ(*first, *second) << "opened once";
+}
+
+TEST_F(ModelLibraryTest, PartsAreOneModelOnceAllAreThere) {
+  const std::string model = TestModelPath("smollm2");
+  if (!std::filesystem::exists(model)) GTEST_SKIP() << model << " is absent: `./dev model smollm2` fetches it";
+  const auto whole = OpenModelFile(model);
+  ASSERT_TRUE(whole.ok());
+  CutTestModel(model, folder_ + "/big", {0, 100, (*whole)->gguf.tensors.size() - 100});
+  const SplitName name{folder_ + "/big", 1, 3};
+  std::filesystem::rename(PartName(name, 3), folder_ + "/later");
+  ModelLibrary library({folder_});
+  library.Scan();
+  EXPECT_TRUE(library.models().empty());
+  std::filesystem::rename(folder_ + "/later", PartName(name, 3));
+  const Result<LibraryModel> found = library.Find("big");
+  ASSERT_TRUE(found.ok()) << found.error().message;
+  EXPECT_EQ(library.models().size(), 1U);
+  const Result<LibraryModel> by_path = library.Find(PartName(name, 3));
+  ASSERT_TRUE(by_path.ok());
+  EXPECT_EQ(by_path->fingerprint, found->fingerprint);
+  EXPECT_EQ(library.models().size(), 1U);
+  EXPECT_TRUE(library.OpenVocabulary(*found).ok());
 }
 
 }  // namespace

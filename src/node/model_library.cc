@@ -5,10 +5,11 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
+#include <set>
 #include <utility>
 
 #include "base/log.h"
+#include "model/split_gguf.h"
 
 namespace shoal {
 namespace {
@@ -18,28 +19,42 @@ constexpr std::size_t kModelsMax = 1024;
 // Of the header's bytes and the file's size.
 Result<ModelFingerprint> Fingerprint(const ModelFile& file) {
   std::vector<std::uint8_t> header(file.gguf.data_offset);
-  std::ifstream in(file.path, std::ios::binary);
-  if (!in.read(reinterpret_cast<char*>(header.data()), static_cast<std::streamsize>(header.size()))) {
-    return Error{ErrorCode::kIo, "the model file '" + file.path + "' cannot be read"};
-  }
+  SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<TensorReader> reader, file.source->Open());
+  SHOAL_RETURN_IF_ERROR(reader->Read(0, header));
   return FingerprintOf(header, file.gguf.file_bytes);
 }
 
-std::vector<std::string> GgufFilesIn(const std::string& folder) {
-  std::vector<std::string> paths;
+// Of a model in parts: the path of its first part.
+std::string PathOfModel(const std::string& path) {
+  const auto split = ParseSplitName(path);
+  return split ? PartName(*split, 1) : path;
+}
+
+// Of the models in a folder.
+std::set<std::string> GgufFilesIn(const std::string& folder) {
+  std::set<std::string> paths;
   std::error_code error;
   for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    if (it->path().extension() == ".gguf" && it->is_regular_file(error)) paths.push_back(it->path().string());
+    if (it->path().extension() == ".gguf" && it->is_regular_file(error)) paths.insert(PathOfModel(it->path().string()));
     if (paths.size() >= kModelsMax) break;
   }
-  std::sort(paths.begin(), paths.end());
   return paths;
+}
+
+// Changes when one of its files does.
+std::string LikenessOf(const std::string& path) {
+  const auto split = ParseSplitName(path);
+  if (!split) return std::to_string(FileTimeS(path));
+  std::string times;
+  for (std::int32_t i = 1; i <= split->parts; ++i) times += std::to_string(FileTimeS(PartName(*split, i))) + " ";
+  return times;
 }
 
 }  // namespace
 
 std::string ModelNameOf(const std::string& path) {
   std::string name = path.substr(path.find_last_of('/') + 1);
+  if (const auto split = ParseSplitName(name)) name = split->stem + ".gguf";
   const std::string ending = ".gguf";
   if (name.size() > ending.size() && name.ends_with(ending)) name.resize(name.size() - ending.size());
   return name;
@@ -67,9 +82,9 @@ void ModelLibrary::Scan() {
     for (const std::string& path : GgufFilesIn(folder)) {
       if (by_path_.contains(path) || by_path_.size() >= kModelsMax) continue;
       const auto refused = refused_.find(path);
-      if (refused != refused_.end() && refused->second == FileTimeS(path)) continue;
+      if (refused != refused_.end() && refused->second == LikenessOf(path)) continue;
       if (const Result<LibraryModel> added = Add(path); !added.ok()) {
-        refused_[path] = FileTimeS(path);
+        refused_[path] = LikenessOf(path);
         Log(LogLevel::kWarning, "models", path + " is left out: " + added.error().message);
       }
     }
@@ -100,8 +115,9 @@ Result<LibraryModel> ModelLibrary::Find(const std::string& name_or_path) {
                  "there is no model '" + name_or_path + "' here; this node looks for GGUF files in " + where};
   }
   const std::lock_guard lock(mutex_);
-  const auto known = by_path_.find(name_or_path);
-  return known != by_path_.end() ? Result<LibraryModel>(known->second) : Add(name_or_path);
+  const std::string path = PathOfModel(name_or_path);
+  const auto known = by_path_.find(path);
+  return known != by_path_.end() ? Result<LibraryModel>(known->second) : Add(path);
 }
 
 Result<LibraryModel> ModelLibrary::FindFingerprint(ModelFingerprint fingerprint) const {

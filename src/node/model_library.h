@@ -19,7 +19,7 @@
 
 namespace shoal {
 
-// The name that clients use: "dir/SmolLM2.gguf" -> "SmolLM2".
+// The name that clients use: "dir/SmolLM2.gguf" -> "SmolLM2", "dir/Big-00001-of-00003.gguf" -> "Big".
 std::string ModelNameOf(const std::string& path);
 // When the file was last written, in seconds since 1970; 0 when it is not there.
 std::int64_t FileTimeS(const std::string& path);
@@ -34,8 +34,8 @@ class ModelLibrary {
  public:
   explicit ModelLibrary(std::vector<std::string> folders) : folders_(std::move(folders)) {}
 
-  // Looks through the folders again (not below them); files that are no GGUF are logged once and left out. Of two files
-  // with one name the first folder's counts.
+  // Looks through the folders again (not below them); files that are no GGUF, or parts without all the others, are
+  // logged once and left out. Of two files with one name the first folder's counts.
   void Scan();
   std::vector<LibraryModel> models() const;
   // By name, or by the path of a file, which is then added. Errors: kNotFound (says where it looked), kCorrupt, kIo.
@@ -51,7 +51,7 @@ class ModelLibrary {
   const std::vector<std::string> folders_;
   mutable std::mutex mutex_;
   std::map<std::string, LibraryModel> by_path_;
-  std::map<std::string, std::int64_t> refused_;                          // path -> file time when it was refused
+  std::map<std::string, std::string> refused_;                           // path -> what its files were like then
   std::map<std::string, std::weak_ptr<const Vocabulary>> vocabularies_;  // by path
 };
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <optional>
 #include <utility>
 
@@ -138,14 +139,39 @@ std::shared_ptr<void> NodeWeights::TakeTurn(Work work, ModelFingerprint fingerpr
           }};
 }
 
-// A file of the library is hashed when the first member asks for it; the next ones wait for that.
+// A file of the library is hashed when the first member asks for it; the next ones wait for that, as a placement does.
 Result<StoredModel> NodeWeights::FindToServe(ModelFingerprint fingerprint) {
   const std::shared_ptr<void> turn = TakeTurn(Work::kHash, fingerprint);
   if (Result<StoredModel> stored = Stored(fingerprint); stored.ok()) return stored;
   SHOAL_ASSIGN_OR_RETURN(const LibraryModel model, library_.FindFingerprint(fingerprint));
-  SHOAL_RETURN_IF_ERROR(store_->AddLocal(model.file->path, model.name, {}));
+  const std::string name = FreeName(model.name, fingerprint);
+  // Told like what is fetched: whoever waits for a placement sees that it goes on, and waits.
+  const auto entry = [&] {
+    const std::lock_guard lock(mutex_);
+    return fetching_.emplace(model.name, FetchProgress{0, model.file->gguf.file_bytes});
+  }();
+  const auto progress = [&](std::uint64_t done) {
+    const std::lock_guard lock(mutex_);
+    entry->second.bytes_done = done;
+    return true;
+  };
+  const Result<ModelId> added = store_->AddLocal(model.file->path, name, progress);
+  {
+    const std::lock_guard lock(mutex_);
+    fetching_.erase(entry);
+  }
+  if (!added.ok()) return added.error();
   (void)stored();
-  return store_->Find(model.name);
+  return store_->Find(name);
+}
+
+std::string NodeWeights::FreeName(const std::string& name, ModelFingerprint fingerprint) const {
+  const std::lock_guard lock(mutex_);
+  const auto known = known_.find(name);
+  if (known == known_.end() || known->second.model.fingerprint == fingerprint) return name;
+  char digits[20];
+  std::snprintf(digits, sizeof digits, "-%08x", static_cast<unsigned>(fingerprint >> 32));
+  return name.substr(0, kModelNameMax - 9) + digits;
 }
 
 std::vector<WeightPeer> NodeWeights::Peers() const {
@@ -169,9 +195,10 @@ Result<StoredModel> NodeWeights::ManifestOf(ModelFingerprint fingerprint, const 
   } else {
     SHOAL_ASSIGN_OR_RETURN(manifest, FetchManifest(Peers(), fingerprint));
   }
-  SHOAL_RETURN_IF_ERROR(store_->Add(manifest, name, "cluster"));
+  const std::string free = FreeName(name, fingerprint);
+  SHOAL_RETURN_IF_ERROR(store_->Add(manifest, free, "cluster"));
   (void)stored();
-  return store_->Find(name);
+  return store_->Find(free);
 }
 
 bool NodeWeights::Learn(ModelFingerprint fingerprint, const std::string& name) {

@@ -57,7 +57,7 @@ class NodeWeights {
   // A member holds this model: gets its manifest, so that this node can be given stages of it. False: not now.
   bool Learn(ModelFingerprint fingerprint, const std::string& name);
 
-  // What is being fetched now, by model, for others to know.
+  // What is being fetched now, or hashed for others to fetch, by model, for others to know.
   std::vector<Fetching> fetching() const;
 
   // Answers a member's questions until the stream ends, and closes it.
@@ -75,6 +75,8 @@ class NodeWeights {
   // Waits until nobody else does this work for the model, and keeps others waiting as long as the result lives.
   std::shared_ptr<void> TakeTurn(Work work, ModelFingerprint fingerprint);
   Result<StoredModel> Stored(ModelFingerprint fingerprint) const;
+  // `name`, or a like one when another model of the store is called so.
+  std::string FreeName(const std::string& name, ModelFingerprint fingerprint) const;
   Result<StoredModel> FindToServe(ModelFingerprint fingerprint);
   Result<StoredModel> ManifestOf(ModelFingerprint fingerprint, const std::string& name);
   std::vector<WeightPeer> Peers() const;

@@ -79,40 +79,48 @@ void Draft::Finished(std::size_t range, RangeWriter::Finished finished) {
 }
 
 // The bytes of the file in their order, each from the range that has it.
-Result<Digest> Draft::HashWhole(const std::function<bool(std::uint64_t)>& progress) {
-  StoredModel model;
-  model.name = "the model";
-  model.manifest = std::make_shared<Manifest>(manifest_);
-  SHOAL_ASSIGN_OR_RETURN(
-      const auto reader,
-      MakeStoreSource(std::shared_ptr<const WeightStore>(std::shared_ptr<void>(), &store_), model)->Open());
+Result<Digest> Draft::Hash(const HashedFile& file, TensorReader& reader, std::uint64_t& done,
+                           const std::function<bool(std::uint64_t)>& progress) const {
   Sha256Stream hash;
+  hash.Update(file.head);
   std::vector<std::uint8_t> piece(kHashPieceBytes);
-  for (std::uint64_t at = 0; at < manifest_.file_bytes; at += piece.size()) {
-    piece.resize(std::min(kHashPieceBytes, manifest_.file_bytes - at));
-    SHOAL_RETURN_IF_ERROR(reader->Read(at, piece));
-    hash.Update(piece);
-    if (progress && !progress(at + piece.size())) return Error{ErrorCode::kCancelled, "verifying was cancelled"};
+  for (const Extent& extent : file.extents) {
+    for (std::uint64_t at = 0; at < extent.bytes; at += piece.size()) {
+      piece.resize(std::min(kHashPieceBytes, extent.bytes - at));
+      SHOAL_RETURN_IF_ERROR(reader.Read(extent.offset + at, piece));
+      hash.Update(piece);
+      done += piece.size();
+      if (progress && !progress(done)) return Error{ErrorCode::kCancelled, "verifying was cancelled"};
+    }
   }
+  hash.Update(file.tail);
   return hash.Finish();
 }
 
-Result<ModelId> Draft::Finish(const std::string& name, const std::string& origin, const std::optional<Digest>& sha256,
+Result<ModelId> Draft::Finish(const std::string& name, const std::string& origin, const std::vector<HashedFile>& files,
                               const std::function<bool(std::uint64_t)>& progress) {
   SHOAL_CHECK(manifest_.known());
   const auto remove_folder = [&] {
     std::error_code ignored;
     std::filesystem::remove_all(folder_, ignored);
   };
-  if (sha256) {
-    SHOAL_ASSIGN_OR_RETURN(const Digest have, HashWhole(progress));
-    if (have != *sha256) {
-      remove_folder();
-      pins_.clear();
-      (void)store_.Collect(false);
-      return Error{ErrorCode::kCorrupt, "what came is not what the hub says the file is (SHA-256 " + HexOf(have) +
-                                            ", expected " + HexOf(*sha256) + "); it was removed. Try again"};
-    }
+  StoredModel model;
+  model.name = "the model";
+  model.manifest = std::make_shared<Manifest>(manifest_);
+  SHOAL_ASSIGN_OR_RETURN(
+      auto reader,
+      MakeStoreSource(std::shared_ptr<const WeightStore>(std::shared_ptr<void>(), &store_), model)->Open());
+  std::uint64_t done = 0;
+  for (const HashedFile& file : files) {
+    SHOAL_ASSIGN_OR_RETURN(const Digest have, Hash(file, *reader, done, progress));
+    if (have == file.sha256) continue;
+    remove_folder();
+    reader.reset();
+    pins_.clear();
+    (void)store_.Collect(false);
+    return Error{ErrorCode::kCorrupt, "what came is not what the hub says " + file.name + " is (SHA-256 " +
+                                          HexOf(have) + ", expected " + HexOf(file.sha256) +
+                                          "); it was removed. Try again"};
   }
   SHOAL_ASSIGN_OR_RETURN(const ModelId id, store_.Add(manifest_, name, origin));
   remove_folder();

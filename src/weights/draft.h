@@ -7,7 +7,6 @@
 
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +14,14 @@
 #include "weights/store.h"
 
 namespace shoal {
+
+// A file as its source has it, out of bytes of the model: `head`, then `extents` of the model, then `tail`.
+struct HashedFile {
+  std::string name;
+  std::vector<std::uint8_t> head, tail;  // of a part; empty where the file is the model
+  std::vector<Extent> extents;
+  Digest sha256{};  // of all of it
+};
 
 class Draft {
  public:
@@ -31,15 +38,16 @@ class Draft {
   // `finished` is what the range's writer returned.
   void Finished(std::size_t range, RangeWriter::Finished finished);
 
-  // Every range is there (CHECK). Reads all of it once more when `sha256` is given. `progress` as of AddLocal.
+  // Every range is there (CHECK). Reads `files` once more. `progress` as of AddLocal.
   // Errors: kCorrupt (another hash: all of it is removed), kCancelled, kInvalidArgument (the name), kIo.
-  Result<ModelId> Finish(const std::string& name, const std::string& origin, const std::optional<Digest>& sha256,
+  Result<ModelId> Finish(const std::string& name, const std::string& origin, const std::vector<HashedFile>& files,
                          const std::function<bool(std::uint64_t)>& progress);
 
  private:
   Draft(WeightStore& store, std::string folder) : store_(store), folder_(std::move(folder)) {}
   Status TakeFinished(std::size_t range);
-  Result<Digest> HashWhole(const std::function<bool(std::uint64_t)>& progress);
+  Result<Digest> Hash(const HashedFile& file, TensorReader& reader, std::uint64_t& done,
+                      const std::function<bool(std::uint64_t)>& progress) const;
 
   WeightStore& store_;
   const std::string folder_;

@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <cctype>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <regex>
 
 #include "base/environment.h"
 #include "base/units.h"
+#include "model/split_gguf.h"
 #include "weights/catalogue.h"
 #include "weights/manifest.h"
 
@@ -54,6 +56,29 @@ Result<std::size_t> Missing(const std::vector<HubFile>& files, const std::string
     there += (there.empty() ? "" : ", ") + name + " (" + FormatBytes(file.bytes) + ")";
   }
   return Error{ErrorCode::kNotFound, "there is no " + wanted + " in this repository; there are " + there};
+}
+
+// A GGUF file of the hub's list that may be a model, or part of one.
+std::optional<HubFile> FileOf(const nlohmann::json& entry) {
+  if (!entry.is_object()) return std::nullopt;
+  const auto path = entry.find("path"), size = entry.find("size"), lfs = entry.find("lfs");
+  if (path == entry.end() || !path->is_string() || size == entry.end() || !size->is_number_unsigned()) {
+    return std::nullopt;
+  }
+  HubFile file;
+  file.path = path->get<std::string>();
+  file.bytes = size->get<std::uint64_t>();
+  if (file.path.size() > kPathBytesMax || file.path.find("..") != std::string::npos) return std::nullopt;
+  const std::string name = Upper(file.path.substr(file.path.find_last_of('/') + 1));
+  if (!name.ends_with(".GGUF") || name.find("MMPROJ") != std::string::npos) return std::nullopt;
+  file.parts.push_back({file.path, {}});
+  Digest digest;
+  if (lfs != entry.end() && lfs->is_object() && lfs->contains("oid") && (*lfs)["oid"].is_string() &&
+      ParseHex((*lfs)["oid"].get<std::string>(), digest)) {
+    file.parts[0].sha256 = digest;
+  }
+  file.quantization = QuantizationOf(file.path);
+  return file;
 }
 
 }  // namespace
@@ -124,25 +149,28 @@ Result<std::vector<HubFile>> ParseHubTree(std::string_view text) {
   const nlohmann::json json = nlohmann::json::parse(text.begin(), text.end(), nullptr, false);
   if (!json.is_array()) return Error{ErrorCode::kCorrupt, "the hub's list of files is none"};
   std::vector<HubFile> files;
+  std::map<std::string, std::map<std::int32_t, HubFile>> in_parts;  // by the first part's path and the part
+  std::size_t taken = 0;
   for (const nlohmann::json& entry : json) {
-    if (!entry.is_object() || files.size() >= kFilesMax) continue;
-    const auto path = entry.find("path"), size = entry.find("size"), lfs = entry.find("lfs");
-    if (path == entry.end() || !path->is_string() || size == entry.end() || !size->is_number_unsigned()) continue;
-    HubFile file;
-    file.path = path->get<std::string>();
-    file.bytes = size->get<std::uint64_t>();
-    if (file.path.size() > kPathBytesMax || file.path.find("..") != std::string::npos) continue;
-    const std::string name = Upper(file.path.substr(file.path.find_last_of('/') + 1));
-    static const std::regex kPart("-[0-9]{5}-OF-[0-9]{5}[.]GGUF$");
-    if (!name.ends_with(".GGUF") || name.find("MMPROJ") != std::string::npos || std::regex_search(name, kPart))
-      continue;
-    Digest digest;
-    if (lfs != entry.end() && lfs->is_object() && lfs->contains("oid") && (*lfs)["oid"].is_string() &&
-        ParseHex((*lfs)["oid"].get<std::string>(), digest)) {
-      file.sha256 = digest;
+    std::optional<HubFile> file = FileOf(entry);
+    if (!file || ++taken > kFilesMax) continue;
+    const auto split = ParseSplitName(file->path);
+    if (split && split->parts > 1) {
+      in_parts[PartName(*split, 1)][split->part] = *std::move(file);
+    } else {
+      files.push_back(*std::move(file));
     }
-    file.quantization = QuantizationOf(file.path);
-    files.push_back(std::move(file));
+  }
+  for (auto& [path, parts] : in_parts) {
+    if (static_cast<std::int32_t>(parts.size()) != ParseSplitName(path)->parts) continue;
+    HubFile whole;
+    whole.path = path;
+    whole.quantization = QuantizationOf(path);
+    for (auto& [number, part] : parts) {
+      whole.bytes += std::min(part.bytes, kModelBytesMax);  // of at most kGgufPartsMax parts: no overflow
+      whole.parts.push_back(std::move(part.parts[0]));
+    }
+    files.push_back(std::move(whole));
   }
   return files;
 }

@@ -30,11 +30,16 @@ struct ModelName {
 // kInvalidArgument.
 Result<ModelName> ParseModelName(const std::string& text, bool is_hub);
 
+// A model of a repository: one file, or several parts.
 struct HubFile {
-  std::string path;  // in the repository
-  std::uint64_t bytes = 0;
-  std::optional<Digest> sha256;
+  std::string path;          // in the repository; of the first part
+  std::uint64_t bytes = 0;   // of all parts
   std::string quantization;  // of its name; empty: it names none
+  struct Part {
+    std::string path;
+    std::optional<Digest> sha256;
+  };
+  std::vector<Part> parts;  // at least one
 };
 
 struct Hub {
@@ -43,8 +48,8 @@ struct Hub {
 };
 Hub HubFromEnvironment();
 
-// The GGUF models of a repository, without projectors and without parts of split files. Errors: as HttpFile::Probe,
-// kCorrupt (no list), kNotFound (no GGUF file in it).
+// The GGUF models of a repository, without projectors and without models whose parts are not all there.
+// Errors: as HttpFile::Probe, kCorrupt (no list), kNotFound (no GGUF file in it).
 Result<std::vector<HubFile>> ListHub(const Hub& hub, const std::string& repository, const HttpOptions& options);
 // Of what ListHub answers. Errors: kCorrupt.
 Result<std::vector<HubFile>> ParseHubTree(std::string_view json);

@@ -90,15 +90,34 @@ TEST(HubLists, HaveWholeModelsOnly) {
   ASSERT_TRUE(files.ok());
   ASSERT_EQ(files->size(), 1U);
   EXPECT_EQ(files->front().quantization, "Q4_0");
-  EXPECT_TRUE(files->front().sha256.has_value());
+  ASSERT_EQ(files->front().parts.size(), 1U);
+  EXPECT_TRUE(files->front().parts[0].sha256.has_value());
   EXPECT_FALSE(ParseHubTree("{}").ok());
   EXPECT_FALSE(ParseHubTree("[").ok());
   EXPECT_TRUE(ParseHubTree("[{\"path\": \"" + std::string(1 << 20, '-') + ".gguf\", \"size\": 1}]")->empty());
 }
 
+TEST(HubTree, PartsAreOneModelOnceAllAreThere) {
+  const auto files = ParseHubTree(R"([
+    {"path": "Q4_K_M/big-Q4_K_M-00002-of-00002.gguf", "size": 20},
+    {"path": "Q4_K_M/big-Q4_K_M-00001-of-00002.gguf", "size": 10,
+     "lfs": {"oid": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}},
+    {"path": "big-Q8_0-00001-of-00003.gguf", "size": 10},
+    {"path": "big-Q8_0-00003-of-00003.gguf", "size": 10}])");
+  ASSERT_TRUE(files.ok());
+  ASSERT_EQ(files->size(), 1U);
+  const HubFile& file = files->front();
+  EXPECT_EQ(file.path, "Q4_K_M/big-Q4_K_M-00001-of-00002.gguf");
+  EXPECT_EQ(file.bytes, 30U);
+  EXPECT_EQ(file.quantization, "Q4_K_M");
+  ASSERT_EQ(file.parts.size(), 2U);
+  EXPECT_TRUE(file.parts[0].sha256.has_value());
+  EXPECT_EQ(file.parts[1].path, "Q4_K_M/big-Q4_K_M-00002-of-00002.gguf");
+}
+
 std::vector<HubFile> Files(const std::vector<std::pair<const char*, std::uint64_t>>& sizes) {
   std::vector<HubFile> files;
-  for (const auto& [quantization, bytes] : sizes) files.push_back({quantization, bytes, std::nullopt, quantization});
+  for (const auto& [quantization, bytes] : sizes) files.push_back({quantization, bytes, quantization, {}});
   return files;
 }
 

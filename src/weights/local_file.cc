@@ -1,14 +1,15 @@
 // stat, JSON records, and one pass over the file.
 #include "weights/local_file.h"
 
-#include <fcntl.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "model/tensor_source.h"
+#include "model/split_gguf.h"
 #include "weights/files.h"
 
 namespace shoal {
@@ -16,20 +17,9 @@ namespace {
 
 constexpr std::uint64_t kRecordBytesMax = 64 * 1024;
 
-Result<std::vector<std::uint8_t>> ReadHeader(const LocalFile& file, const OwnedFd& fd) {
-  SHOAL_ASSIGN_OR_RETURN(const Gguf gguf, ReadGguf(file.path));
-  std::vector<std::uint8_t> header(std::min(gguf.data_offset, file.bytes));
-  SHOAL_RETURN_IF_ERROR(ReadAt(fd.get(), file.path, 0, header));
-  return header;
-}
-
-}  // namespace
-
-Result<LocalFile> LookAtLocalFile(const std::string& path) {
-  std::error_code error;
+Result<LocalFile> LookAtOne(const std::string& path) {
   LocalFile file;
-  file.path = std::filesystem::absolute(path, error).lexically_normal().string();
-  if (error) return FileError("find", path, error.value());
+  file.path = path;
   struct stat info {};
   if (stat(file.path.c_str(), &info) != 0) return FileError("open", path, errno);
   if (!S_ISREG(info.st_mode)) return Error{ErrorCode::kNotFound, path + " is not a regular file"};
@@ -41,6 +31,30 @@ Result<LocalFile> LookAtLocalFile(const std::string& path) {
   file.time_ns = std::int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
 #endif
   return file;
+}
+
+}  // namespace
+
+Result<LocalFile> LookAtLocalFile(const std::string& path) {
+  std::error_code error;
+  const std::string whole = std::filesystem::absolute(path, error).lexically_normal().string();
+  if (error) return FileError("find", path, error.value());
+  const auto split = ParseSplitName(whole);
+  if (!split || split->parts == 1) return LookAtOne(whole);
+  LocalFile all;
+  all.path = PartName(*split, 1);
+  std::string facts;
+  for (std::int32_t i = 1; i <= split->parts; ++i) {
+    SHOAL_ASSIGN_OR_RETURN(const LocalFile part, LookAtOne(PartName(*split, i)));
+    all.bytes += part.bytes;
+    all.time_ns = std::max(all.time_ns, part.time_ns);
+    for (const auto fact : {part.inode, part.bytes, static_cast<std::uint64_t>(part.time_ns)}) {
+      facts += std::to_string(fact) + " ";
+    }
+  }
+  const Digest digest = Sha256({reinterpret_cast<const std::uint8_t*>(facts.data()), facts.size()});
+  std::memcpy(&all.inode, digest.data(), sizeof all.inode);
+  return all;
 }
 
 Digest LocalKey(const std::string& path) {
@@ -73,10 +87,11 @@ Status WriteLocalRecord(const std::string& record_path, const LocalFile& file) {
 }
 
 Result<Manifest> HashLocalFile(const LocalFile& file, const std::function<bool(std::uint64_t)>& progress) {
-  const OwnedFd fd(open(file.path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd) return FileError("open", file.path, errno);
-  SHOAL_ASSIGN_OR_RETURN(const std::vector<std::uint8_t> header, ReadHeader(file, fd));
-  SHOAL_ASSIGN_OR_RETURN(Manifest manifest, DescribeRanges(header, file.bytes));
+  SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<const ModelFile> model, OpenModelFile(file.path));
+  SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<TensorReader> reader, model->source->Open());
+  std::vector<std::uint8_t> header(std::min(model->gguf.data_offset, model->gguf.file_bytes));
+  SHOAL_RETURN_IF_ERROR(reader->Read(0, header));
+  SHOAL_ASSIGN_OR_RETURN(Manifest manifest, DescribeRanges(header, model->gguf.file_bytes));
   std::vector<std::uint8_t> buffer(manifest.chunk_bytes);
   std::uint64_t read = header.size();
   for (std::size_t i = 0; i < manifest.ranges.size(); ++i) {
@@ -85,7 +100,7 @@ Result<Manifest> HashLocalFile(const LocalFile& file, const std::function<bool(s
       std::uint64_t done = 0;
       Status status;
       ForExtents(manifest.ranges[i], chunk * manifest.chunk_bytes, bytes, [&](std::uint64_t offset, std::uint64_t n) {
-        if (status.ok()) status = ReadAt(fd.get(), file.path, offset, {buffer.data() + done, n});
+        if (status.ok()) status = reader->Read(offset, {buffer.data() + done, n});
         done += n;
       });
       SHOAL_RETURN_IF_ERROR(status);

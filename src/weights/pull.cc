@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -14,9 +15,14 @@ namespace {
 
 constexpr std::uint64_t kHeaderFirstBytes = 256U << 10;
 constexpr std::uint64_t kRunBytes = 16U << 20;  // of one request
+constexpr std::uint64_t kTailBytesMax = 1U << 20, kPaddingBytes = 64U << 10;
 
-// Fetches the header: how long it is, only the header says.
-Result<std::vector<std::uint8_t>> FetchHeader(HttpFile& file, std::uint64_t file_bytes) {
+// A GGUF file's beginning up to its data: how long it is, only the header says.
+struct Head {
+  std::vector<std::uint8_t> bytes;
+  Gguf gguf;
+};
+Result<Head> FetchHead(HttpFile& file, std::uint64_t file_bytes) {
   std::vector<std::uint8_t> header;
   const std::uint64_t most = std::min(file_bytes, kManifestBytesMax);
   for (std::uint64_t want = std::min(kHeaderFirstBytes, most);; want = std::min(4 * want, most)) {
@@ -24,11 +30,107 @@ Result<std::vector<std::uint8_t>> FetchHeader(HttpFile& file, std::uint64_t file
       header.insert(header.end(), piece.begin(), piece.end());
       return Status();
     }));
-    const Result<Manifest> described = DescribeRanges(header, file_bytes);
-    if (described.ok()) return described->header;
+    Result<Gguf> gguf = ParseGguf(header, file_bytes);
+    const std::uint64_t data = gguf.ok() ? std::min(gguf->data_offset, file_bytes) : 0;
+    if (gguf.ok() && header.size() >= data) {
+      header.resize(data);
+      return Head{std::move(header), *std::move(gguf)};
+    }
     const bool is_gguf = header.size() >= 4 && std::equal(header.begin(), header.begin() + 4, "GGUF");
-    if (!is_gguf || want == most || described.error().code != ErrorCode::kCorrupt) return described.error();
+    if (gguf.ok() && want == most) return Error{ErrorCode::kCorrupt, "the GGUF header is too long"};
+    if (!gguf.ok() && (!is_gguf || want == most || gguf.error().code != ErrorCode::kCorrupt)) return gguf.error();
   }
+}
+
+std::string FileName(const Url& url) {
+  const std::string path = url.path.substr(0, url.path.find('?'));
+  return path.substr(path.find_last_of('/') + 1);
+}
+
+// Each file asked for; that of one that is missing says which it is.
+Result<std::vector<HttpFacts>> ProbeAll(const std::vector<RemoteFile>& files, const HttpOptions& options) {
+  std::vector<HttpFacts> all;
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    Result<HttpFacts> facts = HttpFile(files[i].url, options).Probe();
+    if (!facts.ok() && files.size() > 1) {
+      return Error{facts.error().code, "part " + std::to_string(i + 1) + " of " + std::to_string(files.size()) +
+                                           " of the model: " + facts.error().message};
+    }
+    if (!facts.ok()) return std::move(facts).error();
+    if (files[i].sha256 && facts->sha256 && *files[i].sha256 != *facts->sha256) {
+      return Error{ErrorCode::kStale, "the hub's list and the file itself say different hashes; try again"};
+    }
+    if (!facts->sha256) facts->sha256 = files[i].sha256;
+    all.push_back(*std::move(facts));
+  }
+  return all;
+}
+
+// `known`: the header, when it was fetched before; empty: it was not. Of parts, heads are always fetched.
+Result<RemoteModel> Describe(const std::vector<RemoteFile>& files, std::vector<HttpFacts> facts,
+                             const HttpOptions& options, std::vector<std::uint8_t> known) {
+  RemoteModel model;
+  std::vector<Gguf> ggufs;
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < files.size() && (files.size() > 1 || known.empty()); ++i) {
+    HttpFile file(files[i].url, options);
+    file.Expect(facts[i]);
+    SHOAL_ASSIGN_OR_RETURN(Head head, FetchHead(file, facts[i].bytes));
+    model.heads.push_back(std::move(head.bytes));
+    if (i > 0) std::erase_if(head.gguf.metadata, [](const auto& entry) { return entry.second.AsArray() != nullptr; });
+    ggufs.push_back(std::move(head.gguf));
+    names.push_back(FileName(files[i].url));
+  }
+  if (files.size() == 1) {
+    if (known.empty()) known = std::move(model.heads[0]);
+    model.heads.clear();
+    model.extents.push_back({0, facts[0].bytes, 0, 0});
+    SHOAL_ASSIGN_OR_RETURN(model.manifest, DescribeRanges(known, facts[0].bytes));
+  } else {
+    SHOAL_ASSIGN_OR_RETURN(JoinedGguf joined, JoinGguf(ggufs, names));
+    model.extents = std::move(joined.extents);
+    SHOAL_ASSIGN_OR_RETURN(model.manifest, DescribeRanges(joined.header, joined.file_bytes));
+  }
+  model.facts = std::move(facts);
+  return model;
+}
+
+// The files as they are at the server, out of the model's bytes: for their hashes.
+Result<std::vector<HashedFile>> FilesToHash(const std::vector<RemoteFile>& files, const RemoteModel& model,
+                                            const HttpOptions& options) {
+  std::vector<HashedFile> hashed;
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    const HttpFacts& facts = model.facts[i];
+    if (!facts.sha256) continue;
+    HashedFile one;
+    one.name = FileName(files[i].url);
+    one.sha256 = *facts.sha256;
+    std::uint64_t end = 0;
+    if (!model.heads.empty()) {
+      one.head = model.heads[i];
+      end = one.head.size();
+    }
+    for (const PartExtent& extent : model.extents) {
+      if (extent.part != i) continue;
+      one.extents.push_back({extent.offset, extent.bytes});
+      end = extent.part_offset + extent.bytes;
+    }
+    // What a part has behind its last tensor is in no range.
+    if (end < facts.bytes) {
+      if (facts.bytes - end > kTailBytesMax) {
+        return Error{ErrorCode::kCorrupt,
+                     one.name + " has " + std::to_string(facts.bytes - end) + " bytes behind its last tensor"};
+      }
+      HttpFile file(files[i].url, options);
+      file.Expect(facts);
+      SHOAL_RETURN_IF_ERROR(file.Read(end, facts.bytes - end, [&](std::span<const std::uint8_t> piece) {
+        one.tail.insert(one.tail.end(), piece.begin(), piece.end());
+        return Status();
+      }));
+    }
+    hashed.push_back(std::move(one));
+  }
+  return hashed;
 }
 
 // Chunks [first, last) of one range: one request.
@@ -39,8 +141,8 @@ struct Run {
 
 class Pull {
  public:
-  Pull(Draft& draft, const Url& url, const HttpFacts& facts, const PullOptions& options)
-      : draft_(draft), url_(url), facts_(facts), options_(options) {}
+  Pull(Draft& draft, const std::vector<RemoteFile>& files, const RemoteModel& model, const PullOptions& options)
+      : draft_(draft), files_(files), model_(model), options_(options) {}
 
   Status Run() {
     SHOAL_RETURN_IF_ERROR(Plan());
@@ -59,15 +161,19 @@ class Pull {
   };
 
   Status Plan();
+  using Connections = std::vector<std::unique_ptr<HttpFile>>;  // of one thread, by file; null: none yet
+  using Take = std::function<Status(std::span<const std::uint8_t>)>;
+
   void Work();
-  Status Fetch(HttpFile& file, const shoal::Run& run);
+  Status Fetch(Connections& connections, const HttpOptions& http, const shoal::Run& run);
+  Status Read(Connections& connections, const HttpOptions& http, Extent extent, const Take& take);
   Status Done(const shoal::Run& run);
   void Report(std::uint64_t more);
   void Fail(const Status& why);
 
   Draft& draft_;
-  const Url& url_;
-  const HttpFacts& facts_;
+  const std::vector<RemoteFile>& files_;
+  const RemoteModel& model_;
   const PullOptions& options_;
   std::vector<shoal::Run> runs_;
   std::vector<Open> open_;  // [ranges]
@@ -80,7 +186,8 @@ class Pull {
 };
 
 // What is missing, in the order of the file. Every range that is not whole gets its writer here: only that knows which
-// chunks have come before.
+// chunks have come before. And its room: a model counts only when all of it is here, so that it does not fit is said
+// before the first byte.
 Status Pull::Plan() {
   const Manifest& manifest = draft_.manifest();
   open_.resize(manifest.ranges.size());
@@ -136,7 +243,34 @@ Status Pull::Done(const shoal::Run& run) {
   return {};
 }
 
-Status Pull::Fetch(HttpFile& file, const shoal::Run& run) {
+// Bytes of the model, from the files that have them. Between the parts' there is padding.
+Status Pull::Read(Connections& connections, const HttpOptions& http, Extent extent, const Take& take) {
+  while (extent.bytes > 0) {
+    const auto next = std::upper_bound(model_.extents.begin(), model_.extents.end(), extent.offset,
+                                       [](std::uint64_t at, const PartExtent& other) { return at < other.offset; });
+    const PartExtent* part = next == model_.extents.begin() ? nullptr : &*std::prev(next);
+    std::uint64_t n = extent.bytes;
+    if (part != nullptr && extent.offset - part->offset < part->bytes) {
+      const std::uint64_t inside = extent.offset - part->offset;
+      n = std::min(n, part->bytes - inside);
+      std::unique_ptr<HttpFile>& file = connections[part->part];
+      if (file == nullptr) {
+        file = std::make_unique<HttpFile>(files_[part->part].url, http);
+        file->Expect(model_.facts[part->part]);
+      }
+      SHOAL_RETURN_IF_ERROR(file->Read(part->part_offset + inside, n, take));
+    } else {
+      if (next != model_.extents.end()) n = std::min(n, next->offset - extent.offset);
+      n = std::min<std::uint64_t>(n, kPaddingBytes);
+      SHOAL_RETURN_IF_ERROR(take(std::vector<std::uint8_t>(n)));
+    }
+    extent.offset += n;
+    extent.bytes -= n;
+  }
+  return {};
+}
+
+Status Pull::Fetch(Connections& connections, const HttpOptions& http, const shoal::Run& run) {
   const Manifest& manifest = draft_.manifest();
   RangeWriter& writer = *open_[run.range].writer;
   std::vector<std::uint8_t> chunk;
@@ -162,15 +296,14 @@ Status Pull::Fetch(HttpFile& file, const shoal::Run& run) {
              [&](std::uint64_t offset, std::uint64_t n) {
                parts.push_back({offset, n});
              });
-  for (const Extent& part : parts) SHOAL_RETURN_IF_ERROR(file.Read(part.offset, part.bytes, take));
+  for (const Extent& part : parts) SHOAL_RETURN_IF_ERROR(Read(connections, http, part, take));
   return Done(run);
 }
 
 void Pull::Work() {
   HttpOptions http = options_.http;
   http.cancelled = [this] { return failed_ || (options_.http.cancelled && options_.http.cancelled()); };
-  HttpFile file(url_, http);
-  file.Expect(facts_);
+  Connections connections(files_.size());
   while (!failed_) {
     std::size_t mine = 0;
     {
@@ -178,39 +311,46 @@ void Pull::Work() {
       if (next_ == runs_.size()) return;
       mine = next_++;
     }
-    if (const Status fetched = Fetch(file, runs_[mine]); !fetched.ok()) Fail(fetched);
+    if (const Status fetched = Fetch(connections, http, runs_[mine]); !fetched.ok()) Fail(fetched);
   }
 }
 
 }  // namespace
 
-Result<RemoteModel> DescribeRemote(const Url& url, const HttpOptions& options) {
-  HttpFile file(url, options);
-  RemoteModel model;
-  SHOAL_ASSIGN_OR_RETURN(model.facts, file.Probe());
-  file.Expect(model.facts);
-  SHOAL_ASSIGN_OR_RETURN(const std::vector<std::uint8_t> header, FetchHeader(file, model.facts.bytes));
-  SHOAL_ASSIGN_OR_RETURN(model.manifest, DescribeRanges(header, model.facts.bytes));
-  return model;
+std::vector<RemoteFile> RemoteFilesOf(const Url& url) {
+  const std::size_t query = std::min(url.path.find('?'), url.path.size());
+  const auto split = ParseSplitName(url.path.substr(0, query));
+  if (!split) return {{url, {}}};
+  std::vector<RemoteFile> files;
+  for (std::int32_t i = 1; i <= split->parts; ++i) {
+    files.push_back({url, {}});
+    files.back().url.path = PartName(*split, i) + url.path.substr(query);
+  }
+  return files;
 }
 
-Result<ModelId> PullModel(WeightStore& store, const Url& url, const std::string& name, const std::string& origin,
-                          const PullOptions& options) {
+Result<RemoteModel> DescribeRemote(const std::vector<RemoteFile>& files, const HttpOptions& options) {
+  SHOAL_ASSIGN_OR_RETURN(std::vector<HttpFacts> facts, ProbeAll(files, options));
+  return Describe(files, std::move(facts), options, {});
+}
+
+Result<ModelId> PullModel(WeightStore& store, const std::vector<RemoteFile>& files, const std::string& name,
+                          const std::string& origin, const PullOptions& options) {
   SHOAL_RETURN_IF_ERROR(CheckModelName(name));
-  HttpFile file(url, options.http);
-  SHOAL_ASSIGN_OR_RETURN(HttpFacts facts, file.Probe());
-  file.Expect(facts);
-  if (options.sha256 && facts.sha256 && *options.sha256 != *facts.sha256) {
-    return Error{ErrorCode::kStale, "the hub's list and the file itself say different hashes; try again"};
+  SHOAL_ASSIGN_OR_RETURN(std::vector<HttpFacts> facts, ProbeAll(files, options.http));
+  std::string key;
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    key += (i == 0 ? "" : "\n") + files[i].url.Text() + "\n" + facts[i].etag + "\n" + std::to_string(facts[i].bytes);
   }
-  const std::optional<Digest> sha256 = options.sha256 ? options.sha256 : facts.sha256;
-  const std::string key = url.Text() + "\n" + facts.etag + "\n" + std::to_string(facts.bytes);
-  std::vector<std::uint8_t> header = Draft::KnownHeader(store, key);
-  if (header.empty()) { SHOAL_ASSIGN_OR_RETURN(header, FetchHeader(file, facts.bytes)); }
-  SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<Draft> draft, Draft::Open(store, key, header, facts.bytes));
-  SHOAL_RETURN_IF_ERROR(Pull(*draft, url, facts, options).Run());
-  return draft->Finish(name, origin, sha256, [&](std::uint64_t done) {
-    if (options.on_progress) options.on_progress({done, facts.bytes, true});
+  SHOAL_ASSIGN_OR_RETURN(const RemoteModel model,
+                         Describe(files, std::move(facts), options.http, Draft::KnownHeader(store, key)));
+  SHOAL_RETURN_IF_ERROR(store.CheckNameFree(name, origin, model.manifest));
+  SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<Draft> draft,
+                         Draft::Open(store, key, model.manifest.header, model.manifest.file_bytes));
+  SHOAL_RETURN_IF_ERROR(Pull(*draft, files, model, options).Run());
+  SHOAL_ASSIGN_OR_RETURN(const std::vector<HashedFile> hashed, FilesToHash(files, model, options.http));
+  return draft->Finish(name, origin, hashed, [&](std::uint64_t done) {
+    if (options.on_progress) options.on_progress({done, model.manifest.file_bytes, true});
     return !options.http.cancelled || !options.http.cancelled();
   });
 }

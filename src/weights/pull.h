@@ -1,13 +1,17 @@
-// Fetches a model from an HTTP server into the store: its header first, then ranges by several connections.
+// Fetches a model from an HTTP server into the store: its header first, then ranges by several connections. A model may
+// be in one file or in parts (model/split_gguf.h), which are joined on the way.
 //
 // Knows no hub: weights/hub.h turns names into URLs. Blocks; its threads end with the call.
 #pragma once
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
+#include "model/split_gguf.h"
 #include "weights/http.h"
 #include "weights/store.h"
 
@@ -23,22 +27,31 @@ struct PullProgress {
 struct PullOptions {
   HttpOptions http;  // its `cancelled` is called by several threads
   int connections = 4;
-  std::optional<Digest> sha256;                          // of the whole file, when somebody said it
   std::function<void(const PullProgress&)> on_progress;  // from several threads, one at a time; may be empty
 };
 
-// What is known from the file's beginning alone, without any weights.
+// A file of the model at its server: the only one, or one part.
+struct RemoteFile {
+  Url url;
+  std::optional<Digest> sha256;  // when somebody said it
+};
+// All files of the model that `url` is a part of, by their names.
+std::vector<RemoteFile> RemoteFilesOf(const Url& url);
+
+// What is known from the beginnings of its files alone, without any weights.
 struct RemoteModel {
-  HttpFacts facts;
-  Manifest manifest;  // without hashes
+  std::vector<HttpFacts> facts;                  // [files]
+  std::vector<std::vector<std::uint8_t>> heads;  // [files]: what comes before the data; empty for a model of one file
+  std::vector<PartExtent> extents;               // where the model's bytes are in the files
+  Manifest manifest;                             // without hashes
 };
 
-// Errors: as HttpFile::Probe and DescribeRanges.
-Result<RemoteModel> DescribeRemote(const Url& url, const HttpOptions& options);
+// Errors: as HttpFile::Probe (names the part that is missing), JoinGguf and DescribeRanges.
+Result<RemoteModel> DescribeRemote(const std::vector<RemoteFile>& files, const HttpOptions& options);
 
 // The whole model, under `name`. What an earlier call has fetched is not fetched again.
 // Errors: as DescribeRemote, Draft::Begin and Draft::Finish.
-Result<ModelId> PullModel(WeightStore& store, const Url& url, const std::string& name, const std::string& origin,
-                          const PullOptions& options);
+Result<ModelId> PullModel(WeightStore& store, const std::vector<RemoteFile>& files, const std::string& name,
+                          const std::string& origin, const PullOptions& options);
 
 }  // namespace shoal

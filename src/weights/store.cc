@@ -15,8 +15,8 @@
 
 #include "base/log.h"
 #include "base/units.h"
+#include "model/split_gguf.h"
 #include "model/tensor_source.h"
-#include "weights/local_file.h"
 
 namespace shoal {
 namespace {
@@ -41,6 +41,16 @@ Result<NameRecord> ReadRecord(const std::string& path) {
   }
   if (json.contains("origin") && json["origin"].is_string()) record.origin = json["origin"].get<std::string>();
   return record;
+}
+
+Error NameTaken(const std::string& name, const std::string& origin) {
+  return {ErrorCode::kInvalidArgument, "another model is called '" + name + "' here (from " + origin +
+                                           "): give this one another name (--name), or `shoal rm " + name + "` first"};
+}
+
+// Whether both are states of one source: paths, URLs and names of the hub are; "cluster" is not.
+bool IsSameSource(const std::string& before, const std::string& origin) {
+  return before == origin && origin.find_first_of("/:") != std::string::npos;
 }
 
 // The lock that nobody else may hold: the file is in nobody's use, and cannot be taken into use under its name.
@@ -87,6 +97,8 @@ Result<ModelId> WeightStore::Add(const Manifest& manifest, const std::string& na
   }());
   const std::vector<std::uint8_t> bytes = EncodeManifest(manifest);
   const ModelId id = Sha256(bytes);
+  const Result<NameRecord> before = ReadRecord(Path("models/" + name + kRecordEnd));
+  if (before.ok() && before->id != id && !IsSameSource(before->origin, origin)) return NameTaken(name, before->origin);
   const std::string path = Path("manifests/" + HexOf(id));
   std::error_code error;
   if (!std::filesystem::exists(path, error)) SHOAL_RETURN_IF_ERROR(ReplaceFile(path, bytes));
@@ -95,6 +107,16 @@ Result<ModelId> WeightStore::Add(const Manifest& manifest, const std::string& na
   SHOAL_RETURN_IF_ERROR(ReplaceFile(Path("models/" + name + kRecordEnd),
                                     {reinterpret_cast<const std::uint8_t*>(record.data()), record.size()}));
   return id;
+}
+
+Status WeightStore::CheckNameFree(const std::string& name, const std::string& origin, const Manifest& manifest) const {
+  SHOAL_RETURN_IF_ERROR(CheckModelName(name));
+  const Result<NameRecord> before = ReadRecord(Path("models/" + name + kRecordEnd));
+  if (!before.ok() || IsSameSource(before->origin, origin)) return {};
+  const Result<std::shared_ptr<const Manifest>> there = FindManifest(before->id);
+  if (!there.ok()) return {};
+  if ((*there)->header == manifest.header && (*there)->file_bytes == manifest.file_bytes) return {};
+  return NameTaken(name, before->origin);
 }
 
 Result<ModelId> WeightStore::AddLocal(const std::string& path, const std::string& name,
@@ -300,6 +322,24 @@ std::vector<std::uint8_t> WeightStore::HaveBits(const StoredModel& model) const 
   return bits;
 }
 
+Result<std::unique_ptr<TensorReader>> WeightStore::OpenLocal(const std::string& path, std::uint64_t file_bytes) const {
+  const auto split = ParseSplitName(path);
+  if (!split || split->parts == 1) return MakeFileSource(path, file_bytes)->Open();
+  SHOAL_ASSIGN_OR_RETURN(const LocalFile now, LookAtLocalFile(path));
+  std::shared_ptr<const ModelFile> model;
+  {
+    const std::lock_guard lock(parts_mutex_);
+    Parts& known = parts_[path];
+    if (known.model == nullptr || !known.file.SameFile(now)) {
+      known.file = now;
+      SHOAL_ASSIGN_OR_RETURN(known.model, OpenModelFile(path));
+    }
+    model = known.model;
+  }
+  if (model->gguf.file_bytes != file_bytes) return Error{ErrorCode::kIo, path + " is not the model it was"};
+  return model->source->Open();
+}
+
 Status WeightStore::Verify(const Manifest& manifest, std::size_t range) {
   const WeightRange& what = manifest.ranges[range];
   const Digest blob = BlobId(what, manifest.chunk_bytes);
@@ -329,7 +369,7 @@ Result<std::vector<std::uint8_t>> WeightStore::ReadChunk(const StoredModel& mode
   const Digest blob = BlobId(what, manifest.chunk_bytes);
   Status read = Error{ErrorCode::kNotFound, what.Name() + " is not on this node"};
   if (!model.local_path.empty()) {
-    SHOAL_ASSIGN_OR_RETURN(const auto reader, MakeFileSource(model.local_path, manifest.file_bytes)->Open());
+    SHOAL_ASSIGN_OR_RETURN(const auto reader, OpenLocal(model.local_path, manifest.file_bytes));
     std::size_t done = 0;
     read = Status();
     ForExtents(what, start, bytes.size(), [&](std::uint64_t offset, std::uint64_t n) {

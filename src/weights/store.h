@@ -25,6 +25,7 @@
 
 #include "base/result.h"
 #include "weights/files.h"
+#include "weights/local_file.h"
 #include "weights/manifest.h"
 #include "weights/range_writer.h"
 
@@ -43,7 +44,7 @@ struct StoredModel {
   ModelId id{};
   std::string origin;  // "hf:owner/repo:Q4_K_M", a URL, a path, "cluster"
   std::shared_ptr<const Manifest> manifest;
-  std::string local_path;  // a GGUF file that has all of it; empty: none
+  std::string local_path;  // a GGUF file (or its first part) that has all of it; empty: none
   std::vector<bool> held;  // [ranges]
   std::uint64_t held_bytes = 0;
 };
@@ -68,12 +69,15 @@ class WeightStore {
   static Result<std::unique_ptr<WeightStore>> Open(StoreOptions options);
 
   // --- Models. A manifest of this store has all its hashes.
-  // `name` replaces one of the same name. Errors: kInvalidArgument (the name), kIo.
+  // `name` may be taken by this model, or by another state of what `origin` names, which is replaced.
+  // Errors: kInvalidArgument (the name; or another model has it: says which), kIo.
   Result<ModelId> Add(const Manifest& manifest, const std::string& name, const std::string& origin);
   // Reads and hashes a GGUF file, unless it is known and unchanged since. `progress` gets the bytes read; false
   // cancels. Errors: as ReadGguf; kCancelled, kIo.
   Result<ModelId> AddLocal(const std::string& path, const std::string& name,
                            const std::function<bool(std::uint64_t)>& progress);
+  // Whether Add would take the name from another model, as far as one knows without its hashes. Errors: as Add.
+  Status CheckNameFree(const std::string& name, const std::string& origin, const Manifest& manifest) const;
   // By name. What cannot be read any more is left out. Names reads no manifest.
   std::vector<StoredModel> Models() const;
   std::vector<StoredName> Names() const;
@@ -99,6 +103,10 @@ class WeightStore {
   // Errors: kNotFound, kCorrupt (the file is not what it was: nothing is told), kIo.
   Result<std::vector<std::uint8_t>> ReadChunk(const StoredModel& model, std::size_t range, std::uint64_t chunk) const;
 
+  // A local file of `file_bytes` bytes; of one in parts what was read of them last time. Errors: as OpenModelFile; kIo
+  // (it is another one now).
+  Result<std::unique_ptr<TensorReader>> OpenLocal(const std::string& path, std::uint64_t file_bytes) const;
+
   // Which chunks ReadChunk would find: one bit each, ranges in order, the lowest bit first. Reads no weights.
   std::vector<std::uint8_t> HaveBits(const StoredModel& model) const;
 
@@ -121,6 +129,13 @@ class WeightStore {
   std::mutex room_mutex_;  // one at a time evicts
   mutable std::mutex writers_mutex_;
   std::map<Digest, std::weak_ptr<RangeWriter>> writers_;  // guarded by writers_mutex_; by blob: of this process
+  struct Parts {
+    LocalFile file;
+    std::shared_ptr<const ModelFile> model;
+  };
+  mutable std::mutex parts_mutex_;
+  mutable std::map<std::string, Parts>
+      parts_;  // guarded by parts_mutex_; local models in parts that were read, by path
 };
 
 // A model's bytes from the store: its blobs, or the local file that has all of it. A reader pins the ranges it touches.

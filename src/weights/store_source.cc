@@ -46,11 +46,8 @@ class StoreReader final : public TensorReader {
         n = std::min<std::uint64_t>(out.size(), manifest_->header.size() - offset);
         std::memcpy(out.data(), manifest_->header.data() + offset, n);
       } else {
-        auto piece = std::upper_bound(pieces_.begin(), pieces_.end(), offset,
-                                      [](std::uint64_t at, const Piece& p) { return at < p.offset; });
-        const bool inside = piece != pieces_.begin() && offset - std::prev(piece)->offset < std::prev(piece)->bytes;
-        if (!inside) return Error{ErrorCode::kIo, name_ + " ends before byte " + std::to_string(offset)};
-        --piece;
+        const Piece* piece = PieceAt(offset);
+        if (piece == nullptr) return Error{ErrorCode::kIo, name_ + " ends before byte " + std::to_string(offset)};
         n = std::min<std::uint64_t>(out.size(), piece->bytes - (offset - piece->offset));
         SHOAL_ASSIGN_OR_RETURN(const int fd, Fd(piece->range));
         SHOAL_RETURN_IF_ERROR(ReadAt(fd, name_ + ", " + manifest_->ranges[piece->range].Name(),
@@ -62,7 +59,23 @@ class StoreReader final : public TensorReader {
     return {};
   }
 
+  // Where the bytes lie in one piece, as those of a tensor do.
+  void WillRead(std::uint64_t offset, std::uint64_t bytes) override {
+    const Piece* piece = PieceAt(offset);
+    if (piece == nullptr) return;
+    const Result<int> fd = Fd(piece->range);
+    if (fd.ok()) WillReadAt(*fd, piece->at + (offset - piece->offset), bytes);
+  }
+
  private:
+  // Null: no range has that byte.
+  const Piece* PieceAt(std::uint64_t offset) const {
+    const auto next = std::upper_bound(pieces_.begin(), pieces_.end(), offset,
+                                       [](std::uint64_t at, const Piece& p) { return at < p.offset; });
+    if (next == pieces_.begin() || offset - std::prev(next)->offset >= std::prev(next)->bytes) return nullptr;
+    return &*std::prev(next);
+  }
+
   Result<int> Fd(std::size_t range) {
     if (const auto known = pins_.find(range); known != pins_.end()) return known->second.get();
     Result<OwnedFd> pin = store_->Pin(BlobId(manifest_->ranges[range], manifest_->chunk_bytes));
@@ -82,14 +95,15 @@ class StoreReader final : public TensorReader {
 class StoreSource final : public TensorSource {
  public:
   StoreSource(std::shared_ptr<const WeightStore> store, const StoredModel& model)
-      : store_(std::move(store)), name_(model.name), manifest_(model.manifest) {}
+      : store_(std::move(store)), name_(model.name), local_path_(model.local_path), manifest_(model.manifest) {}
   Result<std::unique_ptr<TensorReader>> Open() const override {
+    if (!local_path_.empty()) return store_->OpenLocal(local_path_, manifest_->file_bytes);
     return std::unique_ptr<TensorReader>(std::make_unique<StoreReader>(store_, name_, manifest_));
   }
 
  private:
   const std::shared_ptr<const WeightStore> store_;
-  const std::string name_;
+  const std::string name_, local_path_;
   const std::shared_ptr<const Manifest> manifest_;
 };
 
@@ -97,7 +111,6 @@ class StoreSource final : public TensorSource {
 
 std::shared_ptr<const TensorSource> MakeStoreSource(std::shared_ptr<const WeightStore> store,
                                                     const StoredModel& model) {
-  if (!model.local_path.empty()) return MakeFileSource(model.local_path, model.manifest->file_bytes);
   return std::make_shared<StoreSource>(std::move(store), model);
 }
 

@@ -18,6 +18,7 @@
 #include <random>
 #include <thread>
 
+#include "model/test_parts.h"
 #include "weights/test_model.h"
 
 namespace shoal {
@@ -235,6 +236,25 @@ TEST_F(StoreTest, TwoThatAddTheSameModelBothSucceed) {
   }
 }
 
+TEST_F(StoreTest, AnotherModelDoesNotTakeAName) {
+  const auto first = store_->Add(manifest_, "model", "cluster");
+  ASSERT_TRUE(first.ok());
+  auto other = HashTestModel(WriteTestModel(folder_ + "/other.gguf", 3, 700));
+  ASSERT_TRUE(other.ok());
+  for (const char* origin : {"cluster", "hf:owner/repo:Q4_0"}) {
+    const auto added = store_->Add(*other, "model", origin);
+    ASSERT_FALSE(added.ok());
+    EXPECT_EQ(added.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_THAT(added.error().message, HasSubstr("another model is called 'model' here (from cluster)"));
+    EXPECT_FALSE(store_->CheckNameFree("model", origin, *other).ok());
+  }
+  EXPECT_EQ(store_->Find("model")->id, *first);
+  EXPECT_TRUE(store_->CheckNameFree("model", "hf:owner/repo:Q4_0", manifest_).ok()) << "the same model";
+  EXPECT_TRUE(store_->Add(manifest_, "model", "hf:owner/repo:Q4_0").ok());
+  EXPECT_TRUE(store_->CheckNameFree("model", "hf:owner/repo:Q4_0", *other).ok()) << "its source has another one now";
+  EXPECT_TRUE(store_->Add(*other, "model", "hf:owner/repo:Q4_0").ok());
+}
+
 TEST_F(StoreTest, NamesThatLeaveTheStoreAreRefused) {
   for (const char* name : {"", "..", "../x", "a/b", ".hidden", "-x", "a\nb", "/etc/passwd", "a b"}) {
     const auto added = store_->Add(manifest_, name, "test");
@@ -290,6 +310,34 @@ TEST_F(StoreTest, ALocalFileIsUsedAsItLiesUntilItChanges) {
   ASSERT_TRUE(model.ok());
   EXPECT_EQ(model->local_path, "");
   EXPECT_EQ(model->held_bytes, 0U);
+}
+
+TEST_F(StoreTest, ALocalModelInPartsIsTheModelItWasCutFrom) {
+  CutTestModel(file_, folder_ + "/cut", {4, 5, 3});
+  const SplitName name{folder_ + "/cut", 1, 3};
+  const auto id = store_->AddLocal(PartName(name, 2), "cut", {});
+  ASSERT_TRUE(id.ok()) << id.error().message;
+  EXPECT_EQ(*id, Sha256(EncodeManifest(manifest_)));
+  auto model = store_->Find("cut");
+  ASSERT_TRUE(model.ok());
+  EXPECT_EQ(model->local_path, PartName(name, 1));
+  for (std::size_t range = 0; range < manifest_.ranges.size(); ++range) {
+    const auto chunk = store_->ReadChunk(*model, range, 0);
+    ASSERT_TRUE(chunk.ok()) << chunk.error().message;
+    EXPECT_EQ(*chunk, Chunk(range, 0));
+  }
+  const auto reader = MakeStoreSource(store_, *model)->Open();
+  ASSERT_TRUE(reader.ok());
+  std::vector<std::uint8_t> all(bytes_.size());
+  ASSERT_TRUE((*reader)->Read(0, all).ok());
+  EXPECT_EQ(all, bytes_);
+
+  std::ofstream(PartName(name, 3), std::ios::app) << "more";
+  EXPECT_EQ(store_->Find("cut")->local_path, "") << "it changed";
+  std::filesystem::remove(PartName(name, 3));
+  const auto missing = store_->AddLocal(PartName(name, 1), "cut", {});
+  ASSERT_FALSE(missing.ok());
+  EXPECT_THAT(missing.error().message, HasSubstr("00003-of-00003"));
 }
 
 TEST_F(StoreTest, AFullDiskIsSaidAndLosesNothing) {

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from gguf_parts import cut
 from hub import NGINX, CutWire, Hub
 
 REPOSITORY = "owner/SmolLM2-GGUF"
@@ -221,3 +222,85 @@ def test_a_file_here_is_used_as_it_lies(shoal, home, smollm2):
     assert json.loads(shoal("gc", "--json", env=home).stdout)["removed_bytes"] == 0
     for name in ("../x", "a/b", ""):
         assert shoal("pull", smollm2, "--name", name or "-", env=home).returncode == 2
+
+
+def add_parts(hub, content, count=3):
+    """Into the hub; their names."""
+    names = [f"Cut-Q4_1-{i + 1:05}-of-{count:05}.gguf" for i in range(count)]
+    for name, part in zip(names, cut(content, count)):
+        hub.add("owner/Cut-GGUF", name, part, hashlib.sha256(part).hexdigest())
+    return names
+
+
+def tokens(shoal, home, model):
+    answer = shoal("run", model, "--local", "--raw", "-p", "Once upon a time", "-n", 8, "--temperature", 0,
+                   "--stages", 2, "--json", env=home)
+    assert answer.returncode == 0, answer.stderr
+    return json.loads(answer.stdout)["tokens"]
+
+
+def test_a_model_in_parts_is_one_model(shoal, home, hub, content, smollm2, tmp_path):
+    names = add_parts(hub, content)
+    hub.start()
+    done = shoal("pull", "hf:owner/Cut-GGUF:Q4_1", "--json", env=home)
+    assert done.returncode == 0, done.stderr
+    model = json.loads(done.stdout)
+    assert model["name"] == "Cut-Q4_1" and model["whole"] and len(model["layers_held"]) == 30
+    expected = tokens(shoal, home, smollm2)
+    assert tokens(shoal, home, "Cut-Q4_1") == expected
+
+    # The same model by the URL of any part, and by the path of any part: what is here is not fetched again.
+    by_url = shoal("pull", f"{hub.url}/owner/Cut-GGUF/resolve/main/{names[1]}", "--name", "by-url", "--json", env=home)
+    assert by_url.returncode == 0, by_url.stderr
+    assert json.loads(by_url.stdout)["id"] == model["id"]
+    folder = pathlib.Path(home["SHOAL_HOME"], "models")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        shutil.copy(hub.folder / "files" / name, folder / name)
+    assert tokens(shoal, home, folder / names[2]) == expected
+    by_path = shoal("pull", folder / names[0], "--name", "by-path", "--json", env=home)
+    assert by_path.returncode == 0 and json.loads(by_path.stdout)["id"] == model["id"], by_path.stderr
+    assert shoal("rm", "Cut-Q4_1", env=home).returncode == 0
+    assert tokens(shoal, home, "Cut-Q4_1") == expected, "by its name among the models' files"
+
+
+def test_a_part_that_is_missing_or_of_another_model(shoal, home, hub, content, tmp_path):
+    names = add_parts(hub, content)
+    (hub.folder / "files" / names[1]).unlink()
+    hub.start()
+    gone = shoal("pull", f"hf:owner/Cut-GGUF/{names[0]}", env=home)
+    assert gone.returncode != 0 and "part 2 of 3" in gone.stderr, gone.stderr
+    parts = cut(content, 3)
+    for name, part in zip(names, [parts[0], cut(content, 4)[1], parts[2]]):
+        (tmp_path / name).write_bytes(part)
+    other = shoal("pull", tmp_path / names[0], env=home)
+    assert other.returncode != 0 and "part 2 of 4, where part 2 of 3" in other.stderr, other.stderr
+    (tmp_path / names[2]).unlink()
+    (tmp_path / names[1]).write_bytes(parts[1])
+    for command in (["pull"], ["run", "--local", "--raw", "-p", "x"]):
+        missing = shoal(command[0], tmp_path / names[0], *command[1:], env=home)
+        assert missing.returncode != 0 and names[2] in missing.stderr, missing.stderr
+
+
+def test_a_wrong_byte_in_a_part(shoal, home, hub, content):
+    names = add_parts(hub, content)
+    part = bytearray((hub.folder / "files" / names[2]).read_bytes())
+    part[-1000] ^= 1
+    (hub.folder / "files" / names[2]).write_bytes(part)
+    hub.start()
+    done = shoal("pull", "hf:owner/Cut-GGUF:Q4_1", env=home)
+    assert done.returncode != 0 and names[2] in done.stderr and "SHA-256" in done.stderr, done.stderr
+    assert blobs(home) == []
+
+
+def test_a_name_is_not_taken_from_another_model(shoal, home, hub, content):
+    changed = content[:-1] + bytes([content[-1] ^ 1])
+    hub.add("owner/Other-GGUF", NAME, changed, hashlib.sha256(changed).hexdigest())
+    hub.start()
+    assert shoal("pull", f"hf:{REPOSITORY}:Q4_1", env=home).returncode == 0
+    taken = shoal("pull", "hf:owner/Other-GGUF:Q4_1", env=home)
+    assert taken.returncode != 0 and "another model is called" in taken.stderr, taken.stderr
+    assert shoal("pull", "hf:owner/Other-GGUF:Q4_1", "--name", "other", env=home).returncode == 0
+    models = json.loads(shoal("models", "--json", env=home).stdout)["models"]
+    assert {m["name"]: m["origin"] for m in models} == {
+        NAME.removesuffix(".gguf"): f"hf:{REPOSITORY}:Q4_1", "other": "hf:owner/Other-GGUF:Q4_1"}

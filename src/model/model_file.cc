@@ -1,0 +1,164 @@
+// A model file opened: one GGUF file, or all the parts that lie beside the one that was named.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "model/model_info.h"
+#include "model/split_gguf.h"
+
+namespace shoal {
+namespace {
+
+struct Part {
+  std::string path;
+  std::uint64_t bytes = 0;
+};
+
+struct Parts {
+  std::vector<Part> files;
+  JoinedGguf joined;
+};
+
+// Opens a part when it is first read.
+class PartsReader final : public TensorReader {
+ public:
+  explicit PartsReader(std::shared_ptr<const Parts> parts) : parts_(std::move(parts)), fds_(parts_->files.size(), -1) {}
+  ~PartsReader() override {
+    for (const int fd : fds_) {
+      if (fd >= 0) close(fd);
+    }
+  }
+  PartsReader(const PartsReader&) = delete;
+  PartsReader& operator=(const PartsReader&) = delete;
+
+  Status Read(std::uint64_t offset, std::span<std::uint8_t> out) override {
+    const JoinedGguf& joined = parts_->joined;
+    if (offset > joined.file_bytes || out.size() > joined.file_bytes - offset) {
+      return Error{ErrorCode::kIo, parts_->files[0].path + ": the model ends early"};
+    }
+    while (!out.empty()) {
+      std::uint64_t n = 0;
+      const PartExtent* extent = ExtentAt(offset);
+      if (offset < joined.header.size()) {
+        n = std::min<std::uint64_t>(out.size(), joined.header.size() - offset);
+        std::memcpy(out.data(), joined.header.data() + offset, n);
+      } else if (extent != nullptr) {
+        const std::uint64_t inside = offset - extent->offset;
+        n = std::min<std::uint64_t>(out.size(), extent->bytes - inside);
+        SHOAL_RETURN_IF_ERROR(OpenPart(extent->part));
+        SHOAL_RETURN_IF_ERROR(
+            ReadAt(fds_[extent->part], parts_->files[extent->part].path, extent->part_offset + inside, out.first(n)));
+      } else {
+        n = std::min<std::uint64_t>(out.size(), NextExtent(offset) - offset);
+        std::memset(out.data(), 0, n);
+      }
+      out = out.subspan(n);
+      offset += n;
+    }
+    return {};
+  }
+
+  // Where the bytes lie in one part, as those of a tensor do.
+  void WillRead(std::uint64_t offset, std::uint64_t bytes) override {
+    const PartExtent* extent = ExtentAt(offset);
+    if (extent == nullptr || !OpenPart(extent->part).ok()) return;
+    WillReadAt(fds_[extent->part], extent->part_offset + (offset - extent->offset), bytes);
+  }
+
+ private:
+  std::vector<PartExtent>::const_iterator After(std::uint64_t offset) const {
+    return std::upper_bound(parts_->joined.extents.begin(), parts_->joined.extents.end(), offset,
+                            [](std::uint64_t at, const PartExtent& extent) { return at < extent.offset; });
+  }
+  // Null: padding, or the header.
+  const PartExtent* ExtentAt(std::uint64_t offset) const {
+    const auto next = After(offset);
+    if (next == parts_->joined.extents.begin()) return nullptr;
+    const PartExtent& extent = *std::prev(next);
+    return offset - extent.offset < extent.bytes ? &extent : nullptr;
+  }
+  std::uint64_t NextExtent(std::uint64_t offset) const {
+    const auto next = After(offset);
+    return next == parts_->joined.extents.end() ? parts_->joined.file_bytes : next->offset;
+  }
+
+  Status OpenPart(std::size_t part) {
+    if (fds_[part] >= 0) return {};
+    const Part& file = parts_->files[part];
+    const int fd = open(file.path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+      return Error{errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo, file.path + ": " + std::strerror(errno)};
+    }
+    struct stat facts {};
+    if (fstat(fd, &facts) != 0 || static_cast<std::uint64_t>(facts.st_size) != file.bytes) {
+      close(fd);
+      return Error{ErrorCode::kIo, file.path + " changed since it was opened"};
+    }
+    fds_[part] = fd;
+    return {};
+  }
+
+  const std::shared_ptr<const Parts> parts_;
+  std::vector<int> fds_;  // by part; -1: not open
+};
+
+class PartsSource final : public TensorSource {
+ public:
+  explicit PartsSource(std::shared_ptr<const Parts> parts) : parts_(std::move(parts)) {}
+  Result<std::unique_ptr<TensorReader>> Open() const override {
+    return std::unique_ptr<TensorReader>(std::make_unique<PartsReader>(parts_));
+  }
+
+ private:
+  const std::shared_ptr<const Parts> parts_;
+};
+
+Result<Parts> ReadParts(const SplitName& name) {
+  Parts parts;
+  std::vector<Gguf> headers;
+  std::vector<std::string> names;
+  for (std::int32_t i = 1; i <= name.parts; ++i) {
+    names.push_back(PartName(name, i));
+    Result<Gguf> header = ReadGguf(names.back());
+    if (!header.ok() && header.error().code == ErrorCode::kNotFound) {
+      return Error{ErrorCode::kNotFound, "part " + std::to_string(i) + " of " + std::to_string(name.parts) +
+                                             " of the model is missing: there is no " + names.back()};
+    }
+    if (!header.ok()) return std::move(header).error();
+    parts.files.push_back({names.back(), header->file_bytes});
+    // Of the other parts no more than what says whose they are: a hostile one could carry a tokenizer each.
+    if (i > 1) std::erase_if(header->metadata, [](const auto& entry) { return entry.second.AsArray() != nullptr; });
+    headers.push_back(*std::move(header));
+  }
+  SHOAL_ASSIGN_OR_RETURN(parts.joined, JoinGguf(headers, names));
+  return parts;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const ModelFile>> OpenModelFile(const std::string& path) {
+  auto file = std::make_shared<ModelFile>();
+  file->path = path;
+  const auto split = ParseSplitName(path);
+  if (split && split->parts > 1) {
+    auto parts = std::make_shared<Parts>();
+    SHOAL_ASSIGN_OR_RETURN(*parts, ReadParts(*split));
+    file->path = PartName(*split, 1);
+    SHOAL_ASSIGN_OR_RETURN(file->gguf, ParseGguf(parts->joined.header, parts->joined.file_bytes));
+    file->source = std::make_shared<PartsSource>(std::move(parts));
+  } else {
+    SHOAL_ASSIGN_OR_RETURN(file->gguf, ReadGguf(path));
+    file->source = MakeFileSource(path, file->gguf.file_bytes);
+  }
+  Result<ModelInfo> info = DescribeModel(file->gguf, file->path);
+  if (!info.ok()) return Error{info.error().code, path + ": " + info.error().message};
+  file->info = std::move(info).value();
+  return std::shared_ptr<const ModelFile>(std::move(file));
+}
+
+}  // namespace shoal
