@@ -6,8 +6,8 @@ so that the disk bounds it, and once with its pages in memory. The ratio is that
 it reads; loading keeps it, in another layout. So beside it stands what keeping alone costs: dd, which reads the file
 into one piece of fresh memory on one core. `--json` prints one object with its checks.
 
-Memory that a virtual machine gave back to its host costs a great deal to get again, and is what a run finds or does not
-find by what ran before it. So each run is preceded by a process that takes as much memory and lets it go.
+Memory that a virtual machine gave back to its host costs it many times as much to get again, so that a run measures
+what ran before it. So each run is preceded by a process that takes as much memory, in huge pages, and lets it go.
 """
 import argparse
 import json
@@ -36,6 +36,8 @@ def warm_memory(bytes_wanted):
     child = os.fork()
     if child == 0:
         with mmap.mmap(-1, bytes_wanted) as memory:
+            if hasattr(mmap, "MADV_HUGEPAGE"):
+                memory.madvise(mmap.MADV_HUGEPAGE)
             for at in range(0, bytes_wanted - MIB, MIB):
                 memory[at:at + MIB] = b"\1" * MIB
         os._exit(0)
