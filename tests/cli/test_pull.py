@@ -294,13 +294,14 @@ def test_a_wrong_byte_in_a_part(shoal, home, hub, content):
 
 
 def test_a_name_is_not_taken_from_another_model(shoal, home, hub, content):
+    name = NAME.removesuffix(".gguf")
     changed = content[:-1] + bytes([content[-1] ^ 1])
-    hub.add("owner/Other-GGUF", NAME, changed, hashlib.sha256(changed).hexdigest())
+    hub.add("owner/Other-GGUF", "Other-Q4_1.gguf", changed, hashlib.sha256(changed).hexdigest())
     hub.start()
     assert shoal("pull", f"hf:{REPOSITORY}:Q4_1", env=home).returncode == 0
-    taken = shoal("pull", "hf:owner/Other-GGUF:Q4_1", env=home)
+    taken = shoal("pull", "hf:owner/Other-GGUF:Q4_1", "--name", name, env=home)
     assert taken.returncode != 0 and "another model is called" in taken.stderr, taken.stderr
-    assert shoal("pull", "hf:owner/Other-GGUF:Q4_1", "--name", "other", env=home).returncode == 0
+    assert shoal("pull", "hf:owner/Other-GGUF:Q4_1", env=home).returncode == 0
     models = json.loads(shoal("models", "--json", env=home).stdout)["models"]
     assert {m["name"]: m["origin"] for m in models} == {
-        NAME.removesuffix(".gguf"): f"hf:{REPOSITORY}:Q4_1", "other": "hf:owner/Other-GGUF:Q4_1"}
+        name: f"hf:{REPOSITORY}:Q4_1", "Other-Q4_1": "hf:owner/Other-GGUF:Q4_1"}
