@@ -18,7 +18,8 @@ from chaos import clients, run, texts
 
 HOSTS, STAGES, CLIENTS = 3, 3, 4
 SAMPLE_EVERY_S = 2.0
-WARM_UP_SHARE, WARM_UP_MAX_S = 0.2, 300
+WARM_UP_SHARE, WARM_UP_MAX_S = 0.4, 660  # answers are kept for ten minutes (src/api/answers.h): then it is level
+SERIES = 15               # means of the whole time that the report shows
 MEMORY_BAR = 0.02
 COUNT_BAR = 2            # descriptors or threads more, of a node
 CANCEL_AFTER = 5         # events
@@ -126,28 +127,32 @@ def play(seconds, seed, pause_s, say=lambda _: None):
         callers = [Caller(i, members, pause_s, seed) for i in range(CLIENTS)]
         warm_s = min(WARM_UP_MAX_S, seconds * WARM_UP_SHARE)
         say(f"{seconds} s of mixed load, the first {warm_s:.0f} s to warm up")
-        time.sleep(warm_s)
         samples = {member.name: [] for member in members}
-        ends = time.monotonic() + seconds - warm_s
-        while time.monotonic() < ends:
+        warm = 0  # samples of that time
+        start = time.monotonic()
+        while time.monotonic() < start + seconds:
             for member in members:
                 samples[member.name].append(look(member))
             time.sleep(SAMPLE_EVERY_S)
+            warm += time.monotonic() < start + warm_s
         for caller in callers:
             caller.stop()
         for caller in callers:
             caller.join(clients.ANSWER_TIMEOUT_S)
-        report = report_of(seconds, seed, pause_s, samples, callers, nodes.all_alive(members))
+        report = report_of(seconds, seed, pause_s, samples, warm, callers, nodes.all_alive(members))
         if not all(one["holds"] for one in report["checks"]):
             report["logs"] = str(run.keep_logs(lan))
         return report
 
 
-def report_of(seconds, seed, pause_s, samples, callers, all_alive):
-    """Figures of the nodes, and the checks."""
+def report_of(seconds, seed, pause_s, samples, warm, callers, all_alive):
+    """Figures of the nodes, and the checks. The first `warm` samples do not count."""
     figures, checks = {}, []
-    for name, taken in samples.items():
-        figures[name] = {}
+    for name, every in samples.items():
+        taken, step = every[warm:], max(1, len(every) // SERIES)
+        parts = [every[i:i + step] for i in range(0, len(every), step)]
+        figures[name] = {"anonymous_kib_over_time":
+                         [round(statistics.fmean(one["anonymous_kib"] for one in part)) for part in parts]}
         for key, measure in (("anonymous_kib", statistics.fmean), ("resident_kib", statistics.fmean),
                              ("descriptors", min), ("threads", min)):
             first, last = grown(taken, key, measure)
