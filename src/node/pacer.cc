@@ -78,6 +78,7 @@ void Pacer::Choose(TimeUs now, const HeatReading& heat) {
       }
       is_deep_ = limited_ && heat.cap.value_or(1) < kDeepCap * best_cap_;
       if (unpaced_.seconds < (is_deep_ ? kDeepKnown_s : kKnown_s) || now < not_before_) return;
+      if (unpaced_.rate() <= 0) return;  // a device that was not measured: nothing could be compared
       speed_ = kCoolAt * unpaced_.rate();
       return Switch(Mode::kCooling, now);
     case Mode::kCooling:
@@ -118,7 +119,7 @@ bool Pacer::Update(TimeUs now, const Seen& seen) {
   limited_ = seen.heat.cap && *seen.heat.cap < kLimitedShare * best_cap_;
   if (first) return false;
   const double work = seen.work_s - before.work_s;
-  const bool busy = seen.busy_s - before.busy_s + seen.rest_s - before.rest_s > kOccupiedMin * seconds && work > 0;
+  const bool busy = seen.busy_s - before.busy_s + seen.rest_s - before.rest_s > kOccupiedMin * seconds;
   if (busy && mode_ == Mode::kFree && was_limited_) unpaced_.Add(work, seconds);
   // Cooling again in between is part of what pacing yields.
   if (busy && (mode_ == Mode::kPaced || (mode_ == Mode::kCooling && paced_.seconds > 0))) paced_.Add(work, seconds);

@@ -32,7 +32,8 @@ class Pacer {
   };
   struct Seen {
     HeatReading heat;
-    // Totals since start of all stages here: seconds of work at full speed that was done, spent with it, and rested.
+    // Totals since start of all stages here: seconds of work at full speed that was done (may come late; 0 while that
+    // is not known), spent with it, and rested.
     double work_s = 0, busy_s = 0, rest_s = 0;
   };
 

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <utility>
+
 namespace shoal {
 namespace {
 
@@ -18,7 +21,8 @@ class PacerTest : public testing::Test {
       calm_s_ = speed < lets_go_ ? calm_s_ + 2 : 0;
       if (hot_s_ >= 60) limited_ = true;
       if (calm_s_ >= 10) limited_ = false;
-      seen_.work_s += 2 * speed;
+      if (is_measured_) late_ += 2 * speed;
+      if (static_cast<int>(now_s_) % 8 < 4) seen_.work_s += std::exchange(late_, 0);
       seen_.busy_s += 2 * speed;
       seen_.rest_s += 2 * (1 - speed);
       if (knows_cap_) seen_.heat.cap = limited_ ? 1 - cut_ : 1;
@@ -35,14 +39,15 @@ class PacerTest : public testing::Test {
   Pacer::Seen seen_;
   double now_s_ = 0, hot_s_ = 0, calm_s_ = 0;
   double sustained_ = 0.8, cut_ = 0.7, lets_go_ = 0.25;
-  bool limited_ = false, knows_cap_ = true;
+  double late_ = 0;  // work that is told some seconds later
+  bool limited_ = false, knows_cap_ = true, is_measured_ = true;
 };
 
 TEST_F(PacerTest, ADeviceThatIsNeverLimitedNeverRests) {
   sustained_ = 2;
   Run(3600);
   EXPECT_EQ(pacer_.rest(), 0);
-  EXPECT_EQ(seen_.work_s, seen_.busy_s);
+  EXPECT_EQ(seen_.rest_s, 0);
   EXPECT_FALSE(pacer_.known());
 }
 
@@ -70,6 +75,12 @@ TEST_F(PacerTest, ALimiterThatNeverLetsGoIsTriedSeldom) {
 
 TEST_F(PacerTest, WithoutAFrequencyItNeverRests) {
   knows_cap_ = false;
+  Run(1200);
+  EXPECT_EQ(pacer_.rest(), 0);
+}
+
+TEST_F(PacerTest, ADeviceThatWasNotMeasuredNeverRests) {
+  is_measured_ = false;
   Run(1200);
   EXPECT_EQ(pacer_.rest(), 0);
 }

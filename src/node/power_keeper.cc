@@ -1,4 +1,4 @@
-// Readings every two seconds while stages work; the battery's, which may take a program, twice a minute.
+// Heat every two seconds while stages work; the battery, which may take a program, every ten while there are stages.
 #include "node/power_keeper.h"
 
 #include <algorithm>
@@ -14,7 +14,7 @@ namespace {
 
 constexpr DurationUs kFirstUs = 2'000'000;       // after the start, which should be quick
 constexpr DurationUs kIdleEveryUs = 30'000'000;  // of heat while nothing runs
-constexpr DurationUs kBatteryEveryUs = 30'000'000;
+constexpr DurationUs kBatteryEveryUs = 30'000'000, kBatteryWithStagesUs = 10'000'000;
 constexpr DurationUs kNoBatteryEveryUs = 600'000'000;  // where there is none
 constexpr DurationUs kWorkingUs = 10'000'000;          // after the last row
 constexpr DurationUs kDoubtUs = 2'000'000;             // to a second reading of a low one
@@ -70,6 +70,10 @@ void PowerKeeper::Tick(TimeUs now, double work_s, const std::vector<StageHost::W
   const bool working = worked_at_ > 0 && now - worked_at_ < kWorkingUs;
   if (working && !worked_) heat_due_ = std::min(heat_due_, now);
   worked_ = working;
+  // Only what it has to give away makes a charge urgent.
+  if (!works.empty() && battery_every_ == kBatteryEveryUs) {
+    battery_due_ = std::min(battery_due_, now + kBatteryWithStagesUs);
+  }
   if (running_ || now < std::min(heat_due_, battery_due_)) return;
   const bool battery = now >= battery_due_;
   heat_due_ = now + (working || pacer_.rest() > 0 ? Pacer::kEveryUs : kIdleEveryUs);
