@@ -3,7 +3,7 @@
 
 Real nodes in network namespaces, on cores of their own or with processor time rationed by a control group (needs root,
 two cores). Every node measures itself as it would anywhere; then the model is placed, the forecast read, and answers
-with prompts of 512 tokens and 128 tokens each are timed over HTTP. About three minutes; --only N runs one of them.
+with prompts of 512 tokens and 128 tokens each are timed over HTTP. About four minutes; --only N M ... runs some of them.
 `--json` prints one object with its checks.
 """
 import argparse
@@ -131,13 +131,18 @@ def check(row, what):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--only", type=int, metavar="N", help="the N-th setup alone, from 1")
+    parser.add_argument("--only", type=int, metavar="N", nargs="+", help="these setups alone, numbered from 1")
     options = parser.parse_args()
     if (reason := lans.why_not()) or os.geteuid() != 0 or (os.cpu_count() or 1) < 2:
         sys.exit(f"bench predict needs root, network namespaces and two cores{': ' + reason if reason else ''}")
     random.seed(1)
-    rows = [measure(setup) for number, setup in enumerate(SETUPS, 1) if options.only in (None, number)]
-    checks = [check(row, what) for row in rows for what in ("decode", "prefill")]
+    rows, checks = [], []
+    for number, setup in enumerate(SETUPS, 1):
+        if options.only and number not in options.only:
+            continue
+        rows.append(measure(setup))
+        checks += [check(rows[-1], what) for what in ("decode", "prefill")]
+        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     print(json.dumps({"bench": "predict", "setups": rows, "checks": checks}, indent=2) if options.json else "\n".join(
         f"{'holds ' if one['holds'] else 'MISSED'} {one['name']}: {one['value']} (bar {one['bar']})" for one in checks))
     return 0 if all(one["holds"] for one in checks) else 1
