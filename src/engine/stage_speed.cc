@@ -89,13 +89,21 @@ class Slice {
     return sample;
   }
 
+  // One row from the beginning, with its output.
+  Status Alone() {
+    if (engine_->Length(0) >= kContext - 1) SHOAL_RETURN_IF_ERROR(Empty());
+    SHOAL_RETURN_IF_ERROR(Pass(1, false, true));
+    return {};
+  }
+
   // The same again and again, each pass behind the one before, for about kOfOneFigure; the first does not count.
-  // `between`: another slice that runs a row before each of them, so that this one's weights are in no cache.
+  // `between`: another slice that runs a row before each of them, as the rest of a model does: a small model would else
+  // be more in caches than it ever is.
   Result<Sample> Repeat(std::int32_t rows, bool of_many, bool output, Slice* between = nullptr) {
     std::vector<double> seconds, positions;
     const SteadyTime end = SteadyClock::now() + kOfOneFigure;
     for (std::int32_t i = 0; i < kDecodePasses && (i <= kPassesMin || SteadyClock::now() < end); ++i) {
-      if (between != nullptr) SHOAL_RETURN_IF_ERROR(between->Pass(1, false, false));
+      if (between != nullptr) SHOAL_RETURN_IF_ERROR(between->Alone());
       SHOAL_ASSIGN_OR_RETURN(const Sample sample, Pass(rows, of_many, output));
       if (i == 0) continue;
       seconds.push_back(sample.seconds);
@@ -155,9 +163,10 @@ class Measuring {
     SHOAL_ASSIGN_OR_RETURN(Slice large, Slice::Open(model_, LargeSlice(rules.cuts), options_));
     SHOAL_ASSIGN_OR_RETURN(Slice small, Slice::Open(model_, {0, rules.cuts.front()}, options_));
     SHOAL_ASSIGN_OR_RETURN(Slice last, Slice::Open(model_, {rules.cuts.back(), model_->info.n_layer}, options_));
-    SHOAL_RETURN_IF_ERROR(Layers(large));
+    SHOAL_RETURN_IF_ERROR(Layers(large, last));
     SHOAL_RETURN_IF_ERROR(Passes(small, large));
     Settle();
+    SHOAL_RETURN_IF_ERROR(last.Empty());
     SHOAL_RETURN_IF_ERROR(Output(last, large));
     return speed_;
   }
@@ -177,12 +186,12 @@ class Measuring {
   }
 
   // Prompts at ever larger contexts, single rows with and without one, rows of several sequences.
-  Status Layers(Slice& slice) {
+  Status Layers(Slice& slice, Slice& last) {
     weight_bytes_ = slice.weight_bytes();
     kv_bytes_ = std::max(slice.kv_bytes(), 1.0);
     SHOAL_RETURN_IF_ERROR(slice.Pass(kSpeedRows, false, false));
     SHOAL_RETURN_IF_ERROR(slice.Empty());
-    SHOAL_ASSIGN_OR_RETURN(early_, slice.Repeat(1, false, false));
+    SHOAL_ASSIGN_OR_RETURN(early_, slice.Repeat(1, false, false, &last));
     SHOAL_RETURN_IF_ERROR(slice.Empty());
     SHOAL_ASSIGN_OR_RETURN(group_, slice.Repeat(kSpeedGroupRows, true, false));
     SHOAL_RETURN_IF_ERROR(slice.Empty());
@@ -198,7 +207,7 @@ class Measuring {
     }
     for (std::size_t i = 0; i < deep.size(); ++i) deep[i].seconds = slice.Typical(seconds[i]);
     rows_ = LineThrough(deep);
-    SHOAL_ASSIGN_OR_RETURN(late_, slice.Repeat(1, false, false));
+    SHOAL_ASSIGN_OR_RETURN(late_, slice.Repeat(1, false, false, &last));
     return {};
   }
 
