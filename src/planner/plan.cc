@@ -238,10 +238,17 @@ Result<double> LowerBound(const PlanInput& input) {
   const SearchSpace space = MakeSearchSpace(input, sizes);
   double bound = kInfinity;
   if (!space.depends_on_stages()) {
-    bound = Relaxation(sizes, space.prices[1], input.devices.size()).Bound(0, kInfinity);
+    bound = Relaxation(sizes, space.prices[1], input.devices.size()).Bound(0, false);
   } else {
+    // Loosely first: then sharply where it is lowest, until no other number of stages can be below.
+    std::vector<std::pair<double, std::size_t>> loose;
     for (std::size_t k = 1; k <= space.stages_max; ++k) {
-      bound = std::min(bound, Relaxation(sizes, space.prices[k], input.devices.size()).Bound(k, bound));
+      loose.emplace_back(Relaxation(sizes, space.prices[k], input.devices.size()).Bound(k, false), k);
+    }
+    std::sort(loose.begin(), loose.end());
+    for (const auto& [least, k] : loose) {
+      if (least >= bound) break;
+      bound = std::min(bound, Relaxation(sizes, space.prices[k], input.devices.size()).Bound(k, true));
     }
   }
   if (bound == kInfinity) return TooLarge(input, sizes);

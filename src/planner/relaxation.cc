@@ -17,6 +17,7 @@ constexpr int kBisections = 50;
 constexpr int kPaceSteps = 400;      // of the grid over paces
 constexpr double kPaceRatio = 1.01;  // between two of them
 constexpr double kPaceExact = 1e-4;  // where it is searched for
+constexpr double kWholeStep = 1.02;  // from where divisible devices would meet
 constexpr int kShareRounds = 12;
 constexpr double kSharesRatio = 1.1;  // the links' shares are found anew for so much more pace
 constexpr int kPrizeSteps = 30;
@@ -119,7 +120,7 @@ Relaxation::LinkShares Relaxation::LinkSharesAt(double pace) const {
 
 // The least sum when no stage and no link may be slower than `pace`, on exactly `stages` stages (0: on two or more).
 // `shares` may be of a larger pace. All devices but the last pay a link onwards; each may be the last.
-double Relaxation::SumAt(double pace, std::size_t stages, const LinkShares& shares) const {
+double Relaxation::SumAt(double pace, std::size_t stages, const LinkShares& shares, bool whole) const {
   std::vector<double> capacities;
   for (std::size_t d = 0; d < devices_; ++d) {
     bool reached = shares.sends[d];
@@ -144,7 +145,7 @@ double Relaxation::SumAt(double pace, std::size_t stages, const LinkShares& shar
     }
     best = std::min(best, sum);
   }
-  return stages > 0 && even_ ? std::max(best, WholeSum(pace, stages, capacities, shares)) : best;
+  return whole ? std::max(best, WholeSum(pace, stages, capacities, shares)) : best;
 }
 
 // The same where all segments are alike: on whole devices, each there or not.
@@ -248,7 +249,7 @@ double Relaxation::BoundPaceOf(std::size_t stages) const {
   return low;
 }
 
-double Relaxation::Bound(std::size_t stages, double enough) const {
+double Relaxation::Bound(std::size_t stages, bool whole) const {
   double best = kInfinity;
   if (stages <= 1) {
     SegmentPlan single{{0}, {0}, 0};
@@ -261,24 +262,29 @@ double Relaxation::Bound(std::size_t stages, double enough) const {
   }
   double pace = BoundPaceOf(stages);
   if (pace == kInfinity) return best;
-  if (prices_.Cost(0, pace) >= enough) return std::min(best, prices_.Cost(0, pace));
-  return std::min(best, prices_.takes_larger() ? BoundOfLarger(pace, stages) : BoundOfBoth(pace, stages));
+  return std::min(best, prices_.takes_larger() ? BoundOfLarger(pace, stages, whole) : BoundOfBoth(pace, stages));
 }
 
 // Where the larger of pace and sum counts: the sum falls as the pace rises, so nothing is below where they meet.
-double Relaxation::BoundOfLarger(double least_pace, std::size_t stages) const {
+double Relaxation::BoundOfLarger(double least_pace, std::size_t stages, bool whole) const {
   double low = least_pace, high = least_pace;
   LinkShares shares = LinkSharesAt(kInfinity);
-  const auto meets = [&](double pace) { return prices_.Cost(SumAt(pace, stages, shares), 0) <= prices_.Cost(0, pace); };
-  for (int i = 0; i < kBisections && !meets(high); ++i) {
-    low = high;
-    high *= 2;
-  }
-  shares = LinkSharesAt(high);
-  for (int i = 0; i < kBisections && high > low * (1 + kPaceExact); ++i) {
-    const double middle = (low + high) / 2;
-    (meets(middle) ? high : low) = middle;
-  }
+  const auto meets = [&](double pace, bool whole_devices) {
+    return prices_.Cost(SumAt(pace, stages, shares, whole_devices), 0) <= prices_.Cost(0, pace);
+  };
+  const auto narrow = [&](bool whole_devices, double step) {
+    for (int i = 0; i < kBisections && !meets(high, whole_devices); ++i) {
+      low = high;
+      high *= step;
+    }
+    shares = LinkSharesAt(high);
+    for (int i = 0; i < kBisections && high > low * (1 + kPaceExact); ++i) {
+      const double middle = (low + high) / 2;
+      (meets(middle, whole_devices) ? high : low) = middle;
+    }
+  };
+  narrow(false, 2);
+  if (whole && stages > 0 && even_) narrow(true, kWholeStep);
   return prices_.Cost(0, low);
 }
 

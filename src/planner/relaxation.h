@@ -37,17 +37,18 @@ class Relaxation {
   // Of links no slower than `pace`.
   LinkShares LinkSharesAt(double pace) const;
 
-  // No plan of exactly `stages` stages (0: of any number) costs less. What is not below `enough` need not be exact.
-  double Bound(std::size_t stages, double enough) const;
+  // No plan of exactly `stages` stages (0: of any number) costs less. `whole`: sharper where all segments are alike,
+  // and slower; only where the larger of pace and sum counts.
+  double Bound(std::size_t stages, bool whole) const;
 
  private:
   double BoundPaceOf(std::size_t stages) const;
-  double BoundOfLarger(double least_pace, std::size_t stages) const;
+  double BoundOfLarger(double least_pace, std::size_t stages, bool whole) const;
   double BoundOfBoth(double pace, std::size_t stages) const;
   struct Fill {
     double density = 0, bytes = 0;
   };
-  double SumAt(double pace, std::size_t stages, const LinkShares& shares) const;
+  double SumAt(double pace, std::size_t stages, const LinkShares& shares, bool whole = false) const;
   double Filled(std::size_t last, const Fill& first, double prize, const std::vector<double>& capacities,
                 const LinkShares& shares) const;
   double WholeSum(double pace, std::size_t stages, const std::vector<double>& capacities,
