@@ -3,7 +3,7 @@
 
 Real nodes in network namespaces, on cores of their own or with processor time rationed by a control group (needs root,
 two cores). Every node measures itself as it would anywhere; then the model is placed, the forecast read, and answers
-with prompts of 512 tokens and 128 tokens each are timed over HTTP. About four minutes; --only N M ... runs some of them.
+of 128 tokens to prompts of 512 are timed over HTTP. About four minutes; --only N M ... runs some of them.
 `--json` prints one object with its checks.
 """
 import argparse
