@@ -126,6 +126,9 @@ int RunRevoke(const std::string& node);
 int RunPlace(const PlaceOptions& options);
 int RunUnplace(const std::string& model);
 int RunPlan(const PlanOptions& options);
+// What `shoal device --bench` found the fastest is what this process computes with (node/kernel_choice.h); returns how
+// many threads that is with, 0 for one on each fast core. Before any kernel is loaded.
+std::int32_t UseChosenKernels();
 // A completion script for bash, zsh or fish, made from the options that `app` really has.
 int RunCompletions(const CLI::App& app, const std::string& shell);
 

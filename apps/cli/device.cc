@@ -5,12 +5,14 @@
 #include "apps/cli/commands.h"
 #include "apps/cli/exit_code.h"
 #include "apps/cli/terminal.h"
+#include "base/environment.h"
 #include "base/units.h"
 #include "device/advice.h"
 #include "device/health.h"
 #include "device/profile.h"
 #include "engine/cpu_kernels.h"
 #include "node/device_speed.h"
+#include "node/kernel_choice.h"
 
 namespace shoal::cli {
 namespace {
@@ -141,13 +143,17 @@ DeviceProfile ProfileAt(const std::string& root) {
   return root.empty() ? ReadDeviceProfile() : ReadDeviceProfile(SystemFiles(root), nullptr);
 }
 
-// What has been measured, or is now. Nothing for a recorded tree.
-Result<std::optional<DeviceSpeed>> SpeedOf(const DeviceOptions& options, const DeviceProfile& profile,
-                                           const DeviceAdvice& advice) {
+// ggml's name of what most of such a file is made of.
+std::string MeasuredType(const DeviceOptions& options, const DeviceAdvice& advice) {
   std::string quantization = options.quantization.empty() ? advice.quantization : options.quantization;
   if (quantization.empty()) quantization = "Q4_0";
-  // ggml's name of what most of such a file is made of.
   if (quantization.ends_with("_K_M") || quantization.ends_with("_K_S")) quantization.resize(quantization.size() - 2);
+  return quantization;
+}
+
+// What has been measured, or is now. Nothing for a recorded tree.
+Result<std::optional<DeviceSpeed>> SpeedOf(const DeviceOptions& options, const DeviceProfile& profile,
+                                           const std::string& quantization) {
   if (!options.root.empty()) return std::optional<DeviceSpeed>();
   if (!options.bench) return LoadDeviceSpeed(ShoalHome(), profile, quantization, SpeedCpus(profile, 0));
   SHOAL_ASSIGN_OR_RETURN(DeviceSpeed speed,
@@ -161,6 +167,19 @@ std::string ExpectedText(const std::optional<DeviceSpeed>& speed, const DeviceAd
   char text[64];
   std::snprintf(text, sizeof text, "%.1f tokens/s", speed->matrix.one_row_bytes_s / advice.largest_model_bytes);
   return text;
+}
+
+// Which CPU kernels were found the fastest, or are now; this process then computes with them. Not where one set is
+// built in, where the person chose, or for a recorded tree.
+std::optional<KernelChoice> KernelsOf(const DeviceOptions& options, const DeviceProfile& profile,
+                                      const std::string& quantization) {
+  if (!options.root.empty() || !Environment(kCpuVariantVariable).empty()) return std::nullopt;
+  if (options.bench) {
+    const Result<KernelChoice> measured = MeasureKernels(ShoalHome(), profile, quantization);
+    if (!measured.ok() && measured.error().code != ErrorCode::kUnsupported) (void)Fail(measured.error());
+  }
+  (void)UseChosenKernels();
+  return LoadKernelChoice(ShoalHome(), profile);
 }
 
 std::string PerSecond(double bytes_s) { return FormatBytes(static_cast<std::uint64_t>(bytes_s)) + "/s"; }
@@ -189,20 +208,44 @@ void PrintSpeed(const std::optional<DeviceSpeed>& speed, const DeviceAdvice& adv
   std::printf("\n%s", FormatTable(rows).c_str());
 }
 
+void PrintKernels(const KernelChoice& choice) {
+  Rows rows{{"CPU kernels, " + choice.quantization, "threads", "one row", "64 rows", "weights in", ""}};
+  for (std::size_t i = 0; i < choice.trials.size(); ++i) {
+    const KernelTrial& trial = choice.trials[i];
+    const bool ran = trial.one_row_bytes_s > 0;
+    rows.push_back({trial.variant, std::to_string(trial.threads), ran ? PerSecond(trial.one_row_bytes_s) : "failed",
+                    ran ? PerSecond(trial.rows_bytes_s) : "", trial.layout, i == choice.best ? "chosen" : ""});
+  }
+  std::printf("\n%s%s\n", FormatTable(rows).c_str(), choice.why.c_str());
+}
+
 }  // namespace
+
+std::int32_t UseChosenKernels() {
+  const DeviceProfile profile = ReadDeviceProfile(SystemFiles(), nullptr);
+  const std::optional<KernelChoice> choice = LoadKernelChoice(ShoalHome(), profile);
+  if (!choice || !Environment(kCpuVariantVariable).empty()) return 0;
+  PreferCpuVariant(choice->chosen().variant);
+  const int fast = choice->trials.front().threads;
+  return choice->chosen().threads == fast ? 0 : choice->chosen().threads;
+}
 
 int RunDevice(const DeviceOptions& options) {
   const DeviceProfile profile = ProfileAt(options.root);
   const DeviceAdvice advice = AdviseDevice(profile);
-  const Result<std::optional<DeviceSpeed>> speed = SpeedOf(options, profile, advice);
+  const std::string quantization = MeasuredType(options, advice);
+  const std::optional<KernelChoice> choice = KernelsOf(options, profile, quantization);
+  const Result<std::optional<DeviceSpeed>> speed = SpeedOf(options, profile, quantization);
   if (!speed.ok()) return Fail(speed.error());
   if (!options.json) {
     PrintText(profile, advice, KernelsText(options.root));
+    if (choice) PrintKernels(*choice);
     PrintSpeed(*speed, advice);
     return kExitOk;
   }
   Json json = Json::parse(DeviceProfileJson(profile));
   json["kernels"] = KernelsJson(options.root);
+  json["kernel_choice"] = choice ? Json::parse(KernelChoiceJson(*choice, "")) : Json(nullptr);
   json["advice"] = AdviceJson(advice);
   json["speed"] = *speed ? Json::parse(SpeedJson({{**speed}, {}}, ""))["speeds"][0] : Json(nullptr);
   json["advice"]["expected_tokens_s"] = *speed && advice.largest_model_bytes > 0

@@ -2,12 +2,14 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 
 #include "apps/cli/commands.h"
 #include "apps/cli/exit_code.h"
 #include "apps/cli/store_commands.h"
 #include "base/log.h"
+#include "node/kernel_choice.h"
 #include "offload/process.h"
 #include "offload/serve.h"
 
@@ -359,6 +361,10 @@ int main(int argc, char** argv) {
   // Not a command for people: a process that `shoal up --device` starts for a stage.
   if (argc == 2 && std::string_view(argv[1]) == shoal::kOffloadCommand) {
     return shoal::ServeOffload(shoal::kOffloadDescriptor);
+  }
+  // Nor is this: one that `shoal device --bench` starts for each set of CPU kernels.
+  if (argc == 4 && std::string_view(argv[1]) == shoal::kKernelCommand) {
+    return shoal::PrintKernelSpeed(argv[2], std::atoi(argv[3]));
   }
   try {
     return shoal::cli::Main(argc, argv);

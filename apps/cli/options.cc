@@ -120,7 +120,8 @@ Result<NodeOptions> MakeNodeOptions(const ModelOptions& options) {
   PlacementOptions& placement = node.placement;
   placement.stages = options.stages;
   placement.context_tokens = options.context;
-  placement.threads = options.threads;
+  const std::int32_t best_threads = UseChosenKernels();
+  placement.threads = options.threads != 0 || options.stages != "1" ? options.threads : best_threads;
   placement.slots = options.slots;
   placement.micro_batch_tokens = options.micro_batch;
   placement.flash_attention = !options.no_flash_attention;

@@ -40,7 +40,8 @@ Result<ClusterNodeOptions> MakeOptions(const UpOptions& options) {
   node.net_port = static_cast<std::uint16_t>(options.net_port);
   node.mdns = !options.no_mdns;
   node.join_code = options.join_code;
-  node.threads = options.threads;
+  const std::int32_t best_threads = UseChosenKernels();
+  node.threads = options.threads != 0 ? options.threads : best_threads;
   node.measure_speed = options.speed_test != "off";
   SHOAL_ASSIGN_OR_RETURN(node.device, ParseDeviceChoice(options.device));
   node.device.layers = options.device_layers;

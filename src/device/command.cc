@@ -54,6 +54,10 @@ std::optional<pid_t> Spawn(const std::vector<std::string>& command, int out) {
 }  // namespace
 
 std::optional<std::string> RunCommand(const std::vector<std::string>& command) {
+  return RunCommandFor(command, kCommandTimeMax);
+}
+
+std::optional<std::string> RunCommandFor(const std::vector<std::string>& command, std::chrono::milliseconds time_max) {
   if (command.empty()) return std::nullopt;
   int ends[2];
   if (::pipe(ends) != 0) return std::nullopt;
@@ -62,7 +66,7 @@ std::optional<std::string> RunCommand(const std::vector<std::string>& command) {
   const auto pid = Spawn(command, ends[1]);
   ::close(ends[1]);
   std::string output;
-  const bool ended = pid && ReadAll(ends[0], SteadyClock::now() + kCommandTimeMax, output);
+  const bool ended = pid && ReadAll(ends[0], SteadyClock::now() + time_max, output);
   ::close(ends[0]);
   if (!pid) return std::nullopt;
   if (!ended) ::kill(*pid, SIGKILL);

@@ -3,15 +3,23 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
+
 #include "base/environment.h"
 #include "base/log.h"
 #include "engine/backend_files.h"
 #include "engine/llama_log.h"
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
+#include "ggml.h"
 
 namespace shoal {
 namespace {
+
+std::string& Preferred() {
+  static std::string variant;
+  return variant;
+}
 
 ggml_backend_reg_t CpuRegistry() { return ggml_backend_reg_by_name("CPU"); }
 
@@ -30,7 +38,10 @@ void LoadBackend(const std::string& variant) {
     if (!file.empty()) ggml_backend_load(file.c_str());
     return;
   }
-  for (const CpuBackendFile& backend : CpuBackendFiles()) {
+  std::vector<CpuBackendFile> backends = CpuBackendFiles();
+  std::stable_partition(backends.begin(), backends.end(),
+                        [](const CpuBackendFile& backend) { return backend.variant == Preferred(); });
+  for (const CpuBackendFile& backend : backends) {
     if (ggml_backend_load(backend.file.c_str()) != nullptr) return;
   }
 }
@@ -85,6 +96,10 @@ const Result<CpuKernels>& LoadedCpuKernels() {
   InitLlama();
   return Loaded();
 }
+
+void PreferCpuVariant(const std::string& variant) { Preferred() = variant; }
+
+std::string GgmlVersion() { return std::string(ggml_version()) + " " + ggml_commit(); }
 
 void LoadCpuKernelsOnce() { (void)Loaded(); }
 

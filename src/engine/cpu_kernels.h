@@ -19,6 +19,12 @@ namespace shoal {
 
 inline constexpr const char* kCpuVariantVariable = "SHOAL_CPU_VARIANT";  // instead of the best: "armv8.2_2"
 
+// Before they are loaded: takes this one, if it is there and this CPU can run it; kCpuVariantVariable has the last
+// word. Later it does nothing. Not beside anything else of this module.
+void PreferCpuVariant(const std::string& variant);
+
+std::string GgmlVersion();  // and its commit; loads nothing
+
 struct CpuKernels {
   std::string variant;                // "armv8.6_0"; "base" runs on every CPU; "built in"
   std::string file;                   // that was loaded; empty: built in

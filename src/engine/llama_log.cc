@@ -31,8 +31,10 @@ void TakeLlamaLine(int level, const char* text) {
   switch (level) {
     case GGML_LOG_LEVEL_ERROR: return Log(LogLevel::kError, "llama", line);
     case GGML_LOG_LEVEL_WARN: return Log(LogLevel::kInfo, "llama", line);
-    default: return Log(LogLevel::kDebug, "llama", line);
+    default: break;
   }
+  // Which of its kernels KleidiAI takes is nowhere else to be seen.
+  Log(line.starts_with("kleidiai: ") ? LogLevel::kInfo : LogLevel::kDebug, "llama", line);
 }
 
 void InitLlama() {

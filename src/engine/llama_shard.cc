@@ -7,10 +7,12 @@
 
 // Upstream's staging header for what is not yet in llama.h: the memory breakdown.
 #include "../src/llama-ext.h"
+#include "base/units.h"
 #include "engine/ggml_device.h"
 #include "engine/llama_guard.h"
 #include "engine/llama_log.h"
 #include "engine/virtual_file.h"
+#include "engine/weight_layouts.h"
 
 namespace shoal {
 namespace {
@@ -70,6 +72,8 @@ Result<LlamaModelPtr> LayOutLlamaModel(const Shard& shard, const EngineOptions& 
   llama_model_params params = llama_model_default_params();
   std::array<ggml_backend_dev_t, 2> devices{};  // ends with a null
   SHOAL_RETURN_IF_ERROR(ChooseDevices(options, devices, params));
+  const LayoutOverrides layouts(shard);
+  if (options.device.none()) params.tensor_buft_overrides = layouts.get();
   LlamaErrors errors;
   LlamaGuard guard;
   params.load_mode = LLAMA_LOAD_MODE_NONE;
@@ -128,6 +132,15 @@ Result<LlamaContextPtr> MakeLlamaContext(llama_model* model, const llama_context
   }
   if (context == nullptr) return LoadError("libllama makes no context", errors);
   return context;
+}
+
+std::string WeightLayoutsText(const llama_context* context) {
+  std::string text;
+  for (const auto& [type, part] : llama_get_memory_breakdown(context)) {
+    if (part.model == 0) continue;
+    text += (text.empty() ? "" : ", ") + FormatBytes(part.model) + " in " + ggml_backend_buft_name(type);
+  }
+  return text;
 }
 
 EngineMemory MeasureMemory(const Shard& shard, const llama_context* context, const EngineOptions& options) {

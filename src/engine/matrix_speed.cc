@@ -13,6 +13,7 @@
 #include "engine/cpu_kernels.h"
 #include "engine/llama_log.h"
 #include "engine/llama_shard.h"
+#include "engine/weight_layouts.h"
 #include "ggml-backend.h"
 #include "ggml.h"
 
@@ -96,24 +97,6 @@ struct Cpu {
   }
 };
 
-// The memory that a model's weights of this kind would be in: the first of ggml's special kinds that takes the product.
-ggml_backend_buffer_type_t LayoutFor(ggml_backend_t backend, ggml_tensor* weights, ggml_tensor* product) {
-  ggml_backend_dev_t device = ggml_backend_get_device(backend);
-  ggml_backend_reg_t registry = ggml_backend_dev_backend_reg(device);
-  const auto get = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(
-      ggml_backend_reg_get_proc_address(registry, "ggml_backend_dev_get_extra_bufts"));
-  for (ggml_backend_buffer_type_t* type = get == nullptr ? nullptr : get(device); type != nullptr && *type != nullptr;
-       ++type) {
-    // What may run there is asked of a tensor that is there: an empty buffer stands in for it.
-    BufferPtr probe(ggml_backend_buft_alloc_buffer(*type, 0));
-    weights->buffer = probe.get();
-    const bool takes = probe != nullptr && ggml_backend_dev_supports_op(device, product);
-    weights->buffer = nullptr;
-    if (takes) return *type;
-  }
-  return ggml_backend_get_default_buffer_type(backend);
-}
-
 // Weights, inputs and the products of both, ready to run.
 class Products {
  public:
@@ -131,7 +114,7 @@ class Products {
     graph_ = ggml_new_graph(context_.get());
     std::vector<ggml_tensor*> products;
     for (ggml_tensor* weight : weights) products.push_back(ggml_mul_mat(context_.get(), weight, input));
-    ggml_backend_buffer_type_t layout = LayoutFor(cpu.backend.get(), weights[0], products[0]);
+    ggml_backend_buffer_type_t layout = LayoutFor(ggml_backend_get_device(cpu.backend.get()), weights[0], products[0]);
     layout_ = ggml_backend_buft_name(layout);
     weights_buffer_.reset(ggml_backend_alloc_ctx_tensors_from_buft(weights_context_.get(), layout));
     for (ggml_tensor* product : products) ggml_build_forward_expand(graph_, product);
@@ -200,7 +183,7 @@ class Products {
 
 std::string MatrixCodeVersion() {
   const Result<CpuKernels>& kernels = LoadedCpuKernels();
-  return std::string(ggml_version()) + " " + ggml_commit() + " " + (kernels.ok() ? kernels->variant : "none");
+  return GgmlVersion() + " " + (kernels.ok() ? kernels->variant : "none");
 }
 
 Result<MatrixSpeed> MeasureMatrixSpeed(const SpeedTestOptions& options) {

@@ -75,12 +75,32 @@ def compare(here, there):
     return largest
 
 
-def note(devices, cpu, variant, features, compared):
+def kleidiai(command, arm_binary, variant, models):
+    """What KleidiAI's twin of a backend computes: which kernels it took for Q4_0, and how far that is from here.
+
+    Its Q8_0 is for those who ask for it: such weights stay with ggml's own kernels. None where there is no twin."""
+    twin = variant + "-kleidiai"
+    if not os.path.exists(os.path.join(os.path.dirname(arm_binary), f"libggml-cpu-{twin}.so")):
+        return None
+    command = ["env", f"SHOAL_CPU_VARIANT={twin}", *command]
+    path, here = models["Q4_0"]
+    there, log = answer(command, path)
+    kernel = re.search(r"kleidiai: primary q4 kernel feature (\S+)", log)
+    assert kernel and " in CPU_KLEIDIAI" in log
+    largest = compare(here, there)
+    path, here = models["Q8_0"]
+    there, log = answer(command, path)
+    assert " in CPU_KLEIDIAI" not in log and " in CPU_REPACK" in log
+    compare(here, there)
+    return f"{kernel[1]}, {TOKENS} of {TOKENS} ({largest:.3f})"
+
+
+def note(devices, cpu, variant, features, compared, arm):
     if table := os.environ.get("SHOAL_ARM_TABLE"):
         cells = [f"{TOKENS} of {TOKENS} ({largest:.3f})" for largest in compared]
         shown = " ".join(f for f in features.split() if f not in ("NEON", "ARM_FMA", "REPACK", "LLAMAFILE"))
         with open(table, "a") as out:
-            out.write(f"| {devices} | `{cpu}` | {variant} | {shown or '-'} | {' | '.join(cells)} |\n")
+            out.write(f"| {devices} | `{cpu}` | {variant} | {shown or '-'} | {' | '.join(cells)} | {arm or '-'} |\n")
 
 
 @pytest.mark.parametrize("cpu,devices,variant,features", CLASSES, ids=[c[0] for c in CLASSES])
@@ -100,7 +120,7 @@ def test_a_class_of_devices(qemu, arm_binary, models, cpu, devices, variant, fea
         logged = re.search(r"CPU kernels: (\S+) \(([^)]*)\)", log)
         assert logged and logged[1] == variant
         compared.append(compare(here, there))
-    note(devices, cpu, variant, logged[2], compared)
+    note(devices, cpu, variant, logged[2], compared, kleidiai([*qemu(words), arm_binary], arm_binary, variant, models))
 
 
 def test_what_ggmls_own_list_gives_a_snapdragon_is_here_too(qemu, arm_binary, models):
