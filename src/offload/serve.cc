@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <mutex>
 #include <thread>
 
 #include "base/check.h"
@@ -30,12 +31,13 @@ constexpr int kDescriptorsMax = 65536;
 
 using Message = OffloadChannel::Message;
 
-// The model file as the node reads it.
-class NodeReader final : public TensorReader {
+// Asks the node for bytes of the model file. Any thread: one question at a time.
+class NodeReads {
  public:
-  NodeReader(OffloadChannel& channel, BoundedQueue<Message>& inbox) : channel_(channel), inbox_(inbox) {}
+  NodeReads(OffloadChannel& channel, BoundedQueue<Message>& inbox) : channel_(channel), inbox_(inbox) {}
 
-  Status Read(std::uint64_t offset, std::span<std::uint8_t> out) override {
+  Status Read(std::uint64_t offset, std::span<std::uint8_t> out) {
+    const std::lock_guard lock(asking_);
     while (!out.empty()) {
       const auto piece = static_cast<std::uint32_t>(std::min<std::size_t>(out.size(), kOffloadReadBytesMax));
       SHOAL_RETURN_IF_ERROR(channel_.Send(OffloadKind::kRead, EncodeRead({offset, piece})));
@@ -51,18 +53,27 @@ class NodeReader final : public TensorReader {
  private:
   OffloadChannel& channel_;
   BoundedQueue<Message>& inbox_;
+  std::mutex asking_;
+};
+
+class NodeReader final : public TensorReader {
+ public:
+  explicit NodeReader(NodeReads& reads) : reads_(reads) {}
+  Status Read(std::uint64_t offset, std::span<std::uint8_t> out) override { return reads_.Read(offset, out); }
+
+ private:
+  NodeReads& reads_;
 };
 
 class NodeSource final : public TensorSource {
  public:
-  NodeSource(OffloadChannel& channel, BoundedQueue<Message>& inbox) : channel_(channel), inbox_(inbox) {}
+  explicit NodeSource(NodeReads& reads) : reads_(reads) {}
   Result<std::unique_ptr<TensorReader>> Open() const override {
-    return std::unique_ptr<TensorReader>(std::make_unique<NodeReader>(channel_, inbox_));
+    return std::unique_ptr<TensorReader>(std::make_unique<NodeReader>(reads_));
   }
 
  private:
-  OffloadChannel& channel_;
-  BoundedQueue<Message>& inbox_;
+  NodeReads& reads_;
 };
 
 class OffloadServer {
@@ -130,14 +141,13 @@ class OffloadServer {
   }
 
   Result<std::shared_ptr<const ModelFile>> ModelOf(const OffloadOpen& open) {
-    auto source = std::make_shared<NodeSource>(channel_, inbox_);
     OffloadBytes header(open.header_bytes);
-    SHOAL_RETURN_IF_ERROR(NodeReader(channel_, inbox_).Read(0, header));
+    SHOAL_RETURN_IF_ERROR(reads_.Read(0, header));
     auto model = std::make_shared<ModelFile>();
     model->path = open.path;
     SHOAL_ASSIGN_OR_RETURN(model->gguf, ParseGguf(header, open.file_bytes));
     SHOAL_ASSIGN_OR_RETURN(model->info, DescribeModel(model->gguf, open.path));
-    model->source = std::move(source);
+    model->source = std::make_shared<NodeSource>(reads_);
     return std::shared_ptr<const ModelFile>(std::move(model));
   }
 
@@ -178,6 +188,7 @@ class OffloadServer {
 
   OffloadChannel channel_;
   BoundedQueue<Message> inbox_{kQuestionsMax};
+  NodeReads reads_{channel_, inbox_};
   std::unique_ptr<Engine> engine_;
   std::atomic<Engine*> running_{nullptr};
   std::vector<float> out_;
