@@ -17,7 +17,7 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kBetter = 1 - 1e-9;
-constexpr std::int64_t kWorkMax = 120'000;  // stages dealt to, over all starts
+constexpr std::int64_t kWorkMax = 100'000;  // stages dealt to, over all starts
 constexpr double kPaces[] = {1.0, 1.03, 1.08, 1.15, 1.3, 1.6, 2.2, 4.0, 1e9};
 constexpr std::size_t kStartsImproved = 8;
 constexpr int kBisections = 24;

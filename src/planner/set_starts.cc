@@ -17,7 +17,7 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int kBisections = 14;
-constexpr std::size_t kCountsTried = 6;  // numbers of stages, for throughput
+constexpr std::size_t kCountsTried = 5;  // numbers of stages, for throughput
 constexpr double kSlowerPaces[] = {1.0, 1.025, 1.06};
 constexpr int kLatencyPaces = 12;
 constexpr double kLatencyPaceRatio = 1.15;
