@@ -16,6 +16,10 @@ class LlamaAbort : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// From here on guards do nothing: an abort ends the process, as a process made for a device wants it (offload/). A
+// throw through a driver's own locks could leave it hanging instead.
+void LetAbortsEndTheProcess();
+
 // While it lives, aborts of this thread throw LlamaAbort. Guards may nest. What was being built when it threw must not
 // be used again.
 class LlamaGuard {

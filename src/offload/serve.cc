@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/thread_name.h"
 #include "engine/ggml_device.h"
+#include "engine/llama_guard.h"
 #include "offload/channel.h"
 #include "offload/device_check.h"
 #include "offload/process.h"
@@ -213,7 +214,8 @@ int ServeOffload(int socket) {
   const rlimit none{0, 0};
   (void)::setrlimit(RLIMIT_CORE, &none);  // a crash is expected, and reported
   ::setenv("GGML_NO_BACKTRACE", "1", 1);  // no thread is running yet
-  static OffloadServer server(socket);    // outlives the thread that reads
+  LetAbortsEndTheProcess();
+  static OffloadServer server(socket);  // outlives the thread that reads
   const int code = server.Run();
   std::fflush(nullptr);
   ::_exit(code);  // without what a driver does at the end of a process
