@@ -59,6 +59,7 @@ fn pair_with(protocol: &StreamProtocol, change: impl Fn(&mut Config)) -> (Node, 
     let address = next(&listener, Kind::Listening).address;
     dialler.command(Command::Dial(address.parse().unwrap())).unwrap();
     next(&dialler, Kind::Connected);
+    next(&listener, Kind::Connected);
     (dialler, listener)
 }
 
@@ -90,6 +91,14 @@ fn bulk_connections(node: &Node) -> u32 {
     node.gauges.bulk_connections.load(Ordering::Relaxed)
 }
 
+/// Both come to have so many.
+fn wait_for_bulk_connections(nodes: [&Node; 2], count: u32) {
+    let until = Instant::now() + WAIT;
+    while nodes.iter().any(|node| bulk_connections(node) != count) {
+        assert!(Instant::now() < until, "they do not come to {count} connections for bulk");
+    }
+}
+
 pub fn echo(ends: &mut (UnixStream, UnixStream), byte: u8) {
     let mut heard = [0];
     ends.0.write_all(&[byte]).unwrap();
@@ -113,7 +122,7 @@ fn bulk_has_a_connection_of_its_own_whoever_dialled_the_first() {
         for (i, ends) in [&mut act, &mut bulk, &mut back].into_iter().enumerate() {
             echo(ends, i as u8);
         }
-        assert_eq!((bulk_connections(from), bulk_connections(to)), (1, 1), "one for both directions");
+        wait_for_bulk_connections([from, to], 1); // one for both directions
         // Nobody reads: what is stuck is stuck there, and only there.
         let stuck = &mut bulk.0;
         stuck.set_nonblocking(true).unwrap();
@@ -135,7 +144,7 @@ fn bulk_has_a_connection_of_its_own_whoever_dialled_the_first() {
         from.command(Command::Disconnect(crypto::peer_id(to.gate.own()).unwrap())).unwrap();
         next(from, Kind::Disconnected);
         next(to, Kind::Disconnected);
-        assert_eq!((bulk_connections(from), bulk_connections(to)), (0, 0));
+        wait_for_bulk_connections([from, to], 0);
         dialler.stop(Duration::from_secs(1));
         listener.stop(Duration::from_secs(1));
     }
