@@ -174,13 +174,13 @@ class Measuring {
  private:
   bool late() const { return SteadyClock::now() > end_; }
 
-  // From the first layer on as many as weigh enough, but not all.
+  // From the first layer on as many as weigh enough, more than the small slice has, but not all.
   LayerRange LargeSlice(const std::vector<std::int32_t>& cuts) const {
     std::uint64_t bytes = 0;
     std::int32_t layer = 0;
     for (const std::int32_t cut : cuts) {
       for (; layer < cut; ++layer) bytes += model_->info.layer_bytes[static_cast<std::size_t>(layer)];
-      if (bytes >= options_.weight_bytes) break;
+      if (bytes >= options_.weight_bytes && cut > cuts.front()) break;
     }
     return {0, layer};
   }
@@ -220,9 +220,10 @@ class Measuring {
   }
 
   void Settle() {
-    const double more = weight_bytes_ - small_bytes_;
-    double byte_s = more > 0 ? std::max((early_.seconds - small_.seconds) / more, kLeast) : kLeast;
-    speed_.pass_s = std::max(small_.seconds - byte_s * small_bytes_, 1e-7);
+    const double more = weight_bytes_ - small_bytes_;  // 0 where the model can be cut in one place only
+    double byte_s =
+        more > 0 ? std::max((early_.seconds - small_.seconds) / more, kLeast) : early_.seconds / weight_bytes_;
+    speed_.pass_s = std::clamp(small_.seconds - byte_s * small_bytes_, 1e-7, small_.seconds / 2);
     byte_s = std::max((early_.seconds - speed_.pass_s) / weight_bytes_, kLeast);
     speed_.one_row_bytes_s = 1 / byte_s;
     const double farther = late_.row_positions - early_.row_positions;
