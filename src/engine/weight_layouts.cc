@@ -48,7 +48,10 @@ ggml_backend_buffer_type_t LayoutOfShape(ggml_backend_dev_t cpu, ggml_type type,
 // A tensor's name in the shard; empty when it is not one of its products' weights.
 std::string NameInShard(const Shard& shard, const GgufTensor& tensor) {
   if (tensor.name == "output.weight") return shard.is_last ? tensor.name : "";
-  if (tensor.name == "token_embd.weight") return "";  // looked up, not multiplied
+  if (tensor.name == "token_embd.weight") {  // looked up; multiplied only where it is the output head too
+    const bool tied = shard.is_last && shard.model->gguf.FindTensor("output.weight") == nullptr;
+    return tied ? "output.weight" : "";
+  }
   constexpr std::string_view kLayer = "blk.";
   if (!tensor.name.starts_with(kLayer)) return tensor.name;
   const std::size_t dot = tensor.name.find('.', kLayer.size());
