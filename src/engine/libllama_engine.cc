@@ -52,7 +52,7 @@ Result<std::unique_ptr<Engine>> LibllamaEngine::Make(const Shard& shard, const E
   }
   engine->memory_ = MeasureMemory(shard, engine->context_.get(), options);
   engine->memory_.weight_bytes = weight_bytes;
-  Log(LogLevel::kInfo, "engine", "weights: " + WeightLayoutsText(engine->context_.get()));
+  Log(LogLevel::kInfo, "engine", "weights: " + WeightLayoutsText(engine->model_.get()));
   engine->twins_ = options.kv_shared && llama_model_n_swa(engine->model_.get()) > 0 &&
                    !llama_model_is_recurrent(engine->model_.get()) && !llama_model_is_hybrid(engine->model_.get());
   engine->ReserveBatch();

@@ -7,7 +7,6 @@
 
 // Upstream's staging header for what is not yet in llama.h: the memory breakdown.
 #include "../src/llama-ext.h"
-#include "base/units.h"
 #include "engine/ggml_device.h"
 #include "engine/llama_guard.h"
 #include "engine/llama_log.h"
@@ -132,15 +131,6 @@ Result<LlamaContextPtr> MakeLlamaContext(llama_model* model, const llama_context
   }
   if (context == nullptr) return LoadError("libllama makes no context", errors);
   return context;
-}
-
-std::string WeightLayoutsText(const llama_context* context) {
-  std::string text;
-  for (const auto& [type, part] : llama_get_memory_breakdown(context)) {
-    if (part.model == 0) continue;
-    text += (text.empty() ? "" : ", ") + FormatBytes(part.model) + " in " + ggml_backend_buft_name(type);
-  }
-  return text;
 }
 
 EngineMemory MeasureMemory(const Shard& shard, const llama_context* context, const EngineOptions& options) {

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <memory>
-#include <string>
 
 #include "base/result.h"
 #include "engine/cpu_kernels.h"
@@ -39,9 +38,6 @@ std::uint64_t CellListBytes(const EngineOptions& options, bool has_sliding_windo
 
 // Errors: kUnsupported (a KV type or attention that the model does not take), kOutOfMemory.
 Result<LlamaContextPtr> MakeLlamaContext(llama_model* model, const llama_context_params& params);
-
-// How much of the weights is in which layout: "75.2 MiB in CPU_REPACK, 16.9 MiB in CPU".
-std::string WeightLayoutsText(const llama_context* context);
 
 // What a laid out model and its context would use.
 EngineMemory MeasureMemory(const Shard& shard, const llama_context* context, const EngineOptions& options);

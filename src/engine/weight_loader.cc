@@ -280,4 +280,14 @@ Result<WeightBuffers> LoadWeights(const Shard& shard, const EngineOptions& optio
   return buffers;
 }
 
+std::string WeightLayoutsText(const llama_model* model) {
+  std::map<std::string, std::uint64_t> bytes;
+  for (const auto& [name, tensor] : llama_internal_get_tensor_map(model)) {
+    if (tensor->buffer != nullptr) bytes[ggml_backend_buffer_name(tensor->buffer)] += ggml_nbytes(tensor);
+  }
+  std::string text;
+  for (const auto& [layout, size] : bytes) text += (text.empty() ? "" : ", ") + FormatBytes(size) + " in " + layout;
+  return text;
+}
+
 }  // namespace shoal

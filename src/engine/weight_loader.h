@@ -10,6 +10,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -32,5 +33,8 @@ inline constexpr int kLoadThreadsMax = 8;  // of one load, the caller's among th
 // Errors: kOutOfMemory, kCancelled, kCorrupt (the model wants what the shard has not), and as TensorReader::Read.
 // Blocks while loading.
 Result<WeightBuffers> LoadWeights(const Shard& shard, const EngineOptions& options, llama_model* model);
+
+// How much of the loaded weights is in which of ggml's layouts: "75.2 MiB in CPU_REPACK, 16.9 MiB in CPU".
+std::string WeightLayoutsText(const llama_model* model);
 
 }  // namespace shoal
