@@ -20,6 +20,12 @@ std::string Asked() {
   return fault == nullptr ? "" : fault;
 }
 
+// As the system does it: a sanitizer's handler would make it an exit.
+void Crash() {
+  std::signal(SIGSEGV, SIG_DFL);
+  std::raise(SIGSEGV);
+}
+
 bool IsTime() {
   const char* file = std::getenv("SHOAL_TEST_FAULT_FILE");
   return file == nullptr || ::access(file, F_OK) == 0;
@@ -33,7 +39,7 @@ ggml_backend_t Inner(ggml_backend_t backend) { return static_cast<ggml_backend_t
 
 ggml_status Compute(ggml_backend_t backend, ggml_cgraph* graph) {
   const std::string fault = Asked();
-  if (fault == "compute" && IsTime()) std::raise(SIGSEGV);
+  if (fault == "compute" && IsTime()) Crash();
   while (fault == "hang" && IsTime()) ::pause();
   const ggml_status status = ggml_backend_graph_compute(Inner(backend), graph);
   if (fault == "wrong" && graph->n_nodes > 0) {
@@ -121,7 +127,7 @@ ggml_backend_reg Registry() {
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) ggml_backend_reg_t ggml_backend_init() {
-  if (Asked() == "start") std::raise(SIGSEGV);
+  if (Asked() == "start") Crash();
   static ggml_backend_reg registry = Registry();
   Device()->reg = &registry;
   return &registry;
