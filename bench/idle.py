@@ -8,7 +8,6 @@ its checks.
 import argparse
 import collections
 import json
-import os
 import pathlib
 import sys
 import time
@@ -22,7 +21,6 @@ import nodes  # noqa: E402
 MODEL = "smollm2"
 CALM_S = 12  # after the answer: what follows a placement is over
 CORE_SHARE_MAX = 0.01
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def switches_of(task):
@@ -34,8 +32,7 @@ def switches_of(task):
 
 def usage(pid):
     """Seconds of processor time of the process; by thread name: (nanoseconds on a CPU, wake-ups)."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    seconds = (int(fields[11]) + int(fields[12])) / TICKS
+    seconds = lans.cpu_s(pid)
     threads = {}
     for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
         try:

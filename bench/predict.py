@@ -7,6 +7,7 @@ of 128 tokens to prompts of 512 are timed over HTTP. About four minutes; --only 
 `--json` prints one object with its checks.
 """
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -103,18 +104,24 @@ class Cluster:
         return min(own[0] for own in times) - start, rate(times)
 
 
-def measure(setup):
+@contextlib.contextmanager
+def cluster_of(setup):
+    """A Cluster, for a with statement."""
     rations = []
     try:
         with lans.Lan(ipv6=False, delay_us=setup.delay_us) as lan:
-            cluster = Cluster(setup, lan, rations)
-            placed = cluster.place("--stages", len(setup.devices))
-            forecast = placed["forecast"]
-            cluster.answer(tokens=8)
-            answers = [cluster.answer() for _ in range(ROUNDS)]
+            yield Cluster(setup, lan, rations)
     finally:
         for ration in rations:
             ration.close()
+
+
+def measure(setup):
+    with cluster_of(setup) as cluster:
+        placed = cluster.place("--stages", len(setup.devices))
+        forecast = placed["forecast"]
+        cluster.answer(tokens=8)
+        answers = [cluster.answer() for _ in range(ROUNDS)]
     first_s = statistics.median(first for first, _ in answers)
     return {"setup": setup.name, "stages": [[one["first"], one["last"]] for one in placed["stages"]],
             "measured_speeds": forecast["measured"],

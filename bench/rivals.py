@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 
-from predict import Cluster, Device, Setup, lans
+from predict import Device, Setup, cluster_of, lans
 
 STREAMS = 4
 ROUNDS = 2
@@ -84,15 +84,10 @@ class Race:
 
 
 def measure(rivalry):
-    rations = []
-    try:
-        with lans.Lan(ipv6=False, delay_us=rivalry.setup.delay_us) as lan:
-            race = Race(rivalry, Cluster(rivalry.setup, lan, rations))
-            for _ in range(ROUNDS):
-                race.round()
-    finally:
-        for ration in rations:
-            ration.close()
+    with cluster_of(rivalry.setup) as cluster:
+        race = Race(rivalry, cluster)
+        for _ in range(ROUNDS):
+            race.round()
     return {"setup": rivalry.setup.name, "ways": race.result()}
 
 

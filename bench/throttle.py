@@ -123,7 +123,6 @@ def start(lan, rations):
 def throttle(members, rations, placed):
     entry = members[0]
     load = Load(entry)
-    before = 0
     while True:  # a move that has nothing to do with the change would spoil the measurement
         placed = calm(entry)
         before = load.rate(8)

@@ -81,11 +81,12 @@ class MadeUpSource : public TensorSource {
         const std::uint64_t row_bytes = ggml_row_size(type, static_cast<std::int64_t>(tensor.dims[0]));
         const bool is_vector = tensor.dims.size() == 1;
         const auto key = std::pair(tensor.type * 2 + (is_vector ? 1 : 0), tensor.dims[0]);
-        if (!known.contains(key)) {
-          known[key] = std::make_shared<const Rows>(
+        std::shared_ptr<const Rows>& rows = known[key];
+        if (rows == nullptr) {
+          rows = std::make_shared<const Rows>(
               MakeRows(type, static_cast<std::int64_t>(tensor.dims[0]), row_bytes, is_vector));
         }
-        if (const auto found = known.find(key); found != known.end()) piece.rows = found->second;
+        piece.rows = rows;
       }
       pieces.push_back(std::move(piece));
     }

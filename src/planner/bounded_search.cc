@@ -46,7 +46,7 @@ class Bounded {
     std::vector<std::pair<double, Order>> starts;
     std::vector<Order> orders = Starts();
     if (space_.devices() > kExactDevicesMax) {
-      for (Order& order : OrdersOfSets(space_)) orders.push_back(std::move(order));
+      for (Order& order : OrdersOfSets(space_, RelaxedOf(1))) orders.push_back(std::move(order));
     }
     for (Order& order : orders) {
       const double cost = Deal(order);

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <numeric>
 
 #include "planner/knapsack.h"
 
@@ -209,7 +208,11 @@ double Relaxation::BestPrize(std::size_t stages, const std::vector<double>& capa
   for (std::size_t d = 0; d < devices_; ++d) low = std::min(low, -sum_density_[d] * capacities[d]);
   for (int i = 0; i < kPrizeSteps; ++i) {
     const double a = low + (high - low) / 3, b = high - (high - low) / 3;
-    (bound(a) < bound(b) ? low : high) = bound(a) < bound(b) ? a : b;
+    if (bound(a) < bound(b)) {
+      low = a;
+    } else {
+      high = b;
+    }
   }
   return (low + high) / 2;
 }
@@ -291,12 +294,11 @@ double Relaxation::BoundOfLarger(double least_pace, std::size_t stages, bool who
 // Where both count. Between two paces of a grid a plan has at least the lower pace, and at least the sum that the
 // higher one allows.
 double Relaxation::BoundOfBoth(double pace, std::size_t stages) const {
-  const LinkShares loose = LinkSharesAt(kInfinity);
   LinkShares shares = LinkSharesAt(pace * kPaceRatio);
   double several = kInfinity;
   for (int i = 0; i < kPaceSteps; ++i) {
     const double next = i + 1 < kPaceSteps ? pace * kPaceRatio : kInfinity;
-    if (next > shares.pace) shares = next == kInfinity ? loose : LinkSharesAt(next * kSharesRatio);
+    if (next > shares.pace) shares = LinkSharesAt(next * kSharesRatio);
     several = std::min(several, prices_.Cost(SumAt(next, stages, shares), pace));
     if (prices_.Cost(0, next) >= several) break;
     pace = next;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "planner/cost_model.h"
+#include "planner/relaxation.h"
 
 namespace shoal {
 
@@ -30,8 +31,9 @@ using PlansByStages = std::vector<SegmentPlan>;
 // (kWorkMax).
 PlansByStages SearchBounded(const SearchSpace& space);
 
-// Orders of devices from which a local search over many may begin, the most promising first.
-std::vector<std::vector<std::size_t>> OrdersOfSets(const SearchSpace& space);
+// Orders of devices from which a local search over many may begin, the most promising first. `of_one`: the relaxation
+// with the prices of one stage.
+std::vector<std::vector<std::size_t>> OrdersOfSets(const SearchSpace& space, const Relaxation& of_one);
 
 // Improves the best of `plans` to the best there is, by depth first search over devices and cuts with bounds. False if
 // it would take more than policy.exact_steps_max steps: then the best so far. Preconditions: at most kExactDevicesMax

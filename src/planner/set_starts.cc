@@ -121,7 +121,8 @@ class Items {
 
 class SetStarts {
  public:
-  explicit SetStarts(const SearchSpace& space) : space_(space), sizes_(space.sizes) {}
+  SetStarts(const SearchSpace& space, const Relaxation& of_one)
+      : space_(space), sizes_(space.sizes), shares_one_(of_one.LinkSharesAt(kInfinity)) {}
 
   std::vector<Order> Run() {
     space_.depends_on_stages() ? ForThroughput() : ForLatency();
@@ -140,10 +141,6 @@ class SetStarts {
   }
 
  private:
-  Relaxation::LinkShares SharesOf(const PlanPrices& prices) const {
-    return Relaxation(sizes_, prices, space_.devices()).LinkSharesAt(kInfinity);
-  }
-
   // The least pace at which so many devices hold everything; infinite if they never do.
   static double LeastPace(Items& items, std::size_t count) {
     double low = 0, high = items.pace_most();
@@ -162,7 +159,7 @@ class SetStarts {
 
   void ForLatency() {
     const PlanPrices& prices = space_.prices[1];
-    Items items(sizes_, prices, SharesOf(prices), space_.devices());
+    Items items(sizes_, prices, shares_one_, space_.devices());
     double pace = LeastPace(items, space_.stages_max);
     for (int i = 0; i < kLatencyPaces && pace < kInfinity; ++i, pace *= kLatencyPaceRatio) {
       const std::size_t used = items.UsedAt(pace);
@@ -179,10 +176,9 @@ class SetStarts {
     };
     std::vector<Count> counts;
     std::vector<std::optional<Items>> items(space_.stages_max + 1);
-    const Relaxation::LinkShares shares_one = SharesOf(space_.prices[1]);
     for (std::size_t k = std::max<std::size_t>(space_.stages_min, 2); k <= space_.stages_max; ++k) {
       const PlanPrices& prices = space_.prices[k];
-      items[k].emplace(sizes_, prices, shares_one, space_.devices());
+      items[k].emplace(sizes_, prices, shares_one_, space_.devices());
       double low = LeastPace(*items[k], k);
       if (low == kInfinity) continue;
       const auto meets = [&](double pace) { return prices.Cost(items[k]->LeastSum(pace), 0) <= prices.Cost(0, pace); };
@@ -264,11 +260,14 @@ class SetStarts {
 
   const SearchSpace& space_;
   const PlanSizes& sizes_;
+  const Relaxation::LinkShares shares_one_;  // at any pace, with the prices of one stage
   std::vector<Candidate> found_;
 };
 
 }  // namespace
 
-std::vector<std::vector<std::size_t>> OrdersOfSets(const SearchSpace& space) { return SetStarts(space).Run(); }
+std::vector<std::vector<std::size_t>> OrdersOfSets(const SearchSpace& space, const Relaxation& of_one) {
+  return SetStarts(space, of_one).Run();
+}
 
 }  // namespace shoal

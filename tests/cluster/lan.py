@@ -32,6 +32,12 @@ def switch_program():
     return os.environ.get("SHOAL_TEST_SWITCH", str(shoal.parent / "tests/cluster/shoal_test_switch"))
 
 
+def cpu_s(pid):
+    """The processor time that a process took so far."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def why_not():
     """Why no LAN can be made here; None when it can."""
     for tool in ("ip", "unshare", "nsenter"):
@@ -95,8 +101,7 @@ class Switch:
 
     def cpu_s(self):
         """The processor time it took so far."""
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_s(self.process.pid)
 
     def close(self):
         self._lines.close()
