@@ -41,21 +41,20 @@ PlanModel ModelOf(const ModelShape& shape, const PlaceOptions& options) {
   return model;
 }
 
-// `measured` becomes false when the figures are not of this device and these weights. Best are those of stages of this
-// very model; then those of its kind of weights.
+PlanDevice SpeedsOfKind(const SpeedFacts& kind, const DeviceFacts& facts,
+                        const std::vector<std::uint64_t>& layer_bytes) {
+  return MeasuredDevice({kind.one_row_bytes_s, kind.rows_bytes_s, kind.operation_s, facts.memory_bytes_s}, layer_bytes,
+                        facts.pace);
+}
+
+// `measured` becomes false when the figures are not of this device and these weights.
 PlanDevice SpeedsOf(const SplitDevice& given, const SplitInput& input, bool& measured) {
   const DeviceFacts& facts = given.facts;
-  measured = true;
-  for (const StageSpeedFacts& one : facts.stage_speeds) {
-    if (one.fingerprint == input.fingerprint) return MeasuredDevice(one.speed, facts.pace);
-  }
-  const auto speed = std::find_if(facts.speeds.begin(), facts.speeds.end(),
-                                  [&](const SpeedFacts& one) { return one.quantization == input.quantization; });
-  measured = speed != facts.speeds.end();
-  if (facts.speeds.empty()) return EstimatedDevice(facts.cores);
-  const SpeedFacts& known = measured ? *speed : facts.speeds.front();
-  return MeasuredDevice({known.one_row_bytes_s, known.rows_bytes_s, known.operation_s, facts.memory_bytes_s},
-                        input.shape.layer_bytes, facts.pace);
+  const std::vector<std::uint64_t>& layer_bytes = input.shape.layer_bytes;
+  const auto known = MeasuredSpeeds(facts, input.fingerprint, input.quantization, layer_bytes);
+  measured = known.has_value();
+  if (known) return *known;
+  return facts.speeds.empty() ? EstimatedDevice(facts.cores) : SpeedsOfKind(facts.speeds.front(), facts, layer_bytes);
 }
 
 PlanDevice DeviceOf(const SplitDevice& given, const SplitInput& input, bool& measured) {
@@ -223,6 +222,18 @@ PlacementForecast ForecastFrom(const PlanResult& result, const std::vector<std::
 }
 
 }  // namespace
+
+std::optional<PlanDevice> MeasuredSpeeds(const DeviceFacts& facts, std::uint64_t fingerprint,
+                                         const std::string& quantization,
+                                         const std::vector<std::uint64_t>& layer_bytes) {
+  for (const StageSpeedFacts& one : facts.stage_speeds) {
+    if (one.fingerprint == fingerprint) return MeasuredDevice(one.speed, facts.pace);
+  }
+  for (const SpeedFacts& one : facts.speeds) {
+    if (one.quantization == quantization) return SpeedsOfKind(one, facts, layer_bytes);
+  }
+  return std::nullopt;
+}
 
 std::uint64_t StageBytes(const ModelShape& shape, LayerRange layers, const PlaceOptions& options) {
   const auto tokens = static_cast<std::uint64_t>(ContextOf(options));

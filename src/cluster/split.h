@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -50,6 +51,11 @@ struct Split {
 // Bytes that layers take on a node: weights, K and V for `context_tokens`, the output head on the last stage, on the
 // others the hidden states that they keep of what they sent.
 std::uint64_t StageBytes(const ModelShape& shape, LayerRange layers, const PlaceOptions& options);
+
+// What this device measured of stages of the model, or else of its kind of weights, at its pace; empty: neither.
+std::optional<PlanDevice> MeasuredSpeeds(const DeviceFacts& facts, std::uint64_t fingerprint,
+                                         const std::string& quantization,
+                                         const std::vector<std::uint64_t>& layer_bytes);
 
 // What these layers weigh in the cost model.
 StageLoad LoadOf(const ModelShape& shape, LayerRange layers, const PlaceOptions& options);

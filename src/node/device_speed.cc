@@ -13,8 +13,12 @@
 
 #include "base/log.h"
 #include "engine/stage_speed.h"
+#include "planner/cost_model.h"
 
 namespace shoal {
+
+static_assert(kSpeedRows == kPassRows && kSpeedGroupRows == kGroupRows);  // what is measured is what plans ask for
+
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -36,14 +40,6 @@ std::string ReadFile(const std::string& path) {
   return text;
 }
 
-// Puts a measurement in place of the one that `is_old`, the oldest gives way when there are too many.
-template <typename T, typename IsOld>
-void Replace(std::vector<T>& known, const T& measured, IsOld is_old) {
-  std::erase_if(known, is_old);
-  known.push_back(measured);
-  if (known.size() > kSpeedsKeptMax) known.erase(known.begin());
-}
-
 void Write(const std::string& home, const KnownSpeeds& speeds, const std::string& fingerprint) {
   std::error_code error;
   std::filesystem::create_directories(home, error);
@@ -54,6 +50,18 @@ void Write(const std::string& home, const KnownSpeeds& speeds, const std::string
   if (!out || std::rename(beside.c_str(), path.c_str()) != 0) {
     Log(LogLevel::kWarning, "device", "the measured speed cannot be kept in " + path);
   }
+}
+
+// Puts a measurement in place of the one that `is_old`, the oldest gives way when there are too many.
+template <typename T, typename IsOld>
+void Keep(const std::string& home, const DeviceProfile& profile, std::vector<T> KnownSpeeds::*of, const T& measured,
+          IsOld is_old) {
+  KnownSpeeds speeds = LoadSpeeds(home, profile);
+  std::vector<T>& known = speeds.*of;
+  std::erase_if(known, is_old);
+  known.push_back(measured);
+  if (known.size() > kSpeedsKeptMax) known.erase(known.begin());
+  Write(home, speeds, FingerprintOf(profile));
 }
 
 double NumberIn(const Json& item, const char* key) {
@@ -179,12 +187,29 @@ std::vector<int> SpeedCpus(const DeviceProfile& profile, std::int32_t threads) {
   return cpus;
 }
 
+const DeviceSpeed* KnownSpeeds::Of(const std::string& quantization, const std::vector<int>& cpus) const {
+  const auto found = std::find_if(devices.begin(), devices.end(), [&](const DeviceSpeed& one) {
+    return one.quantization == quantization && one.cpus == cpus;
+  });
+  return found == devices.end() ? nullptr : &*found;
+}
+
+const ModelSpeed* KnownSpeeds::Of(std::uint64_t fingerprint, const std::vector<int>& cpus) const {
+  const auto found = std::find_if(models.begin(), models.end(), [&](const ModelSpeed& one) {
+    return one.fingerprint == fingerprint && one.cpus == cpus;
+  });
+  return found == models.end() ? nullptr : &*found;
+}
+
+KnownSpeeds LoadSpeeds(const std::string& home, const DeviceProfile& profile) {
+  return ParseSpeedJson(ReadFile(PathIn(home)), FingerprintOf(profile));
+}
+
 std::optional<DeviceSpeed> LoadDeviceSpeed(const std::string& home, const DeviceProfile& profile,
                                            const std::string& quantization, const std::vector<int>& cpus) {
-  for (DeviceSpeed& speed : ParseSpeedJson(ReadFile(PathIn(home)), FingerprintOf(profile)).devices) {
-    if (speed.quantization == quantization && speed.cpus == cpus) return std::move(speed);
-  }
-  return std::nullopt;
+  const KnownSpeeds speeds = LoadSpeeds(home, profile);
+  const DeviceSpeed* const speed = speeds.Of(quantization, cpus);
+  return speed == nullptr ? std::nullopt : std::optional(*speed);
 }
 
 Result<DeviceSpeed> MeasureDeviceSpeed(const std::string& home, const DeviceProfile& profile,
@@ -212,20 +237,9 @@ Result<DeviceSpeed> MeasureDeviceSpeed(const std::string& home, const DeviceProf
     SHOAL_ASSIGN_OR_RETURN(const MatrixSpeed of_group, MeasureMatrixSpeed(options));
     speed.groups.push_back({CoreKindName(group.kind), options.cpus, of_group.one_row_bytes_s});
   }
-  const std::string fingerprint = FingerprintOf(profile);
-  KnownSpeeds known = ParseSpeedJson(ReadFile(PathIn(home)), fingerprint);
-  Replace(known.devices, speed,
-          [&](const DeviceSpeed& one) { return one.quantization == speed.quantization && one.cpus == speed.cpus; });
-  Write(home, known, fingerprint);
+  Keep(home, profile, &KnownSpeeds::devices, speed,
+       [&](const DeviceSpeed& one) { return one.quantization == speed.quantization && one.cpus == speed.cpus; });
   return speed;
-}
-
-std::optional<ModelSpeed> LoadModelSpeed(const std::string& home, const DeviceProfile& profile,
-                                         std::uint64_t fingerprint, const std::vector<int>& cpus) {
-  for (ModelSpeed& model : ParseSpeedJson(ReadFile(PathIn(home)), FingerprintOf(profile)).models) {
-    if (model.fingerprint == fingerprint && model.cpus == cpus) return std::move(model);
-  }
-  return std::nullopt;
 }
 
 Result<ModelSpeed> MeasureModelSpeed(const std::string& home, const DeviceProfile& profile, std::uint64_t fingerprint,
@@ -239,11 +253,8 @@ Result<ModelSpeed> MeasureModelSpeed(const std::string& home, const DeviceProfil
       cpus,
       {speed.pass_s, speed.one_row_bytes_s, speed.group_bytes_s, speed.rows_bytes_s, speed.kv_bytes_s,
        speed.kv_rows_bytes_s, speed.output_bytes_s, speed.output_group_bytes_s}};
-  const std::string of_device = FingerprintOf(profile);
-  KnownSpeeds known = ParseSpeedJson(ReadFile(PathIn(home)), of_device);
-  Replace(known.models, measured,
-          [&](const ModelSpeed& one) { return one.fingerprint == fingerprint && one.cpus == cpus; });
-  Write(home, known, of_device);
+  Keep(home, profile, &KnownSpeeds::models, measured,
+       [&](const ModelSpeed& one) { return one.fingerprint == fingerprint && one.cpus == cpus; });
   return measured;
 }
 

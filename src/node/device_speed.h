@@ -45,8 +45,16 @@ struct ModelSpeed {
 // The cores of a stage with `threads` threads (0: as many as there are fast cores).
 std::vector<int> SpeedCpus(const DeviceProfile& profile, std::int32_t threads);
 
-// What is kept for this device, `quantization` and `cpus` (SpeedCpus); empty if nothing is, or it is of another device,
-// cores or build.
+// What is kept for this device; nothing if that is of another device or build.
+struct KnownSpeeds {
+  std::vector<DeviceSpeed> devices;
+  std::vector<ModelSpeed> models;
+  // Of these and `cpus` (SpeedCpus); null if nothing is.
+  const DeviceSpeed* Of(const std::string& quantization, const std::vector<int>& cpus) const;
+  const ModelSpeed* Of(std::uint64_t fingerprint, const std::vector<int>& cpus) const;
+};
+KnownSpeeds LoadSpeeds(const std::string& home, const DeviceProfile& profile);
+// One of them.
 std::optional<DeviceSpeed> LoadDeviceSpeed(const std::string& home, const DeviceProfile& profile,
                                            const std::string& quantization, const std::vector<int>& cpus);
 // Measures on `cpus`, about two seconds, and keeps it. Errors: as MeasureMatrixSpeed; what cannot be kept is only
@@ -55,8 +63,6 @@ Result<DeviceSpeed> MeasureDeviceSpeed(const std::string& home, const DeviceProf
                                        const std::string& quantization, const std::vector<int>& cpus);
 
 // The same of stages of one model: at most five seconds. Errors: as MeasureStageSpeed.
-std::optional<ModelSpeed> LoadModelSpeed(const std::string& home, const DeviceProfile& profile,
-                                         std::uint64_t fingerprint, const std::vector<int>& cpus);
 Result<ModelSpeed> MeasureModelSpeed(const std::string& home, const DeviceProfile& profile, std::uint64_t fingerprint,
                                      const std::shared_ptr<const ModelFile>& model, const std::vector<int>& cpus);
 
@@ -68,10 +74,6 @@ PlanDevice SpeedForPlans(const DeviceSpeed& speed, const ModelInfo& model);
 
 // Pure parts, for tests. Text of speed.json.
 std::string FingerprintOf(const DeviceProfile& profile);
-struct KnownSpeeds {
-  std::vector<DeviceSpeed> devices;
-  std::vector<ModelSpeed> models;
-};
 std::string SpeedJson(const KnownSpeeds& speeds, const std::string& fingerprint);
 // Empty for what is not such a text, or has another fingerprint.
 KnownSpeeds ParseSpeedJson(const std::string& text, const std::string& fingerprint);

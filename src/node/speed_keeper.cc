@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -74,16 +73,17 @@ struct SpeedKeeper::Work {
 };
 
 void SpeedKeeper::Work::Read(const Missing& missing, const std::vector<int>& cpus) {
+  const KnownSpeeds kept = LoadSpeeds(home, *profile);
   for (const std::string& quantization : missing.kinds) {
-    std::optional<DeviceSpeed> speed = LoadDeviceSpeed(home, *profile, quantization, cpus);
-    if (!speed) continue;
-    known.kinds.push_back(*std::move(speed));
+    const DeviceSpeed* const speed = kept.Of(quantization, cpus);
+    if (speed == nullptr) continue;
+    known.kinds.push_back(*speed);
     known.settled_kinds.insert(quantization);
   }
   for (const ModelHolding& holding : missing.models) {
-    std::optional<ModelSpeed> speed = LoadModelSpeed(home, *profile, holding.fingerprint, cpus);
-    if (!speed) continue;
-    known.models.push_back(*std::move(speed));
+    const ModelSpeed* const speed = kept.Of(holding.fingerprint, cpus);
+    if (speed == nullptr) continue;
+    known.models.push_back(*speed);
     known.settled_models.insert(holding.fingerprint);
   }
 }
@@ -148,31 +148,19 @@ SpeedKeeper::Missing SpeedKeeper::MissingOf(const std::vector<ModelHolding>& mod
   return missing;
 }
 
-// As the planner will take it; empty: nobody measured.
-std::optional<PlanDevice> SpeedKeeper::SpeedFor(const ModelHolding& model, const ModelShape& shape,
-                                                const DeviceFacts& facts) const {
-  for (const ModelSpeed& known : known_.models) {
-    if (known.fingerprint == model.fingerprint) return MeasuredDevice(known.speed);
-  }
-  for (const SpeedFacts& speed : facts.speeds) {
-    if (speed.quantization != model.quantization) continue;
-    return MeasuredDevice({speed.one_row_bytes_s, speed.rows_bytes_s, speed.operation_s, facts.memory_bytes_s},
-                          shape.layer_bytes);
-  }
-  return std::nullopt;
-}
-
 bool SpeedKeeper::LookAtPace(TimeUs now, const std::vector<ModelHolding>& models,
                              const std::vector<StageHost::Work>& works) {
-  DeviceFacts facts;
+  DeviceFacts facts;  // as the planner has them, at full pace
   FillSpeeds(known_.kinds, facts);
+  FillStageSpeeds(known_.models, facts);
   for (const StageHost::Work& work : works) {
     const PlaceRequest& request = work.placement.request;
     const auto model = std::find_if(models.begin(), models.end(), [&](const ModelHolding& holding) {
       return holding.fingerprint == request.fingerprint;
     });
     if (model == models.end()) continue;
-    const std::optional<PlanDevice> device = SpeedFor(*model, request.shape, facts);
+    const std::optional<PlanDevice> device =
+        MeasuredSpeeds(facts, model->fingerprint, model->quantization, request.shape.layer_bytes);
     if (!device) continue;
     const StageWorkerStats& stats = work.stats;
     PassCounts counts;

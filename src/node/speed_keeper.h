@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -60,8 +59,6 @@ class SpeedKeeper {
     bool empty() const { return kinds.empty() && models.empty(); }
   };
   Missing MissingOf(const std::vector<ModelHolding>& models) const;
-  std::optional<PlanDevice> SpeedFor(const ModelHolding& model, const ModelShape& shape,
-                                     const DeviceFacts& facts) const;
   bool LookAtPace(TimeUs now, const std::vector<ModelHolding>& models, const std::vector<StageHost::Work>& works);
 
   Loop& loop_;
