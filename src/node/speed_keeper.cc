@@ -69,7 +69,8 @@ struct SpeedKeeper::Work {
  private:
   void Read(const Missing& missing, const std::vector<int>& cpus);
   void MeasureKind(const std::string& quantization, const std::vector<int>& cpus);
-  void MeasureModel(const ModelHolding& holding, const std::vector<int>& cpus);
+  void MeasureModel(const ModelHolding& holding, const std::shared_ptr<const ModelFile>& model,
+                    const std::vector<int>& cpus);
 };
 
 void SpeedKeeper::Work::Read(const Missing& missing, const std::vector<int>& cpus) {
@@ -98,9 +99,8 @@ void SpeedKeeper::Work::MeasureKind(const std::string& quantization, const std::
   }
 }
 
-void SpeedKeeper::Work::MeasureModel(const ModelHolding& holding, const std::vector<int>& cpus) {
-  const std::shared_ptr<const ModelFile> model = find_model(holding);
-  if (model == nullptr) return;
+void SpeedKeeper::Work::MeasureModel(const ModelHolding& holding, const std::shared_ptr<const ModelFile>& model,
+                                     const std::vector<int>& cpus) {
   Result<ModelSpeed> speed = MeasureModelSpeed(home, *profile, holding.fingerprint, model, cpus);
   known.settled_models.insert(holding.fingerprint);
   if (speed.ok()) {
@@ -117,16 +117,23 @@ void SpeedKeeper::Work::Look(const Missing& missing, bool may_measure) {
   known.ration = RationOf(*profile, cpus.size());
   Read(missing, cpus);
   if (!may_measure) return;
-  const MachineLock lock;
-  if (!lock.taken()) return;
   for (const std::string& quantization : missing.kinds) {
     if (known.settled_kinds.contains(quantization) || known.kinds.size() >= kSpeedsMax) continue;
-    return MeasureKind(quantization, cpus);
+    const MachineLock lock;
+    if (lock.taken()) MeasureKind(quantization, cpus);
+    return;
   }
   for (const ModelHolding& holding : missing.models) {
     if (known.settled_models.contains(holding.fingerprint)) continue;
-    if (known.models.size() < kStageSpeedsMax) return MeasureModel(holding, cpus);
-    known.settled_models.insert(holding.fingerprint);  // its kind of weights has to do
+    if (known.models.size() >= kStageSpeedsMax) {
+      known.settled_models.insert(holding.fingerprint);  // its kind of weights has to do
+      continue;
+    }
+    const std::shared_ptr<const ModelFile> model = find_model(holding);  // may ask other nodes: nobody waits for that
+    if (model == nullptr) continue;
+    const MachineLock lock;
+    if (lock.taken()) MeasureModel(holding, model, cpus);
+    return;
   }
 }
 
