@@ -150,6 +150,7 @@ Result<std::vector<HubFile>> ParseHubTree(std::string_view text) {
   if (!json.is_array()) return Error{ErrorCode::kCorrupt, "the hub's list of files is none"};
   std::vector<HubFile> files;
   std::map<std::string, std::map<std::int32_t, HubFile>> in_parts;  // by the first part's path and the part
+  static const std::regex kPart("-[0-9]{5}-OF-[0-9]{5}[.]GGUF$");
   std::size_t taken = 0;
   for (const nlohmann::json& entry : json) {
     std::optional<HubFile> file = FileOf(entry);
@@ -157,7 +158,7 @@ Result<std::vector<HubFile>> ParseHubTree(std::string_view text) {
     const auto split = ParseSplitName(file->path);
     if (split && split->parts > 1) {
       in_parts[PartName(*split, 1)][split->part] = *std::move(file);
-    } else {
+    } else if (split || !std::regex_search(Upper(file->path), kPart)) {  // else a part, but not one to be joined
       files.push_back(*std::move(file));
     }
   }

@@ -103,7 +103,9 @@ TEST(HubTree, PartsAreOneModelOnceAllAreThere) {
     {"path": "Q4_K_M/big-Q4_K_M-00001-of-00002.gguf", "size": 10,
      "lfs": {"oid": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}},
     {"path": "big-Q8_0-00001-of-00003.gguf", "size": 10},
-    {"path": "big-Q8_0-00003-of-00003.gguf", "size": 10}])");
+    {"path": "big-Q8_0-00003-of-00003.gguf", "size": 10},
+    {"path": "BIG-Q4_0-00001-OF-00002.GGUF", "size": 10},
+    {"path": "big-F16-00001-of-00999.gguf", "size": 10}])");
   ASSERT_TRUE(files.ok());
   ASSERT_EQ(files->size(), 1U);
   const HubFile& file = files->front();
