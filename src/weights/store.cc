@@ -329,12 +329,13 @@ Result<std::unique_ptr<TensorReader>> WeightStore::OpenLocal(const std::string& 
   std::shared_ptr<const ModelFile> model;
   {
     const std::lock_guard lock(parts_mutex_);
-    Parts& known = parts_[path];
-    if (known.model == nullptr || !known.file.SameFile(now)) {
-      known.file = now;
-      SHOAL_ASSIGN_OR_RETURN(known.model, OpenModelFile(path));
+    const auto known = parts_.find(path);
+    if (known != parts_.end() && known->second.file.SameFile(now)) {
+      model = known->second.model;
+    } else {
+      SHOAL_ASSIGN_OR_RETURN(model, OpenModelFile(path));
+      parts_.insert_or_assign(path, Parts{now, model});
     }
-    model = known.model;
   }
   if (model->gguf.file_bytes != file_bytes) return Error{ErrorCode::kIo, path + " is not the model it was"};
   return model->source->Open();
