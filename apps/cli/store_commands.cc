@@ -38,12 +38,6 @@ struct Target {
   HttpOptions http;
 };
 
-// Of a model in parts: its first part.
-std::string FirstPart(const std::string& path) {
-  const auto split = ParseSplitName(path);
-  return split ? PartName(*split, 1) : path;
-}
-
 Result<Target> TargetOf(const ModelName& model, const HttpOptions& http, const std::string& prefer) {
   Target target;
   target.http = http;
@@ -61,7 +55,7 @@ Result<Target> TargetOf(const ModelName& model, const HttpOptions& http, const s
   std::size_t index = files.size();
   if (!model.file.empty()) {
     for (std::size_t i = 0; i < files.size(); ++i) {
-      if (files[i].path == FirstPart(model.file)) index = i;
+      if (files[i].path == FirstPartOf(model.file)) index = i;
     }
     if (index == files.size()) {
       return Error{ErrorCode::kNotFound, ParseSplitName(model.file)

@@ -1,10 +1,5 @@
 // A model file opened: one GGUF file, or all the parts that lie beside the one that was named.
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -14,32 +9,21 @@
 namespace shoal {
 namespace {
 
-struct Part {
-  std::string path;
-  std::uint64_t bytes = 0;
-};
-
 struct Parts {
-  std::vector<Part> files;
+  std::string first_path;
+  std::vector<std::shared_ptr<const TensorSource>> files;
   JoinedGguf joined;
 };
 
 // Opens a part when it is first read.
 class PartsReader final : public TensorReader {
  public:
-  explicit PartsReader(std::shared_ptr<const Parts> parts) : parts_(std::move(parts)), fds_(parts_->files.size(), -1) {}
-  ~PartsReader() override {
-    for (const int fd : fds_) {
-      if (fd >= 0) close(fd);
-    }
-  }
-  PartsReader(const PartsReader&) = delete;
-  PartsReader& operator=(const PartsReader&) = delete;
+  explicit PartsReader(std::shared_ptr<const Parts> parts) : parts_(std::move(parts)), files_(parts_->files.size()) {}
 
   Status Read(std::uint64_t offset, std::span<std::uint8_t> out) override {
     const JoinedGguf& joined = parts_->joined;
     if (offset > joined.file_bytes || out.size() > joined.file_bytes - offset) {
-      return Error{ErrorCode::kIo, parts_->files[0].path + ": the model ends early"};
+      return Error{ErrorCode::kIo, parts_->first_path + ": the model ends early"};
     }
     while (!out.empty()) {
       std::uint64_t n = 0;
@@ -51,8 +35,7 @@ class PartsReader final : public TensorReader {
         const std::uint64_t inside = offset - extent->offset;
         n = std::min<std::uint64_t>(out.size(), extent->bytes - inside);
         SHOAL_RETURN_IF_ERROR(OpenPart(extent->part));
-        SHOAL_RETURN_IF_ERROR(
-            ReadAt(fds_[extent->part], parts_->files[extent->part].path, extent->part_offset + inside, out.first(n)));
+        SHOAL_RETURN_IF_ERROR(files_[extent->part]->Read(extent->part_offset + inside, out.first(n)));
       } else {
         n = std::min<std::uint64_t>(out.size(), NextExtent(offset) - offset);
         std::memset(out.data(), 0, n);
@@ -67,7 +50,7 @@ class PartsReader final : public TensorReader {
   void WillRead(std::uint64_t offset, std::uint64_t bytes) override {
     const PartExtent* extent = ExtentAt(offset);
     if (extent == nullptr || !OpenPart(extent->part).ok()) return;
-    WillReadAt(fds_[extent->part], extent->part_offset + (offset - extent->offset), bytes);
+    files_[extent->part]->WillRead(extent->part_offset + (offset - extent->offset), bytes);
   }
 
  private:
@@ -88,23 +71,12 @@ class PartsReader final : public TensorReader {
   }
 
   Status OpenPart(std::size_t part) {
-    if (fds_[part] >= 0) return {};
-    const Part& file = parts_->files[part];
-    const int fd = open(file.path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-      return Error{errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo, file.path + ": " + std::strerror(errno)};
-    }
-    struct stat facts {};
-    if (fstat(fd, &facts) != 0 || static_cast<std::uint64_t>(facts.st_size) != file.bytes) {
-      close(fd);
-      return Error{ErrorCode::kIo, file.path + " changed since it was opened"};
-    }
-    fds_[part] = fd;
+    if (files_[part] == nullptr) { SHOAL_ASSIGN_OR_RETURN(files_[part], parts_->files[part]->Open()); }
     return {};
   }
 
   const std::shared_ptr<const Parts> parts_;
-  std::vector<int> fds_;  // by part; -1: not open
+  std::vector<std::unique_ptr<TensorReader>> files_;  // by part; null: not open
 };
 
 class PartsSource final : public TensorSource {
@@ -130,16 +102,27 @@ Result<Parts> ReadParts(const SplitName& name) {
                                              " of the model is missing: there is no " + names.back()};
     }
     if (!header.ok()) return std::move(header).error();
-    parts.files.push_back({names.back(), header->file_bytes});
-    // Of the other parts no more than what says whose they are: a hostile one could carry a tokenizer each.
-    if (i > 1) std::erase_if(header->metadata, [](const auto& entry) { return entry.second.AsArray() != nullptr; });
+    parts.files.push_back(MakeFileSource(names.back(), header->file_bytes));
+    if (i > 1) KeepOnlyWhoseItIs(*header);
     headers.push_back(*std::move(header));
   }
+  parts.first_path = names.front();
   SHOAL_ASSIGN_OR_RETURN(parts.joined, JoinGguf(headers, names));
   return parts;
 }
 
 }  // namespace
+
+Result<std::shared_ptr<const ModelFile>> MakeModelFile(const std::string& path, std::span<const std::uint8_t> header,
+                                                       std::uint64_t file_bytes,
+                                                       std::shared_ptr<const TensorSource> source) {
+  auto file = std::make_shared<ModelFile>();
+  file->path = path;
+  SHOAL_ASSIGN_OR_RETURN(file->gguf, ParseGguf(header, file_bytes));
+  SHOAL_ASSIGN_OR_RETURN(file->info, DescribeModel(file->gguf, path));
+  file->source = std::move(source);
+  return std::shared_ptr<const ModelFile>(std::move(file));
+}
 
 Result<std::shared_ptr<const ModelFile>> OpenModelFile(const std::string& path) {
   auto file = std::make_shared<ModelFile>();
@@ -148,7 +131,7 @@ Result<std::shared_ptr<const ModelFile>> OpenModelFile(const std::string& path) 
   if (split && split->parts > 1) {
     auto parts = std::make_shared<Parts>();
     SHOAL_ASSIGN_OR_RETURN(*parts, ReadParts(*split));
-    file->path = PartName(*split, 1);
+    file->path = parts->first_path;
     SHOAL_ASSIGN_OR_RETURN(file->gguf, ParseGguf(parts->joined.header, parts->joined.file_bytes));
     file->source = std::make_shared<PartsSource>(std::move(parts));
   } else {

@@ -11,6 +11,8 @@
 #include <map>
 #include <optional>
 
+#include "model/split_gguf.h"
+
 namespace shoal {
 namespace {
 
@@ -275,10 +277,8 @@ std::string FileName(const std::string& path) {
 
 // Refuses files that are GGUF but no whole language model.
 Status CheckKind(const Gguf& gguf) {
-  const GgufValue* split = gguf.Find("split.count");
-  const auto parts = split == nullptr ? std::nullopt : split->AsInt();
-  if (parts && *parts > 1) {
-    return Error{ErrorCode::kUnsupported, "this is one of " + std::to_string(*parts) +
+  if (const std::int64_t parts = PartsOf(gguf); parts > 1) {
+    return Error{ErrorCode::kUnsupported, "this is one of " + std::to_string(parts) +
                                               " parts of a split model; parts are named "
                                               "NAME-00001-of-00003.gguf, and lie beside each other"};
   }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -59,6 +60,10 @@ struct ModelFile {
 // `path`: of the file; of a model in parts (model/split_gguf.h) that of any part, with the others beside it, and its
 // offsets are those of the parts joined. Errors: as ReadGguf, JoinGguf and DescribeModel; kNotFound names the part.
 Result<std::shared_ptr<const ModelFile>> OpenModelFile(const std::string& path);
+// Of a model whose header is here and whose bytes are elsewhere. Errors: as ParseGguf and DescribeModel.
+Result<std::shared_ptr<const ModelFile>> MakeModelFile(const std::string& path, std::span<const std::uint8_t> header,
+                                                       std::uint64_t file_bytes,
+                                                       std::shared_ptr<const TensorSource> source);
 
 // Layers cut into stages. "3": three stages of about equal layers; "0-9,10-19,20-29": as written, ends inclusive.
 // Errors: kInvalidArgument (zero stages, more stages than layers, a gap, an overlap, out of range), saying which.

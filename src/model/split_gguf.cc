@@ -67,7 +67,16 @@ std::string PartName(const SplitName& name, std::int32_t part) {
   return name.stem + suffix;
 }
 
+std::string FirstPartOf(const std::string& path) {
+  const auto split = ParseSplitName(path);
+  return split ? PartName(*split, 1) : path;
+}
+
 std::int64_t PartsOf(const Gguf& gguf) { return Int(gguf, kPartsKey).value_or(1); }
+
+void KeepOnlyWhoseItIs(Gguf& part) {
+  std::erase_if(part.metadata, [](const auto& entry) { return entry.second.AsArray() != nullptr; });
+}
 
 Result<JoinedGguf> JoinGguf(std::span<const Gguf> parts, std::span<const std::string> names) {
   SHOAL_CHECK(!parts.empty() && parts.size() == names.size());

@@ -30,8 +30,14 @@ struct SplitName {
 std::optional<SplitName> ParseSplitName(std::string_view path);
 // "STEM-00002-of-00003.gguf".
 std::string PartName(const SplitName& name, std::int32_t part);
+// Of a part: the path of its first one; any other path as it is.
+std::string FirstPartOf(const std::string& path);
 // How many parts a file's metadata says it has: 1 for a file of its own.
 std::int64_t PartsOf(const Gguf& gguf);
+
+// Of the parts after the first no more is needed than what says whose they are: a hostile one could carry a tokenizer
+// each. To be called as each is read.
+void KeepOnlyWhoseItIs(Gguf& part);
 
 // Bytes of the joined file that lie in a part, one after the other.
 struct PartExtent {

@@ -24,18 +24,12 @@ Result<ModelFingerprint> Fingerprint(const ModelFile& file) {
   return FingerprintOf(header, file.gguf.file_bytes);
 }
 
-// Of a model in parts: the path of its first part.
-std::string PathOfModel(const std::string& path) {
-  const auto split = ParseSplitName(path);
-  return split ? PartName(*split, 1) : path;
-}
-
 // Of the models in a folder.
 std::set<std::string> GgufFilesIn(const std::string& folder) {
   std::set<std::string> paths;
   std::error_code error;
   for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    if (it->path().extension() == ".gguf" && it->is_regular_file(error)) paths.insert(PathOfModel(it->path().string()));
+    if (it->path().extension() == ".gguf" && it->is_regular_file(error)) paths.insert(FirstPartOf(it->path().string()));
     if (paths.size() >= kModelsMax) break;
   }
   return paths;
@@ -115,7 +109,7 @@ Result<LibraryModel> ModelLibrary::Find(const std::string& name_or_path) {
                  "there is no model '" + name_or_path + "' here; this node looks for GGUF files in " + where};
   }
   const std::lock_guard lock(mutex_);
-  const std::string path = PathOfModel(name_or_path);
+  const std::string path = FirstPartOf(name_or_path);
   const auto known = by_path_.find(path);
   return known != by_path_.end() ? Result<LibraryModel>(known->second) : Add(path);
 }

@@ -144,12 +144,7 @@ class OffloadServer {
   Result<std::shared_ptr<const ModelFile>> ModelOf(const OffloadOpen& open) {
     OffloadBytes header(open.header_bytes);
     SHOAL_RETURN_IF_ERROR(reads_.Read(0, header));
-    auto model = std::make_shared<ModelFile>();
-    model->path = open.path;
-    SHOAL_ASSIGN_OR_RETURN(model->gguf, ParseGguf(header, open.file_bytes));
-    SHOAL_ASSIGN_OR_RETURN(model->info, DescribeModel(model->gguf, open.path));
-    model->source = std::make_shared<NodeSource>(reads_);
-    return std::shared_ptr<const ModelFile>(std::move(model));
+    return MakeModelFile(open.path, header, open.file_bytes, std::make_shared<NodeSource>(reads_));
   }
 
   Result<OffloadBytes> Next(const Message& message) {

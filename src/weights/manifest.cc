@@ -129,12 +129,7 @@ Result<Manifest> DescribeRanges(std::span<const std::uint8_t> header, std::uint6
 
 Result<std::shared_ptr<const ModelFile>> ModelOf(const Manifest& manifest, const std::string& name,
                                                  std::shared_ptr<const TensorSource> source) {
-  auto file = std::make_shared<ModelFile>();
-  file->path = name;
-  SHOAL_ASSIGN_OR_RETURN(file->gguf, ParseGguf(manifest.header, manifest.file_bytes));
-  SHOAL_ASSIGN_OR_RETURN(file->info, DescribeModel(file->gguf, name));
-  file->source = std::move(source);
-  return std::shared_ptr<const ModelFile>(std::move(file));
+  return MakeModelFile(name, manifest.header, manifest.file_bytes, std::move(source));
 }
 
 std::vector<std::uint8_t> EncodeManifest(const Manifest& manifest) {

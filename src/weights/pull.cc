@@ -77,7 +77,7 @@ Result<RemoteModel> Describe(const std::vector<RemoteFile>& files, std::vector<H
     file.Expect(facts[i]);
     SHOAL_ASSIGN_OR_RETURN(Head head, FetchHead(file, facts[i].bytes));
     model.heads.push_back(std::move(head.bytes));
-    if (i > 0) std::erase_if(head.gguf.metadata, [](const auto& entry) { return entry.second.AsArray() != nullptr; });
+    if (i > 0) KeepOnlyWhoseItIs(head.gguf);
     ggufs.push_back(std::move(head.gguf));
     names.push_back(FileName(files[i].url));
   }
@@ -161,12 +161,15 @@ class Pull {
   };
 
   Status Plan();
-  using Connections = std::vector<std::unique_ptr<HttpFile>>;  // of one thread, by file; null: none yet
+  struct Connection {  // of one thread, which goes through the files in their order
+    std::size_t part = 0;
+    std::unique_ptr<HttpFile> file;  // null: none yet
+  };
   using Take = std::function<Status(std::span<const std::uint8_t>)>;
 
   void Work();
-  Status Fetch(Connections& connections, const HttpOptions& http, const shoal::Run& run);
-  Status Read(Connections& connections, const HttpOptions& http, Extent extent, const Take& take);
+  Status Fetch(Connection& connection, const HttpOptions& http, const shoal::Run& run);
+  Status Read(Connection& connection, const HttpOptions& http, Extent extent, const Take& take);
   Status Done(const shoal::Run& run);
   void Report(std::uint64_t more);
   void Fail(const Status& why);
@@ -244,7 +247,7 @@ Status Pull::Done(const shoal::Run& run) {
 }
 
 // Bytes of the model, from the files that have them. Between the parts' there is padding.
-Status Pull::Read(Connections& connections, const HttpOptions& http, Extent extent, const Take& take) {
+Status Pull::Read(Connection& connection, const HttpOptions& http, Extent extent, const Take& take) {
   while (extent.bytes > 0) {
     const auto next = std::upper_bound(model_.extents.begin(), model_.extents.end(), extent.offset,
                                        [](std::uint64_t at, const PartExtent& other) { return at < other.offset; });
@@ -253,12 +256,11 @@ Status Pull::Read(Connections& connections, const HttpOptions& http, Extent exte
     if (part != nullptr && extent.offset - part->offset < part->bytes) {
       const std::uint64_t inside = extent.offset - part->offset;
       n = std::min(n, part->bytes - inside);
-      std::unique_ptr<HttpFile>& file = connections[part->part];
-      if (file == nullptr) {
-        file = std::make_unique<HttpFile>(files_[part->part].url, http);
-        file->Expect(model_.facts[part->part]);
+      if (connection.file == nullptr || connection.part != part->part) {
+        connection = {part->part, std::make_unique<HttpFile>(files_[part->part].url, http)};
+        connection.file->Expect(model_.facts[part->part]);
       }
-      SHOAL_RETURN_IF_ERROR(file->Read(part->part_offset + inside, n, take));
+      SHOAL_RETURN_IF_ERROR(connection.file->Read(part->part_offset + inside, n, take));
     } else {
       if (next != model_.extents.end()) n = std::min(n, next->offset - extent.offset);
       n = std::min<std::uint64_t>(n, kPaddingBytes);
@@ -270,7 +272,7 @@ Status Pull::Read(Connections& connections, const HttpOptions& http, Extent exte
   return {};
 }
 
-Status Pull::Fetch(Connections& connections, const HttpOptions& http, const shoal::Run& run) {
+Status Pull::Fetch(Connection& connection, const HttpOptions& http, const shoal::Run& run) {
   const Manifest& manifest = draft_.manifest();
   RangeWriter& writer = *open_[run.range].writer;
   std::vector<std::uint8_t> chunk;
@@ -296,14 +298,14 @@ Status Pull::Fetch(Connections& connections, const HttpOptions& http, const shoa
              [&](std::uint64_t offset, std::uint64_t n) {
                parts.push_back({offset, n});
              });
-  for (const Extent& part : parts) SHOAL_RETURN_IF_ERROR(Read(connections, http, part, take));
+  for (const Extent& part : parts) SHOAL_RETURN_IF_ERROR(Read(connection, http, part, take));
   return Done(run);
 }
 
 void Pull::Work() {
   HttpOptions http = options_.http;
   http.cancelled = [this] { return failed_ || (options_.http.cancelled && options_.http.cancelled()); };
-  Connections connections(files_.size());
+  Connection connection;
   while (!failed_) {
     std::size_t mine = 0;
     {
@@ -311,7 +313,7 @@ void Pull::Work() {
       if (next_ == runs_.size()) return;
       mine = next_++;
     }
-    if (const Status fetched = Fetch(connections, http, runs_[mine]); !fetched.ok()) Fail(fetched);
+    if (const Status fetched = Fetch(connection, http, runs_[mine]); !fetched.ok()) Fail(fetched);
   }
 }
 
