@@ -161,12 +161,10 @@ Result<std::optional<DeviceSpeed>> SpeedOf(const DeviceOptions& options, const D
   return std::optional<DeviceSpeed>(std::move(speed));
 }
 
-// Decode reads all weights for each token. Empty where the speed or the model is not known.
-std::string ExpectedText(const std::optional<DeviceSpeed>& speed, const DeviceAdvice& advice) {
-  if (!speed || advice.largest_model_bytes <= 0) return "";
-  char text[64];
-  std::snprintf(text, sizeof text, "%.1f tokens/s", speed->matrix.one_row_bytes_s / advice.largest_model_bytes);
-  return text;
+// Tokens a second of the largest model: decode reads all weights for each. Empty where speed or model is not known.
+std::optional<double> ExpectedSpeed(const std::optional<DeviceSpeed>& speed, const DeviceAdvice& advice) {
+  if (!speed || advice.largest_model_bytes <= 0) return std::nullopt;
+  return speed->matrix.one_row_bytes_s / advice.largest_model_bytes;
 }
 
 // Which CPU kernels were found the fastest, or are now; this process then computes with them. Not where one set is
@@ -174,12 +172,15 @@ std::string ExpectedText(const std::optional<DeviceSpeed>& speed, const DeviceAd
 std::optional<KernelChoice> KernelsOf(const DeviceOptions& options, const DeviceProfile& profile,
                                       const std::string& quantization) {
   if (!options.root.empty() || !Environment(kCpuVariantVariable).empty()) return std::nullopt;
+  std::optional<KernelChoice> choice;
   if (options.bench) {
-    const Result<KernelChoice> measured = MeasureKernels(ShoalHome(), profile, quantization);
+    Result<KernelChoice> measured = MeasureKernels(ShoalHome(), profile, quantization);
     if (!measured.ok() && measured.error().code != ErrorCode::kUnsupported) (void)Fail(measured.error());
+    if (measured.ok()) choice = *std::move(measured);
   }
-  (void)UseChosenKernels();
-  return LoadKernelChoice(ShoalHome(), profile);
+  if (!choice) choice = LoadKernelChoice(ShoalHome(), profile);
+  if (choice) PreferCpuVariant(choice->chosen().variant);
+  return choice;
 }
 
 std::string PerSecond(double bytes_s) { return FormatBytes(static_cast<std::uint64_t>(bytes_s)) + "/s"; }
@@ -188,9 +189,9 @@ void PrintSpeed(const std::optional<DeviceSpeed>& speed, const DeviceAdvice& adv
   if (!advice.cluster_model.empty()) {
     std::printf("\ntwo devices like this one hold %s together\n", advice.cluster_model.c_str());
   }
-  if (const std::string expected = ExpectedText(speed, advice); !expected.empty()) {
-    std::printf("expected of %s alone: at most %s, as each token reads all its weights\n", advice.largest_model.c_str(),
-                expected.c_str());
+  if (const auto expected = ExpectedSpeed(speed, advice)) {
+    std::printf("expected of %s alone: at most %.1f tokens/s, as each token reads all its weights\n",
+                advice.largest_model.c_str(), *expected);
   }
   if (!speed) {
     std::fputs("\nspeed: not measured yet (shoal device --bench)\n", stdout);
@@ -222,9 +223,9 @@ void PrintKernels(const KernelChoice& choice) {
 }  // namespace
 
 std::int32_t UseChosenKernels() {
-  const DeviceProfile profile = ReadDeviceProfile(SystemFiles(), nullptr);
-  const std::optional<KernelChoice> choice = LoadKernelChoice(ShoalHome(), profile);
-  if (!choice || !Environment(kCpuVariantVariable).empty()) return 0;
+  if (!Environment(kCpuVariantVariable).empty()) return 0;
+  const std::optional<KernelChoice> choice = LoadKernelChoice(ShoalHome(), ReadDeviceProfile(SystemFiles(), nullptr));
+  if (!choice) return 0;
   PreferCpuVariant(choice->chosen().variant);
   const int fast = choice->trials.front().threads;
   return choice->chosen().threads == fast ? 0 : choice->chosen().threads;
@@ -248,9 +249,8 @@ int RunDevice(const DeviceOptions& options) {
   json["kernel_choice"] = choice ? Json::parse(KernelChoiceJson(*choice, "")) : Json(nullptr);
   json["advice"] = AdviceJson(advice);
   json["speed"] = *speed ? Json::parse(SpeedJson({{**speed}, {}}, ""))["speeds"][0] : Json(nullptr);
-  json["advice"]["expected_tokens_s"] = *speed && advice.largest_model_bytes > 0
-                                            ? Json((*speed)->matrix.one_row_bytes_s / advice.largest_model_bytes)
-                                            : Json(nullptr);
+  const std::optional<double> expected = ExpectedSpeed(*speed, advice);
+  json["advice"]["expected_tokens_s"] = expected ? Json(*expected) : Json(nullptr);
   std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
   return kExitOk;
 }

@@ -43,6 +43,7 @@ Result<ClusterNodeOptions> MakeOptions(const UpOptions& options) {
   const std::int32_t best_threads = UseChosenKernels();
   node.threads = options.threads != 0 ? options.threads : best_threads;
   node.measure_speed = options.speed_test != "off";
+  node.waiting_cpus = WaitingCpus(ReadDeviceProfile(SystemFiles(), nullptr));
   SHOAL_ASSIGN_OR_RETURN(node.device, ParseDeviceChoice(options.device));
   node.device.layers = options.device_layers;
   node.power = {options.pacing != "off", options.battery_floor, options.system_root, node.home + "/pacing"};
@@ -77,7 +78,8 @@ void PrintReady(ClusterNode& node, const std::string& url, const UpOptions& opti
   }
 }
 
-int Serve(const std::shared_ptr<ClusterNode>& node, const UpOptions& options, LogFile* log) {
+int Serve(const std::shared_ptr<ClusterNode>& node, const UpOptions& options, const std::vector<int>& waiting_cpus,
+          LogFile* log) {
   ServerOptions api, control;
   api.host = options.host;
   api.port = options.port;
@@ -87,7 +89,7 @@ int Serve(const std::shared_ptr<ClusterNode>& node, const UpOptions& options, Lo
   const std::unique_ptr<Server> api_server = Server::Make(node, api);
   const std::unique_ptr<Server> control_server = Server::Make(node, control, node);
   {
-    const PlacedWhile placed(WaitingCpus(ReadDeviceProfile(SystemFiles(), nullptr)));  // all threads of HTTP
+    const PlacedWhile placed(waiting_cpus);  // all threads of HTTP
     if (const Status started = api_server->Start(); !started.ok()) return Fail(started.error());
     if (const Status started = control_server->Start(); !started.ok()) return Fail(started.error());
   }
@@ -119,7 +121,7 @@ int RunUp(const UpOptions& options) {
   for (;;) {
     const Result<std::shared_ptr<ClusterNode>> node = ClusterNode::Open(*node_options);
     if (!node.ok()) return Fail(node.error());
-    const int code = Serve(*node, options, log ? &*log : nullptr);
+    const int code = Serve(*node, options, node_options->waiting_cpus, log ? &*log : nullptr);
     (*node)->Stop();
     if (Interrupted() || !(*node)->StartsAnew()) return code;
     node_options->join_code.clear();  // it is a member already

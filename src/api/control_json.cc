@@ -29,15 +29,9 @@ Json ToJson(const NodeStatus& node) {
   }
   Json stage_speeds = Json::array();
   for (const auto& [model, s] : node.stage_speeds) {
-    stage_speeds.push_back({{"model", model},
-                            {"pass_s", s.pass_s},
-                            {"one_row_bytes_s", s.one_row_bytes_s},
-                            {"group_bytes_s", s.group_bytes_s},
-                            {"rows_bytes_s", s.rows_bytes_s},
-                            {"kv_bytes_s", s.kv_bytes_s},
-                            {"kv_rows_bytes_s", s.kv_rows_bytes_s},
-                            {"output_bytes_s", s.output_bytes_s},
-                            {"output_group_bytes_s", s.output_group_bytes_s}});
+    Json item = {{"model", model}};
+    for (const auto& [name, value] : StageFigures(s)) item[name] = *value;
+    stage_speeds.push_back(std::move(item));
   }
   for (const CoreGroupStatus& g : node.groups) {
     groups.push_back({{"kind", g.kind}, {"cores", g.cores}, {"bytes_s", g.bytes_s}});
@@ -208,10 +202,9 @@ NodeStatus NodeFrom(const Json& json) {
           {Text(s, "quantization"), Real(s, "one_row_bytes_s"), Real(s, "rows_bytes_s"), Real(s, "operation_s")});
     }
     for (const Json& s : Objects(*device, "stage_speeds")) {
-      node.stage_speeds.push_back({Text(s, "model"),
-                                   {Real(s, "pass_s"), Real(s, "one_row_bytes_s"), Real(s, "group_bytes_s"),
-                                    Real(s, "rows_bytes_s"), Real(s, "kv_bytes_s"), Real(s, "kv_rows_bytes_s"),
-                                    Real(s, "output_bytes_s"), Real(s, "output_group_bytes_s")}});
+      StageSpeedStatus& one = node.stage_speeds.emplace_back();
+      one.model = Text(s, "model");
+      for (const auto& [name, value] : StageFigures(one.speed)) *value = Real(s, name);
     }
     if (const double ration = Real(*device, "ration"); ration > 0 && ration <= 1) node.ration = ration;
     for (const Json& g : Objects(*device, "core_groups")) {

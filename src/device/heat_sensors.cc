@@ -5,21 +5,14 @@
 #include <array>
 #include <cctype>
 
+#include "device/power_facts.h"
+
 namespace shoal {
 namespace {
 
 constexpr const char* kThermal = "/sys/class/thermal/";
 constexpr int kTripsMax = 16;                                  // of a zone
-constexpr double kCelsiusMin = -60, kCelsiusMax = 200;         // beyond that a sensor is broken, not hot
 constexpr double kTripCelsiusMin = 30, kTripCelsiusMax = 150;  // a trip point outside is switched off
-
-std::optional<double> ReadCelsius(const SystemFiles& files, const std::string& path) {
-  const auto line = files.ReadLine(path);
-  const auto milli = line ? ParseSystemInteger(*line) : std::nullopt;
-  if (!milli) return std::nullopt;
-  const double celsius = static_cast<double>(*milli) / 1000;
-  return celsius > kCelsiusMin && celsius < kCelsiusMax ? std::optional(celsius) : std::nullopt;
-}
 
 // The lowest trip point at which the system slows something down ("active" ones start fans).
 std::optional<double> LowestTrip(const SystemFiles& files, const std::string& zone) {

@@ -39,11 +39,10 @@ void ReadZones(const SystemFiles& files, PowerFacts& facts) {
   for (const std::string& name : files.List("/sys/class/thermal")) {
     if (!name.starts_with("thermal_zone") || facts.zones.size() >= kZonesMax) continue;
     const std::string folder = "/sys/class/thermal/" + name;
-    const auto milli = ReadInteger(files, folder + "/temp");
+    const auto celsius = ReadCelsius(files, folder + "/temp");
     const auto type = files.ReadLine(folder + "/type");
-    if (!milli && !type) continue;
-    facts.zones.push_back({type.value_or("").substr(0, kTypeBytesMax),
-                           milli ? Plausible(static_cast<double>(*milli) / 1000) : std::nullopt});
+    if (!celsius && !type) continue;
+    facts.zones.push_back({type.value_or("").substr(0, kTypeBytesMax), celsius});
   }
 }
 
@@ -101,9 +100,19 @@ std::optional<TermuxBattery> ParseTermuxBattery(std::string_view text) {
   return found;
 }
 
+std::optional<double> ReadCelsius(const SystemFiles& files, const std::string& path) {
+  const auto milli = ReadInteger(files, path);
+  return milli ? Plausible(static_cast<double>(*milli) / 1000) : std::nullopt;
+}
+
 PowerFacts ReadPowerFacts(const SystemFiles& files, const CommandRunner& run) {
-  PowerFacts facts;
+  PowerFacts facts = ReadSupplyFacts(files, run);
   ReadZones(files, facts);
+  return facts;
+}
+
+PowerFacts ReadSupplyFacts(const SystemFiles& files, const CommandRunner& run) {
+  PowerFacts facts;
   ReadSupplies(files, facts);
   if (!facts.batteries.empty() || !run) return facts;
   const auto output = run({"termux-battery-status"});

@@ -35,6 +35,10 @@ struct PowerFacts {
 };
 
 PowerFacts ReadPowerFacts(const SystemFiles& files, const CommandRunner& run);
+// The same without `zones`, each of which may take a millisecond.
+PowerFacts ReadSupplyFacts(const SystemFiles& files, const CommandRunner& run);
+// Of a file in thousandths of a degree; empty: none, or a sensor that is broken.
+std::optional<double> ReadCelsius(const SystemFiles& files, const std::string& path);
 
 // The JSON of termux-battery-status; empty if it is not that. Pure.
 // https://wiki.termux.com/wiki/Termux-battery-status

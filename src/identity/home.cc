@@ -35,8 +35,6 @@ Result<std::optional<NodeKey>> ReadKey(const std::string& path, const char* advi
   return std::optional<NodeKey>(*key);
 }
 
-ByteSpan BytesOf(std::string_view text) { return {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()}; }
-
 constexpr char kRestoreKey[] = "restore it from a copy, or remove the folder to start as a new node";
 constexpr char kRestoreOwner[] = "restore it from a copy; without it this cluster can admit nobody";
 constexpr char kJoinAgain[] = "restore it from a copy, or remove the file and join again";
@@ -269,7 +267,7 @@ Result<std::string> Home::LoadPeers() const {
 
 Status Home::StorePeers(std::string_view json) const {
   if (json.size() > kPeersFileBytesMax) return Error{ErrorCode::kInvalidArgument, "peers.json would be too large"};
-  return WritePrivateFile(Path(kPeersFile), BytesOf(json));
+  return WritePrivateText(Path(kPeersFile), json);
 }
 
 }  // namespace shoal

@@ -143,6 +143,15 @@ Status WritePrivateFile(const std::string& path, ByteSpan bytes) {
   return SyncFolder(FolderOf(path));
 }
 
+Status WritePrivateText(const std::string& path, std::string_view text) {
+  return WritePrivateFile(path, {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
+}
+
+std::string ReadPrivateText(const std::string& path, std::size_t bytes_max) {
+  const Result<std::optional<Bytes>> read = ReadPrivateFile(path, bytes_max);
+  return read.ok() && *read ? std::string((*read)->begin(), (*read)->end()) : std::string();
+}
+
 Status RemoveFile(const std::string& path) {
   if (unlink(path.c_str()) != 0) {
     if (errno == ENOENT) return {};

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 #include "identity/crypto.h"
@@ -24,6 +25,9 @@ Result<std::optional<Bytes>> ReadPrivateFile(const std::string& path, std::size_
 // Replaces or makes the file, mode 0600: written beside its place, synced, renamed, and its folder synced.
 // Errors: kIo; the old file is then as it was.
 Status WritePrivateFile(const std::string& path, ByteSpan bytes);
+Status WritePrivateText(const std::string& path, std::string_view text);
+// Of what a node can do without: empty where there is no such file, or it cannot be read.
+std::string ReadPrivateText(const std::string& path, std::size_t bytes_max);
 
 // Removes the file and syncs its folder; fine when there is none. Errors: kIo.
 Status RemoveFile(const std::string& path);

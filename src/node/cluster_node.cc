@@ -12,7 +12,6 @@
 #include "device/available_memory.h"
 #include "device/cpu_affinity.h"
 #include "node/cluster_views.h"
-#include "node/core_choice.h"
 #include "node/device.h"
 #include "node/generation_stream.h"
 #include "node/joining.h"
@@ -170,7 +169,7 @@ Status RealClusterNode::Begin() {
   answer_streams_ = std::make_unique<AnswerStreams>(*this, answers_, AnswerStreamsOptions{home_->id(), open});
   SHOAL_ASSIGN_OR_RETURN(weights_, NodeWeights::Open(library_, metrics_, WeightsOptions()));
   {
-    const PlacedWhile placed(WaitingCpus(ReadDeviceProfile(SystemFiles(), nullptr)));  // the network's threads
+    const PlacedWhile placed(options_.waiting_cpus);  // the network's threads
     SHOAL_ASSIGN_OR_RETURN(peers_, Peers::Start(loop_, tasks_, MakePeersOptions(), MakePeersHandlers()));
   }
   const std::optional<Status> started = OnLoop([this] { return StartCluster(); });
@@ -442,7 +441,7 @@ Result<std::shared_ptr<ClusterNode>> ClusterNode::Open(const ClusterNodeOptions&
   SHOAL_ASSIGN_OR_RETURN(const InstanceNumber instance, MakeInstance());
   std::shared_ptr<RealClusterNode> node;
   {
-    const PlacedWhile placed(WaitingCpus(ReadDeviceProfile(SystemFiles(), nullptr)));  // its loop
+    const PlacedWhile placed(options.waiting_cpus);  // its loop
     node = std::make_shared<RealClusterNode>(options, std::move(home), instance);
   }
   SHOAL_RETURN_IF_ERROR(node->Begin());

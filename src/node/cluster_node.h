@@ -31,6 +31,7 @@ struct ClusterNodeOptions {
   std::string join_code;               // an invite to use when this node has no certificate; empty: none
   std::uint64_t memory_bytes_max = 0;  // for stages; 0: what the machine has
   std::int32_t threads = 0;            // of a stage; 0: all cores
+  std::vector<int> waiting_cpus;       // for threads that mostly wait (node/core_choice.h); empty: any
   DeviceChoice device;                 // that stages compute on where it proves right (offload/stage_engines.h)
   std::uint64_t store_bytes_max = 0;   // of layers kept in home/store; 0: what the disk allows
   bool measure_speed = true;           // of weights whose speed here is not known yet, while nothing runs

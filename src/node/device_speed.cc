@@ -4,7 +4,6 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -76,19 +75,6 @@ std::vector<int> CpusIn(const Json& item) {
     if ((*at)[i].is_number_integer()) list.push_back((*at)[i].get<int>());
   }
   return list;
-}
-
-// The figures of a model's stages by their names in the file.
-template <typename Speed>
-auto StageFigures(Speed& speed) {
-  return std::array{std::pair("pass_s", &speed.pass_s),
-                    std::pair("one_row_bytes_s", &speed.one_row_bytes_s),
-                    std::pair("group_bytes_s", &speed.group_bytes_s),
-                    std::pair("rows_bytes_s", &speed.rows_bytes_s),
-                    std::pair("kv_bytes_s", &speed.kv_bytes_s),
-                    std::pair("kv_rows_bytes_s", &speed.kv_rows_bytes_s),
-                    std::pair("output_bytes_s", &speed.output_bytes_s),
-                    std::pair("output_group_bytes_s", &speed.output_group_bytes_s)};
 }
 
 std::optional<ModelSpeed> ReadModel(const Json& item) {

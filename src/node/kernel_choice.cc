@@ -142,18 +142,15 @@ Result<KernelChoice> MeasureKernels(const std::string& home, const DeviceProfile
     return Error{ErrorCode::kInternal, "no CPU backend could be measured with " + quantization + " weights"};
   }
   KernelChoice choice = ChooseKernels(quantization, std::move(trials));
-  const std::string text = KernelChoiceJson(choice, Fingerprint(profile));
-  const ByteSpan bytes(reinterpret_cast<const std::uint8_t*>(text.data()), text.size());
   Status kept = MakePrivateFolder(home);
-  if (kept.ok()) kept = WritePrivateFile(PathIn(home), bytes);
+  if (kept.ok()) kept = WritePrivateText(PathIn(home), KernelChoiceJson(choice, Fingerprint(profile)));
   if (!kept.ok()) Log(LogLevel::kWarning, "device", kept.error().message);
   return choice;
 }
 
 std::optional<KernelChoice> LoadKernelChoice(const std::string& home, const DeviceProfile& profile) {
-  const Result<std::optional<Bytes>> read = ReadPrivateFile(PathIn(home), kFileBytesMax);
-  if (!read.ok() || !*read) return std::nullopt;
-  return ParseKernelChoice(std::string((*read)->begin(), (*read)->end()), Fingerprint(profile));
+  const std::string text = ReadPrivateText(PathIn(home), kFileBytesMax);
+  return text.empty() ? std::nullopt : ParseKernelChoice(text, Fingerprint(profile));
 }
 
 int PrintKernelSpeed(const std::string& quantization, int threads) {
@@ -162,7 +159,7 @@ int PrintKernelSpeed(const std::string& quantization, int threads) {
   options.threads = threads;
   options.time_max = kFigureTime;
   // On the fastest cores, as a stage's threads are.
-  std::vector<int> cpus = SpeedCpus(ReadDeviceProfile(), 0);
+  std::vector<int> cpus = SpeedCpus(ReadDeviceProfile(SystemFiles(), nullptr), 0);
   if (threads > 0 && static_cast<std::size_t>(threads) <= cpus.size()) {
     cpus.resize(static_cast<std::size_t>(threads));
     options.cpus = std::move(cpus);

@@ -139,6 +139,15 @@ std::shared_ptr<void> NodeWeights::TakeTurn(Work work, ModelFingerprint fingerpr
           }};
 }
 
+std::shared_ptr<NodeWeights::Shown> NodeWeights::Show(const std::string& model, const FetchProgress& start) {
+  const std::lock_guard lock(mutex_);
+  return {new Shown(fetching_.emplace(model, start)), [this](const Shown* entry) {
+            const std::lock_guard guard(mutex_);
+            fetching_.erase(*entry);
+            delete entry;
+          }};
+}
+
 // A file of the library is hashed when the first member asks for it; the next ones wait for that, as a placement does.
 Result<StoredModel> NodeWeights::FindToServe(ModelFingerprint fingerprint) {
   const std::shared_ptr<void> turn = TakeTurn(Work::kHash, fingerprint);
@@ -146,21 +155,14 @@ Result<StoredModel> NodeWeights::FindToServe(ModelFingerprint fingerprint) {
   SHOAL_ASSIGN_OR_RETURN(const LibraryModel model, library_.FindFingerprint(fingerprint));
   const std::string name = FreeName(model.name, fingerprint);
   // Told like what is fetched: whoever waits for a placement sees that it goes on, and waits.
-  const auto entry = [&] {
-    const std::lock_guard lock(mutex_);
-    return fetching_.emplace(model.name, FetchProgress{0, model.file->gguf.file_bytes});
-  }();
+  std::shared_ptr<Shown> shown = Show(model.name, {0, model.file->gguf.file_bytes});
   const auto progress = [&](std::uint64_t done) {
     const std::lock_guard lock(mutex_);
-    entry->second.bytes_done = done;
+    (*shown)->second.bytes_done = done;
     return true;
   };
-  const Result<ModelId> added = store_->AddLocal(model.file->path, name, progress);
-  {
-    const std::lock_guard lock(mutex_);
-    fetching_.erase(entry);
-  }
-  if (!added.ok()) return added.error();
+  SHOAL_RETURN_IF_ERROR(store_->AddLocal(model.file->path, name, progress));
+  shown.reset();
   (void)stored();
   return store_->Find(name);
 }
@@ -225,19 +227,13 @@ Result<LibraryModel> NodeWeights::Obtain(ModelFingerprint fingerprint, const std
 
 Result<FetchReport> NodeWeights::Fetch(const StoredModel& model, const std::vector<std::size_t>& ranges,
                                        const std::function<bool()>& cancelled) {
-  const auto entry = [&] {
-    const std::lock_guard lock(mutex_);
-    return fetching_.emplace(model.name, FetchProgress{});
-  }();
+  std::shared_ptr<Shown> shown = Show(model.name, {});
   FetchOptions options;
   options.cancelled = cancelled;
   options.seed = RandomSeed();
-  options.on_progress = [&](const FetchProgress& now) { Progressed(entry, now); };
+  options.on_progress = [&](const FetchProgress& now) { Progressed(*shown, now); };
   Result<FetchReport> report = FetchRanges(*store_, *model.manifest, ranges, Peers(), options);
-  {
-    const std::lock_guard lock(mutex_);
-    fetching_.erase(entry);
-  }
+  shown.reset();
   if (!report.ok()) return report;
   fetched_.Add(report->bytes_fetched);
   for (const std::string& bad : report->bad_peers) {
@@ -248,7 +244,7 @@ Result<FetchReport> NodeWeights::Fetch(const StoredModel& model, const std::vect
 }
 
 // A line for the log at every tenth, the rest for whoever looks.
-void NodeWeights::Progressed(std::multimap<std::string, FetchProgress>::iterator entry, const FetchProgress& now) {
+void NodeWeights::Progressed(Shown entry, const FetchProgress& now) {
   const auto tenth = [](const FetchProgress& at) {
     return 10 * at.bytes_done / std::max<std::uint64_t>(1, at.bytes_total);
   };

@@ -75,6 +75,9 @@ class NodeWeights {
   // Waits until nobody else does this work for the model, and keeps others waiting as long as the result lives.
   std::shared_ptr<void> TakeTurn(Work work, ModelFingerprint fingerprint);
   Result<StoredModel> Stored(ModelFingerprint fingerprint) const;
+  // What is shown as on its way to this node, or hashed here; as long as the result lives.
+  using Shown = std::multimap<std::string, FetchProgress>::iterator;
+  std::shared_ptr<Shown> Show(const std::string& model, const FetchProgress& start);
   // `name`, or a like one when another model of the store is called so.
   std::string FreeName(const std::string& name, ModelFingerprint fingerprint) const;
   Result<StoredModel> FindToServe(ModelFingerprint fingerprint);
@@ -82,7 +85,7 @@ class NodeWeights {
   std::vector<WeightPeer> Peers() const;
   Result<FetchReport> Fetch(const StoredModel& model, const std::vector<std::size_t>& ranges,
                             const std::function<bool()>& cancelled);
-  void Progressed(std::multimap<std::string, FetchProgress>::iterator entry, const FetchProgress& now);
+  void Progressed(Shown entry, const FetchProgress& now);
 
   ModelLibrary& library_;
   const NodeWeightsOptions options_;

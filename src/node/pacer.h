@@ -46,8 +46,6 @@ class Pacer {
 
   // Seconds of rest for each second of computing at full speed.
   double rest() const { return rest_; }
-  // The system has lowered the cores' frequency.
-  bool limited() const { return limited_; }
   // Empty while pacing has not been found to pay.
   std::optional<Known> known() const;
 

@@ -19,8 +19,9 @@ constexpr DurationUs kNoBatteryEveryUs = 600'000'000;  // where there is none
 constexpr DurationUs kWorkingUs = 10'000'000;          // after the last row
 constexpr DurationUs kDoubtUs = 2'000'000;             // to a second reading of a low one
 constexpr DurationUs kDrainingEveryUs = 10'000'000;    // when it waits for a charger
-constexpr double kKeptNews = 0.05;                     // of the limiter's yield
-constexpr int kPercentStep = 5;                        // others are told no more than that
+constexpr std::size_t kFileBytesMax = 4096;
+constexpr double kKeptNews = 0.05;  // of the limiter's yield
+constexpr int kPercentStep = 5;     // others are told no more than that
 
 }  // namespace
 
@@ -31,9 +32,8 @@ struct PowerKeeper::Sensors {
     const CommandRunner run = files.is_live() ? CommandRunner(RunCommand) : nullptr;
     if (!heat) heat.emplace(files, ReadDeviceProfile(files, nullptr).FastCpus());
     Reading reading;
-    reading.has_sensors = heat->has_any();
     reading.heat = heat->Read();
-    if (battery) reading.power = ReadPowerFacts(files, run);
+    if (battery) reading.power = ReadSupplyFacts(files, run);
     return reading;
   }
 
@@ -48,9 +48,7 @@ PowerKeeper::PowerKeeper(Loop& loop, BlockingTasks& tasks, const PowerOptions& o
       sensors_(std::make_shared<Sensors>(options.root)),
       battery_(options.battery_floor_percent),
       battery_every_(kBatteryEveryUs) {
-  const SystemFiles files;
-  const std::optional<std::string> text = options_.file.empty() ? std::nullopt : files.Read(options_.file);
-  kept_ = text ? ParsePacing(*text) : std::nullopt;
+  if (!options_.file.empty()) kept_ = ParsePacing(ReadPrivateText(options_.file, kFileBytesMax));
   if (kept_) pacer_ = Pacer(*kept_);
 }
 
@@ -115,10 +113,8 @@ void PowerKeeper::Keep() {
                     std::abs(kept_->limited_yield - known->limited_yield) < kKeptNews;
   if (same) return;
   kept_ = known;
-  const std::string text = PacingText(*known);
-  const auto* bytes = reinterpret_cast<const std::uint8_t*>(text.data());
-  (void)tasks_.Run([path = options_.file, kept = std::vector<std::uint8_t>(bytes, bytes + text.size())] {
-    const Status written = WritePrivateFile(path, kept);
+  (void)tasks_.Run([path = options_.file, text = PacingText(*known)] {
+    const Status written = WritePrivateText(path, text);
     if (!written.ok()) Log(LogLevel::kInfo, "device", written.error().message);
   });
 }

@@ -50,7 +50,6 @@ class PowerKeeper {
   struct Reading {
     HeatReading heat;
     std::optional<PowerFacts> power;  // when it was asked for
-    bool has_sensors = false;
   };
   bool Take(const Reading& reading);
   void Keep();

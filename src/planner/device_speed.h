@@ -1,7 +1,9 @@
 // From what was measured of a device, or from its cores where nothing was, to the speeds of a plan. Pure.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "planner/plan.h"
@@ -26,6 +28,18 @@ struct MeasuredStageSpeed {
   double output_bytes_s = 0, output_group_bytes_s = 0;
   bool operator==(const MeasuredStageSpeed&) const = default;
 };
+// Its figures by name, for text: pairs of a name and a pointer.
+template <typename Speed>  // with or without const
+auto StageFigures(Speed& speed) {
+  return std::array{std::pair("pass_s", &speed.pass_s),
+                    std::pair("one_row_bytes_s", &speed.one_row_bytes_s),
+                    std::pair("group_bytes_s", &speed.group_bytes_s),
+                    std::pair("rows_bytes_s", &speed.rows_bytes_s),
+                    std::pair("kv_bytes_s", &speed.kv_bytes_s),
+                    std::pair("kv_rows_bytes_s", &speed.kv_rows_bytes_s),
+                    std::pair("output_bytes_s", &speed.output_bytes_s),
+                    std::pair("output_group_bytes_s", &speed.output_group_bytes_s)};
+}
 PlanDevice MeasuredDevice(const MeasuredStageSpeed& speed, double pace = 1);
 
 // Speeds for a model with layers like these: the small operations of a layer are counted into its bytes. `pace`: what

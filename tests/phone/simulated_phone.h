@@ -47,7 +47,7 @@ struct PhoneModel {
   std::vector<PhoneLimiter> limiters;
 };
 
-// Three phones whose limiters' settings are public, and one that cools well.
+// Phones whose limiters' settings are public, and one that cools well.
 std::vector<PhoneModel> KnownPhones();
 
 class SimulatedPhone {
@@ -67,8 +67,6 @@ class SimulatedPhone {
   double work_s() const { return work_s_; }  // seconds of work at full speed that are done
   double busy_s() const { return busy_s_; }
   double rest_s() const { return rest_s_; }
-  double die_c() const { return die_c_; }
-  double case_c() const { return case_c_; }
   double peak_die_c() const { return peak_die_c_; }
   double peak_case_c() const { return peak_case_c_; }
   std::vector<int> cpus() const;
