@@ -36,6 +36,12 @@ std::vector<std::string> BackendFolders() {
   return {program.parent_path().string(), (program.parent_path().parent_path() / "lib" / "shoal").string()};
 }
 
+std::string BackendFoldersText() {
+  std::string text;
+  for (const std::string& folder : BackendFolders()) text += (text.empty() ? "" : ", ") + folder;
+  return text;
+}
+
 std::string BackendFile(const std::string& name) {
   for (const std::string& folder : BackendFolders()) {
     const fs::path file = fs::path(folder) / (kPrefix + name + ".so");

@@ -14,6 +14,7 @@ inline constexpr const char* kBackendsFolderVariable = "SHOAL_BACKENDS";  // ins
 
 // Folders in the order they are looked through: the one given; else the program's, and lib/shoal beside bin.
 std::vector<std::string> BackendFolders();
+std::string BackendFoldersText();  // "/a, /b"
 
 // The path of backend `name` ("vulkan", "cpu-armv8.2_2"); empty when there is none.
 std::string BackendFile(const std::string& name);

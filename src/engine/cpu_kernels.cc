@@ -65,11 +65,9 @@ Result<CpuKernels> Load() {
     const std::string variant = Environment(kCpuVariantVariable);
     LoadBackend(variant);
     if (CpuRegistry() == nullptr) {
-      std::string looked;
-      for (const std::string& folder : BackendFolders()) looked += (looked.empty() ? "" : ", ") + folder;
       return Error{ErrorCode::kNotFound,
                    errors.TextOr("no CPU backend " + (variant.empty() ? "" : "'" + variant + "' ") +
-                                 "(libggml-cpu*.so) that runs on this CPU; looked in " + looked + ". " +
+                                 "(libggml-cpu*.so) that runs on this CPU; looked in " + BackendFoldersText() + ". " +
                                  kBackendsFolderVariable + " names another folder")};
     }
   }

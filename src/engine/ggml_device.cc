@@ -26,10 +26,8 @@ Result<ggml_backend_reg_t> LoadRegistry(const std::string& name) {
   if (ggml_backend_reg_t known = FindRegistry(name)) return known;
   const std::string file = BackendFile(name);
   if (file.empty()) {
-    std::string looked;
-    for (const std::string& folder : BackendFolders()) looked += (looked.empty() ? "" : ", ") + folder;
-    return Error{ErrorCode::kNotFound,
-                 "this build has no backend '" + name + "', and no libggml-" + name + ".so is in " + looked};
+    return Error{ErrorCode::kNotFound, "this build has no backend '" + name + "', and no libggml-" + name +
+                                           ".so is in " + BackendFoldersText()};
   }
   LlamaErrors errors;
   if (ggml_backend_reg_t loaded = ggml_backend_load(file.c_str())) return loaded;

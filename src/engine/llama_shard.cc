@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <new>
+#include <optional>
 
 // Upstream's staging header for what is not yet in llama.h: the memory breakdown.
 #include "../src/llama-ext.h"
@@ -71,8 +72,8 @@ Result<LlamaModelPtr> LayOutLlamaModel(const Shard& shard, const EngineOptions& 
   llama_model_params params = llama_model_default_params();
   std::array<ggml_backend_dev_t, 2> devices{};  // ends with a null
   SHOAL_RETURN_IF_ERROR(ChooseDevices(options, devices, params));
-  const LayoutOverrides layouts(shard);
-  if (options.device.none()) params.tensor_buft_overrides = layouts.get();
+  std::optional<LayoutOverrides> layouts;
+  if (options.device.none()) params.tensor_buft_overrides = layouts.emplace(shard).get();
   LlamaErrors errors;
   LlamaGuard guard;
   params.load_mode = LLAMA_LOAD_MODE_NONE;

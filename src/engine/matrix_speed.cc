@@ -15,6 +15,7 @@
 #include "engine/llama_shard.h"
 #include "engine/weight_layouts.h"
 #include "ggml-backend.h"
+#include "ggml-cpp.h"
 #include "ggml.h"
 
 namespace shoal {
@@ -29,21 +30,8 @@ constexpr int kSmallOperations = 64;
 constexpr int kRunsMin = 3;
 constexpr double kHeldBack = 1.3;  // mean over median
 
-struct ContextFree {
-  void operator()(ggml_context* context) const { ggml_free(context); }
-};
-struct BufferFree {
-  void operator()(ggml_backend_buffer* buffer) const { ggml_backend_buffer_free(buffer); }
-};
-struct BackendFree {
-  void operator()(ggml_backend* backend) const { ggml_backend_free(backend); }
-};
-using ContextPtr = std::unique_ptr<ggml_context, ContextFree>;
-using BufferPtr = std::unique_ptr<ggml_backend_buffer, BufferFree>;
-using BackendPtr = std::unique_ptr<ggml_backend, BackendFree>;
-
-ContextPtr MakeContext() {
-  return ContextPtr(ggml_init({ggml_tensor_overhead() * 256 + ggml_graph_overhead(), nullptr, true}));
+ggml_context_ptr MakeContext() {
+  return ggml_context_ptr(ggml_init({ggml_tensor_overhead() * 256 + ggml_graph_overhead(), nullptr, true}));
 }
 
 Result<ggml_type> TypeNamed(const std::string& name) {
@@ -58,24 +46,10 @@ Result<ggml_type> TypeNamed(const std::string& name) {
   return Error{ErrorCode::kInvalidArgument, "'" + name + "' is no type of weights that can be measured"};
 }
 
-// The pinned set of the calling thread, restored at the end.
-class PinnedWhile {
- public:
-  explicit PinnedWhile(const std::vector<int>& cpus) : before_(cpus.empty() ? std::vector<int>{} : AllowedCpus()) {}
-  ~PinnedWhile() {
-    if (!before_.empty()) (void)PinThisThread(before_);
-  }
-  PinnedWhile(const PinnedWhile&) = delete;
-  PinnedWhile& operator=(const PinnedWhile&) = delete;
-
- private:
-  const std::vector<int> before_;
-};
-
 // A backend with its threads.
 struct Cpu {
   ThreadpoolPtr pool;
-  BackendPtr backend;
+  ggml_backend_ptr backend;
 
   static Result<Cpu> Make(const SpeedTestOptions& options) {
     SHOAL_RETURN_IF_ERROR(CheckCpus(options.cpus));
@@ -172,8 +146,8 @@ class Products {
     ggml_backend_tensor_set(input, values.data(), 0, values.size() * sizeof(float));
   }
 
-  ContextPtr weights_context_, context_;
-  BufferPtr weights_buffer_, buffer_;
+  ggml_context_ptr weights_context_, context_;
+  ggml_backend_buffer_ptr weights_buffer_, buffer_;
   ggml_cgraph* graph_ = nullptr;
   std::string layout_;
   double bytes_ = 0;
@@ -189,7 +163,7 @@ std::string MatrixCodeVersion() {
 Result<MatrixSpeed> MeasureMatrixSpeed(const SpeedTestOptions& options) {
   if (const auto& kernels = LoadedCpuKernels(); !kernels.ok()) return kernels.error();
   SHOAL_ASSIGN_OR_RETURN(const ggml_type type, TypeNamed(options.quantization));
-  const PinnedWhile pinned(options.cpus);
+  const PlacedWhile placed(options.cpus);
   SHOAL_ASSIGN_OR_RETURN(const Cpu cpu, Cpu::Make(options));
   std::uint64_t bytes = options.weight_bytes;
   if (const auto free = AvailableMemory()) bytes = std::min(bytes, *free / 4);

@@ -7,18 +7,12 @@
 
 #include "base/environment.h"
 #include "ggml-backend.h"
+#include "ggml-cpp.h"
 
 namespace shoal {
 namespace {
 
 constexpr const char* kKleidiAi = "CPU_KLEIDIAI";  // ggml's name of the layout
-
-struct ContextFree {
-  void operator()(ggml_context* context) const { ggml_free(context); }
-};
-struct BufferFree {
-  void operator()(ggml_backend_buffer* buffer) const { ggml_backend_buffer_free(buffer); }
-};
 
 // The special layouts of the CPU, in the order of ggml's preference.
 std::vector<ggml_backend_buffer_type_t> SpecialLayouts(ggml_backend_dev_t cpu) {
@@ -39,7 +33,7 @@ bool MayTake(ggml_backend_buffer_type_t layout, ggml_type type) {
 
 ggml_backend_buffer_type_t LayoutOfShape(ggml_backend_dev_t cpu, ggml_type type, std::int64_t width,
                                          std::int64_t outputs) {
-  const std::unique_ptr<ggml_context, ContextFree> context(ggml_init({ggml_tensor_overhead() * 4, nullptr, true}));
+  const ggml_context_ptr context(ggml_init({ggml_tensor_overhead() * 4, nullptr, true}));
   ggml_tensor* weights = ggml_new_tensor_2d(context.get(), type, width, outputs);
   ggml_tensor* input = ggml_new_tensor_2d(context.get(), GGML_TYPE_F32, width, 1);
   return LayoutFor(cpu, weights, ggml_mul_mat(context.get(), weights, input));
@@ -66,7 +60,7 @@ ggml_backend_buffer_type_t LayoutFor(ggml_backend_dev_t cpu, ggml_tensor* weight
   for (ggml_backend_buffer_type_t layout : SpecialLayouts(cpu)) {
     if (!MayTake(layout, weights->type)) continue;
     // What may run there is asked of a tensor that is there: an empty buffer stands in for it.
-    const std::unique_ptr<ggml_backend_buffer, BufferFree> probe(ggml_backend_buft_alloc_buffer(layout, 0));
+    const ggml_backend_buffer_ptr probe(ggml_backend_buft_alloc_buffer(layout, 0));
     weights->buffer = probe.get();
     const bool takes = probe != nullptr && ggml_backend_dev_supports_op(cpu, product);
     weights->buffer = nullptr;

@@ -26,9 +26,6 @@
 #include "ggml-backend.h"
 #include "ggml.h"
 
-// Of upstream's internal headers too, exported for its own tests.
-const std::vector<std::pair<std::string, ggml_tensor*>>& llama_internal_get_tensor_map(const llama_model* model);
-
 namespace shoal {
 namespace {
 
@@ -164,7 +161,12 @@ Error Cancelled() { return {ErrorCode::kCancelled, "loading was cancelled"}; }
 class Load {
  public:
   Load(const Shard& shard, std::vector<Piece> pieces) : source_(*shard.model->source), pieces_(std::move(pieces)) {
-    for (const Piece& piece : pieces_) bytes_ += piece.bytes;
+    std::uint64_t largest = kPieceBytes;
+    for (const Piece& piece : pieces_) {
+      bytes_ += piece.bytes;
+      largest = std::max(largest, piece.bytes);
+    }
+    ahead_ = std::max<std::size_t>(1, kAheadBytes / largest);
   }
 
   Status Run(const std::function<bool(float)>& on_progress) {
@@ -220,9 +222,8 @@ class Load {
 
   // The disk works on what follows while this thread copies and repacks.
   void AskAhead(std::size_t index, TensorReader& reader) {
-    constexpr std::size_t kAhead = kAheadBytes / kPieceBytes;
-    const std::size_t first = index == 0 ? 1 : index + kAhead;
-    for (std::size_t i = first; i <= index + kAhead && i < pieces_.size(); ++i) {
+    const std::size_t first = index == 0 ? 1 : index + ahead_;
+    for (std::size_t i = first; i <= index + ahead_ && i < pieces_.size(); ++i) {
       if (pieces_[i].source_offset < 0) continue;
       reader.WillRead(static_cast<std::uint64_t>(pieces_[i].source_offset), pieces_[i].bytes);
     }
@@ -256,6 +257,7 @@ class Load {
   const TensorSource& source_;
   const std::vector<Piece> pieces_;
   std::uint64_t bytes_ = 0;
+  std::size_t ahead_ = 1;  // pieces
   std::atomic<std::size_t> next_{0};
   std::atomic<std::uint64_t> done_{0};
   std::atomic<bool> failed_{false};

@@ -16,15 +16,13 @@
 #include "base/result.h"
 #include "engine/engine.h"
 #include "engine/shard.h"
+#include "ggml-cpp.h"
 #include "llama.h"
 
 namespace shoal {
 
-struct WeightBufferFree {
-  void operator()(ggml_backend_buffer* buffer) const { ggml_backend_buffer_free(buffer); }
-};
 // The memory of a model's weights, which must outlive the model.
-using WeightBuffers = std::vector<std::unique_ptr<ggml_backend_buffer, WeightBufferFree>>;
+using WeightBuffers = std::vector<ggml_backend_buffer_ptr>;
 
 inline constexpr int kLoadThreadsMax = 8;  // of one load, the caller's among them
 
