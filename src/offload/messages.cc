@@ -242,10 +242,6 @@ OffloadBytes EncodeEngine(const OffloadEngine& engine) {
   for (const std::uint64_t value : {engine.memory.weight_bytes, engine.memory.kv_bytes, engine.memory.compute_bytes}) {
     out.Put(value);
   }
-  out.Put(engine.n_embd);
-  out.Put(engine.n_vocab);
-  out.Put(static_cast<std::uint8_t>(engine.is_first));
-  out.Put(static_cast<std::uint8_t>(engine.is_last));
   PutText(out, engine.device);
   return bytes;
 }
@@ -254,12 +250,8 @@ Result<OffloadEngine> DecodeEngine(std::span<const std::uint8_t> bytes) {
   ByteReader in(bytes);
   OffloadEngine engine;
   engine.memory = {in.Get<std::uint64_t>(), in.Get<std::uint64_t>(), in.Get<std::uint64_t>()};
-  engine.n_embd = in.Get<std::int32_t>();
-  engine.n_vocab = in.Get<std::int32_t>();
-  engine.is_first = GetBool(in);
-  engine.is_last = GetBool(in);
   engine.device = GetText(in);
-  if (!in.AtEnd() || engine.n_embd < 1 || engine.n_vocab < 1) return Broken("an engine");
+  if (!in.AtEnd()) return Broken("an engine");
   return engine;
 }
 

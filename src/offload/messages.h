@@ -84,8 +84,6 @@ Result<float> DecodeProgress(std::span<const std::uint8_t> bytes);
 // What an opened engine is.
 struct OffloadEngine {
   EngineMemory memory;
-  std::int32_t n_embd = 0, n_vocab = 0;
-  bool is_first = false, is_last = false;
   std::string device;  // "Vulkan0: llvmpipe (...)"
 };
 // What a check found.

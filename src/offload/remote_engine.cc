@@ -106,20 +106,23 @@ class Remote {
 
 class RemoteEngine final : public Engine {
  public:
-  RemoteEngine(std::unique_ptr<Remote> remote, const EngineOptions& options, OffloadEngine about,
-               OffloadOptions offload)
+  RemoteEngine(std::unique_ptr<Remote> remote, const ModelInfo& info, const EngineOptions& options,
+               const EngineMemory& memory, OffloadOptions offload)
       : remote_(std::move(remote)),
         options_(options),
-        about_(std::move(about)),
+        memory_(memory),
+        n_embd_(info.n_embd),
+        n_vocab_(info.n_vocab),
+        is_last_(options.layers.last == info.n_layer),
         offload_(std::move(offload)),
         lengths_(static_cast<std::size_t>(options.sequences_max), 0) {}
 
   const EngineOptions& options() const override { return options_; }
-  EngineMemory memory() const override { return about_.memory; }
-  std::int32_t n_embd() const override { return about_.n_embd; }
-  std::int32_t n_vocab() const override { return about_.n_vocab; }
-  bool is_first() const override { return about_.is_first; }
-  bool is_last() const override { return about_.is_last; }
+  EngineMemory memory() const override { return memory_; }
+  std::int32_t n_embd() const override { return n_embd_; }
+  std::int32_t n_vocab() const override { return n_vocab_; }
+  bool is_first() const override { return options_.layers.first == 0; }
+  bool is_last() const override { return is_last_; }
 
   Status Embed(std::span<const TokenId> tokens, std::vector<float>& hidden) override {
     SHOAL_CHECK(is_first());
@@ -166,7 +169,7 @@ class RemoteEngine final : public Engine {
   static std::size_t Width(std::int32_t n) { return static_cast<std::size_t>(n); }
   static Status Done(Result<OffloadBytes> asked) { return asked.ok() ? Status() : Status(std::move(asked).error()); }
   // Of the cache, which may lie elsewhere and then is in nobody's count.
-  std::uint64_t KvBytesMax() const { return about_.memory.kv_bytes + kRowsBytesMax; }
+  std::uint64_t KvBytesMax() const { return memory_.kv_bytes + kRowsBytesMax; }
 
   Result<OffloadBytes> Ask(OffloadKind kind, const OffloadBytes& question, std::uint64_t bytes_max) {
     const bool was_lost = remote_->lost().has_value();
@@ -194,7 +197,9 @@ class RemoteEngine final : public Engine {
 
   const std::unique_ptr<Remote> remote_;
   const EngineOptions options_;
-  const OffloadEngine about_;
+  const EngineMemory memory_;
+  const std::int32_t n_embd_, n_vocab_;  // of the model as it is known here
+  const bool is_last_;
   const OffloadOptions offload_;
   std::vector<Position> lengths_;
 };
@@ -204,15 +209,14 @@ class RemoteEngine final : public Engine {
 Result<OffloadedEngine> OpenOffloaded(std::shared_ptr<const ModelFile> model, const EngineOptions& options,
                                       OffloadOptions offload) {
   SHOAL_CHECK(!options.device.none());
-  SHOAL_ASSIGN_OR_RETURN(auto remote, Remote::Start(std::move(model), options, offload.command));
+  SHOAL_ASSIGN_OR_RETURN(auto remote, Remote::Start(model, options, offload.command));
   SHOAL_ASSIGN_OR_RETURN(const OffloadReply reply, remote->Open(OffloadKind::kOpen));
   if (!reply.status.ok()) return reply.status.error();
   Result<OffloadEngine> about = DecodeEngine(reply.data);
   if (!about.ok()) return remote->Lose(about.error());
-  std::string device = about->device;
   return OffloadedEngine{
-      std::make_unique<RemoteEngine>(std::move(remote), options, *std::move(about), std::move(offload)),
-      std::move(device)};
+      std::make_unique<RemoteEngine>(std::move(remote), model->info, options, about->memory, std::move(offload)),
+      std::move(about->device)};
 }
 
 Result<DeviceReport> CheckOffloaded(std::shared_ptr<const ModelFile> model, const EngineOptions& options,

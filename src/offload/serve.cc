@@ -137,8 +137,7 @@ class OffloadServer {
     };
     SHOAL_ASSIGN_OR_RETURN(engine_, Engine::Open(model, open.options));
     running_ = engine_.get();
-    return EncodeEngine({engine_->memory(), engine_->n_embd(), engine_->n_vocab(), engine_->is_first(),
-                         engine_->is_last(), GgmlDeviceText(device)});
+    return EncodeEngine({engine_->memory(), GgmlDeviceText(device)});
   }
 
   Result<std::shared_ptr<const ModelFile>> ModelOf(const OffloadOpen& open) {

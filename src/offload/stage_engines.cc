@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/check.h"
 #include "base/log.h"
 #include "base/program_path.h"
 #include "engine/ggml_device.h"
@@ -60,11 +61,12 @@ struct StageEngines::Known {
 StageEngines::StageEngines(DeviceChoice device, const std::string& home, std::vector<std::string> command)
     : device_(std::move(device)),
       command_(command.empty() ? std::vector<std::string>{ProgramPath(), kOffloadCommand} : std::move(command)),
-      known_(std::make_shared<Known>(home, device_.backend == "rpc")) {}
+      known_(std::make_shared<Known>(home, device_.backend == "rpc")) {
+  SHOAL_CHECK(!device_.none());
+}
 
 Result<std::unique_ptr<Engine>> StageEngines::Open(std::shared_ptr<const ModelFile> model,
                                                    const EngineOptions& options) {
-  if (device_.none()) return Engine::Open(std::move(model), options);
   Result<std::unique_ptr<Engine>> offloaded = OpenOnDevice(model, options);
   if (offloaded.ok() || offloaded.error().code == ErrorCode::kCancelled) return offloaded;
   Log(LogLevel::kWarning, "device",

@@ -20,7 +20,7 @@ inline constexpr DurationUs kServerRestUs = 60'000'000;  // of an RPC server tha
 
 class StageEngines {
  public:
-  // `home`: SHOAL_HOME. `command`: see OffloadOptions; empty: this program's.
+  // `device`: not none. `home`: SHOAL_HOME. `command`: see OffloadOptions; empty: this program's.
   StageEngines(DeviceChoice device, const std::string& home, std::vector<std::string> command = {});
 
   // As Engine::Open, whose errors it gives: what a device does is no error, for then it is the CPU's engine. The first

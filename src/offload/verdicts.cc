@@ -1,6 +1,7 @@
 // One JSON object in a file that is replaced whole.
 #include "offload/verdicts.h"
 
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
@@ -15,14 +16,10 @@ constexpr int kVersion = 1;
 constexpr std::size_t kVerdictsMax = 64;
 constexpr std::size_t kFileBytesMax = 256U << 10;
 
-std::string ReadText(const std::string& path) {
-  const Result<std::optional<Bytes>> read = ReadPrivateFile(path, kFileBytesMax);
-  return read.ok() && *read ? std::string((*read)->begin(), (*read)->end()) : std::string();
-}
-
 }  // namespace
 
-Verdicts::Verdicts(std::string home) : path_(std::move(home) + "/devices.json"), verdicts_(Parse(ReadText(path_))) {}
+Verdicts::Verdicts(std::string home)
+    : path_(std::move(home) + "/devices.json"), verdicts_(Parse(ReadPrivateText(path_, kFileBytesMax))) {}
 
 std::optional<Verdict> Verdicts::Find(const std::string& key) const {
   const std::lock_guard lock(mutex_);
@@ -33,10 +30,11 @@ std::optional<Verdict> Verdicts::Find(const std::string& key) const {
 void Verdicts::Keep(const std::string& key, const Verdict& verdict) {
   const std::lock_guard lock(mutex_);
   verdicts_[key] = verdict;
-  while (verdicts_.size() > kVerdictsMax) verdicts_.erase(verdicts_.begin());
-  const std::string text = Text(verdicts_);
-  const Status kept =
-      WritePrivateFile(path_, ByteSpan(reinterpret_cast<const std::uint8_t*>(text.data()), text.size()));
+  while (verdicts_.size() > kVerdictsMax) {
+    const auto first = verdicts_.begin();
+    verdicts_.erase(first->first == key ? std::next(first) : first);
+  }
+  const Status kept = WritePrivateText(path_, Text(verdicts_));
   if (!kept.ok()) Log(LogLevel::kWarning, "device", kept.error().message);
 }
 
