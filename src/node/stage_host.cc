@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <iterator>
 #include <map>
 #include <optional>
@@ -17,6 +16,7 @@
 #include "node/copy_outlet.h"
 #include "node/core_choice.h"
 #include "node/head.h"
+#include "node/hosted_stage.h"
 #include "node/stage_plan.h"
 #include "pipeline/stage_worker.h"
 #include "transport/memory.h"
@@ -54,85 +54,6 @@ std::int32_t InFlightMax(std::size_t stages) {
 
 }  // namespace
 
-struct StageHost::RecoveryTotal {
-  std::mutex mutex;
-  RecoveryStats stats;  // guarded by mutex
-};
-
-// A stage, or a copy of one.
-struct StageHost::Hosted {
-  PlacementRecord placement;
-  std::int32_t index = 0;
-  StageSource source;
-  std::atomic<bool> cancelled{false};
-  bool linking = false;          // loop only
-  bool taken = false;            // loop only: another one will end it
-  std::shared_ptr<Hosted> from;  // set on the loop before its task starts: whose stage it takes
-
-  std::mutex work;                         // held by the task that loads, links or ends it
-  std::shared_ptr<const ModelFile> model;  // guarded by work
-  std::unique_ptr<Stage> stage;            // guarded by work; while it does not run
-
-  std::mutex mutex;
-  std::condition_variable changed;
-  bool ended = false;                                     // guarded by mutex: nothing will be started any more
-  std::shared_ptr<Head> head;                             // guarded by mutex
-  std::shared_ptr<RecoveryTotal> ended_heads;             // of the host
-  std::unique_ptr<StageWorker> worker;                    // guarded by mutex
-  std::map<NodeId, std::shared_ptr<CopyOutlet>> outlets;  // guarded by mutex: to copies elsewhere
-  std::atomic<std::uint64_t> feeding{0};                  // of a copy: which stream tells it what it holds
-
-  ~Hosted() {
-    for (const auto& [node, outlet] : outlets) outlet->Stop();
-  }
-
-  // `mutex` is held.
-  void TellWhoCopies() {
-    std::vector<std::shared_ptr<CopySink>> sinks;
-    for (const auto& [node, outlet] : outlets) sinks.push_back(outlet);
-    if (head) head->SetCopies(sinks);
-    if (worker) worker->SetCopies(std::move(sinks));
-  }
-
-  LayerRange layers() const { return placement.LayersOf(index); }
-  std::string Name() const { return placement.model + " stage " + std::to_string(index); }
-
-  // Ends what runs, and gives the stage back as it is then; null when there is none, or it failed. Blocks while it is
-  // loaded or linked, which it cancels.
-  std::unique_ptr<Stage> Release() {
-    cancelled = true;
-    {
-      const std::lock_guard lock(mutex);
-      ended = true;
-      changed.notify_all();
-    }
-    const std::lock_guard working(work);
-    std::shared_ptr<Head> ending_head;
-    std::unique_ptr<StageWorker> ending_worker;
-    {
-      const std::lock_guard lock(mutex);
-      ending_head.swap(head);
-      ending_worker.swap(worker);
-      for (const auto& [node, outlet] : std::exchange(outlets, {})) outlet->Stop();
-    }
-    if (ending_head) {
-      ending_head->Stop();
-      stage = ending_head->TakeStage();
-      const std::lock_guard lock(ended_heads->mutex);
-      ended_heads->stats += ending_head->stats().recovery;
-    }
-    if (ending_worker) {
-      ending_worker->Stop();
-      stage = ending_worker->TakeStage();
-    }
-    if (const std::shared_ptr<Hosted> before = std::exchange(from, nullptr)) {  // it has not come to take it
-      stage = before->Release();
-      model = before->model;
-    }
-    return std::move(stage);
-  }
-};
-
 StageHost::StageHost(Loop& loop, ModelLibrary& library, BlockingTasks& tasks, PipeRendezvous& pipes,
                      StageHostOptions options)
     : loop_(loop),
@@ -145,7 +66,7 @@ StageHost::StageHost(Loop& loop, ModelLibrary& library, BlockingTasks& tasks, Pi
 StageHost::~StageHost() { Stop(); }
 
 void StageHost::Stop() {
-  std::vector<std::shared_ptr<Hosted>> ending;
+  std::vector<std::shared_ptr<HostedStage>> ending;
   {
     const std::lock_guard lock(mutex_);
     stopped_ = true;
@@ -161,28 +82,28 @@ void StageHost::Stop() {
   }
 }
 
-std::shared_ptr<StageHost::Hosted> StageHost::Find(const std::string& model, Epoch epoch, std::int32_t index) {
+std::shared_ptr<HostedStage> StageHost::Find(const std::string& model, Epoch epoch, std::int32_t index) {
   const std::lock_guard lock(mutex_);
   const auto found = hosted_.find({model, epoch, index});
   return found == hosted_.end() ? nullptr : found->second;
 }
 
-std::shared_ptr<StageHost::Hosted> StageHost::Make(const PlacementRecord& placement, std::int32_t index) {
-  auto hosted = std::make_shared<Hosted>();
+std::shared_ptr<HostedStage> StageHost::Make(const PlacementRecord& placement, std::int32_t index) {
+  auto hosted = std::make_shared<HostedStage>();
   hosted->placement = placement;
   hosted->index = index;
   hosted->ended_heads = ended_;
   return hosted;
 }
 
-void StageHost::Report(const std::shared_ptr<Hosted>& hosted, Status status) {
+void StageHost::Report(const std::shared_ptr<HostedStage>& hosted, Status status) {
   loop_.Post([this, hosted, status = std::move(status)] {
     const PlacementRecord& placement = hosted->placement;
     if (!hosted->cancelled) options_.on_ready(placement.model, placement.epoch, hosted->index, status);
   });
 }
 
-void StageHost::ReportBroken(const std::shared_ptr<Hosted>& hosted, const std::string& why) {
+void StageHost::ReportBroken(const std::shared_ptr<HostedStage>& hosted, const std::string& why) {
   loop_.Post([this, hosted, why] {
     if (hosted->cancelled) return;
     Log(LogLevel::kWarning, "stages", hosted->Name() + " has lost the others: " + why);
@@ -191,8 +112,8 @@ void StageHost::ReportBroken(const std::shared_ptr<Hosted>& hosted, const std::s
 }
 
 // What was dropped gives its memory back first.
-Status StageHost::LoadAfter(const std::vector<std::shared_ptr<Hosted>>& dropped, Hosted& hosted) {
-  for (const std::shared_ptr<Hosted>& one : dropped) (void)one->Release();
+Status StageHost::LoadAfter(const std::vector<std::shared_ptr<HostedStage>>& dropped, HostedStage& hosted) {
+  for (const std::shared_ptr<HostedStage>& one : dropped) (void)one->Release();
   const std::lock_guard working(hosted.work);
   Status loaded = LoadNow(hosted);
   if (!loaded.ok() && !hosted.cancelled) {
@@ -202,7 +123,7 @@ Status StageHost::LoadAfter(const std::vector<std::shared_ptr<Hosted>>& dropped,
 }
 
 void StageHost::Load(const PlacementRecord& placement, std::int32_t index, const StageSource& source) {
-  const std::shared_ptr<Hosted> hosted = Make(placement, index);
+  const std::shared_ptr<HostedStage> hosted = Make(placement, index);
   hosted->source = source;
   {
     const std::lock_guard lock(mutex_);
@@ -215,7 +136,7 @@ void StageHost::Load(const PlacementRecord& placement, std::int32_t index, const
 }
 
 void StageHost::LoadCopy(const PlacementRecord& placement, std::int32_t index) {
-  const std::shared_ptr<Hosted> copy = Make(placement, index);
+  const std::shared_ptr<HostedStage> copy = Make(placement, index);
   const LayerRange layers = copy->layers();
   {
     const std::lock_guard lock(mutex_);
@@ -234,10 +155,10 @@ void StageHost::LoadCopy(const PlacementRecord& placement, std::int32_t index) {
 }
 
 void StageHost::DropCopy(const std::string& model, LayerRange layers) {
-  if (const std::shared_ptr<Hosted> copy = TakeCopy(model, layers)) EndSoon(copy);
+  if (const std::shared_ptr<HostedStage> copy = TakeCopy(model, layers)) EndSoon(copy);
 }
 
-std::shared_ptr<StageHost::Hosted> StageHost::TakeCopy(const std::string& model, LayerRange layers) {
+std::shared_ptr<HostedStage> StageHost::TakeCopy(const std::string& model, LayerRange layers) {
   const std::lock_guard lock(mutex_);
   const auto node = copies_.extract({model, layers.first, layers.last});
   return node.empty() ? nullptr : node.mapped();
@@ -246,7 +167,7 @@ std::shared_ptr<StageHost::Hosted> StageHost::TakeCopy(const std::string& model,
 // ---- What copies hold -----------------------------------------------------------------------------------------------
 
 // On the loop: the stage that this one takes over has copies that know what it holds, and need not be told anew.
-void StageHost::TakeOutlets(Hosted& hosted) {
+void StageHost::TakeOutlets(HostedStage& hosted) {
   if (hosted.source.kind != StageSource::Kind::kRunning) return;
   const auto from = Find(hosted.placement.model, hosted.source.epoch, hosted.source.index);
   if (from == nullptr) return;
@@ -260,7 +181,7 @@ void StageHost::TakeOutlets(Hosted& hosted) {
 void StageHost::SetCopies(const std::string& model, Epoch epoch, const std::vector<std::vector<NodeId>>& copies) {
   if (!options_.open_copy) return;
   for (std::size_t i = 0; i < copies.size(); ++i) {
-    const std::shared_ptr<Hosted> hosted = Find(model, epoch, static_cast<std::int32_t>(i));
+    const std::shared_ptr<HostedStage> hosted = Find(model, epoch, static_cast<std::int32_t>(i));
     if (hosted == nullptr) continue;
     TakeOutlets(*hosted);
     const LayerRange layers = hosted->layers();
@@ -303,7 +224,7 @@ void StageHost::ServeCopy(int fd) {
   const std::optional<FrameBytes> first = link.receiver->Receive();
   const Result<CopyHello> hello = first ? DecodeCopyHello(*first) : Error{ErrorCode::kUnavailable, ""};
   if (!hello.ok()) return;
-  std::shared_ptr<Hosted> copy;
+  std::shared_ptr<HostedStage> copy;
   {
     const std::lock_guard lock(mutex_);
     const auto found = copies_.find({hello->model, hello->first, hello->last});
@@ -338,7 +259,7 @@ void StageHost::ServeCopy(int fd) {
   }
 }
 
-void StageHost::EndSoon(const std::shared_ptr<Hosted>& hosted) {
+void StageHost::EndSoon(const std::shared_ptr<HostedStage>& hosted) {
   if (hosted->taken) return;
   hosted->cancelled = true;
   dropped_.push_back(hosted);
@@ -346,7 +267,7 @@ void StageHost::EndSoon(const std::shared_ptr<Hosted>& hosted) {
   if (!tasks_.Run([hosted] { (void)hosted->Release(); })) (void)hosted->Release();
 }
 
-Status StageHost::LoadNow(Hosted& hosted) {
+Status StageHost::LoadNow(HostedStage& hosted) {
   UseProcessCpus();  // the loop, which made this thread, waits on slow cores
   const PlacementRecord& placement = hosted.placement;
   const LayerRange layers = placement.stages[static_cast<std::size_t>(hosted.index)].layers;
@@ -371,7 +292,7 @@ Status StageHost::LoadNow(Hosted& hosted) {
 }
 
 void StageHost::Activate(const PlacementRecord& placement, std::int32_t index) {
-  const std::shared_ptr<Hosted> hosted = Find(placement.model, placement.epoch, index);
+  const std::shared_ptr<HostedStage> hosted = Find(placement.model, placement.epoch, index);
   if (hosted == nullptr || hosted->linking) return;
   hosted->linking = true;
   if (hosted->source.kind == StageSource::Kind::kStandby) hosted->from = TakeCopy(placement.model, hosted->layers());
@@ -392,8 +313,8 @@ void StageHost::Activate(const PlacementRecord& placement, std::int32_t index) {
 }
 
 // Sees to it that the stage is there.
-Status StageHost::Obtain(Hosted& hosted) {
-  if (const std::shared_ptr<Hosted> from = std::exchange(hosted.from, nullptr)) {
+Status StageHost::Obtain(HostedStage& hosted) {
+  if (const std::shared_ptr<HostedStage> from = std::exchange(hosted.from, nullptr)) {
     hosted.stage = from->Release();
     hosted.model = from->model;
   }
@@ -403,7 +324,7 @@ Status StageHost::Obtain(Hosted& hosted) {
 }
 
 // The sending end of a link to another stage of the placement: a stream, its hello sent, or memory.
-Result<std::unique_ptr<FrameSender>> StageHost::OpenPipe(const Hosted& hosted, std::int32_t to, PipeKind kind) {
+Result<std::unique_ptr<FrameSender>> StageHost::OpenPipe(const HostedStage& hosted, std::int32_t to, PipeKind kind) {
   const PipeHello hello{kind, hosted.index, to};
   const NodeId& peer = hosted.placement.stages[static_cast<std::size_t>(to)].node;
   if (peer == options_.self) {
@@ -426,7 +347,7 @@ Result<std::unique_ptr<FrameSender>> StageHost::OpenPipe(const Hosted& hosted, s
   }
 }
 
-Status StageHost::LinkNow(const std::shared_ptr<Hosted>& hosted) {
+Status StageHost::LinkNow(const std::shared_ptr<HostedStage>& hosted) {
   UseProcessCpus();  // and so do threads that are made here
   const auto last = static_cast<std::int32_t>(hosted->placement.stages.size()) - 1;
   std::unique_ptr<FrameSender> next;
@@ -434,7 +355,7 @@ Status StageHost::LinkNow(const std::shared_ptr<Hosted>& hosted) {
   return hosted->index == 0 ? StartHead(hosted, std::move(next)) : StartWorker(*hosted, std::move(next));
 }
 
-Status StageHost::StartWorker(Hosted& hosted, std::unique_ptr<FrameSender> next) {
+Status StageHost::StartWorker(HostedStage& hosted, std::unique_ptr<FrameSender> next) {
   const PlacementRecord& placement = hosted.placement;
   SHOAL_ASSIGN_OR_RETURN(std::unique_ptr<FrameSender> results, OpenPipe(hosted, 0, PipeKind::kResults));
   const NodeId& previous = placement.stages[static_cast<std::size_t>(hosted.index) - 1].node;
@@ -454,8 +375,8 @@ Status StageHost::StartWorker(Hosted& hosted, std::unique_ptr<FrameSender> next)
   return {};
 }
 
-Status StageHost::StartHead(const std::shared_ptr<Hosted>& shared, std::unique_ptr<FrameSender> next) {
-  Hosted& hosted = *shared;
+Status StageHost::StartHead(const std::shared_ptr<HostedStage>& shared, std::unique_ptr<FrameSender> next) {
+  HostedStage& hosted = *shared;
   const PlacementRecord& placement = hosted.placement;
   std::vector<std::unique_ptr<FrameReceiver>> results;
   for (std::size_t i = 1; i < placement.stages.size(); ++i) {
@@ -474,8 +395,8 @@ Status StageHost::StartHead(const std::shared_ptr<Hosted>& shared, std::unique_p
   head_options.context_tokens = ContextTokens(options, hosted.model->info);
   head_options.n_vocab = hosted.model->info.n_vocab;
   // The head does not outlive what hosts it for long, and must not own it.
-  head_options.on_broken = [this, weak = std::weak_ptr<Hosted>(shared)](const std::string& why) {
-    if (const std::shared_ptr<Hosted> broken = weak.lock()) ReportBroken(broken, why);
+  head_options.on_broken = [this, weak = std::weak_ptr<HostedStage>(shared)](const std::string& why) {
+    if (const std::shared_ptr<HostedStage> broken = weak.lock()) ReportBroken(broken, why);
   };
   std::shared_ptr<Head> head =
       Head::Start(std::move(head_options), std::move(hosted.stage), std::move(next), std::move(results));
@@ -489,7 +410,7 @@ Status StageHost::StartHead(const std::shared_ptr<Hosted>& shared, std::unique_p
 
 Result<std::unique_ptr<GenerationHandle>> StageHost::Generate(const std::string& model, Epoch epoch,
                                                               GenerateOptions options) {
-  const std::shared_ptr<Hosted> hosted = Find(model, epoch, 0);
+  const std::shared_ptr<HostedStage> hosted = Find(model, epoch, 0);
   if (hosted == nullptr) { return Error{ErrorCode::kStale, "the head of this placement is not here (any more)"}; }
   std::shared_ptr<Head> head;
   {
@@ -503,7 +424,7 @@ Result<std::unique_ptr<GenerationHandle>> StageHost::Generate(const std::string&
 }
 
 std::map<std::string, std::vector<StageTotals>> StageHost::HeadTotals() {
-  std::map<std::string, std::shared_ptr<Hosted>> heads;
+  std::map<std::string, std::shared_ptr<HostedStage>> heads;
   {
     const std::lock_guard lock(mutex_);
     for (const auto& [key, one] : hosted_) {
@@ -550,7 +471,7 @@ RecoveryStats StageHost::Recovery() {
 }
 
 void StageHost::Unload(const std::string& model, Epoch epoch, std::int32_t index) {
-  std::shared_ptr<Hosted> hosted;
+  std::shared_ptr<HostedStage> hosted;
   {
     const std::lock_guard lock(mutex_);
     const auto node = hosted_.extract({model, epoch, index});

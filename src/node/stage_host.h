@@ -31,6 +31,9 @@
 
 namespace shoal {
 
+struct HostedStage;
+struct RecoveryTotal;
+
 struct StageHostOptions {
   NodeId self;
   std::uint64_t memory_bytes_max = 0;  // of one stage; 0: what the machine has
@@ -93,25 +96,23 @@ class StageHost {
   void Stop();
 
  private:
-  struct Hosted;
-  struct RecoveryTotal;
   using Key = std::tuple<std::string, Epoch, std::int32_t>;
   using CopyKey = std::tuple<std::string, std::int32_t, std::int32_t>;  // model, layers
-  std::shared_ptr<Hosted> Make(const PlacementRecord& placement, std::int32_t index);
-  std::shared_ptr<Hosted> Find(const std::string& model, Epoch epoch, std::int32_t index);
-  std::shared_ptr<Hosted> TakeCopy(const std::string& model, LayerRange layers);
-  void EndSoon(const std::shared_ptr<Hosted>& hosted);
-  void TakeOutlets(Hosted& hosted);
-  void Report(const std::shared_ptr<Hosted>& hosted, Status status);
-  void ReportBroken(const std::shared_ptr<Hosted>& hosted, const std::string& why);
+  std::shared_ptr<HostedStage> Make(const PlacementRecord& placement, std::int32_t index);
+  std::shared_ptr<HostedStage> Find(const std::string& model, Epoch epoch, std::int32_t index);
+  std::shared_ptr<HostedStage> TakeCopy(const std::string& model, LayerRange layers);
+  void EndSoon(const std::shared_ptr<HostedStage>& hosted);
+  void TakeOutlets(HostedStage& hosted);
+  void Report(const std::shared_ptr<HostedStage>& hosted, Status status);
+  void ReportBroken(const std::shared_ptr<HostedStage>& hosted, const std::string& why);
   // Tasks; but for LoadAfter, hosted.work is held.
-  Status LoadAfter(const std::vector<std::shared_ptr<Hosted>>& dropped, Hosted& hosted);
-  Status LoadNow(Hosted& hosted);
-  Status Obtain(Hosted& hosted);
-  Status LinkNow(const std::shared_ptr<Hosted>& hosted);
-  Status StartWorker(Hosted& hosted, std::unique_ptr<FrameSender> next);
-  Status StartHead(const std::shared_ptr<Hosted>& shared, std::unique_ptr<FrameSender> next);
-  Result<std::unique_ptr<FrameSender>> OpenPipe(const Hosted& hosted, std::int32_t to, PipeKind kind);
+  Status LoadAfter(const std::vector<std::shared_ptr<HostedStage>>& dropped, HostedStage& hosted);
+  Status LoadNow(HostedStage& hosted);
+  Status Obtain(HostedStage& hosted);
+  Status LinkNow(const std::shared_ptr<HostedStage>& hosted);
+  Status StartWorker(HostedStage& hosted, std::unique_ptr<FrameSender> next);
+  Status StartHead(const std::shared_ptr<HostedStage>& shared, std::unique_ptr<FrameSender> next);
+  Result<std::unique_ptr<FrameSender>> OpenPipe(const HostedStage& hosted, std::int32_t to, PipeKind kind);
 
   Loop& loop_;
   ModelLibrary& library_;
@@ -119,12 +120,12 @@ class StageHost {
   PipeRendezvous& pipes_;
   const StageHostOptions options_;
   std::mutex mutex_;
-  std::map<Key, std::shared_ptr<Hosted>> hosted_;      // guarded by mutex_
-  std::map<CopyKey, std::shared_ptr<Hosted>> copies_;  // guarded by mutex_
-  bool stopped_ = false;                               // guarded by mutex_
+  std::map<Key, std::shared_ptr<HostedStage>> hosted_;      // guarded by mutex_
+  std::map<CopyKey, std::shared_ptr<HostedStage>> copies_;  // guarded by mutex_
+  bool stopped_ = false;                                    // guarded by mutex_
   std::atomic<double> rest_{0};
-  const std::shared_ptr<RecoveryTotal> ended_;    // of the heads that have ended
-  std::vector<std::shared_ptr<Hosted>> dropped_;  // loop only: since the last load
+  const std::shared_ptr<RecoveryTotal> ended_;         // of the heads that have ended
+  std::vector<std::shared_ptr<HostedStage>> dropped_;  // loop only: since the last load
 };
 
 }  // namespace shoal
