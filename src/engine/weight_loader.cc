@@ -30,7 +30,7 @@ namespace shoal {
 namespace {
 
 constexpr std::uint64_t kPieceBytes = 512U << 10;  // fits the second-level cache of a core
-constexpr std::uint64_t kAheadBytes = 16U << 20;   // asked of the disk before they are read
+constexpr std::size_t kProbes = 16;                // of whether the file is in memory
 // Every repacked layout interleaves groups of at most 16 rows and puts the groups one after the other.
 constexpr std::int64_t kRowGroup = 64;
 constexpr std::string_view kRepackBuffer = "CPU_REPACK";  // ggml's name of it
@@ -157,19 +157,26 @@ std::vector<Piece> CutIntoPieces(const SourceByName& sources, const llama_model*
 
 Error Cancelled() { return {ErrorCode::kCancelled, "loading was cancelled"}; }
 
-// What the threads of one load share.
+// Whether the disk has to be waited for, by a few pieces all over the file.
+bool WaitsForDisk(TensorReader& reader, const std::vector<Piece>& pieces) {
+  for (std::size_t i = 0; i < pieces.size(); i += 1 + pieces.size() / kProbes) {
+    if (pieces[i].source_offset >= 0 && reader.Waits(static_cast<std::uint64_t>(pieces[i].source_offset))) return true;
+  }
+  return false;
+}
+
+// What the threads of one load share. From a disk they take turns reading, so that the file is read from beginning to
+// end: then the system reads ahead in large pieces while they repack. (What posix_fadvise asks for, Linux reads a page
+// at a time.) What is in memory already they read all at once.
 class Load {
  public:
-  Load(const Shard& shard, std::vector<Piece> pieces) : source_(*shard.model->source), pieces_(std::move(pieces)) {
-    std::uint64_t largest = kPieceBytes;
-    for (const Piece& piece : pieces_) {
-      bytes_ += piece.bytes;
-      largest = std::max(largest, piece.bytes);
-    }
-    ahead_ = std::max<std::size_t>(1, kAheadBytes / largest);
+  Load(const TensorSource& source, std::vector<Piece> pieces) : source_(source), pieces_(std::move(pieces)) {
+    for (const Piece& piece : pieces_) bytes_ += piece.bytes;
   }
 
   Status Run(const std::function<bool(float)>& on_progress) {
+    SHOAL_ASSIGN_OR_RETURN(std::unique_ptr<TensorReader> reader, source_.Open());
+    if (WaitsForDisk(*reader, pieces_)) in_order_ = std::move(reader);
     std::vector<std::thread> helpers;
     std::size_t cores = AllowedCpus().size();
     if (cores == 0) cores = std::thread::hardware_concurrency();
@@ -200,15 +207,15 @@ class Load {
   Status TakePieces(const std::function<bool(float)>* on_progress) {
     LlamaErrors errors;
     LlamaGuard guard;
-    SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<TensorReader> reader, source_.Open());
+    std::unique_ptr<TensorReader> own;
+    if (in_order_ == nullptr) { SHOAL_ASSIGN_OR_RETURN(own, source_.Open()); }
     std::vector<std::uint8_t> scratch;
     try {
       while (!failed_) {
-        const std::size_t index = next_.fetch_add(1);
-        if (index >= pieces_.size()) break;
-        AskAhead(index, *reader);
-        SHOAL_RETURN_IF_ERROR(Bring(pieces_[index], *reader, scratch));
-        const std::uint64_t done = done_.fetch_add(pieces_[index].bytes) + pieces_[index].bytes;
+        SHOAL_ASSIGN_OR_RETURN(const Piece* const piece, ReadNext(own.get(), scratch));
+        if (piece == nullptr) break;
+        Keep(*piece, scratch);
+        const std::uint64_t done = done_.fetch_add(piece->bytes) + piece->bytes;
         const bool report = on_progress != nullptr && *on_progress != nullptr;
         if (report && !(*on_progress)(static_cast<float>(static_cast<double>(done) / static_cast<double>(bytes_)))) {
           return Cancelled();
@@ -220,45 +227,46 @@ class Load {
     return {};
   }
 
-  // The disk works on what follows while this thread copies and repacks.
-  void AskAhead(std::size_t index, TensorReader& reader) {
-    const std::size_t first = index == 0 ? 1 : index + ahead_;
-    for (std::size_t i = first; i <= index + ahead_ && i < pieces_.size(); ++i) {
-      if (pieces_[i].source_offset < 0) continue;
-      reader.WillRead(static_cast<std::uint64_t>(pieces_[i].source_offset), pieces_[i].bytes);
+  // The next piece, its bytes where they belong or in `scratch`; null after the last. `own`: null where turns are
+  // taken.
+  Result<const Piece*> ReadNext(TensorReader* own, std::vector<std::uint8_t>& scratch) {
+    std::unique_lock turn(read_mutex_);
+    if (next_ == pieces_.size()) return nullptr;
+    const Piece& piece = pieces_[next_++];
+    if (own != nullptr) turn.unlock();
+    if (piece.way != Way::kHost && scratch.size() < piece.bytes) scratch.resize(piece.bytes);
+    const std::span out(
+        piece.way == Way::kHost ? static_cast<std::uint8_t*>(piece.tensor->data) + piece.at : scratch.data(),
+        piece.bytes);
+    if (piece.source_offset < 0) {
+      std::memset(out.data(), 0, out.size());
+    } else {
+      TensorReader& reader = own != nullptr ? *own : *in_order_;
+      SHOAL_RETURN_IF_ERROR(reader.Read(static_cast<std::uint64_t>(piece.source_offset), out));
     }
+    return &piece;
   }
 
-  Status Bring(const Piece& piece, TensorReader& reader, std::vector<std::uint8_t>& scratch) {
-    if (piece.way == Way::kHost) {
-      return Fill(piece, reader, {static_cast<std::uint8_t*>(piece.tensor->data) + piece.at, piece.bytes});
-    }
-    if (scratch.size() < piece.bytes) scratch.resize(piece.bytes);
-    SHOAL_RETURN_IF_ERROR(Fill(piece, reader, std::span(scratch).first(piece.bytes)));
+  // What is in `scratch`, to where it belongs.
+  void Keep(const Piece& piece, const std::vector<std::uint8_t>& scratch) {
     if (piece.way == Way::kRows) {
       ggml_tensor rows = *piece.tensor;
       rows.data = static_cast<char*>(piece.tensor->data) + piece.at;
       rows.ne[1] = static_cast<std::int64_t>(piece.bytes / ggml_row_size(rows.type, rows.ne[0]));
       rows.ne[2] = rows.ne[3] = 1;
       ggml_backend_tensor_set(&rows, scratch.data(), 0, piece.bytes);
-    } else {
+    } else if (piece.way == Way::kWhole) {
       const std::lock_guard lock(whole_mutex_);
       ggml_backend_tensor_set(piece.tensor, scratch.data(), 0, piece.bytes);
     }
-    return {};
-  }
-
-  static Status Fill(const Piece& piece, TensorReader& reader, std::span<std::uint8_t> out) {
-    if (piece.source_offset >= 0) return reader.Read(static_cast<std::uint64_t>(piece.source_offset), out);
-    std::memset(out.data(), 0, out.size());
-    return {};
   }
 
   const TensorSource& source_;
   const std::vector<Piece> pieces_;
   std::uint64_t bytes_ = 0;
-  std::size_t ahead_ = 1;  // pieces
-  std::atomic<std::size_t> next_{0};
+  std::mutex read_mutex_;
+  std::unique_ptr<TensorReader> in_order_;  // of whoever has the turn (read_mutex_); null: each thread has its own
+  std::size_t next_ = 0;                    // guarded by read_mutex_
   std::atomic<std::uint64_t> done_{0};
   std::atomic<bool> failed_{false};
   std::mutex whole_mutex_;
@@ -277,7 +285,7 @@ Result<WeightBuffers> LoadWeights(const Shard& shard, const EngineOptions& optio
     LlamaGuard guard;
     SHOAL_ASSIGN_OR_RETURN(buffers, TakeMemory(sources, model));
   } catch (const std::exception& e) { return Error{ErrorCode::kUnsupported, errors.TextOr(e.what())}; }
-  SHOAL_RETURN_IF_ERROR(Load(shard, CutIntoPieces(sources, model)).Run(options.on_progress));
+  SHOAL_RETURN_IF_ERROR(Load(*shard.model->source, CutIntoPieces(sources, model)).Run(options.on_progress));
   model->hparams.no_alloc = false;
   return buffers;
 }

@@ -1,9 +1,9 @@
 // Brings a shard's weights to the tensors that libllama has laid out for it: takes the memory, reads, repacks.
 //
 // libllama's own loader works through the tensors one by one on one thread, each first read into fresh memory and then
-// repacked into other fresh memory. Here all cores take pieces of a few hundred kilobytes, in the order of the file,
-// with the next ones already asked of the disk: a piece is still in the core's cache when it is repacked, and the
-// memory it goes to is in huge pages where the system has them.
+// repacked into other fresh memory. Here all cores take pieces of a few hundred kilobytes, in the order of the file: a
+// piece is still in the core's cache when it is repacked, and the memory it goes to is in huge pages where the system
+// has them.
 //
 // The weights are copied, not mapped: a mapped file that somebody shortens ends the process, and under pressure a phone
 // would read it again from flash for every token.

@@ -6,11 +6,15 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <memory>
 #include <set>
+#include <span>
+#include <vector>
 
 #include "engine/llama_log.h"
 #include "engine/llama_shard.h"
@@ -140,6 +144,53 @@ TEST_F(WeightLoaderTest, ExpertsToo) {
   for (const ggml_type type : {GGML_TYPE_Q4_0, GGML_TYPE_Q4_K, GGML_TYPE_Q8_0}) {
     SCOPED_TRACE(ggml_type_name(type));
     Write(type, true);
+    (void)ExpectSame();
+  }
+}
+
+// A disk that has to be waited for, and what was read of it.
+struct SlowSource final : TensorSource {
+  struct Reader final : TensorReader {
+    Status Read(std::uint64_t offset, std::span<std::uint8_t> out) override {
+      source->offsets.push_back(offset);  // the threads take turns
+      return file->Read(offset, out);
+    }
+    bool Waits(std::uint64_t /*offset*/) override { return true; }
+    std::unique_ptr<TensorReader> file;
+    const SlowSource* source = nullptr;
+  };
+  Result<std::unique_ptr<TensorReader>> Open() const override {
+    ++readers;
+    auto reader = std::make_unique<Reader>();
+    SHOAL_ASSIGN_OR_RETURN(reader->file, file->Open());
+    reader->source = this;
+    return std::unique_ptr<TensorReader>(std::move(reader));
+  }
+  std::shared_ptr<const TensorSource> file;
+  mutable int readers = 0;
+  mutable std::vector<std::uint64_t> offsets;
+};
+
+TEST_F(WeightLoaderTest, ADiskIsReadFromBeginningToEnd) {
+  InitLlama();
+  for (const ggml_type type : {GGML_TYPE_Q4_0, GGML_TYPE_Q8_0}) {
+    SCOPED_TRACE(ggml_type_name(type));
+    Write(type, false);
+    auto slow = std::make_shared<SlowSource>();
+    slow->file = shard_.model->source;
+    auto model = std::make_shared<ModelFile>(*shard_.model);
+    model->source = slow;
+    shard_.model = model;
+    auto laid_out = LayOutLlamaModel(shard_, EngineOptions());
+    ASSERT_TRUE(laid_out.ok()) << laid_out.error().message;
+    slow->readers = 0;
+    slow->offsets.clear();
+    const auto buffers = LoadWeights(shard_, EngineOptions(), laid_out->get());
+    ASSERT_TRUE(buffers.ok()) << buffers.error().message;
+    EXPECT_EQ(slow->readers, 1);
+    EXPECT_GT(slow->offsets.size(), 20U);
+    EXPECT_TRUE(std::is_sorted(slow->offsets.begin(), slow->offsets.end()));
+    laid_out->reset();  // before its memory
     (void)ExpectSame();
   }
 }

@@ -46,11 +46,10 @@ class PartsReader final : public TensorReader {
     return {};
   }
 
-  // Where the bytes lie in one part, as those of a tensor do.
-  void WillRead(std::uint64_t offset, std::uint64_t bytes) override {
+  bool Waits(std::uint64_t offset) override {
     const PartExtent* extent = ExtentAt(offset);
-    if (extent == nullptr || !OpenPart(extent->part).ok()) return;
-    files_[extent->part]->WillRead(extent->part_offset + (offset - extent->offset), bytes);
+    if (extent == nullptr || !OpenPart(extent->part).ok()) return false;
+    return files_[extent->part]->Waits(extent->part_offset + (offset - extent->offset));
   }
 
  private:

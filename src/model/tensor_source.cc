@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,7 +21,7 @@ class FileReader final : public TensorReader {
   FileReader(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
   ~FileReader() override { close(fd_); }
   Status Read(std::uint64_t offset, std::span<std::uint8_t> out) override { return ReadAt(fd_, path_, offset, out); }
-  void WillRead(std::uint64_t offset, std::uint64_t bytes) override { WillReadAt(fd_, offset, bytes); }
+  bool Waits(std::uint64_t offset) override { return WaitsAt(fd_, offset); }
 
  private:
   const int fd_;
@@ -57,9 +58,17 @@ std::shared_ptr<const TensorSource> MakeFileSource(std::string path, std::uint64
   return std::make_shared<FileSource>(std::move(path), file_bytes);
 }
 
-void WillReadAt([[maybe_unused]] int fd, [[maybe_unused]] std::uint64_t offset, [[maybe_unused]] std::uint64_t bytes) {
-#ifdef POSIX_FADV_WILLNEED
-  (void)posix_fadvise(fd, static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_WILLNEED);
+// Where the system cannot tell: phones and boards read slow storage, which wants to be read in order; macOS has fast
+// one.
+bool WaitsAt([[maybe_unused]] int fd, [[maybe_unused]] std::uint64_t offset) {
+#if defined(RWF_NOWAIT) && (!defined(__ANDROID__) || __ANDROID_API__ >= 33)
+  std::uint8_t byte = 0;
+  const iovec one{&byte, 1};
+  return preadv2(fd, &one, 1, static_cast<off_t>(offset), RWF_NOWAIT) != 1;
+#elif defined(__linux__)
+  return true;
+#else
+  return false;
 #endif
 }
 

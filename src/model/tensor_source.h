@@ -20,8 +20,8 @@ class TensorReader {
   // Fills `out` from byte `offset` of the model file on. Blocks on the disk.
   // Errors: kNotFound (these bytes are not on this node), kIo; the message names the file and the byte.
   virtual Status Read(std::uint64_t offset, std::span<std::uint8_t> out) = 0;
-  // Has the system begin to read bytes that Read will want soon. May do nothing; reports nothing.
-  virtual void WillRead(std::uint64_t /*offset*/, std::uint64_t /*bytes*/) {}
+  // Whether Read of the byte at `offset` would wait for the disk, as far as the system tells.
+  virtual bool Waits(std::uint64_t /*offset*/) { return false; }
 };
 
 // Any thread.
@@ -36,7 +36,7 @@ class TensorSource {
 std::shared_ptr<const TensorSource> MakeFileSource(std::string path, std::uint64_t file_bytes);
 
 // The same for an open file.
-void WillReadAt(int fd, std::uint64_t offset, std::uint64_t bytes);
+bool WaitsAt(int fd, std::uint64_t offset);
 // Fills `out` from byte `offset` of the open file `fd`; `name` is for the message. Errors: kIo.
 Status ReadAt(int fd, const std::string& name, std::uint64_t offset, std::span<std::uint8_t> out);
 

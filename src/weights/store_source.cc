@@ -59,12 +59,11 @@ class StoreReader final : public TensorReader {
     return {};
   }
 
-  // Where the bytes lie in one piece, as those of a tensor do.
-  void WillRead(std::uint64_t offset, std::uint64_t bytes) override {
+  bool Waits(std::uint64_t offset) override {
     const Piece* piece = PieceAt(offset);
-    if (piece == nullptr) return;
+    if (piece == nullptr) return false;
     const Result<int> fd = Fd(piece->range);
-    if (fd.ok()) WillReadAt(*fd, piece->at + (offset - piece->offset), bytes);
+    return fd.ok() && WaitsAt(*fd, piece->at + (offset - piece->offset));
   }
 
  private:
