@@ -11,7 +11,6 @@ import pathlib
 import selectors
 import socket
 import statistics
-import subprocess
 import threading
 import time
 
