@@ -3,9 +3,9 @@
 
 Real nodes in network namespaces 1 ms apart (needs root, two cores). exo splits by memory with the largest first;
 llama.cpp's -ts splits by memory in the order given; prima.cpp's method gives the fastest as much as it holds, and
-devices that only slow a token down leave. Their splits are placed by explicit ranges, ours by `--goal`; all of them are
-asked the same: four streams at once, and one request with a prompt of 512 tokens. About three minutes. `--json` prints
-one object with its checks.
+devices that only slow a token down leave. Ours are what `shoal place --goal` chooses before anything has run; then all
+splits are placed by explicit ranges, each once however many would choose it, and asked the same: four streams at once,
+and one request with a prompt of 512 tokens. About three minutes. `--json` prints one object with its checks.
 """
 import argparse
 import dataclasses
@@ -59,19 +59,22 @@ def splits(rivalry):
 
 
 class Race:
+    """`ways`: by name, the stages [(node, first, last)]."""
+
     def __init__(self, rivalry, cluster):
         self.cluster = cluster
-        self.ways = {"ours, throughput": ("--goal", "throughput"), "ours, latency": ("--goal", "latency")}
+        self.ways = {}
+        for goal in ("throughput", "latency"):
+            placed = cluster.place("--goal", goal)
+            self.ways[f"ours, {goal}"] = tuple((one["name"], one["first"], one["last"]) for one in placed["stages"])
         for name, stages in splits(rivalry).items():
-            self.ways[name] = ("--stages", ",".join(f"{first}-{last}" for _, first, last in stages), "--nodes",
-                               ",".join(cluster.members[device].name for device, _, _ in stages))
-        self.found = {name: {"stages": [], "tokens_s": [], "request_s": []} for name in self.ways}
+            self.ways[name] = tuple((cluster.members[device].name, first, last) for device, first, last in stages)
+        self.found = {stages: {"tokens_s": [], "request_s": []} for stages in self.ways.values()}
 
     def round(self):
-        for name, words in self.ways.items():
-            placed = self.cluster.place(*words)
-            found = self.found[name]
-            found["stages"] = [[one["name"], one["first"], one["last"]] for one in placed["stages"]]
+        for stages, found in self.found.items():
+            self.cluster.place("--stages", ",".join(f"{first}-{last}" for _, first, last in stages), "--nodes",
+                               ",".join(name for name, _, _ in stages))
             self.cluster.answer(tokens=8, prompt=64)
             found["tokens_s"].append(self.cluster.answer(streams=STREAMS, tokens=96, prompt=32)[1])
             start = time.monotonic()
@@ -79,8 +82,9 @@ class Race:
             found["request_s"].append(time.monotonic() - start)
 
     def result(self):
-        return {name: {"stages": found["stages"], "tokens_s": statistics.median(found["tokens_s"]),
-                       "request_s": statistics.median(found["request_s"])} for name, found in self.found.items()}
+        return {name: {"stages": stages, **{what: statistics.median(values)
+                                            for what, values in self.found[stages].items()}}
+                for name, stages in self.ways.items()}
 
 
 def measure(rivalry):
@@ -111,7 +115,11 @@ def main():
     options = parser.parse_args()
     if (reason := lans.why_not()) or os.geteuid() != 0 or (os.cpu_count() or 1) < 2:
         sys.exit(f"bench rivals needs root, network namespaces and two cores{': ' + reason if reason else ''}")
-    rows = [measure(one) for number, one in enumerate(RIVALRIES, 1) if options.only in (None, number)]
+    rows = []
+    for number, one in enumerate(RIVALRIES, 1):
+        if options.only in (None, number):
+            rows.append(measure(one))
+            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     checks = [one for row in rows for one in checks_of(row)]
     print(json.dumps({"bench": "rivals", "clusters": rows, "checks": checks}, indent=2) if options.json else "\n".join(
         f"{'holds ' if one['holds'] else 'MISSED'} {one['name']}: {one['value']} (bar {one['bar']})" for one in checks))
