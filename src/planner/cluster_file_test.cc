@@ -90,5 +90,19 @@ TEST(WhatReaches, SmallerAndFasterDo) {
   EXPECT_FALSE(reach.links_only);
 }
 
+TEST(WhatReaches, FasterDevicesAreSoInAllTheyDo) {
+  PlanInput input = Input();
+  input.devices.resize(1);
+  input.links.assign(1, {});
+  PlanDevice& device = input.devices[0];
+  device.memory_bytes = std::uint64_t{1} << 40;
+  device.output_bytes_s = device.decode_bytes_s / 50;  // a head that outweighs all layers
+  device.pass_overhead_s = 0.01;
+  const double tokens_s = MakePlan(input).value().plan.tokens_s;
+  const Reach reach = WhatReaches(input, 3 * tokens_s, {0.003, 30e6});
+  ASSERT_TRUE(reach.faster_devices);
+  EXPECT_NEAR(*reach.faster_devices, 3, 0.1);
+}
+
 }  // namespace
 }  // namespace shoal

@@ -101,9 +101,12 @@ Reach WhatReaches(const PlanInput& given, double tokens_s, const PlanLink& alone
   reach.faster_devices = Nearest(1, kFasterMax, [&](double factor) {
     PlanInput faster = input;
     for (PlanDevice& device : faster.devices) {
-      device.decode_bytes_s *= factor;
-      device.prefill_bytes_s *= factor;
-      device.kv_bytes_s *= factor;
+      for (double* const speed :
+           {&device.decode_bytes_s, &device.group_bytes_s, &device.prefill_bytes_s, &device.kv_bytes_s,
+            &device.kv_prefill_bytes_s, &device.output_bytes_s, &device.output_group_bytes_s}) {
+        *speed *= factor;
+      }
+      device.pass_overhead_s /= factor;
     }
     return Reaches(faster, tokens_s);
   });
