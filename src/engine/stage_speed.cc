@@ -44,6 +44,10 @@ double MedianOf(std::vector<double> values) {
   return *middle;
 }
 
+SteadyClock::duration Rationed(std::chrono::milliseconds time, double ration) {
+  return std::chrono::duration_cast<SteadyClock::duration>(time / ration);
+}
+
 class Slice {
  public:
   static Result<Slice> Open(const std::shared_ptr<const ModelFile>& model, LayerRange layers,
@@ -57,7 +61,7 @@ class Slice {
     engine.threads = options.cpus.empty() ? std::max(options.threads, 1) : static_cast<int>(options.cpus.size());
     engine.cpus = options.cpus;
     Slice slice;
-    slice.rationed_ = options.rationed;
+    slice.ration_ = options.ration;
     SHOAL_ASSIGN_OR_RETURN(slice.engine_, Engine::Open(model, engine));
     slice.kv_bytes_ = static_cast<double>(model->info.KvBytesPerToken(layers, KvType::kF16));
     for (std::int32_t i = layers.first; i < layers.last; ++i) {
@@ -101,7 +105,7 @@ class Slice {
   // be more in caches than it ever is.
   Result<Sample> Repeat(std::int32_t rows, bool of_many, bool output, Slice* between = nullptr) {
     std::vector<double> seconds, positions;
-    const SteadyTime end = SteadyClock::now() + kOfOneFigure;
+    const SteadyTime end = SteadyClock::now() + Rationed(kOfOneFigure, ration_);
     for (std::int32_t i = 0; i < kDecodePasses && (i <= kPassesMin || SteadyClock::now() < end); ++i) {
       if (between != nullptr) SHOAL_RETURN_IF_ERROR(between->Alone());
       SHOAL_ASSIGN_OR_RETURN(const Sample sample, Pass(rows, of_many, output));
@@ -112,7 +116,7 @@ class Slice {
     return Sample{MeanOf(positions), Typical(seconds)};
   }
 
-  double Typical(const std::vector<double>& seconds) const { return rationed_ ? MeanOf(seconds) : MedianOf(seconds); }
+  double Typical(const std::vector<double>& seconds) const { return ration_ < 1 ? MeanOf(seconds) : MedianOf(seconds); }
 
   Status Empty() {
     for (SequenceId sequence = 0; sequence < kSpeedGroupRows; ++sequence) {
@@ -124,7 +128,7 @@ class Slice {
  private:
   std::unique_ptr<Engine> engine_;
   double weight_bytes_ = 0, kv_bytes_ = 0;
-  bool rationed_ = false;
+  double ration_ = 1;
   std::vector<float> hidden_, out_;
 };
 
@@ -152,7 +156,7 @@ Line LineThrough(const std::vector<Sample>& samples) {
 class Measuring {
  public:
   Measuring(std::shared_ptr<const ModelFile> model, const StageSpeedOptions& options)
-      : model_(std::move(model)), options_(options), end_(SteadyClock::now() + options.time_max) {}
+      : model_(std::move(model)), options_(options) {}
 
   Result<StageSpeed> Run() {
     const SplitRules rules = RulesFor(*model_);
@@ -163,6 +167,7 @@ class Measuring {
     SHOAL_ASSIGN_OR_RETURN(Slice large, Slice::Open(model_, LargeSlice(rules.cuts), options_));
     SHOAL_ASSIGN_OR_RETURN(Slice small, Slice::Open(model_, {0, rules.cuts.front()}, options_));
     SHOAL_ASSIGN_OR_RETURN(Slice last, Slice::Open(model_, {rules.cuts.back(), model_->info.n_layer}, options_));
+    end_ = SteadyClock::now() + Rationed(options_.time_max, options_.ration);
     SHOAL_RETURN_IF_ERROR(Layers(large, last));
     SHOAL_RETURN_IF_ERROR(Passes(small, large));
     Settle();
@@ -251,7 +256,7 @@ class Measuring {
 
   const std::shared_ptr<const ModelFile> model_;
   const StageSpeedOptions& options_;
-  const SteadyTime end_;
+  SteadyTime end_;
   double weight_bytes_ = 0, kv_bytes_ = 0, small_bytes_ = 0;
   Sample early_, late_, group_, small_;
   Line rows_;

@@ -18,8 +18,10 @@ struct StageSpeedOptions {
   std::vector<int> cpus;  // as many threads, one on each; empty: `threads` wherever the system puts them
   int threads = 1;        // ignored when `cpus` is not empty
   std::uint64_t weight_bytes = 96U << 20;     // of the large slice: more than caches hold, if the model has as much
-  std::chrono::milliseconds time_max{4'000};  // for all; what is left out then is taken from what was measured
-  bool rationed = false;  // a control group grants less time than `threads` could use: means then count, not medians
+  std::chrono::milliseconds time_max{4'000};  // of all passes; what is left out is taken from what was measured
+  // Share of the time that a control group grants the threads: below 1, means count instead of medians, and it takes
+  // so much longer.
+  double ration = 1;
 };
 
 // Positive. A pass of r rows takes pass_s, and the bytes of its layers' weights by the speed for r; each row reads K

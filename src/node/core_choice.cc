@@ -3,19 +3,23 @@
 
 #include <algorithm>
 
+#include "node/device_speed.h"
+
 namespace shoal {
 
 void ChooseCores(const DeviceProfile& profile, bool threads_given, EngineOptions& options) {
   if (!options.cpus.empty()) return;
-  std::vector<int> fast = profile.FastCpus();
+  std::vector<int> fast = SpeedCpus(profile, threads_given ? options.threads : 0);
+  if (fast.empty()) return;
+  const auto count = static_cast<std::int32_t>(fast.size());
+  if (!threads_given) options.threads = std::min(options.threads, count);
   const auto& groups = profile.topology.groups;
   const bool has_slow = std::any_of(groups.begin(), groups.end(),
                                     [](const CoreGroup& group) { return group.kind == CoreKind::kEfficiency; });
   // A process that may use the slow cores only has no choice either.
-  if (!has_slow || fast.empty() || fast.size() == profile.UsableCpus().size()) return;
-  if (threads_given && static_cast<std::size_t>(options.threads) > fast.size()) return;
-  if (threads_given) fast.resize(static_cast<std::size_t>(options.threads));
-  options.threads = static_cast<std::int32_t>(fast.size());
+  if (!has_slow || profile.FastCpus().size() == profile.UsableCpus().size()) return;
+  if (threads_given && options.threads > count) return;
+  options.threads = count;
   options.cpus = std::move(fast);
 }
 

@@ -1,7 +1,8 @@
 // Which cores a stage's threads run on when nobody said: the prime and performance cores of a big.LITTLE chip.
 //
 // Every operation waits for its slowest thread, so efficiency cores only slow a stage down; they are left to the
-// network and to HTTP. Where all cores are alike, or nothing says which is which, the system decides.
+// network and to HTTP. Where all cores are alike, or nothing says which is which, the system decides where, and there
+// is one thread a core: a second one on the same core has no units of its own to multiply with.
 #pragma once
 
 #include "device/profile.h"
@@ -10,8 +11,8 @@
 namespace shoal {
 
 // Fills `cpus` and `threads` of one stage that has this machine to itself. Leaves them as they are when `cpus` are
-// given or the device has no efficiency cores beside others; `threads_given` threads are kept as far as there are fast
-// cores.
+// given. `cpus` stay empty where the device has no efficiency cores beside others. Unless `threads_given`, `threads`
+// become at most those that its speed is measured with (SpeedCpus).
 void ChooseCores(const DeviceProfile& profile, bool threads_given, EngineOptions& options);
 
 // The cores for threads that mostly wait (network, HTTP, the loop): the efficiency cores, where there are others beside

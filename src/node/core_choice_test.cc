@@ -53,9 +53,36 @@ TEST(ChooseCores, LeavesAloneWhatIsGivenOrAlike) {
   alike.topology.groups = GroupCores(alike.topology.cores, {});
   ChooseCores(alike, false, options);
   EXPECT_TRUE(options.cpus.empty());
+  EXPECT_EQ(options.threads, 4);
   ChooseCores(Phone(2), false, options);
   EXPECT_TRUE(options.cpus.empty()) << "a background process has the slow cores only";
+  EXPECT_EQ(options.threads, 2);
+}
+
+TEST(ChooseCores, OneThreadACoreAndNoMoreThanAQuotaFeeds) {
+  DeviceProfile laptop = Phone();
+  for (Core& core : laptop.topology.cores) {
+    core.id = CoreId{0x41, 0, 0xd0b, 0};
+    core.sibling = core.cpu % 4;
+  }
+  laptop.topology.groups = GroupCores(laptop.topology.cores, {});
+  EngineOptions options;
+  options.threads = 8;
+  ChooseCores(laptop, false, options);
   EXPECT_EQ(options.threads, 4);
+  EXPECT_TRUE(options.cpus.empty());
+  options.threads = 8;
+  ChooseCores(laptop, true, options);
+  EXPECT_EQ(options.threads, 8) << "who asks for them gets them";
+  laptop.cpu_quota = 1.5;
+  ChooseCores(laptop, false, options);
+  EXPECT_EQ(options.threads, 2);
+  DeviceProfile phone = Phone();
+  phone.cpu_quota = 3;
+  options = {};
+  options.threads = 8;
+  ChooseCores(phone, false, options);
+  EXPECT_EQ(options.cpus, (std::vector<int>{7, 2, 3}));
 }
 
 TEST(WaitingCpus, TheSlowCoresWhereThereAreOthers) {

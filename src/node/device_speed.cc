@@ -169,7 +169,13 @@ KnownSpeeds ParseSpeedJson(const std::string& text, const std::string& fingerpri
 
 std::vector<int> SpeedCpus(const DeviceProfile& profile, std::int32_t threads) {
   std::vector<int> cpus = profile.FastCpus();
-  if (threads > 0 && static_cast<std::size_t>(threads) < cpus.size()) cpus.resize(static_cast<std::size_t>(threads));
+  std::size_t count = cpus.size();
+  if (threads > 0) {
+    count = static_cast<std::size_t>(threads);
+  } else if (profile.cpu_quota) {
+    count = static_cast<std::size_t>(std::ceil(std::max(*profile.cpu_quota, 1.0)));
+  }
+  if (count < cpus.size()) cpus.resize(count);
   return cpus;
 }
 
@@ -232,7 +238,7 @@ Result<ModelSpeed> MeasureModelSpeed(const std::string& home, const DeviceProfil
                                      const std::shared_ptr<const ModelFile>& model, const std::vector<int>& cpus) {
   StageSpeedOptions options;
   options.cpus = cpus;
-  options.rationed = RationOf(profile, cpus.size()) < 1;
+  options.ration = RationOf(profile, cpus.size());
   SHOAL_ASSIGN_OR_RETURN(const StageSpeed speed, MeasureStageSpeed(model, options));
   const ModelSpeed measured{
       fingerprint,

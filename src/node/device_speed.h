@@ -42,7 +42,7 @@ struct ModelSpeed {
   MeasuredStageSpeed speed;
 };
 
-// The cores of a stage with `threads` threads (0: as many as there are fast cores).
+// The cores of a stage with `threads` threads (0: as many as there are fast cores, and a control group's quota feeds).
 std::vector<int> SpeedCpus(const DeviceProfile& profile, std::int32_t threads);
 
 // What is kept for this device; nothing if that is of another device or build.
