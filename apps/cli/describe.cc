@@ -4,6 +4,7 @@
 
 #include "apps/cli/commands.h"
 #include "apps/cli/exit_code.h"
+#include "apps/cli/named_models.h"
 #include "apps/cli/store_commands.h"
 #include "apps/cli/terminal.h"
 #include "base/units.h"
@@ -77,10 +78,11 @@ void PrintText(const ModelInfo& info, const SplitRules& rules) {
 }  // namespace
 
 int RunDescribe(const DescribeOptions& options) {
-  const Result<std::shared_ptr<const ModelFile>> model = OpenModelHere(options.model);
+  WatchSignals();
+  const Result<ModelHeader> model = ReadModelHeader(options.model, LookAtHand);
   if (!model.ok()) return Fail(model.error());
-  const SplitRules rules = RulesFor(**model);
-  options.json ? PrintJson((*model)->info, rules) : PrintText((*model)->info, rules);
+  const SplitRules rules = RulesFor(*model->file);
+  options.json ? PrintJson(model->file->info, rules) : PrintText(model->file->info, rules);
   return kExitOk;
 }
 

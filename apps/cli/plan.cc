@@ -4,8 +4,11 @@
 
 #include "apps/cli/commands.h"
 #include "apps/cli/exit_code.h"
+#include "apps/cli/named_models.h"
+#include "apps/cli/store_commands.h"
 #include "apps/cli/terminal.h"
 #include "base/units.h"
+#include "node/model_library.h"
 #include "node/plan_inputs.h"
 #include "planner/device_speed.h"
 #include "planner/what_if.h"
@@ -47,6 +50,7 @@ Json PlanJson(const PlanInput& input, const Plan& plan) {
 
 // Everything that is known of a plan and its neighbours.
 struct Planned {
+  ModelHeader model;
   PlanInput input;
   PlanResult result;
   std::vector<std::string> estimated;
@@ -54,11 +58,26 @@ struct Planned {
   std::optional<Reach> reach;
 };
 
-Result<PlanInput> MakeInput(const PlanOptions& options, const ModelFile& model, std::vector<std::string>& estimated) {
+Result<std::optional<PlanCluster>> ReadDevices(const std::string& path) {
+  if (path.empty()) return std::optional<PlanCluster>();
+  SHOAL_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
+  SHOAL_ASSIGN_OR_RETURN(PlanCluster cluster, ParseClusterFile(text));
+  return std::optional(std::move(cluster));
+}
+
+// For the choice of a quantization.
+AtHand MemoryOf(const PlanCluster& cluster) {
+  AtHand at_hand;
+  at_hand.whose = "memory of " + std::to_string(cluster.devices.size()) + " devices";
+  for (const PlanDevice& device : cluster.devices) at_hand.memory_bytes += device.memory_bytes;
+  return at_hand;
+}
+
+Result<PlanInput> MakeInput(const PlanOptions& options, const std::optional<PlanCluster>& devices,
+                            const ModelFile& model, std::vector<std::string>& estimated) {
   KnownCluster known;
-  if (!options.devices_file.empty()) {
-    SHOAL_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(options.devices_file));
-    SHOAL_ASSIGN_OR_RETURN(known.cluster, ParseClusterFile(text));
+  if (devices) {
+    known.cluster = *devices;
   } else if (NodeHere().NodeRuns()) {
     SHOAL_ASSIGN_OR_RETURN(const ClusterStatus status, NodeHere().GetStatus());
     SHOAL_ASSIGN_OR_RETURN(known, ClusterForPlans(status, ShoalHome(), model.info));
@@ -72,9 +91,12 @@ Result<PlanInput> MakeInput(const PlanOptions& options, const ModelFile& model, 
   return input;
 }
 
-Result<Planned> MakePlanned(const PlanOptions& options, const ModelFile& model) {
+Result<Planned> MakePlanned(const PlanOptions& options) {
+  SHOAL_ASSIGN_OR_RETURN(const std::optional<PlanCluster> devices, ReadDevices(options.devices_file));
   Planned planned;
-  SHOAL_ASSIGN_OR_RETURN(planned.input, MakeInput(options, model, planned.estimated));
+  SHOAL_ASSIGN_OR_RETURN(planned.model,
+                         ReadModelHeader(options.model, [&] { return devices ? MemoryOf(*devices) : LookAtHand(); }));
+  SHOAL_ASSIGN_OR_RETURN(planned.input, MakeInput(options, devices, *planned.model.file, planned.estimated));
   SHOAL_ASSIGN_OR_RETURN(planned.result, MakePlan(planned.input));
   planned.without = WithoutEach(planned.input, planned.result.plan);
   planned.with = WithTwinOfEach(planned.input, kUnmeasuredLink);
@@ -106,6 +128,13 @@ void PrintJson(const Planned& planned) {
     return list;
   };
   Json json = PlanJson(planned.input, planned.result.plan);
+  const ModelHeader& model = planned.model;
+  json["model"] = {{"name", ModelNameOf(model.file->path)},
+                   {"quantization", model.file->info.quantization},
+                   {"bytes", model.file->info.file_bytes},
+                   {"origin", model.origin},
+                   {"chosen", model.chosen},
+                   {"metadata_bytes", model.read_bytes}};
   json["exact"] = planned.result.exact;
   json["reason"] = planned.result.reason;
   json["warnings"] = planned.result.warnings;
@@ -121,6 +150,14 @@ void PrintJson(const Planned& planned) {
 std::vector<std::string> Figures(const Plan& plan, double best_cost) {
   return {Decimal(plan.first_token_s, " s"), Decimal(plan.tokens_s, ""), Decimal(plan.tokens_s_many, ""),
           Decimal(plan.cost / best_cost, "x")};
+}
+
+// Nothing of one that is here: people know it.
+void PrintModel(const ModelHeader& model) {
+  if (model.origin.empty()) return;
+  std::printf("%s, %s", model.origin.c_str(), FormatBytes(model.file->info.file_bytes).c_str());
+  if (!model.chosen.empty()) std::printf(": %s", model.chosen.c_str());
+  std::printf(". Its header was read, %s; no weights.\n\n", FormatBytes(model.read_bytes).c_str());
 }
 
 void PrintPlan(const Planned& planned, std::int32_t streams) {
@@ -185,16 +222,13 @@ void PrintReach(const Reach& reach, double target) {
 
 int RunPlan(const PlanOptions& options) {
   WatchSignals();
-  const Result<std::string> path = ResolveModel(options.model);
-  if (!path.ok()) return Fail(path.error());
-  const Result<std::shared_ptr<const ModelFile>> model = OpenModelFile(*path);
-  if (!model.ok()) return Fail(model.error());
-  const Result<Planned> planned = MakePlanned(options, **model);
+  const Result<Planned> planned = MakePlanned(options);
   if (!planned.ok()) return Fail(planned.error());
   if (options.json) {
     PrintJson(*planned);
     return kExitOk;
   }
+  PrintModel(planned->model);
   PrintPlan(*planned, options.streams);
   PrintOthers(*planned);
   if (planned->reach) PrintReach(*planned->reach, options.target_tps);

@@ -10,13 +10,12 @@
 
 #include "apps/cli/commands.h"
 #include "apps/cli/exit_code.h"
+#include "apps/cli/named_models.h"
 #include "apps/cli/terminal.h"
 #include "apps/cli/transfer_bar.h"
 #include "base/environment.h"
 #include "base/units.h"
-#include "model/split_gguf.h"
 #include "node/model_library.h"
-#include "weights/hub.h"
 #include "weights/local_file.h"
 #include "weights/part_file.h"
 #include "weights/pull.h"
@@ -29,55 +28,6 @@ using Json = nlohmann::json;
 // `verifying`: all of it has come and is read again.
 void Show(TransferBar& bar, const PullProgress& now) {
   bar.Update(now.verifying ? "verifying" : "fetching", now.bytes_done, now.bytes_total);
-}
-
-// What to fetch: where it is, what to call it, and what the hub says of it.
-struct Target {
-  std::vector<RemoteFile> files;
-  std::string name, origin, reason;
-  HttpOptions http;
-};
-
-Result<Target> TargetOf(const ModelName& model, const HttpOptions& http, const std::string& prefer) {
-  Target target;
-  target.http = http;
-  target.origin = model.text;
-  if (model.kind == ModelNameKind::kUrl) {
-    SHOAL_ASSIGN_OR_RETURN(const Url url, ParseUrl(model.text));
-    target.files = RemoteFilesOf(url);
-    target.name = ModelNameOf(url.path.substr(0, url.path.find('?')));
-    return target;
-  }
-  const Hub hub = HubFromEnvironment();
-  target.http.token = hub.token;
-  target.origin = "hf:" + model.repository;
-  SHOAL_ASSIGN_OR_RETURN(const std::vector<HubFile> files, ListHub(hub, model.repository, target.http));
-  std::size_t index = files.size();
-  if (!model.file.empty()) {
-    for (std::size_t i = 0; i < files.size(); ++i) {
-      if (files[i].path == FirstPartOf(model.file)) index = i;
-    }
-    if (index == files.size()) {
-      return Error{ErrorCode::kNotFound, ParseSplitName(model.file)
-                                             ? "not all parts of '" + model.file + "' are in " + model.repository
-                                             : "there is no model file '" + model.file + "' in " + model.repository};
-    }
-  } else {
-    AtHand at_hand = LookAtHand();
-    if (!prefer.empty()) at_hand.q4_0_is_fast = prefer == "speed";
-    SHOAL_ASSIGN_OR_RETURN(const Choice choice, ChooseFile(files, model.quantization, at_hand));
-    index = choice.index;
-    target.reason = choice.reason;
-  }
-  const HubFile& file = files[index];
-  target.origin +=
-      model.file.empty() ? ":" + (file.quantization.empty() ? file.path : file.quantization) : "/" + file.path;
-  target.name = ModelNameOf(file.path);
-  for (const HubFile::Part& part : file.parts) {
-    SHOAL_ASSIGN_OR_RETURN(const Url url, HubUrl(hub, model.repository, part.path));
-    target.files.push_back({url, part.sha256});
-  }
-  return target;
 }
 
 Json ToJson(const StoredModel& model) {
@@ -96,27 +46,6 @@ Json ToJson(const StoredModel& model) {
           {"whole", whole},
           {"layers_held", layers},
           {"path", model.local_path}};
-}
-
-// "0-9, 20": ranges of what is held.
-std::string LayersText(const StoredModel& model) {
-  std::vector<std::int32_t> layers;
-  std::size_t all = 0;
-  for (std::size_t i = 0; i < model.held.size(); ++i) {
-    if (model.manifest->ranges[i].kind != RangeKind::kLayer) continue;
-    ++all;
-    if (model.held[i]) layers.push_back(model.manifest->ranges[i].layer);
-  }
-  if (layers.size() == all) return "all " + std::to_string(all);
-  std::string text;
-  for (std::size_t i = 0; i < layers.size();) {
-    std::size_t n = 1;
-    while (i + n < layers.size() && layers[i + n] == layers[i] + static_cast<std::int32_t>(n)) ++n;
-    text += (text.empty() ? "" : ", ") + std::to_string(layers[i]);
-    if (n > 1) text += "-" + std::to_string(layers[i + n - 1]);
-    i += n;
-  }
-  return text.empty() ? "none of " + std::to_string(all) : text + " of " + std::to_string(all);
 }
 
 // `reason`: why this file of several was taken; empty: there was no choice.
@@ -138,7 +67,7 @@ int PrintPulled(const PullCommand& command, const WeightStore& store, const std:
   return kExitOk;
 }
 
-int PrintMetadata(const PullCommand& command, const Target& target) {
+int PrintMetadata(const PullCommand& command, const RemoteTarget& target) {
   const Result<RemoteModel> remote = DescribeRemote(target.files, target.http);
   if (!remote.ok()) return Fail(remote.error());
   const Result<std::shared_ptr<const ModelFile>> model = ModelOf(remote->manifest, target.name, nullptr);
@@ -147,7 +76,7 @@ int PrintMetadata(const PullCommand& command, const Target& target) {
   if (command.json) {
     const Json json{{"name", target.name},
                     {"origin", target.origin},
-                    {"chosen", target.reason},
+                    {"chosen", target.chosen},
                     {"bytes", info.file_bytes},
                     {"metadata_bytes", remote->manifest.header.size()},
                     {"layers", info.n_layer},
@@ -189,6 +118,26 @@ int PullLocal(const PullCommand& command, WeightStore& store, const std::string&
 }
 
 }  // namespace
+
+std::string LayersText(const StoredModel& model) {
+  std::vector<std::int32_t> layers;
+  std::size_t all = 0;
+  for (std::size_t i = 0; i < model.held.size(); ++i) {
+    if (model.manifest->ranges[i].kind != RangeKind::kLayer) continue;
+    ++all;
+    if (model.held[i]) layers.push_back(model.manifest->ranges[i].layer);
+  }
+  if (layers.size() == all) return "all " + std::to_string(all);
+  std::string text;
+  for (std::size_t i = 0; i < layers.size();) {
+    std::size_t n = 1;
+    while (i + n < layers.size() && layers[i + n] == layers[i] + static_cast<std::int32_t>(n)) ++n;
+    text += (text.empty() ? "" : ", ") + std::to_string(layers[i]);
+    if (n > 1) text += "-" + std::to_string(layers[i + n - 1]);
+    i += n;
+  }
+  return text.empty() ? "none of " + std::to_string(all) : text + " of " + std::to_string(all);
+}
 
 Result<std::shared_ptr<WeightStore>> OpenStoreHere() {
   StoreOptions options;
@@ -234,10 +183,14 @@ int RunPull(const PullCommand& command) {
     const std::lock_guard lock(bar_mutex);
     bar.Say(why);
   };
-  Result<Target> target = TargetOf(*model, options.http, command.prefer);
+  Result<RemoteTarget> target = FindRemote(*model, options.http, [&] {
+    AtHand at_hand = LookAtHand();
+    if (!command.prefer.empty()) at_hand.q4_0_is_fast = command.prefer == "speed";
+    return at_hand;
+  });
   if (!target.ok()) return Fail(target.error());
   if (!command.name.empty()) target->name = command.name;
-  if (!target->reason.empty()) bar.Say("taking " + target->reason);
+  if (!target->chosen.empty()) bar.Say("taking " + target->chosen);
   if (command.metadata_only) return PrintMetadata(command, *target);
   options.http = target->http;
   options.connections = command.connections;
@@ -246,7 +199,7 @@ int RunPull(const PullCommand& command) {
     Show(bar, now);
   };
   const Result<ModelId> id = PullModel(**store, target->files, target->name, target->origin, options);
-  return id.ok() ? PrintPulled(command, **store, target->name, target->reason) : Fail(id.error());
+  return id.ok() ? PrintPulled(command, **store, target->name, target->chosen) : Fail(id.error());
 }
 
 int RunModels(const ModelsCommand& command) {

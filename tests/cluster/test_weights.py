@@ -38,7 +38,9 @@ def model_facts(model):
 def test_each_host_gets_its_layers_and_no_more(lan, smollm2):
     members = cluster_with_one_file(lan.add_hosts(4), smollm2)
     nodes.wait_for("all know the model", lambda: all(holds_model(member) for member in members), 20)
-    assert sum(kept_bytes(member) for member in members) == 0, "knowing a model costs no weights"
+    plan = json.loads(members[2].cli("plan", MODEL, "--json").stdout)
+    assert {stage["device"] for stage in plan["stages"]} <= {member.name for member in members}
+    assert sum(kept_bytes(member) for member in members) == 0, "knowing a model and planning for it costs no weights"
     members[3].cli("place", MODEL, "--stages", 3, "--wire", "f32", "--standby", "off", "--nodes",
                    ",".join(member.name for member in members[1:]), timeout=60)
     facts = model_facts(smollm2)

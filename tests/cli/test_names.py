@@ -1,0 +1,108 @@
+"""Names of the hub, URLs and names of the store wherever a command wants a model."""
+import hashlib
+import json
+import os
+import pathlib
+
+import pytest
+
+from hub import NGINX, Hub
+
+REPOSITORY = "owner/SmolLM2-GGUF"
+NAME = "SmolLM2-135M-Instruct.Q4_1"
+DEVICES = {
+    "devices": [
+        {"name": "phone", "memory_gib": 7, "decode_gb_s": 40, "prefill_gb_s": 6},
+        {"name": "laptop", "memory_gib": 7, "decode_gb_s": 30, "prefill_gb_s": 9},
+    ],
+    "link": {"latency_ms": 2, "mb_s": 40},
+}
+
+
+@pytest.fixture(scope="module")
+def content(smollm2):
+    return pathlib.Path(smollm2).read_bytes()
+
+
+@pytest.fixture
+def hub(tmp_path, content):
+    if not NGINX:
+        pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
+    hub = Hub(tmp_path / "hub")
+    hub.add(REPOSITORY, NAME + ".gguf", content, hashlib.sha256(content).hexdigest())
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture
+def home(tmp_path, hub):
+    clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    return {**clean, "SHOAL_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url}
+
+
+@pytest.fixture
+def devices(tmp_path):
+    file = tmp_path / "devices.json"
+    file.write_text(json.dumps(DEVICES))
+    return file
+
+
+def asked_bytes(hub):
+    """Of the host that has the files."""
+    asked = [line for line in hub.log() if line.startswith(str(hub.bytes_port)) and "bytes=" in line]
+    ends = [line.split('range="bytes=')[1].split('"')[0].split("-") for line in asked]
+    return sum(int(last) + 1 - int(first) for first, last in ends)
+
+
+def kept_bytes(home):
+    store = pathlib.Path(home["SHOAL_HOME"], "store")
+    return sum(one.stat().st_size for one in store.rglob("*") if one.is_file())
+
+
+def test_a_plan_reads_the_header_alone(shoal, home, hub, smollm2, devices):
+    hub.start()
+    want = json.loads(shoal("plan", smollm2, "--devices", devices, "--json", env=home).stdout)
+    url = f"http://127.0.0.1:{hub.bytes_port}/files/{NAME}.gguf"
+    for name, origin in ((f"hf:{REPOSITORY}:Q4_1", f"hf:{REPOSITORY}:Q4_1"), (url, url)):
+        before = asked_bytes(hub) if hub.log() else 0
+        done = shoal("plan", name, "--devices", devices, "--json", env=home)
+        assert done.returncode == 0, done.stderr
+        plan = json.loads(done.stdout)
+        assert plan["model"]["origin"] == origin and plan["model"]["name"] == NAME
+        assert [plan[key] for key in ("stages", "cost", "tokens_s")] == [want[key]
+                                                                         for key in ("stages", "cost", "tokens_s")]
+        assert 0 < plan["model"]["metadata_bytes"] < plan["model"]["bytes"] / 5
+        assert asked_bytes(hub) - before < 3 * plan["model"]["metadata_bytes"] + (1 << 20), "no weights were asked for"
+        assert kept_bytes(home) == 0
+    text = shoal("plan", f"hf:{REPOSITORY}:Q4_1", "--devices", devices, env=home).stdout
+    assert "no weights" in text and "Expected:" in text
+    facts = json.loads(shoal("model", f"hf:{REPOSITORY}:Q4_1", "--json", env=home).stdout)
+    assert facts["layers"] == 30 and facts["splittable"]
+
+
+def test_the_file_is_chosen_for_the_devices_of_the_plan(shoal, home, hub, content, devices):
+    for kind in ("Q4_K_M", "Q5_K_M"):
+        hub.add("owner/two", f"two-{kind}.gguf", content)
+    hub.start()
+    plan = json.loads(shoal("plan", "hf:owner/two", "--devices", devices, "--json", env=home).stdout)
+    assert plan["model"]["origin"] == "hf:owner/two:Q5_K_M" and "2 devices" in plan["model"]["chosen"]
+    small = json.loads(json.dumps(DEVICES))
+    for device in small["devices"]:
+        device["memory_gib"] = 1
+    devices.write_text(json.dumps(small))
+    plan = json.loads(shoal("plan", "hf:owner/two", "--devices", devices, "--json", env=home).stdout)
+    assert plan["model"]["origin"] == "hf:owner/two:Q4_K_M"
+
+
+def test_a_plan_of_a_model_of_the_store(shoal, home, smollm2, devices, tmp_path):
+    want = json.loads(shoal("plan", smollm2, "--devices", devices, "--json", env=home).stdout)
+    split = json.loads(shoal("split", smollm2, "--stages", "3", "--out", tmp_path / "parts", "--json", env=home).stdout)
+    other = {**home, "SHOAL_HOME": str(tmp_path / "other")}
+    assert shoal("pull", split["stages"][1]["file"], "--name", "mine", env=other).returncode == 0
+    # No server runs, and a third of the layers is here: the manifest tells what a plan needs.
+    done = shoal("plan", "mine", "--devices", devices, "--json", env=other)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["stages"] == want["stages"] and plan["model"]["name"] == "mine" and plan["model"]["origin"] == ""
+    unknown = shoal("plan", "yours", "--devices", devices, env=other)
+    assert unknown.returncode == 3 and "there is no model 'yours'" in unknown.stderr
