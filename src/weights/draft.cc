@@ -13,23 +13,44 @@ namespace {
 
 constexpr std::uint64_t kHashPieceBytes = 8U << 20;
 
-std::string FolderOf(const WeightStore& store, const std::string& key) {
-  return store.Path("drafts/" + HexOf(Sha256({reinterpret_cast<const std::uint8_t*>(key.data()), key.size()})));
+Digest KeyOf(const std::string& text) {
+  return Sha256({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
+}
+
+std::string FolderOf(const WeightStore& store, const Digest& key) { return store.Path("drafts/" + HexOf(key)); }
+
+void RemoveFolder(const std::string& folder) {
+  std::error_code ignored;
+  std::filesystem::remove_all(folder, ignored);
 }
 
 }  // namespace
 
+Draft::Draft(WeightStore& store, const Digest& key) : store_(store), key_(key), folder_(FolderOf(store, key)) {}
+
 std::vector<std::uint8_t> Draft::KnownHeader(const WeightStore& store, const std::string& key) {
+  if (const auto finished = store.FindSource(KeyOf(key))) return finished->header;
   Result<std::optional<std::vector<std::uint8_t>>> header =
-      ReadWholeFile(FolderOf(store, key) + "/header", kManifestBytesMax);
+      ReadWholeFile(FolderOf(store, KeyOf(key)) + "/header", kManifestBytesMax);
   if (!header.ok() || !header->has_value()) return {};
   return **std::move(header);
 }
 
 Result<std::unique_ptr<Draft>> Draft::Open(WeightStore& store, const std::string& key,
                                            std::span<const std::uint8_t> header, std::uint64_t file_bytes) {
-  std::unique_ptr<Draft> draft(new Draft(store, FolderOf(store, key)));
+  std::unique_ptr<Draft> draft(new Draft(store, KeyOf(key)));
   SHOAL_ASSIGN_OR_RETURN(draft->manifest_, DescribeRanges(header, file_bytes));
+  const std::shared_ptr<const Manifest> finished = store.FindSource(draft->key_);
+  if (finished != nullptr && finished->header == draft->manifest_.header && finished->file_bytes == file_bytes) {
+    draft->manifest_ = *finished;
+    draft->was_finished_ = true;
+    RemoveFolder(draft->folder_);
+    for (const WeightRange& range : finished->ranges) {
+      Result<OwnedFd> pin = store.Pin(BlobId(range, finished->chunk_bytes));
+      draft->pins_.push_back(pin.ok() ? *std::move(pin) : OwnedFd());
+    }
+    return draft;
+  }
   std::error_code error;
   std::filesystem::create_directories(draft->folder_, error);
   if (error) return FileError("create", draft->folder_, error.value());
@@ -60,7 +81,8 @@ bool Draft::Has(std::size_t range) const {
   return static_cast<bool>(pins_[range]);
 }
 
-Result<std::unique_ptr<RangeWriter>> Draft::Begin(std::size_t range) {
+Result<std::shared_ptr<RangeWriter>> Draft::Begin(std::size_t range) {
+  if (was_finished_) return store_.Begin(manifest_, range);
   const std::string base = folder_ + "/" + std::to_string(range);
   std::error_code error;
   const std::uint64_t bytes = manifest_.ranges[range].bytes;
@@ -69,7 +91,9 @@ Result<std::unique_ptr<RangeWriter>> Draft::Begin(std::size_t range) {
   unknown.chunk_bytes = manifest_.chunk_bytes;
   unknown.ranges.push_back(manifest_.ranges[range]);
   unknown.ranges[0].chunks.clear();
-  return RangeWriter::Open(unknown, 0, {base + ".part", base + ".sums", store_.Path("blobs")});
+  SHOAL_ASSIGN_OR_RETURN(std::unique_ptr<RangeWriter> writer,
+                         RangeWriter::Open(unknown, 0, {base + ".part", base + ".sums", store_.Path("blobs")}));
+  return std::shared_ptr<RangeWriter>(std::move(writer));
 }
 
 void Draft::Finished(std::size_t range, RangeWriter::Finished finished) {
@@ -100,10 +124,7 @@ Result<Digest> Draft::Hash(const HashedFile& file, TensorReader& reader, std::ui
 Result<ModelId> Draft::Finish(const std::string& name, const std::string& origin, const std::vector<HashedFile>& files,
                               const std::function<bool(std::uint64_t)>& progress) {
   SHOAL_CHECK(manifest_.known());
-  const auto remove_folder = [&] {
-    std::error_code ignored;
-    std::filesystem::remove_all(folder_, ignored);
-  };
+  if (was_finished_) return store_.Add(manifest_, name, origin, key_);
   StoredModel model;
   model.name = "the model";
   model.manifest = std::make_shared<Manifest>(manifest_);
@@ -114,7 +135,7 @@ Result<ModelId> Draft::Finish(const std::string& name, const std::string& origin
   for (const HashedFile& file : files) {
     SHOAL_ASSIGN_OR_RETURN(const Digest have, Hash(file, *reader, done, progress));
     if (have == file.sha256) continue;
-    remove_folder();
+    RemoveFolder(folder_);
     reader.reset();
     pins_.clear();
     (void)store_.Collect(false);
@@ -122,8 +143,8 @@ Result<ModelId> Draft::Finish(const std::string& name, const std::string& origin
                                           HexOf(have) + ", expected " + HexOf(file.sha256) +
                                           "); it was removed. Try again"};
   }
-  SHOAL_ASSIGN_OR_RETURN(const ModelId id, store_.Add(manifest_, name, origin));
-  remove_folder();
+  SHOAL_ASSIGN_OR_RETURN(const ModelId id, store_.Add(manifest_, name, origin, key_));
+  RemoveFolder(folder_);
   return id;
 }
 

@@ -156,7 +156,7 @@ class Pull {
 
  private:
   struct Open {
-    std::unique_ptr<RangeWriter> writer;
+    std::shared_ptr<RangeWriter> writer;
     std::uint64_t chunks_left = 0;
   };
 
@@ -350,7 +350,8 @@ Result<ModelId> PullModel(WeightStore& store, const std::vector<RemoteFile>& fil
   SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<Draft> draft,
                          Draft::Open(store, key, model.manifest.header, model.manifest.file_bytes));
   SHOAL_RETURN_IF_ERROR(Pull(*draft, files, model, options).Run());
-  SHOAL_ASSIGN_OR_RETURN(const std::vector<HashedFile> hashed, FilesToHash(files, model, options.http));
+  std::vector<HashedFile> hashed;
+  if (!draft->was_finished()) { SHOAL_ASSIGN_OR_RETURN(hashed, FilesToHash(files, model, options.http)); }
   return draft->Finish(name, origin, hashed, [&](std::uint64_t done) {
     if (options.on_progress) options.on_progress({done, model.manifest.file_bytes, true});
     return !options.http.cancelled || !options.http.cancelled();

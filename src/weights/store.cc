@@ -28,6 +28,7 @@ constexpr const char* kFolders[] = {"models", "manifests", "blobs", "partial", "
 struct NameRecord {
   ModelId id{};
   std::string origin;
+  Digest source{};
 };
 
 Result<NameRecord> ReadRecord(const std::string& path) {
@@ -40,6 +41,9 @@ Result<NameRecord> ReadRecord(const std::string& path) {
     return Error{ErrorCode::kCorrupt, path + " is damaged; remove it"};
   }
   if (json.contains("origin") && json["origin"].is_string()) record.origin = json["origin"].get<std::string>();
+  if (json.contains("source") && json["source"].is_string()) {
+    (void)ParseHex(json["source"].get<std::string>(), record.source);
+  }
   return record;
 }
 
@@ -90,7 +94,8 @@ Result<std::unique_ptr<WeightStore>> WeightStore::Open(StoreOptions options) {
 
 // ---- Models ---------------------------------------------------------------------------------------------------------
 
-Result<ModelId> WeightStore::Add(const Manifest& manifest, const std::string& name, const std::string& origin) {
+Result<ModelId> WeightStore::Add(const Manifest& manifest, const std::string& name, const std::string& origin,
+                                 const Digest& source) {
   SHOAL_RETURN_IF_ERROR([&]() -> Status {
     const Result<std::string> checked = CheckModelName(name);
     return checked.ok() ? Status() : Status(checked.error());
@@ -102,8 +107,9 @@ Result<ModelId> WeightStore::Add(const Manifest& manifest, const std::string& na
   const std::string path = Path("manifests/" + HexOf(id));
   std::error_code error;
   if (!std::filesystem::exists(path, error)) SHOAL_RETURN_IF_ERROR(ReplaceFile(path, bytes));
-  const std::string record = nlohmann::json{{"id", HexOf(id)}, {"origin", origin}}.dump(
-      2, ' ', false, nlohmann::json::error_handler_t::replace);
+  nlohmann::json json{{"id", HexOf(id)}, {"origin", origin}};
+  if (source != Digest{}) json["source"] = HexOf(source);
+  const std::string record = json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
   SHOAL_RETURN_IF_ERROR(ReplaceFile(Path("models/" + name + kRecordEnd),
                                     {reinterpret_cast<const std::uint8_t*>(record.data()), record.size()}));
   return id;
@@ -152,6 +158,15 @@ Result<std::shared_ptr<const Manifest>> WeightStore::FindManifest(const ModelId&
   if (Sha256(*bytes) != id) return Error{ErrorCode::kCorrupt, path + " is damaged; remove it"};
   SHOAL_ASSIGN_OR_RETURN(Manifest manifest, ParseManifest(*bytes));
   return std::shared_ptr<const Manifest>(std::make_shared<Manifest>(std::move(manifest)));
+}
+
+std::shared_ptr<const Manifest> WeightStore::FindSource(const Digest& source) const {
+  for (const FileFacts& file : ListFiles(Path("models"))) {
+    const Result<NameRecord> record = ReadRecord(Path("models/" + file.name));
+    if (!record.ok() || record->source != source) continue;
+    if (const auto manifest = FindManifest(record->id); manifest.ok()) return *manifest;
+  }
+  return nullptr;
 }
 
 Result<StoredModel> WeightStore::Load(const std::string& name) const {

@@ -69,9 +69,11 @@ class WeightStore {
   static Result<std::unique_ptr<WeightStore>> Open(StoreOptions options);
 
   // --- Models. A manifest of this store has all its hashes.
-  // `name` may be taken by this model, or by another state of what `origin` names, which is replaced.
+  // `name` may be taken by this model, or by another state of what `origin` names, which is replaced. `source`: names
+  // the bytes where they came from, for FindSource; zeros: nothing does.
   // Errors: kInvalidArgument (the name; or another model has it: says which), kIo.
-  Result<ModelId> Add(const Manifest& manifest, const std::string& name, const std::string& origin);
+  Result<ModelId> Add(const Manifest& manifest, const std::string& name, const std::string& origin,
+                      const Digest& source = {});
   // Reads and hashes a GGUF file, unless it is known and unchanged since. `progress` gets the bytes read; false
   // cancels. Errors: as ReadGguf; kCancelled, kIo.
   Result<ModelId> AddLocal(const std::string& path, const std::string& name,
@@ -84,6 +86,8 @@ class WeightStore {
   // Errors: kNotFound, kCorrupt, kIo.
   Result<StoredModel> Find(const std::string& name) const;
   Result<std::shared_ptr<const Manifest>> FindManifest(const ModelId& id) const;
+  // The model that was added with this `source`, as long as it has a name. Null: none.
+  std::shared_ptr<const Manifest> FindSource(const Digest& source) const;
   // Forgets the name, and what no other name needs. Ranges in use stay until the next Collect. Errors: kNotFound, kIo.
   Status Remove(const std::string& name);
   // Removes manifests without a name, blobs without a manifest, leftovers of writers that are gone; with `drafts` also

@@ -19,67 +19,13 @@
 #include <thread>
 
 #include "model/test_parts.h"
-#include "weights/test_model.h"
+#include "weights/test_store.h"
 
 namespace shoal {
 namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-class StoreTest : public testing::Test {
- protected:
-  void SetUp() override {
-    folder_ = testing::TempDir() + "store_test_" + std::to_string(getpid());
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-    file_ = WriteTestModel(folder_ + "/model.gguf", 4, 700);  // layers of several chunks
-    auto manifest = HashTestModel(file_);
-    ASSERT_TRUE(manifest.ok()) << manifest.error().message;
-    manifest_ = *std::move(manifest);
-    bytes_ = ReadTestFile(file_);
-    Reopen(0);
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
-  void Reopen(std::uint64_t quota) {
-    StoreOptions options;
-    options.folder = folder_ + "/store";
-    options.quota_bytes = quota;
-    options.disk_free_min_bytes = 0;
-    auto store = WeightStore::Open(options);
-    ASSERT_TRUE(store.ok()) << store.error().message;
-    store_ = *std::move(store);
-  }
-
-  std::vector<std::uint8_t> Chunk(std::size_t range, std::uint64_t chunk) const {
-    return TestChunk(manifest_, bytes_, range, chunk);
-  }
-
-  void Fill(std::size_t range) {
-    auto writer = store_->Begin(manifest_, range);
-    ASSERT_TRUE(writer.ok()) << writer.error().message;
-    for (const std::uint64_t chunk : (*writer)->Missing()) {
-      ASSERT_TRUE((*writer)->Put(chunk, Chunk(range, chunk)).ok());
-    }
-    const auto finished = (*writer)->Finish();
-    ASSERT_TRUE(finished.ok()) << finished.error().message;
-  }
-
-  std::size_t Layer(std::int32_t layer) const {
-    for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) {
-      if (manifest_.ranges[i].kind == RangeKind::kLayer && manifest_.ranges[i].layer == layer) return i;
-    }
-    ADD_FAILURE() << "no layer " << layer;
-    return 0;
-  }
-  Digest Blob(std::size_t range) const { return BlobId(manifest_.ranges[range], manifest_.chunk_bytes); }
-
-  std::string folder_, file_;
-  Manifest manifest_;
-  std::vector<std::uint8_t> bytes_;  // of the model file
-  std::shared_ptr<WeightStore> store_;
-};
 
 TEST_F(StoreTest, AStageReadsItsBytesFromBlobs) {
   const auto id = store_->Add(manifest_, "model", "test");

@@ -42,6 +42,18 @@ def blobs(home):
     return sorted(pathlib.Path(home["SHOAL_HOME"], "store", "blobs").glob("*"))
 
 
+def served(hub, after=0, least=0):
+    """Bytes that the hub's files were asked for since line `after` of the log; it waits for `least` of them."""
+    deadline = time.monotonic() + 30
+    while True:
+        lines = [line for line in hub.log()[after:] if " 206 " in line]
+        ranges = [line.split('range="bytes=')[1].split('"')[0].split("-") for line in lines]
+        count = sum(int(last) - int(first) + 1 for first, last in ranges)
+        if count >= least or time.monotonic() > deadline:
+            return count
+        time.sleep(0.05)
+
+
 def test_the_hub_by_name_with_a_redirect_to_another_host(shoal, home, hub):
     hub.start()
     done = shoal("pull", f"hf:{REPOSITORY}:Q4_1", "--json", env=home)
@@ -146,10 +158,36 @@ def test_a_killed_pull_goes_on(binary, shoal, home, hub):
     assert done.returncode == 0, done.stderr
     assert before > 0
     assert json.loads(shoal("verify", NAME[:-5], "--json", env=home).stdout)["damaged"] == []
-    # Again: everything is there but the check with the hub.
-    served = len(hub.log())
+
+
+def test_a_finished_model_is_completed(shoal, home, hub):
+    hub.start()
     assert shoal("pull", f"hf:{REPOSITORY}:Q4_1", env=home).returncode == 0
-    assert len(hub.log()) > served
+    whole = blobs(home)
+    # Nothing is missing: the hub is asked whether it is the same file still, which is one byte.
+    for name in ([], ["--name", "also"]):
+        before = len(hub.log())
+        assert shoal("pull", f"hf:{REPOSITORY}:Q4_1", *name, env=home).returncode == 0
+        assert served(hub, before, least=1) == 1
+    # One layer goes, as by `verify` or for room: that one is fetched, to the byte.
+    lost = min(whole, key=lambda blob: blob.stat().st_size)
+    content = bytearray(lost.read_bytes())
+    content[-1] ^= 1
+    lost.write_bytes(content)
+    assert len(json.loads(shoal("verify", "also", "--json", env=home).stdout)["damaged"]) == 1
+    assert not lost.exists()
+    before = len(hub.log())
+    done = shoal("pull", f"hf:{REPOSITORY}:Q4_1", "--json", env=home)
+    assert done.returncode == 0 and json.loads(done.stdout)["whole"], done.stderr
+    assert served(hub, before, least=len(content) + 1) == len(content) + 1
+    assert blobs(home) == whole
+    assert json.loads(shoal("verify", NAME[:-5], "--json", env=home).stdout)["damaged"] == []
+    # What is removed is not known any more.
+    for name in ("also", NAME[:-5]):
+        assert shoal("rm", name, env=home).returncode == 0
+    assert blobs(home) == []
+    assert shoal("pull", f"hf:{REPOSITORY}:Q4_1", env=home).returncode == 0
+    assert blobs(home) == whole
 
 
 def test_too_many_requests_with_retry_after(shoal, home, hub):
@@ -250,9 +288,11 @@ def test_a_model_in_parts_is_one_model(shoal, home, hub, content, smollm2, tmp_p
     assert tokens(shoal, home, "Cut-Q4_1") == expected
 
     # The same model by the URL of any part, and by the path of any part: what is here is not fetched again.
+    before = len(hub.log())
     by_url = shoal("pull", f"{hub.url}/owner/Cut-GGUF/resolve/main/{names[1]}", "--name", "by-url", "--json", env=home)
     assert by_url.returncode == 0, by_url.stderr
     assert json.loads(by_url.stdout)["id"] == model["id"]
+    assert served(hub, before) < len(content) / 5, "more than the parts' headers"
     folder = pathlib.Path(home["SHOAL_HOME"], "models")
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:

@@ -1,0 +1,70 @@
+// Models whose source tells no hashes: what is known of them later.
+#include "weights/draft.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "weights/test_store.h"
+
+namespace shoal {
+namespace {
+
+class DraftTest : public StoreTest {
+ protected:
+  std::unique_ptr<Draft> OpenDraft(const std::string& key) {
+    auto draft = Draft::Open(*store_, key, manifest_.header, manifest_.file_bytes);
+    EXPECT_TRUE(draft.ok()) << draft.error().message;
+    return draft.ok() ? *std::move(draft) : nullptr;
+  }
+  void FillDraft(Draft& draft, std::size_t range) {
+    auto writer = draft.Begin(range);
+    ASSERT_TRUE(writer.ok()) << writer.error().message;
+    for (const std::uint64_t chunk : (*writer)->Missing()) {
+      ASSERT_TRUE((*writer)->Put(chunk, Chunk(range, chunk)).ok());
+    }
+    auto finished = (*writer)->Finish();
+    ASSERT_TRUE(finished.ok()) << finished.error().message;
+    draft.Finished(range, *std::move(finished));
+  }
+  std::string BlobPath(std::size_t range) const { return folder_ + "/store/blobs/" + HexOf(Blob(range)); }
+};
+
+TEST_F(DraftTest, WhatWasFinishedIsKnownByItsSourceAndOnlyCompleted) {
+  ModelId id{};
+  {
+    const auto draft = OpenDraft("source");
+    ASSERT_FALSE(draft->was_finished());
+    for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) FillDraft(*draft, i);
+    const auto finished = draft->Finish("model", "http://host/file", {}, {});
+    ASSERT_TRUE(finished.ok()) << finished.error().message;
+    id = *finished;
+  }
+  ASSERT_TRUE(std::filesystem::remove(BlobPath(Layer(1))));
+  EXPECT_EQ(Draft::KnownHeader(*store_, "source"), manifest_.header);
+  EXPECT_FALSE(OpenDraft("another state of it")->was_finished());
+  {
+    const auto draft = OpenDraft("source");
+    ASSERT_TRUE(draft->was_finished());
+    for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) EXPECT_EQ(draft->Has(i), i != Layer(1));
+    std::vector<std::uint8_t> wrong = Chunk(Layer(1), 0);
+    wrong[9] ^= 1;
+    auto writer = draft->Begin(Layer(1));
+    ASSERT_TRUE(writer.ok());
+    EXPECT_EQ((*writer)->Put(0, wrong).error().code, ErrorCode::kCorrupt);
+    writer->reset();
+    FillDraft(*draft, Layer(1));
+    const auto finished = draft->Finish("again", "http://host/file", {}, {});
+    ASSERT_TRUE(finished.ok()) << finished.error().message;
+    EXPECT_EQ(*finished, id);
+  }
+  EXPECT_TRUE(store_->Verify(manifest_, Layer(1)).ok());
+  ASSERT_TRUE(store_->Remove("model").ok());
+  EXPECT_TRUE(OpenDraft("source")->was_finished()) << "by its other name";
+  ASSERT_TRUE(store_->Remove("again").ok());
+  EXPECT_FALSE(OpenDraft("source")->was_finished());
+}
+
+}  // namespace
+}  // namespace shoal
