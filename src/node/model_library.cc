@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "model/split_gguf.h"
+#include "weights/local_file.h"
 
 namespace shoal {
 namespace {
@@ -35,13 +36,11 @@ std::set<std::string> GgufFilesIn(const std::string& folder) {
   return paths;
 }
 
-// Changes when one of its files does.
+// Changes when one of its files does; empty: one is not there.
 std::string LikenessOf(const std::string& path) {
-  const auto split = ParseSplitName(path);
-  if (!split) return std::to_string(FileTimeS(path));
-  std::string times;
-  for (std::int32_t i = 1; i <= split->parts; ++i) times += std::to_string(FileTimeS(PartName(*split, i))) + " ";
-  return times;
+  const Result<LocalFile> file = LookAtLocalFile(path);
+  if (!file.ok()) return "";
+  return std::to_string(file->bytes) + " " + std::to_string(file->inode) + " " + std::to_string(file->time_ns);
 }
 
 }  // namespace
@@ -60,17 +59,18 @@ std::int64_t FileTimeS(const std::string& path) {
 }
 
 Result<LibraryModel> ModelLibrary::Add(const std::string& path) {
+  std::string likeness = LikenessOf(path);
   SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<const ModelFile> file, OpenModelFile(path));
   SHOAL_ASSIGN_OR_RETURN(const ModelFingerprint fingerprint, Fingerprint(*file));
   LibraryModel model{ModelNameOf(path), fingerprint, std::move(file)};
-  by_path_[path] = model;
+  by_path_[path] = {model, std::move(likeness)};
   return model;
 }
 
 void ModelLibrary::Scan() {
   const std::lock_guard lock(mutex_);
   for (auto it = by_path_.begin(); it != by_path_.end();) {
-    it = FileTimeS(it->first) == 0 ? by_path_.erase(it) : std::next(it);
+    it = LikenessOf(it->first) != it->second.likeness ? by_path_.erase(it) : std::next(it);
   }
   for (const std::string& folder : folders_) {
     for (const std::string& path : GgufFilesIn(folder)) {
@@ -88,7 +88,7 @@ void ModelLibrary::Scan() {
 std::vector<LibraryModel> ModelLibrary::models() const {
   const std::lock_guard lock(mutex_);
   std::vector<LibraryModel> models;
-  for (const auto& [path, model] : by_path_) models.push_back(model);
+  for (const auto& [path, known] : by_path_) models.push_back(known.model);
   return models;
 }
 
@@ -111,7 +111,7 @@ Result<LibraryModel> ModelLibrary::Find(const std::string& name_or_path) {
   const std::lock_guard lock(mutex_);
   const std::string path = FirstPartOf(name_or_path);
   const auto known = by_path_.find(path);
-  return known != by_path_.end() ? Result<LibraryModel>(known->second) : Add(path);
+  return known != by_path_.end() && known->second.likeness == LikenessOf(path) ? known->second.model : Add(path);
 }
 
 Result<LibraryModel> ModelLibrary::FindFingerprint(ModelFingerprint fingerprint) const {

@@ -34,8 +34,9 @@ class ModelLibrary {
  public:
   explicit ModelLibrary(std::vector<std::string> folders) : folders_(std::move(folders)) {}
 
-  // Looks through the folders again (not below them); files that are no GGUF, or parts without all the others, are
-  // logged once and left out. Of two files with one name the first folder's counts.
+  // Looks through the folders again (not below them), and at what is known: files that changed are read again; those
+  // that are no GGUF, or parts without all the others, are logged once and left out. Of two files with one name the
+  // first folder's counts.
   void Scan();
   std::vector<LibraryModel> models() const;
   // By name, or by the path of a file, which is then added. Errors: kNotFound (says where it looked), kCorrupt, kIo.
@@ -46,12 +47,16 @@ class ModelLibrary {
   Result<std::shared_ptr<const Vocabulary>> OpenVocabulary(const LibraryModel& model);
 
  private:
+  struct Known {
+    LibraryModel model;
+    std::string likeness;  // what its files were like when it was read
+  };
   Result<LibraryModel> Add(const std::string& path);  // the mutex is held
 
   const std::vector<std::string> folders_;
   mutable std::mutex mutex_;
-  std::map<std::string, LibraryModel> by_path_;
-  std::map<std::string, std::string> refused_;                           // path -> what its files were like then
+  std::map<std::string, Known> by_path_;
+  std::map<std::string, std::string> refused_;                           // path -> its likeness then
   std::map<std::string, std::weak_ptr<const Vocabulary>> vocabularies_;  // by path
 };
 

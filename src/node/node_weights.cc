@@ -5,10 +5,14 @@
 #include <chrono>
 #include <cstdio>
 #include <optional>
+#include <system_error>
+#include <thread>
 #include <utility>
 
 #include "base/log.h"
+#include "base/thread_name.h"
 #include "base/units.h"
+#include "device/cpu_affinity.h"
 #include "node/cluster_views.h"
 #include "runtime/rng.h"
 #include "wire/frame.h"
@@ -17,6 +21,7 @@ namespace shoal {
 namespace {
 
 constexpr std::chrono::milliseconds kFirstQuestionMax{10'000};
+constexpr std::size_t kCheckThreadsMax = 8;
 
 // Frames with nothing in them but a message about weights.
 FrameBytes WeightsFrame(std::span<const std::uint8_t> message) {
@@ -217,12 +222,65 @@ Result<LibraryModel> NodeWeights::ObtainHeader(ModelFingerprint fingerprint, con
 
 Result<LibraryModel> NodeWeights::Obtain(ModelFingerprint fingerprint, const std::string& name, LayerRange layers,
                                          const std::function<bool()>& cancelled) {
+  library_.Scan();
   if (Result<LibraryModel> local = library_.FindFingerprint(fingerprint); local.ok()) return local;
-  SHOAL_ASSIGN_OR_RETURN(const StoredModel model, ManifestOf(fingerprint, name));
+  const Result<StoredModel> stored = ManifestOf(fingerprint, name);
+  if (!stored.ok()) {
+    return Error{stored.error().code,
+                 "no whole file of '" + name + "' is here (the log tells of broken ones): " + stored.error().message};
+  }
+  const StoredModel& model = *stored;
   if (!model.local_path.empty()) return AsLibraryModel(model, MakeStoreSource(store_, model));
   SHOAL_ASSIGN_OR_RETURN(const std::vector<std::size_t> ranges, RangesOf(*model.manifest, layers));
+  SHOAL_RETURN_IF_ERROR(CheckHeld(fingerprint, *model.manifest, ranges, cancelled));
   SHOAL_ASSIGN_OR_RETURN(FetchReport report, Fetch(model, ranges, cancelled));
   return AsLibraryModel(model, std::make_shared<PinnedSource>(MakeStoreSource(store_, model), std::move(report.pins)));
+}
+
+// What is here since an earlier start is read once, by all cores: a range with a wrong byte is removed, so that it is
+// fetched anew. What comes while this process runs is hashed as it comes.
+Status NodeWeights::CheckHeld(ModelFingerprint fingerprint, const Manifest& manifest,
+                              const std::vector<std::size_t>& ranges, const std::function<bool()>& cancelled) {
+  const std::shared_ptr<void> turn = TakeTurn(Work::kCheck, fingerprint);
+  std::vector<std::size_t> unchecked;
+  for (const std::size_t range : ranges) {
+    const Digest blob = BlobId(manifest.ranges[range], manifest.chunk_bytes);
+    const std::lock_guard lock(mutex_);
+    if (checked_.contains(blob)) continue;
+    if (store_->Has(blob)) {
+      unchecked.push_back(range);
+    } else {
+      checked_.insert(blob);
+    }
+  }
+  std::atomic<std::size_t> next{0};
+  std::atomic<bool> stop{false};
+  const auto check = [&] {
+    for (std::size_t i = next++; i < unchecked.size() && !stop; i = next++) {
+      if (cancelled && cancelled()) {
+        stop = true;
+        return;
+      }
+      const Status right = store_->Verify(manifest, unchecked[i]);
+      if (!right.ok()) Log(LogLevel::kWarning, "weights", right.error().message);
+      const std::lock_guard lock(mutex_);
+      checked_.insert(BlobId(manifest.ranges[unchecked[i]], manifest.chunk_bytes));
+    }
+  };
+  std::vector<std::thread> helpers;
+  const std::size_t threads = std::min({AllowedCpus().size(), kCheckThreadsMax, unchecked.size()});
+  try {
+    while (helpers.size() + 1 < threads) {
+      helpers.emplace_back([&check] {
+        NameThisThread("shoal-check");
+        check();
+      });
+    }
+  } catch (const std::system_error&) {}  // then fewer do it
+  check();
+  for (std::thread& helper : helpers) helper.join();
+  if (stop) return Error{ErrorCode::kCancelled, "the placement was given up"};
+  return {};
 }
 
 Result<FetchReport> NodeWeights::Fetch(const StoredModel& model, const std::vector<std::size_t>& ranges,

@@ -44,7 +44,8 @@ class NodeWeights {
 
   // A model whose layers [first, last), and what else a stage of them needs, are on this node: a file of the library,
   // or the store, into which members give what is missing. As long as someone holds the file, they stay. Errors:
-  // kNotFound (nobody has the model), kUnavailable (nobody has a layer), kCancelled, kIo.
+  // kNotFound (nobody has the model), kUnavailable (nobody has a layer), kCancelled, kIo. A file that has changed since
+  // it was read, or layers that the disk has spoiled since an earlier start, are as if they were not there.
   Result<LibraryModel> Obtain(ModelFingerprint fingerprint, const std::string& name, LayerRange layers,
                               const std::function<bool()>& cancelled);
   // The model's header alone, which is all that the API of a node without a stage needs. Errors: as Obtain.
@@ -71,7 +72,7 @@ class NodeWeights {
   };
   NodeWeights(ModelLibrary& library, MetricsRegistry& metrics, NodeWeightsOptions options,
               std::shared_ptr<WeightStore> store);
-  enum class Work : std::uint8_t { kHash, kGetManifest };
+  enum class Work : std::uint8_t { kHash, kGetManifest, kCheck };
   // Waits until nobody else does this work for the model, and keeps others waiting as long as the result lives.
   std::shared_ptr<void> TakeTurn(Work work, ModelFingerprint fingerprint);
   Result<StoredModel> Stored(ModelFingerprint fingerprint) const;
@@ -83,6 +84,8 @@ class NodeWeights {
   Result<StoredModel> FindToServe(ModelFingerprint fingerprint);
   Result<StoredModel> ManifestOf(ModelFingerprint fingerprint, const std::string& name);
   std::vector<WeightPeer> Peers() const;
+  Status CheckHeld(ModelFingerprint fingerprint, const Manifest& manifest, const std::vector<std::size_t>& ranges,
+                   const std::function<bool()>& cancelled);
   Result<FetchReport> Fetch(const StoredModel& model, const std::vector<std::size_t>& ranges,
                             const std::function<bool()>& cancelled);
   void Progressed(Shown entry, const FetchProgress& now);
@@ -100,6 +103,7 @@ class NodeWeights {
   std::multimap<std::string, FetchProgress> fetching_;  // guarded by mutex_: by model
   std::set<std::pair<Work, ModelFingerprint>> turns_;   // guarded by mutex_: taken
   std::condition_variable turn_over_;
+  std::set<Digest> checked_;  // guarded by mutex_: blobs that need not be read anew
 };
 
 }  // namespace shoal

@@ -1,6 +1,8 @@
 """One node has the model's file; the others get the layers they run, and nothing else, from whoever has them."""
 import json
 import os
+import pathlib
+import shutil
 
 import nodes
 from test_cluster import PROMPT, TOKENS, unsplit
@@ -79,6 +81,48 @@ def test_what_was_fetched_stays_and_the_file_may_go(lan, smollm2):
     members[1].cli(*cut, timeout=60)
     assert members[2].complete(MODEL, PROMPT, 4)
     assert [kept_bytes(member) for member in members[1:]] == kept[1:], "nothing was fetched again"
+
+
+def test_a_layer_that_the_disk_spoils_is_fetched_again(lan, smollm2):
+    members = cluster_with_one_file(lan.add_hosts(3), smollm2)
+    cut = ("place", MODEL, "--stages", "0-14,15-29", "--wire", "f32", "--standby", "off", "--nodes",
+           ",".join(member.name for member in members[1:]))
+    members[0].cli(*cut, timeout=60)
+    kept = [kept_bytes(member) for member in members]
+    members[0].cli("unplace", MODEL)
+    flipped, cut_short = members[1:]
+    for member in members[1:]:
+        assert member.stop() == 0
+        blobs = sorted((member.home / "store" / "blobs").iterdir(), key=lambda one: one.stat().st_size)
+        if member is flipped:
+            with open(blobs[-1], "r+b") as file:
+                file.seek(blobs[-1].stat().st_size // 2)
+                byte = file.read(1)
+                file.seek(-1, os.SEEK_CUR)
+                file.write(bytes([byte[0] ^ 1]))
+        else:
+            os.truncate(blobs[-1], blobs[-1].stat().st_size - 1)
+        member.start()
+    nodes.wait_for("all nodes see each other", lambda: nodes.all_alive(members), 20)
+    members[0].cli(*cut, timeout=60)
+    assert members[0].complete(MODEL, PROMPT, TOKENS) == unsplit(smollm2)
+    assert [kept_bytes(member) for member in members] == kept
+    for member in (flipped, cut_short):
+        assert "was damaged on this disk" in member.output(), member.output()
+
+
+def test_a_file_that_breaks_is_as_if_it_were_not_there(lan, smollm2, tmp_path):
+    hosts = lan.add_hosts(2)
+    copy = tmp_path / pathlib.Path(smollm2).name
+    shutil.copyfile(smollm2, copy)
+    first = nodes.Node(hosts[0], models=[smollm2])
+    second = nodes.join_on(hosts[1], first, models=[copy])
+    nodes.wait_for("both see each other", lambda: nodes.all_alive([first, second]), 10)
+    os.truncate(copy, copy.stat().st_size // 2)
+    first.cli("place", MODEL, "--stages", "0-14,15-29", "--wire", "f32", "--standby", "off", "--nodes",
+              f"{second.name},{first.name}", timeout=60)
+    assert second.complete(MODEL, PROMPT, TOKENS) == unsplit(smollm2)
+    assert kept_bytes(second) > 0, "its layers came from the other one"
 
 
 def test_a_killed_fetch_goes_on(lan, smollm2):
