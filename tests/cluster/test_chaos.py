@@ -44,6 +44,14 @@ def test_a_stream_that_is_not_as_it_should_be_is_seen(got, finish, kind):
     assert (violation and violation[0]) == kind
 
 
+def test_a_text_that_is_not_that_of_its_tokens_is_seen():
+    stream = clients.Stream(clients.Task("m", "p", (1, 2), "ab"), ["h1"], 0.0, finish="length", text="ab")
+    stream.arrivals = [(1.0, [1]), (2.0, [2])]
+    assert stream.violation() is None
+    stream.text = "aab"
+    assert stream.violation()[0] == "different"
+
+
 @pytest.mark.limit(SECONDS + 240)
 def test_every_stream_survives(namespaces, smollm2):
     report = run.play(SECONDS, SEED, print)

@@ -69,10 +69,11 @@ def events(response):
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A prompt and the tokens that follow it when nobody disturbs."""
+    """A prompt, and the tokens and the text that follow it when nobody disturbs."""
     model: str
     prompt: str
     tokens: tuple
+    text: str = ""
 
     def body(self, **more):
         return {"model": self.model, "prompt": self.prompt, "max_tokens": len(self.tokens), "temperature": 0,
@@ -86,6 +87,7 @@ class Stream:
     entries: list                                    # names of the nodes it came from, in order
     started: float
     arrivals: list = dataclasses.field(default_factory=list)
+    text: str = ""
     finish: str = ""
     error: str = ""
     ended: float = 0.0
@@ -116,6 +118,8 @@ class Stream:
             return "error", where + self.error
         if at < len(want) or self.finish != "length":
             return "incomplete", where + f"finish is '{self.finish}'"
+        if self.text != self.task.text:
+            return "different", where + f"the text is {self.text!r}, not {self.task.text!r}"
         return None
 
 
@@ -138,6 +142,7 @@ def read(stream, coming):
         stream.id = chunk.get("id", stream.id)
         for choice in chunk.get("choices", ()):
             stream.arrivals.append((time.monotonic(), choice.get("token_ids") or []))
+            stream.text += choice.get("text") or ""
             stream.finish = choice.get("finish_reason") or stream.finish
     raise Lost("the connection ended")
 

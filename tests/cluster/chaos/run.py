@@ -2,6 +2,7 @@
 """
 import collections
 import contextlib
+import dataclasses
 import pathlib
 import shutil
 import threading
@@ -29,7 +30,9 @@ def make_tasks(node, model, prompts=texts.PROMPTS, tokens=TOKENS):
         choice = answer["choices"][0]
         decided = texts.decided(choice["token_ids"], choice["logprobs"]["top_logprobs"])
         if decided >= texts.TOKENS_MIN:
-            tasks.append(clients.Task(model, prompt, tuple(choice["token_ids"][:decided])))
+            task = clients.Task(model, prompt, tuple(choice["token_ids"][:decided]))
+            text = clients.call(node, "/v1/completions", task.body())["choices"][0]["text"]
+            tasks.append(dataclasses.replace(task, text=text))
     assert tasks, "no prompt has a decided continuation"
     return tasks
 

@@ -72,7 +72,8 @@ def once(members, number):
     pause_s = max(end - begin for begin, end in stream.gaps() if end > killed[0])
     work = {kind: count - before[kind] for kind, count in work_of(survivors).items()}
     again = clients.call(members[0], "/v1/completions", task.body())
-    stream.task = clients.Task(task.model, task.prompt, tuple(again["choices"][0]["token_ids"]))
+    choice = again["choices"][0]
+    stream.task = clients.Task(task.model, task.prompt, tuple(choice["token_ids"]), choice["text"])
     victim.start(*run.WORDS)
     nodes.wait_for("the victim is back", lambda: nodes.all_alive(members), WAIT_S)
     return {"pause_s": round(pause_s, 3), "context_tokens": again["usage"]["prompt_tokens"] + BEFORE,
