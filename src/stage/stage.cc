@@ -272,15 +272,26 @@ Result<std::unique_ptr<Stage>> Stage::Open(std::shared_ptr<const ModelFile> mode
   }
   Result<std::shared_ptr<const Vocabulary>> opened = std::shared_ptr<const Vocabulary>();
   std::atomic<bool> is_none{false};
-  std::thread opening([&] {
-    NameThisThread("shoal-words");
-    opened = vocabulary();
-    is_none = !opened.ok();
-  });
-  EngineOptions until = options;  // without a vocabulary the weights are of no use
-  until.on_progress = [&](float done) { return !is_none && (!options.on_progress || options.on_progress(done)); };
+  std::thread opening;
+  EngineOptions until = options;
+  until.on_progress = [&](float done) {
+    // Not before the weights have their memory: where that is short, the vocabulary must not take the last of it from
+    // whoever has to tell.
+    if (!opening.joinable()) {
+      opening = std::thread([&] {
+        NameThisThread("shoal-words");
+        opened = vocabulary();
+        is_none = !opened.ok();
+      });
+    }
+    return !is_none && (!options.on_progress || options.on_progress(done));  // weights alone are of no use
+  };
   Result<std::unique_ptr<Engine>> engine = load(until);
-  opening.join();
+  if (opening.joinable()) {
+    opening.join();
+  } else if (engine.ok()) {
+    opened = vocabulary();  // nothing was told while it was loaded
+  }
   if (!opened.ok()) return std::move(opened).error();
   if (!engine.ok()) return std::move(engine).error();
   return Over(*std::move(engine), *std::move(opened));
