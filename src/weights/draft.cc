@@ -12,6 +12,7 @@ namespace shoal {
 namespace {
 
 constexpr std::uint64_t kHashPieceBytes = 8U << 20;
+constexpr char kPartEnd[] = ".part", kSumsEnd[] = ".sums";
 
 Digest KeyOf(const std::string& text) {
   return Sha256({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
@@ -27,6 +28,12 @@ void RemoveFolder(const std::string& folder) {
 }  // namespace
 
 Draft::Draft(WeightStore& store, const Digest& key) : store_(store), key_(key), folder_(FolderOf(store, key)) {}
+
+Draft::~Draft() {
+  const std::vector<FileFacts> files = ListFiles(folder_);
+  const auto has_chunks = [](const FileFacts& file) { return file.name.ends_with(kSumsEnd); };
+  if (std::none_of(files.begin(), files.end(), has_chunks)) RemoveFolder(folder_);
+}
 
 std::vector<std::uint8_t> Draft::KnownHeader(const WeightStore& store, const std::string& key) {
   if (const auto finished = store.FindSource(KeyOf(key))) return finished->header;
@@ -49,6 +56,7 @@ Result<std::unique_ptr<Draft>> Draft::Open(WeightStore& store, const std::string
       Result<OwnedFd> pin = store.Pin(BlobId(range, finished->chunk_bytes));
       draft->pins_.push_back(pin.ok() ? *std::move(pin) : OwnedFd());
     }
+    SHOAL_RETURN_IF_ERROR(draft->MakeRoom());
     return draft;
   }
   std::error_code error;
@@ -57,12 +65,25 @@ Result<std::unique_ptr<Draft>> Draft::Open(WeightStore& store, const std::string
   SHOAL_RETURN_IF_ERROR(ReplaceFile(draft->folder_ + "/header", draft->manifest_.header));
   draft->pins_.resize(draft->manifest_.ranges.size());
   for (std::size_t i = 0; i < draft->pins_.size(); ++i) SHOAL_RETURN_IF_ERROR(draft->TakeFinished(i));
+  SHOAL_RETURN_IF_ERROR(draft->MakeRoom());
   return draft;
+}
+
+Status Draft::MakeRoom() {
+  std::vector<std::size_t> missing;
+  std::uint64_t bytes = 0;
+  for (std::size_t i = 0; i < pins_.size(); ++i) {
+    if (pins_[i]) continue;
+    missing.push_back(i);
+    const std::uint64_t wanted = manifest_.ranges[i].bytes;
+    bytes += wanted - std::min(wanted, FileBytes(folder_ + "/" + std::to_string(i) + kPartEnd));
+  }
+  return was_finished_ ? store_.MakeRoomFor(manifest_, missing) : store_.MakeRoom(bytes);
 }
 
 // A range that an earlier run finished: its hashes are here, and so is the blob that they name.
 Status Draft::TakeFinished(std::size_t range) {
-  const std::string sums = folder_ + "/" + std::to_string(range) + ".sums";
+  const std::string sums = folder_ + "/" + std::to_string(range) + kSumsEnd;
   const std::uint64_t chunks = manifest_.ChunkCount(range);
   SHOAL_ASSIGN_OR_RETURN(const auto bytes, ReadWholeFile(sums, chunks * sizeof(Digest)));
   if (!bytes || bytes->size() != chunks * sizeof(Digest)) return {};
@@ -84,15 +105,12 @@ bool Draft::Has(std::size_t range) const {
 Result<std::shared_ptr<RangeWriter>> Draft::Begin(std::size_t range) {
   if (was_finished_) return store_.Begin(manifest_, range);
   const std::string base = folder_ + "/" + std::to_string(range);
-  std::error_code error;
-  const std::uint64_t bytes = manifest_.ranges[range].bytes;
-  SHOAL_RETURN_IF_ERROR(store_.MakeRoom(std::filesystem::exists(base + ".part", error) ? 0 : bytes));
   Manifest unknown;
   unknown.chunk_bytes = manifest_.chunk_bytes;
   unknown.ranges.push_back(manifest_.ranges[range]);
   unknown.ranges[0].chunks.clear();
   SHOAL_ASSIGN_OR_RETURN(std::unique_ptr<RangeWriter> writer,
-                         RangeWriter::Open(unknown, 0, {base + ".part", base + ".sums", store_.Path("blobs")}));
+                         RangeWriter::Open(unknown, 0, {base + kPartEnd, base + kSumsEnd, store_.Path("blobs")}));
   return std::shared_ptr<RangeWriter>(std::move(writer));
 }
 

@@ -26,7 +26,9 @@ struct HashedFile {
 
 class Draft {
  public:
-  // `key`: names the file at its source, in a state of it. `store` must outlive it. Errors: kIo; as DescribeRanges.
+  ~Draft();  // without a chunk, nothing is left of it
+  // `key`: names the file at its source, in a state of it. `store` must outlive it. Makes room for all that is missing:
+  // model counts only when all of it is here. Errors: as DescribeRanges and WeightStore::MakeRoom.
   static Result<std::unique_ptr<Draft>> Open(WeightStore& store, const std::string& key,
                                              std::span<const std::uint8_t> header, std::uint64_t file_bytes);
   // The header that an earlier Draft of this key had; empty: there was none.
@@ -35,7 +37,7 @@ class Draft {
   const Manifest& manifest() const { return manifest_; }  // with the hashes that are known when it was opened
   bool was_finished() const { return was_finished_; }     // all hashes are known
   bool Has(std::size_t range) const;
-  // Errors: as WeightStore::Begin.
+  // Errors: as RangeWriter::Open.
   Result<std::shared_ptr<RangeWriter>> Begin(std::size_t range);
   // `finished` is what the range's writer returned.
   void Finished(std::size_t range, RangeWriter::Finished finished);
@@ -47,6 +49,9 @@ class Draft {
 
  private:
   Draft(WeightStore& store, const Digest& key);
+  Draft(const Draft&) = delete;
+  Draft& operator=(const Draft&) = delete;
+  Status MakeRoom();
   Status TakeFinished(std::size_t range);
   Result<Digest> Hash(const HashedFile& file, TensorReader& reader, std::uint64_t& done,
                       const std::function<bool(std::uint64_t)>& progress) const;

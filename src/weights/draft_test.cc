@@ -11,6 +11,8 @@
 namespace shoal {
 namespace {
 
+using testing::HasSubstr;
+
 class DraftTest : public StoreTest {
  protected:
   std::unique_ptr<Draft> OpenDraft(const std::string& key) {
@@ -64,6 +66,17 @@ TEST_F(DraftTest, WhatWasFinishedIsKnownByItsSourceAndOnlyCompleted) {
   EXPECT_TRUE(OpenDraft("source")->was_finished()) << "by its other name";
   ASSERT_TRUE(store_->Remove("again").ok());
   EXPECT_FALSE(OpenDraft("source")->was_finished());
+}
+
+TEST_F(DraftTest, WhatDoesNotFitLeavesNothing) {
+  Fill(Layer(0));
+  Reopen(3 * manifest_.ranges[Layer(0)].bytes);
+  const auto draft = Draft::Open(*store_, "source", manifest_.header, manifest_.file_bytes);
+  ASSERT_FALSE(draft.ok());
+  EXPECT_EQ(draft.error().code, ErrorCode::kIo);
+  EXPECT_THAT(draft.error().message, HasSubstr("no room for"));
+  EXPECT_TRUE(ListFolders(store_->Path("drafts")).empty());
+  EXPECT_TRUE(store_->Has(Blob(Layer(0))));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "weights/files.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -102,6 +103,11 @@ Status ReplaceFile(const std::string& path, std::span<const std::uint8_t> bytes)
   return SyncFolder(path.substr(0, path.rfind('/')));
 }
 
+std::uint64_t FileBytes(const std::string& path) {
+  struct stat info {};
+  return stat(path.c_str(), &info) == 0 ? static_cast<std::uint64_t>(info.st_size) : 0;
+}
+
 std::vector<FileFacts> ListFiles(const std::string& folder) {
   std::vector<FileFacts> files;
   std::error_code error;
@@ -122,6 +128,18 @@ std::vector<std::string> ListFolders(const std::string& folder) {
   }
   std::sort(names.begin(), names.end());
   return names;
+}
+
+OwnedFd LockUnused(const std::string& path) {
+  OwnedFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  if (fd && flock(fd.get(), LOCK_EX | LOCK_NB) != 0) return OwnedFd();
+  return fd;
+}
+
+bool RemoveUnused(const std::string& path) {
+  const OwnedFd lock = LockUnused(path);
+  std::error_code error;
+  return lock && std::filesystem::remove_all(path, error) > 0 && !error;
 }
 
 }  // namespace shoal

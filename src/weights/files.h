@@ -47,8 +47,16 @@ struct FileFacts {
   std::uint64_t bytes = 0;
   std::int64_t time_ns = 0;  // last modified
 };
+// 0 when it is absent.
+std::uint64_t FileBytes(const std::string& path);
 // Regular files in `folder`, by name; none when it is absent.
 std::vector<FileFacts> ListFiles(const std::string& folder);
 std::vector<std::string> ListFolders(const std::string& folder);
+
+// The lock (flock) that nobody else may hold: the file or folder is in nobody's use, and cannot be taken into use under
+// its name. Empty: somebody has it, or it is absent.
+OwnedFd LockUnused(const std::string& path);
+// Removes a file, or a folder and what is in it, which nobody uses. False: it stays.
+bool RemoveUnused(const std::string& path);
 
 }  // namespace shoal

@@ -49,20 +49,22 @@ Result<OwnedFd> OpenPart(const std::string& path, std::uint64_t& bytes) {
   return fd;
 }
 
-Status TakeRange(WeightStore& store, const Manifest& manifest, std::size_t range, int fd, const std::string& path,
-                 std::uint64_t offset, const std::function<bool(std::uint64_t)>& more) {
-  if (store.Has(BlobId(manifest.ranges[range], manifest.chunk_bytes))) return {};
+// Its pin: the next range may want its room.
+Result<OwnedFd> TakeRange(WeightStore& store, const Manifest& manifest, std::size_t range, int fd,
+                          const std::string& path, std::uint64_t offset,
+                          const std::function<bool(std::uint64_t)>& more) {
+  if (Result<OwnedFd> pin = store.Pin(BlobId(manifest.ranges[range], manifest.chunk_bytes)); pin.ok()) return pin;
   SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<RangeWriter> writer, store.Begin(manifest, range));
   std::vector<std::uint8_t> chunk;
   for (const std::uint64_t index : writer->Missing()) {
     chunk.resize(writer->ChunkBytes(index));
     SHOAL_RETURN_IF_ERROR(ReadAt(fd, path, offset + index * manifest.chunk_bytes, chunk));
     const Status put = writer->Put(index, chunk);
-    if (!put.ok()) return put.error().code == ErrorCode::kCorrupt ? Status(Damaged("wrong bytes")) : put;
+    if (!put.ok()) return put.error().code == ErrorCode::kCorrupt ? Damaged("wrong bytes") : put.error();
     if (!more(chunk.size())) return Error{ErrorCode::kCancelled, "taking the part was cancelled"};
   }
-  SHOAL_RETURN_IF_ERROR(writer->Finish());
-  return {};
+  SHOAL_ASSIGN_OR_RETURN(RangeWriter::Finished finished, writer->Finish());
+  return std::move(finished.pin);
 }
 
 }  // namespace
@@ -152,12 +154,16 @@ Result<std::string> TakePartFile(WeightStore& store, const std::string& path, co
   SHOAL_RETURN_IF_ERROR(ReadAt(fd.get(), path, 0, begin));
   SHOAL_ASSIGN_OR_RETURN(const PartHead head, ParsePartHead(begin));
   if (head.file_bytes != file_bytes) return Damaged("it has another length");
+  SHOAL_RETURN_IF_ERROR(store.MakeRoomFor(head.manifest, {head.ranges.begin(), head.ranges.end()}));
   std::uint64_t at = head.data_offset, done = at;
+  std::vector<OwnedFd> pins;
   for (const std::uint32_t range : head.ranges) {
-    SHOAL_RETURN_IF_ERROR(TakeRange(store, head.manifest, range, fd.get(), path, at, [&](std::uint64_t bytes) {
-      done += bytes;
-      return !progress || progress(done);
-    }));
+    SHOAL_ASSIGN_OR_RETURN(OwnedFd pin,
+                           TakeRange(store, head.manifest, range, fd.get(), path, at, [&](std::uint64_t bytes) {
+                             done += bytes;
+                             return !progress || progress(done);
+                           }));
+    pins.push_back(std::move(pin));
     at += head.manifest.ranges[range].bytes;
   }
   const std::string called = name.empty() ? head.name : name;

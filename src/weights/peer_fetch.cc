@@ -125,6 +125,7 @@ Status Fetch::Finish(Writing& writing) {
 }
 
 Result<FetchReport> Fetch::Run(const std::vector<std::size_t>& ranges) {
+  SHOAL_RETURN_IF_ERROR(store_.MakeRoomFor(manifest_, ranges));
   for (const std::size_t range : ranges) SHOAL_RETURN_IF_ERROR(Open(range));
   std::vector<std::size_t> first_bit(manifest_.ranges.size());
   for (std::size_t i = 0; i < first_bit.size(); ++i) {

@@ -77,7 +77,7 @@ struct FetchReport {
   std::map<std::string, std::uint64_t> bytes_by_peer;
 };
 
-// Brings `ranges` into the store. Blocks; its threads end with the call.
+// Brings `ranges` into the store, when there is room for all of them. Blocks; its threads end with the call.
 // Errors: kUnavailable (nobody has a range: says which), kCancelled, and as WeightStore::Begin.
 Result<FetchReport> FetchRanges(WeightStore& store, const Manifest& manifest, const std::vector<std::size_t>& ranges,
                                 const std::vector<WeightPeer>& peers, const FetchOptions& options);

@@ -69,11 +69,12 @@ class PeersTest : public testing::Test {
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
   // `whole`: has the model as a local file.
-  std::unique_ptr<TestNode> Node(const std::string& name, bool whole) {
+  std::unique_ptr<TestNode> Node(const std::string& name, bool whole, std::uint64_t quota = 0) {
     auto node = std::make_unique<TestNode>();
     node->name = name;
     StoreOptions options;
     options.folder = folder_ + "/" + name;
+    options.quota_bytes = quota;
     options.disk_free_min_bytes = 0;
     node->store = *WeightStore::Open(options);
     if (whole) {
@@ -171,6 +172,20 @@ TEST_F(PeersTest, WhatNobodyHasIsNamed) {
   ASSERT_FALSE(report.ok());
   EXPECT_EQ(report.error().code, ErrorCode::kUnavailable);
   EXPECT_THAT(report.error().message, HasSubstr("layer 0, layer 1"));
+}
+
+TEST_F(PeersTest, WhatDoesNotFitIsNotBegun) {
+  const auto source = Node("source", true), node = Node("node", false, manifest_.file_bytes / 2);
+  ASSERT_TRUE(FetchRanges(*node->store, manifest_, *RangesOf(manifest_, {1, 2}), {Peer(*source)}, {}).ok());
+  const StoreUsage before = node->store->Usage();
+  const std::uint64_t sent = source->bytes_sent;
+  const auto report = FetchRanges(*node->store, manifest_, all_, {Peer(*source)}, {});
+  ASSERT_FALSE(report.ok());
+  EXPECT_EQ(report.error().code, ErrorCode::kIo);
+  EXPECT_THAT(report.error().message, HasSubstr("no room for"));
+  EXPECT_EQ(node->store->Usage().blob_bytes, before.blob_bytes);
+  EXPECT_EQ(node->store->Usage().partial_bytes, 0U);
+  EXPECT_EQ(source->bytes_sent, sent);
 }
 
 TEST_F(PeersTest, CancellingEndsIt) {

@@ -189,8 +189,7 @@ class Pull {
 };
 
 // What is missing, in the order of the file. Every range that is not whole gets its writer here: only that knows which
-// chunks have come before. And its room: a model counts only when all of it is here, so that it does not fit is said
-// before the first byte.
+// chunks have come before.
 Status Pull::Plan() {
   const Manifest& manifest = draft_.manifest();
   open_.resize(manifest.ranges.size());

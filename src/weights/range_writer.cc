@@ -56,10 +56,18 @@ Result<std::unique_ptr<RangeWriter>> RangeWriter::Open(const Manifest& manifest,
       ours.st_ino != there.st_ino) {
     return Error{ErrorCode::kUnavailable, what.Name() + " was finished by another shoal just now"};
   }
+  writer->locked_ = true;
   if (!writer->known_) { SHOAL_ASSIGN_OR_RETURN(writer->sums_, OpenPart(at.sums_path)); }
   SHOAL_RETURN_IF_ERROR(writer->Reread());
   SHOAL_RETURN_IF_ERROR(Reserve(writer->data_.get(), at.bytes_path, what.bytes));
   return writer;
+}
+
+// Space that was taken for nothing goes back.
+RangeWriter::~RangeWriter() {
+  if (!locked_ || !data_ || Missing().size() < have_.size()) return;
+  (void)unlink(place_.bytes_path.c_str());
+  if (!known_) (void)unlink(place_.sums_path.c_str());
 }
 
 std::uint64_t RangeWriter::ChunkBytes(std::uint64_t chunk) const {

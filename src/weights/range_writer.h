@@ -20,6 +20,7 @@ namespace shoal {
 
 class RangeWriter {
  public:
+  ~RangeWriter();  // unfinished, it leaves its chunks for the next one; without a chunk, nothing
   struct Place {
     std::string bytes_path;  // of the unfinished bytes
     std::string sums_path;   // of the hashes; used when the manifest does not know them
@@ -52,12 +53,14 @@ class RangeWriter {
 
  private:
   RangeWriter() = default;
+  RangeWriter(const RangeWriter&) = delete;
+  RangeWriter& operator=(const RangeWriter&) = delete;
   Status Reread();
 
   Place place_;
   std::uint64_t bytes_ = 0;
   std::uint32_t chunk_bytes_ = 0;
-  bool known_ = false;
+  bool known_ = false, locked_ = false;
   OwnedFd data_, sums_;
   std::uint64_t bytes_had_ = 0;
   mutable std::mutex mutex_;

@@ -22,7 +22,7 @@ namespace shoal {
 namespace {
 
 constexpr std::uint64_t kRecordBytesMax = 64 * 1024;
-constexpr char kPartEnd[] = ".part", kRecordEnd[] = ".json", kNewEnd[] = ".new";
+constexpr char kRecordEnd[] = ".json";
 constexpr const char* kFolders[] = {"models", "manifests", "blobs", "partial", "drafts", "local"};
 
 struct NameRecord {
@@ -55,13 +55,6 @@ Error NameTaken(const std::string& name, const std::string& origin) {
 // Whether both are states of one source: paths, URLs and names of the hub are; "cluster" is not.
 bool IsSameSource(const std::string& before, const std::string& origin) {
   return before == origin && origin.find_first_of("/:") != std::string::npos;
-}
-
-// The lock that nobody else may hold: the file is in nobody's use, and cannot be taken into use under its name.
-OwnedFd LockUnused(const std::string& path) {
-  OwnedFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  if (fd && flock(fd.get(), LOCK_EX | LOCK_NB) != 0) return OwnedFd();
-  return fd;
 }
 
 std::uint64_t DiskFreeBytes(const std::string& folder) {
@@ -266,7 +259,7 @@ std::uint64_t WeightStore::Collect(bool drafts) {
       const bool wanted = blobs.contains(file.name.substr(0, 2 * sizeof(Digest)));
       if (wanted || (drafted && !drafts)) continue;
       const std::string path = Path(folder) + "/" + file.name;
-      if (const OwnedFd lock = LockUnused(path)) remove(path, file.bytes);
+      if (RemoveUnused(path)) removed += file.bytes;
     }
   }
   return removed;
@@ -297,14 +290,10 @@ Result<OwnedFd> WeightStore::Pin(const Digest& blob) const {
 }
 
 Result<std::shared_ptr<RangeWriter>> WeightStore::Begin(const Manifest& manifest, std::size_t range) {
-  const WeightRange& what = manifest.ranges[range];
-  const Digest blob = BlobId(what, manifest.chunk_bytes);
-  const std::string part = Path("partial/" + HexOf(blob) + kPartEnd);
-  std::error_code error;
-  const std::uint64_t there = std::filesystem::exists(part, error) ? what.bytes : 0;
-  SHOAL_RETURN_IF_ERROR(MakeRoom(what.bytes - there));
+  const Digest blob = BlobId(manifest.ranges[range], manifest.chunk_bytes);
+  SHOAL_RETURN_IF_ERROR(MakeRoomFor(manifest, {range}));
   SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<RangeWriter> writer,
-                         RangeWriter::Open(manifest, range, {part, "", Path("blobs")}));
+                         RangeWriter::Open(manifest, range, {PartPath(blob), "", Path("blobs")}));
   const std::lock_guard lock(writers_mutex_);
   std::erase_if(writers_, [](const auto& entry) { return entry.second.expired(); });
   writers_[blob] = writer;
@@ -410,47 +399,71 @@ Result<std::vector<std::uint8_t>> WeightStore::ReadChunk(const StoredModel& mode
 
 // ---- Room -----------------------------------------------------------------------------------------------------------
 
-bool WeightStore::EvictOne(const std::string& path) const {
-  const OwnedFd lock = LockUnused(path);
-  return lock && unlink(path.c_str()) == 0;
-}
-
-Status WeightStore::MakeRoom(std::uint64_t bytes) {
-  const std::lock_guard lock(room_mutex_);
-  struct Candidate {
-    std::string path;
-    std::uint64_t bytes;
-    std::int64_t time_ns;
-  };
-  std::vector<Candidate> candidates;
-  std::uint64_t used = 0;
+// By last use, the longest ago first.
+std::vector<WeightStore::Stored> WeightStore::AllStored() const {
+  std::vector<Stored> all;
   for (const char* folder : {"blobs", "partial"}) {
     for (const FileFacts& file : ListFiles(Path(folder))) {
-      candidates.push_back({Path(folder) + "/" + file.name, file.bytes, file.time_ns});
-      used += file.bytes;
+      all.push_back({Path(folder) + "/" + file.name, file.bytes, file.time_ns});
     }
   }
+  std::sort(all.begin(), all.end(), [](const Stored& a, const Stored& b) { return a.time_ns < b.time_ns; });
+  return all;
+}
+
+Status WeightStore::MakeRoom(std::uint64_t bytes, const std::set<std::string>& kept) {
+  const std::lock_guard lock(room_mutex_);
+  const std::vector<Stored> all = AllStored();
+  std::uint64_t used = 0;
+  for (const Stored& one : all) used += one.bytes;
   for (const std::string& draft : ListFolders(Path("drafts"))) {
     for (const FileFacts& file : ListFiles(Path("drafts/" + draft))) used += file.bytes;
   }
-  std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) { return a.time_ns < b.time_ns; });
-  const auto fits = [&] {
-    const bool quota = options_.quota_bytes == 0 || used + bytes <= options_.quota_bytes;
-    return quota && (bytes == 0 || DiskFreeBytes(options_.folder) >= bytes + options_.disk_free_min_bytes);
+  const auto beyond = [](std::uint64_t wanted, std::uint64_t most) { return wanted > most ? wanted - most : 0; };
+  const auto over_quota = [&] { return options_.quota_bytes == 0 ? 0 : beyond(used + bytes, options_.quota_bytes); };
+  const auto over_disk = [&] {
+    return bytes == 0 ? 0 : beyond(bytes + options_.disk_free_min_bytes, DiskFreeBytes(options_.folder));
   };
-  for (const Candidate& candidate : candidates) {
-    if (fits()) return {};
-    if (EvictOne(candidate.path)) used -= candidate.bytes;
+  const auto over = [&] { return std::max(over_quota(), over_disk()); };
+
+  const std::uint64_t wanted = over();
+  std::vector<const Stored*> idle;
+  std::uint64_t idle_bytes = 0;
+  for (auto one = all.begin(); one != all.end() && idle_bytes < wanted; ++one) {
+    if (kept.contains(one->path) || !LockUnused(one->path)) continue;
+    idle.push_back(&*one);
+    idle_bytes += one->bytes;
   }
-  if (fits()) return {};
-  const bool over_quota = options_.quota_bytes != 0 && used + bytes > options_.quota_bytes;
-  return Error{ErrorCode::kIo, over_quota ? "no room for " + FormatBytes(bytes) + ": the store may hold " +
-                                                FormatBytes(options_.quota_bytes) + ", and " + FormatBytes(used) +
-                                                " of it are in use. Allow more, or unload a model"
-                                          : "no room for " + FormatBytes(bytes) + ": the disk of " + options_.folder +
-                                                " has " + FormatBytes(DiskFreeBytes(options_.folder)) +
-                                                " left. Free some space and try again: what is "
-                                                "there already is kept"};
+  if (idle_bytes >= wanted) {
+    for (auto one = idle.begin(); one != idle.end() && over() > 0; ++one) {
+      if (!RemoveUnused((*one)->path)) continue;
+      used -= (*one)->bytes;
+      idle_bytes -= (*one)->bytes;
+    }
+    if (over() == 0) return {};
+  }
+  const std::string no_room = "no room for " + FormatBytes(bytes) + ": ";
+  if (over_quota() > idle_bytes) {
+    return Error{ErrorCode::kIo, no_room + "the store may hold " + FormatBytes(options_.quota_bytes) + ", and " +
+                                     FormatBytes(used - idle_bytes) +
+                                     " of it are in use. Allow more, or unload a model"};
+  }
+  return Error{ErrorCode::kIo, no_room + "the disk of " + options_.folder + " has " +
+                                   FormatBytes(DiskFreeBytes(options_.folder)) + " left, and " +
+                                   FormatBytes(idle_bytes) +
+                                   " could go. Free some space and try again: what is there already is kept"};
+}
+
+Status WeightStore::MakeRoomFor(const Manifest& manifest, const std::vector<std::size_t>& ranges) {
+  std::uint64_t bytes = 0;
+  std::set<std::string> kept;
+  for (const std::size_t range : ranges) {
+    const WeightRange& what = manifest.ranges[range];
+    const Digest blob = BlobId(what, manifest.chunk_bytes);
+    kept.insert({BlobPath(blob), PartPath(blob)});
+    if (!Has(blob)) bytes += what.bytes - std::min(what.bytes, FileBytes(PartPath(blob)));
+  }
+  return MakeRoom(bytes, kept);
 }
 
 StoreUsage WeightStore::Usage() const {

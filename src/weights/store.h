@@ -20,6 +20,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -114,9 +115,12 @@ class WeightStore {
   // Which chunks ReadChunk would find: one bit each, ranges in order, the lowest bit first. Reads no weights.
   std::vector<std::uint8_t> HaveBits(const StoredModel& model) const;
 
-  // Evicts finished ranges nobody uses, the longest unused first, until `bytes` more fit quota and disk.
-  // Errors: kIo (they do not fit: says what is in the way).
-  Status MakeRoom(std::uint64_t bytes);
+  // Evicts finished ranges nobody uses, and what fetches left that ended, the longest unused first, until `bytes` more
+  // fit quota and disk. `kept` (paths) stay. Errors: kIo (they would not fit without all that: nothing went; says what
+  // is in the way).
+  Status MakeRoom(std::uint64_t bytes, const std::set<std::string>& kept = {});
+  // For all that is missing of `ranges`, none of which goes for another. Errors: as MakeRoom.
+  Status MakeRoomFor(const Manifest& manifest, const std::vector<std::size_t>& ranges);
   StoreUsage Usage() const;
   const StoreOptions& options() const { return options_; }
   std::string Path(std::string_view name) const { return options_.folder + "/" + std::string(name); }
@@ -125,9 +129,15 @@ class WeightStore {
   explicit WeightStore(StoreOptions options) : options_(std::move(options)) {}
   std::shared_ptr<RangeWriter> WriterOf(const Digest& blob) const;
   std::string BlobPath(const Digest& blob) const { return Path("blobs/" + HexOf(blob)); }
+  std::string PartPath(const Digest& blob) const { return Path("partial/" + HexOf(blob) + ".part"); }
   std::optional<std::string> LocalPathOf(const ModelId& id) const;
   Result<StoredModel> Load(const std::string& name) const;
-  bool EvictOne(const std::string& path) const;
+  struct Stored {
+    std::string path;
+    std::uint64_t bytes = 0;
+    std::int64_t time_ns = 0;
+  };
+  std::vector<Stored> AllStored() const;
 
   const StoreOptions options_;
   std::mutex room_mutex_;  // one at a time evicts

@@ -18,6 +18,7 @@
 #include <random>
 #include <thread>
 
+#include "base/units.h"
 #include "model/test_parts.h"
 #include "weights/test_store.h"
 
@@ -122,6 +123,56 @@ TEST_F(StoreTest, TheLongestUnusedGoesFirstAndWhatIsPinnedStays) {
   EXPECT_THAT(none.error().message, HasSubstr("in use"));
   EXPECT_EQ(store_->Usage().pinned_bytes, 3 * layer_bytes);
   for (const int layer : {0, 2, 3}) EXPECT_TRUE(store_->Has(Blob(Layer(layer))));
+}
+
+TEST_F(StoreTest, WhatDoesNotFitMovesNothing) {
+  const std::uint64_t layer_bytes = manifest_.ranges[Layer(0)].bytes;
+  std::vector<std::size_t> all;
+  std::uint64_t missing = 0;
+  for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) {
+    all.push_back(i);
+    missing += manifest_.ranges[i].bytes;
+  }
+  for (const int layer : {0, 1}) {
+    Fill(Layer(layer));
+    missing -= layer_bytes;
+  }
+  Reopen(3 * layer_bytes);
+  auto pin = store_->Pin(Blob(Layer(0)));
+  ASSERT_TRUE(pin.ok());
+  const Status none = store_->MakeRoomFor(manifest_, all);
+  ASSERT_FALSE(none.ok());
+  EXPECT_EQ(none.error().code, ErrorCode::kIo);
+  EXPECT_THAT(none.error().message, HasSubstr("no room for " + FormatBytes(missing)));
+  for (const std::uint64_t quota : {3 * layer_bytes, std::uint64_t{0}}) {
+    Reopen(quota);
+    EXPECT_FALSE(store_->MakeRoom(1ULL << 60).ok()) << "a manifest may claim anything";
+  }
+  EXPECT_TRUE(store_->Has(Blob(Layer(0))) && store_->Has(Blob(Layer(1))));
+
+  // What is wanted does not go for what is wanted too.
+  Reopen(2 * layer_bytes);
+  const Status in_use = store_->MakeRoomFor(manifest_, {Layer(1), Layer(2)});
+  ASSERT_FALSE(in_use.ok());
+  EXPECT_THAT(in_use.error().message, HasSubstr(FormatBytes(2 * layer_bytes) + " of it are in use"));
+  pin = Error{ErrorCode::kNotFound, "no more"};
+  ASSERT_TRUE(store_->MakeRoomFor(manifest_, {Layer(1), Layer(2)}).ok());
+  EXPECT_FALSE(store_->Has(Blob(Layer(0))));
+  EXPECT_TRUE(store_->Has(Blob(Layer(1))));
+}
+
+TEST_F(StoreTest, AWriterWithoutAChunkLeavesNothing) {
+  {
+    const auto idle = store_->Begin(manifest_, Layer(0)), begun = store_->Begin(manifest_, Layer(1));
+    ASSERT_TRUE(idle.ok() && begun.ok());
+    ASSERT_FALSE(store_->Begin(manifest_, Layer(1)).ok()) << "and what is another's stays";
+    ASSERT_TRUE((*begun)->Put(0, Chunk(Layer(1), 0)).ok());
+    EXPECT_EQ(store_->Usage().partial_bytes, 2 * manifest_.ranges[Layer(0)].bytes);
+  }
+  EXPECT_EQ(store_->Usage().partial_bytes, manifest_.ranges[Layer(1)].bytes);
+  const auto again = store_->Begin(manifest_, Layer(1));
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ((*again)->Missing().size(), (*again)->chunk_count() - 1);
 }
 
 TEST_F(StoreTest, APinHoldsAcrossProcesses) {
@@ -311,6 +362,7 @@ TEST_F(StoreTest, AFullDiskIsSaidAndLosesNothing) {
     const auto writer = RangeWriter::Open(unknown, Layer(1), {small + "/part", small + "/sums", small + "/blobs"});
     EXPECT_FALSE(writer.ok());
     if (!writer.ok()) { EXPECT_THAT(writer.error().message, HasSubstr("Free some space")); }
+    EXPECT_FALSE(std::filesystem::exists(small + "/part")) << "it takes room for nothing";
     EXPECT_TRUE(store_->Verify(manifest_, Layer(0)).ok());
     store_.reset();
   }

@@ -245,11 +245,19 @@ def test_what_may_not_be_had(shoal, home, hub):
     assert page.returncode == 3 and "not a GGUF file" in page.stderr
 
 
-def test_no_room(shoal, home, hub):
+def test_no_room(shoal, home, hub, content):
+    changed = content[:-1] + bytes([content[-1] ^ 1])
+    hub.add("owner/Other-GGUF", "Other-Q4_1.gguf", changed, hashlib.sha256(changed).hexdigest())
     hub.start()
-    done = shoal("pull", f"hf:{REPOSITORY}:Q4_1", env={**home, "SHOAL_STORE_MAX": "20M"})
-    assert done.returncode == 1 and "no room" in done.stderr
+    small = {**home, "SHOAL_STORE_MAX": "20M"}
+    done = shoal("pull", f"hf:{REPOSITORY}:Q4_1", env=small)
+    assert done.returncode == 1 and "no room for 9" in done.stderr, done.stderr   # all of it, not a layer
+    kept = pathlib.Path(home["SHOAL_HOME"], "store")
+    assert not [path for path in kept.rglob("*") if path.is_file()], "room was taken for what does not fit"
     assert shoal("pull", f"hf:{REPOSITORY}:Q4_1", env=home).returncode == 0
+    whole = blobs(home)
+    assert shoal("pull", "hf:owner/Other-GGUF:Q4_1", env=small).returncode == 1
+    assert blobs(home) == whole, "what is here went for what does not fit"
 
 
 def test_a_file_here_is_used_as_it_lies(shoal, home, smollm2):
