@@ -1,7 +1,14 @@
-// drafts/KEY/: "header", and for each range N.part (its bytes so far) and N.sums (the hashes of its chunks).
+// drafts/KEY/: "header", and for each range N.part (its bytes so far) and N.sums (the hashes of its chunks); of one
+// that is whole HEX.blob too, which says that its blob is needed.
 #include "weights/draft.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <filesystem>
 
@@ -20,6 +27,25 @@ Digest KeyOf(const std::string& text) {
 
 std::string FolderOf(const WeightStore& store, const Digest& key) { return store.Path("drafts/" + HexOf(key)); }
 
+// Makes it when it is absent.
+Result<OwnedFd> LockFolder(const std::string& folder) {
+  for (;;) {
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error) return FileError("create", folder, error.value());
+    OwnedFd fd(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+    if (!fd && errno != ENOENT) return FileError("open", folder, errno);
+    if (fd && flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+      return Error{ErrorCode::kUnavailable, "this model is being fetched by another shoal already"};
+    }
+    // Whoever removed it between two of these calls had locked it.
+    struct stat ours {
+    }, there{};
+    if (fd && fstat(fd.get(), &ours) == 0 && stat(folder.c_str(), &there) == 0 && ours.st_ino == there.st_ino)
+      return fd;
+  }
+}
+
 void RemoveFolder(const std::string& folder) {
   std::error_code ignored;
   std::filesystem::remove_all(folder, ignored);
@@ -30,6 +56,7 @@ void RemoveFolder(const std::string& folder) {
 Draft::Draft(WeightStore& store, const Digest& key) : store_(store), key_(key), folder_(FolderOf(store, key)) {}
 
 Draft::~Draft() {
+  if (!lock_) return;
   const std::vector<FileFacts> files = ListFiles(folder_);
   const auto has_chunks = [](const FileFacts& file) { return file.name.ends_with(kSumsEnd); };
   if (std::none_of(files.begin(), files.end(), has_chunks)) RemoveFolder(folder_);
@@ -51,7 +78,7 @@ Result<std::unique_ptr<Draft>> Draft::Open(WeightStore& store, const std::string
   if (finished != nullptr && finished->header == draft->manifest_.header && finished->file_bytes == file_bytes) {
     draft->manifest_ = *finished;
     draft->was_finished_ = true;
-    RemoveFolder(draft->folder_);
+    (void)RemoveUnused(draft->folder_);
     for (const WeightRange& range : finished->ranges) {
       Result<OwnedFd> pin = store.Pin(BlobId(range, finished->chunk_bytes));
       draft->pins_.push_back(pin.ok() ? *std::move(pin) : OwnedFd());
@@ -59,9 +86,7 @@ Result<std::unique_ptr<Draft>> Draft::Open(WeightStore& store, const std::string
     SHOAL_RETURN_IF_ERROR(draft->MakeRoom());
     return draft;
   }
-  std::error_code error;
-  std::filesystem::create_directories(draft->folder_, error);
-  if (error) return FileError("create", draft->folder_, error.value());
+  SHOAL_ASSIGN_OR_RETURN(draft->lock_, LockFolder(draft->folder_));
   SHOAL_RETURN_IF_ERROR(ReplaceFile(draft->folder_ + "/header", draft->manifest_.header));
   draft->pins_.resize(draft->manifest_.ranges.size());
   for (std::size_t i = 0; i < draft->pins_.size(); ++i) SHOAL_RETURN_IF_ERROR(draft->TakeFinished(i));
@@ -93,8 +118,17 @@ Status Draft::TakeFinished(std::size_t range) {
   Result<OwnedFd> pin = store_.Pin(BlobId(what, manifest_.chunk_bytes));
   if (!pin.ok()) return {};
   manifest_.ranges[range].chunks = std::move(what.chunks);
-  pins_[range] = *std::move(pin);
+  Keep(range, *std::move(pin));
   return {};
+}
+
+void Draft::Keep(std::size_t range, OwnedFd pin) {
+  pins_[range] = std::move(pin);
+  if (was_finished_) return;  // a manifest names it
+  const std::string mark =
+      folder_ + "/" + HexOf(BlobId(manifest_.ranges[range], manifest_.chunk_bytes)) + kDraftBlobEnd;
+  // Without it another model's removal may take the range once nobody fetches: then it is fetched again.
+  const OwnedFd file(open(mark.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
 }
 
 bool Draft::Has(std::size_t range) const {
@@ -117,7 +151,7 @@ Result<std::shared_ptr<RangeWriter>> Draft::Begin(std::size_t range) {
 void Draft::Finished(std::size_t range, RangeWriter::Finished finished) {
   const std::lock_guard lock(mutex_);
   manifest_.ranges[range].chunks = std::move(finished.chunks);
-  pins_[range] = std::move(finished.pin);
+  Keep(range, std::move(finished.pin));
 }
 
 // The bytes of the file in their order, each from the range that has it.

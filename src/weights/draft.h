@@ -3,7 +3,8 @@
 //
 // Its folder is named by what the source said of the file, so the same command goes on where the last one ended. What
 // was finished once stays known by that name: then only ranges that are gone since are fetched, and each chunk is
-// verified as it comes. Knows no HTTP. Any thread may call Begin and Finished.
+// verified as it comes. A Draft locks its folder: one at a time fetches it, and what nobody fetches goes when the store
+// needs room. Knows no HTTP. Any thread may call Begin and Finished.
 #pragma once
 
 #include <memory>
@@ -28,7 +29,8 @@ class Draft {
  public:
   ~Draft();  // without a chunk, nothing is left of it
   // `key`: names the file at its source, in a state of it. `store` must outlive it. Makes room for all that is missing:
-  // model counts only when all of it is here. Errors: as DescribeRanges and WeightStore::MakeRoom.
+  // a model counts only when all of it is here. Errors: as DescribeRanges and WeightStore::MakeRoom; kUnavailable
+  // (another one fetches it).
   static Result<std::unique_ptr<Draft>> Open(WeightStore& store, const std::string& key,
                                              std::span<const std::uint8_t> header, std::uint64_t file_bytes);
   // The header that an earlier Draft of this key had; empty: there was none.
@@ -53,6 +55,7 @@ class Draft {
   Draft& operator=(const Draft&) = delete;
   Status MakeRoom();
   Status TakeFinished(std::size_t range);
+  void Keep(std::size_t range, OwnedFd pin);
   Result<Digest> Hash(const HashedFile& file, TensorReader& reader, std::uint64_t& done,
                       const std::function<bool(std::uint64_t)>& progress) const;
 
@@ -60,6 +63,7 @@ class Draft {
   const Digest key_;
   const std::string folder_;
   bool was_finished_ = false;
+  OwnedFd lock_;  // of the folder
   Manifest manifest_;
   mutable std::mutex mutex_;
   std::vector<OwnedFd> pins_;  // [ranges]; those that are there: an unfinished model loses nothing to its own rest

@@ -246,20 +246,18 @@ std::uint64_t WeightStore::Collect(bool drafts) {
     }
   }
   // A draft's finished ranges have no manifest yet.
-  const bool drafted = !ListFolders(Path("drafts")).empty();
-  if (drafts) {
-    for (const std::string& name : ListFolders(Path("drafts"))) {
-      std::error_code ignored;
-      for (const FileFacts& file : ListFiles(Path("drafts/" + name))) removed += file.bytes;
-      std::filesystem::remove_all(Path("drafts/" + name), ignored);
+  for (const std::string& name : ListFolders(Path("drafts"))) {
+    const std::vector<FileFacts> files = ListFiles(Path("drafts/" + name));
+    const bool gone = drafts && RemoveUnused(Path("drafts/" + name));
+    for (const FileFacts& file : files) {
+      if (gone) removed += file.bytes;
+      if (!gone && file.name.ends_with(kDraftBlobEnd)) blobs.insert(file.name.substr(0, 2 * sizeof(Digest)));
     }
   }
   for (const char* folder : {"blobs", "partial"}) {
     for (const FileFacts& file : ListFiles(Path(folder))) {
-      const bool wanted = blobs.contains(file.name.substr(0, 2 * sizeof(Digest)));
-      if (wanted || (drafted && !drafts)) continue;
-      const std::string path = Path(folder) + "/" + file.name;
-      if (RemoveUnused(path)) removed += file.bytes;
+      if (blobs.contains(file.name.substr(0, 2 * sizeof(Digest)))) continue;
+      if (RemoveUnused(Path(folder) + "/" + file.name)) removed += file.bytes;
     }
   }
   return removed;
@@ -407,6 +405,14 @@ std::vector<WeightStore::Stored> WeightStore::AllStored() const {
       all.push_back({Path(folder) + "/" + file.name, file.bytes, file.time_ns});
     }
   }
+  for (const std::string& name : ListFolders(Path("drafts"))) {
+    Stored draft{Path("drafts/" + name), 0, 0};
+    for (const FileFacts& file : ListFiles(draft.path)) {
+      draft.bytes += file.bytes;
+      draft.time_ns = std::max(draft.time_ns, file.time_ns);
+    }
+    all.push_back(std::move(draft));
+  }
   std::sort(all.begin(), all.end(), [](const Stored& a, const Stored& b) { return a.time_ns < b.time_ns; });
   return all;
 }
@@ -416,9 +422,6 @@ Status WeightStore::MakeRoom(std::uint64_t bytes, const std::set<std::string>& k
   const std::vector<Stored> all = AllStored();
   std::uint64_t used = 0;
   for (const Stored& one : all) used += one.bytes;
-  for (const std::string& draft : ListFolders(Path("drafts"))) {
-    for (const FileFacts& file : ListFiles(Path("drafts/" + draft))) used += file.bytes;
-  }
   const auto beyond = [](std::uint64_t wanted, std::uint64_t most) { return wanted > most ? wanted - most : 0; };
   const auto over_quota = [&] { return options_.quota_bytes == 0 ? 0 : beyond(used + bytes, options_.quota_bytes); };
   const auto over_disk = [&] {

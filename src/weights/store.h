@@ -4,14 +4,14 @@
 //   manifests/ID            weights/manifest.h; the name is its SHA-256
 //   blobs/ID                one range's bytes; the name is a hash over the hashes of its chunks
 //   partial/ID.part         a range that is being fetched
-//   drafts/KEY/...          a model from a source that tells no hashes (weights/draft.h)
+//   drafts/KEY/...          a model from a source that tells no hashes (weights/draft.h); HEX.blob names a blob of it
 //   local/KEY.json          a GGUF file elsewhere on this disk whose manifest we have made: used as it lies, never
 //   copied
 //
 // Everything appears by a rename and is named by what it contains, so a process that is killed at any instant leaves
-// nothing to repair, and several processes may use one store. A blob in use is locked (flock) by who uses it: that is
-// its pin, which the system takes back however the process ends. Last use is the file's time. Any thread; every call
-// blocks on the disk.
+// nothing to repair, and several processes may use one store. A blob or a draft in use is locked (flock) by who uses
+// it: that is its pin, which the system takes back however the process ends. Last use is the file's time, of a draft
+// that of the latest file in it. Any thread; every call blocks on the disk.
 #pragma once
 
 #include <cstdint>
@@ -33,6 +33,7 @@
 namespace shoal {
 
 inline constexpr std::size_t kModelNameMax = 128;
+inline constexpr char kDraftBlobEnd[] = ".blob";  // of an empty file in a draft, named by the blob that it needs
 
 struct StoreOptions {
   std::string folder;                                // made when absent
@@ -91,8 +92,8 @@ class WeightStore {
   std::shared_ptr<const Manifest> FindSource(const Digest& source) const;
   // Forgets the name, and what no other name needs. Ranges in use stay until the next Collect. Errors: kNotFound, kIo.
   Status Remove(const std::string& name);
-  // Removes manifests without a name, blobs without a manifest, leftovers of writers that are gone; with `drafts` also
-  // unfinished models. What is in use stays. Returns the bytes removed.
+  // Removes manifests without a name, blobs without a manifest or draft, leftovers of writers that are gone; with
+  // `drafts` also unfinished models. What is in use stays. Returns the bytes removed.
   std::uint64_t Collect(bool drafts);
 
   // --- Ranges.
@@ -115,9 +116,9 @@ class WeightStore {
   // Which chunks ReadChunk would find: one bit each, ranges in order, the lowest bit first. Reads no weights.
   std::vector<std::uint8_t> HaveBits(const StoredModel& model) const;
 
-  // Evicts finished ranges nobody uses, and what fetches left that ended, the longest unused first, until `bytes` more
-  // fit quota and disk. `kept` (paths) stay. Errors: kIo (they would not fit without all that: nothing went; says what
-  // is in the way).
+  // Evicts finished ranges nobody uses, and what ended fetches left (drafts too), the longest unused first, until
+  // `bytes` more fit quota and disk. `kept` (paths) stay. Errors: kIo (they would not fit without all that: nothing
+  // went; says what is in the way).
   Status MakeRoom(std::uint64_t bytes, const std::set<std::string>& kept = {});
   // For all that is missing of `ranges`, none of which goes for another. Errors: as MakeRoom.
   Status MakeRoomFor(const Manifest& manifest, const std::vector<std::size_t>& ranges);
