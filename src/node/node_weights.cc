@@ -40,7 +40,8 @@ std::optional<std::span<const std::uint8_t>> WeightsMessage(const FrameBytes& fr
 class StreamWeightLink final : public WeightLink {
  public:
   explicit StreamWeightLink(StreamLink link) : link_(std::move(link)) {}
-  Result<std::vector<std::uint8_t>> Ask(std::vector<std::uint8_t> question) override {
+  Result<std::vector<std::uint8_t>> Ask(std::vector<std::uint8_t> question, std::chrono::milliseconds limit) override {
+    LimitFirstFrames(*link_.receiver, 1, limit);
     SHOAL_RETURN_IF_ERROR(link_.sender->Send(WeightsFrame(question)));
     const std::optional<FrameBytes> frame = link_.receiver->Receive();
     const auto message = frame ? WeightsMessage(*frame) : std::nullopt;

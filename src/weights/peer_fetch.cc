@@ -16,8 +16,8 @@ constexpr std::chrono::milliseconds kIdlePause{50};
 constexpr std::chrono::milliseconds kReopenPause{1000};
 constexpr int kFailuresMax = 5;  // of a peer in a row
 
-Result<WeightAnswer> AskPeer(WeightLink& link, const WeightAsk& ask) {
-  SHOAL_ASSIGN_OR_RETURN(const std::vector<std::uint8_t> bytes, link.Ask(Encode(ask)));
+Result<WeightAnswer> AskPeer(WeightLink& link, const WeightAsk& ask, std::chrono::milliseconds limit) {
+  SHOAL_ASSIGN_OR_RETURN(const std::vector<std::uint8_t> bytes, link.Ask(Encode(ask), limit));
   return ParseWeightAnswer(bytes);
 }
 
@@ -25,7 +25,8 @@ Result<Manifest> ManifestFrom(WeightLink& link, ModelFingerprint fingerprint) {
   std::vector<std::uint8_t> bytes;
   ModelId id{};
   for (;;) {
-    SHOAL_ASSIGN_OR_RETURN(WeightAnswer answer, AskPeer(link, ManifestAsk{fingerprint, bytes.size()}));
+    SHOAL_ASSIGN_OR_RETURN(WeightAnswer answer,
+                           AskPeer(link, ManifestAsk{fingerprint, bytes.size()}, kManifestAnswerMax));
     if (const auto* refusal = std::get_if<Refusal>(&answer)) return Error{ErrorCode::kNotFound, refusal->text};
     auto* piece = std::get_if<ManifestPiece>(&answer);
     if (piece == nullptr || (piece->bytes.empty() && bytes.size() < piece->total_bytes)) {
@@ -179,7 +180,7 @@ void Fetch::Work(std::size_t peer) {
 }
 
 Status Fetch::AskHave(WeightLink& link, std::size_t peer) {
-  SHOAL_ASSIGN_OR_RETURN(const WeightAnswer answer, AskPeer(link, HaveAsk{id_}));
+  SHOAL_ASSIGN_OR_RETURN(const WeightAnswer answer, AskPeer(link, HaveAsk{id_}, options_.answer_max));
   const auto* have = std::get_if<HaveAnswer>(&answer);
   std::vector<bool> chunks(places_.size());
   if (have != nullptr && have->bits.size() == (bits_ + 7) / 8) {
@@ -228,7 +229,7 @@ bool Fetch::Take(WeightLink& link, std::size_t peer, std::size_t chunk) {
   const ChunkPlace& place = places_[chunk];
   Writing& writing = writings_[place.writer];
   const ChunkAsk ask{id_, static_cast<std::uint32_t>(writing.range), static_cast<std::uint32_t>(place.chunk)};
-  Result<WeightAnswer> answer = AskPeer(link, ask);
+  Result<WeightAnswer> answer = AskPeer(link, ask, options_.answer_max);
   const auto* got = answer.ok() ? std::get_if<ChunkAnswer>(&*answer) : nullptr;
   if (got == nullptr) {
     const std::lock_guard lock(mutex_);

@@ -1,6 +1,7 @@
 // Questions of members, answered from the store.
 #include <algorithm>
 
+#include "base/log.h"
 #include "weights/peers.h"
 
 namespace shoal {
@@ -14,19 +15,21 @@ WeightServer::WeightServer(std::shared_ptr<const WeightStore> store,
                            std::function<Result<StoredModel>(ModelFingerprint)> find)
     : store_(std::move(store)), find_(std::move(find)) {}
 
-// Held over the hashing of a local file: whoever asks next waits for the same work.
-Result<std::shared_ptr<const WeightServer::Known>> WeightServer::ByFingerprint(ModelFingerprint fingerprint) {
-  const std::lock_guard lock(mutex_);
-  if (const auto found = known_.find(fingerprint); found != known_.end()) return found->second;
+// Not locked while it finds: a file may be hashed first, and other models are served meanwhile.
+Result<std::shared_ptr<WeightServer::Known>> WeightServer::ByFingerprint(ModelFingerprint fingerprint) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = known_.find(fingerprint); found != known_.end()) return found->second;
+  }
   auto known = std::make_shared<Known>();
   SHOAL_ASSIGN_OR_RETURN(known->model, find_(fingerprint));
   known->manifest = EncodeManifest(*known->model.manifest);
+  const std::lock_guard lock(mutex_);
   if (known_.size() >= kKnownMax) known_.erase(known_.begin());
-  known_[fingerprint] = known;
-  return std::shared_ptr<const Known>(known);
+  return known_.try_emplace(fingerprint, known).first->second;
 }
 
-Result<std::shared_ptr<const WeightServer::Known>> WeightServer::ById(const ModelId& id) {
+Result<std::shared_ptr<WeightServer::Known>> WeightServer::ById(const ModelId& id) {
   {
     const std::lock_guard lock(mutex_);
     for (const auto& [fingerprint, known] : known_) {
@@ -34,10 +37,23 @@ Result<std::shared_ptr<const WeightServer::Known>> WeightServer::ById(const Mode
     }
   }
   SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Manifest> manifest, store_->FindManifest(id));
-  SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<const Known> known,
+  SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<Known> known,
                          ByFingerprint(FingerprintOf(manifest->header, manifest->file_bytes)));
   if (known->model.id != id) return Error{ErrorCode::kNotFound, "another file of the same name is here"};
   return known;
+}
+
+// What is damaged on this disk is told once, and offered to nobody any more.
+Result<WeightAnswer> WeightServer::ReplyChunk(Known& known, const ChunkAsk& ask) {
+  Result<std::vector<std::uint8_t>> bytes = store_->ReadChunk(known.model, ask.range, ask.chunk);
+  if (bytes.ok()) return WeightAnswer(ChunkAnswer{*std::move(bytes)});
+  if (bytes.error().code == ErrorCode::kCorrupt) {
+    std::uint64_t bit = ask.chunk;
+    for (std::size_t i = 0; i < ask.range; ++i) bit += known.model.manifest->ChunkCount(i);
+    const std::lock_guard lock(mutex_);
+    if (known.damaged.insert(bit).second) Log(LogLevel::kWarning, "weights", bytes.error().message);
+  }
+  return bytes.error();
 }
 
 Result<WeightAnswer> WeightServer::Reply(const WeightAsk& ask) {
@@ -52,13 +68,16 @@ Result<WeightAnswer> WeightServer::Reply(const WeightAsk& ask) {
     return WeightAnswer(std::move(piece));
   }
   if (const auto* have = std::get_if<HaveAsk>(&ask)) {
-    SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Known> known, ById(have->id));
-    return WeightAnswer(HaveAnswer{store_->HaveBits(known->model)});
+    SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<Known> known, ById(have->id));
+    HaveAnswer answer{store_->HaveBits(known->model)};
+    const std::lock_guard lock(mutex_);
+    for (const std::uint64_t bit : known->damaged)
+      answer.bits[bit / 8] &= static_cast<std::uint8_t>(~(1U << (bit % 8)));
+    return WeightAnswer(std::move(answer));
   }
   const auto& chunk = std::get<ChunkAsk>(ask);
-  SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Known> known, ById(chunk.id));
-  SHOAL_ASSIGN_OR_RETURN(std::vector<std::uint8_t> bytes, store_->ReadChunk(known->model, chunk.range, chunk.chunk));
-  return WeightAnswer(ChunkAnswer{std::move(bytes)});
+  SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<Known> known, ById(chunk.id));
+  return ReplyChunk(*known, chunk);
 }
 
 std::vector<std::uint8_t> WeightServer::Answer(std::span<const std::uint8_t> question) {

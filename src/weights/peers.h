@@ -4,10 +4,12 @@
 // the manifest; a peer that sends wrong bytes is named and asked no more.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -19,13 +21,17 @@ namespace shoal {
 
 inline constexpr std::size_t kFetchPeersMax = 16;       // asked at a time
 inline constexpr std::size_t kFetchStreamsPerPeer = 2;  // one is on its way while the other is asked for
+// For an answer, all of it. A manifest's may want a file hashed first.
+inline constexpr std::chrono::milliseconds kWeightAnswerMax = std::chrono::seconds(90);
+inline constexpr std::chrono::milliseconds kManifestAnswerMax = std::chrono::minutes(30);
 
 // One stream to one peer. One thread at a time.
 class WeightLink {
  public:
   virtual ~WeightLink() = default;
-  // Blocks for the answer, with a limit of its own. Errors: kUnavailable.
-  virtual Result<std::vector<std::uint8_t>> Ask(std::vector<std::uint8_t> question) = 0;
+  // Blocks for the answer, at most `limit`. Errors: kUnavailable; then nothing more can be asked.
+  virtual Result<std::vector<std::uint8_t>> Ask(std::vector<std::uint8_t> question,
+                                                std::chrono::milliseconds limit) = 0;
 };
 
 struct WeightPeer {
@@ -36,7 +42,8 @@ struct WeightPeer {
 // Any thread.
 class WeightServer {
  public:
-  // `find`: the model of a fingerprint, whole or in part; hashes it first if need be.
+  // `find`: the model of a fingerprint, whole or in part; hashes it first if need be. Called by several threads at
+  // once, for the same model too.
   WeightServer(std::shared_ptr<const WeightStore> store, std::function<Result<StoredModel>(ModelFingerprint)> find);
   // The answer to any bytes. Blocks on the disk.
   std::vector<std::uint8_t> Answer(std::span<const std::uint8_t> question);
@@ -45,15 +52,17 @@ class WeightServer {
   struct Known {
     StoredModel model;
     std::vector<std::uint8_t> manifest;  // encoded
+    std::set<std::uint64_t> damaged;     // chunks by their bit of a HaveAnswer; guarded by mutex_
   };
-  Result<std::shared_ptr<const Known>> ByFingerprint(ModelFingerprint fingerprint);
-  Result<std::shared_ptr<const Known>> ById(const ModelId& id);
+  Result<std::shared_ptr<Known>> ByFingerprint(ModelFingerprint fingerprint);
+  Result<std::shared_ptr<Known>> ById(const ModelId& id);
+  Result<WeightAnswer> ReplyChunk(Known& known, const ChunkAsk& ask);
   Result<WeightAnswer> Reply(const WeightAsk& ask);
 
   const std::shared_ptr<const WeightStore> store_;
   const std::function<Result<StoredModel>(ModelFingerprint)> find_;
   std::mutex mutex_;
-  std::map<ModelFingerprint, std::shared_ptr<const Known>> known_;  // guarded by mutex_
+  std::map<ModelFingerprint, std::shared_ptr<Known>> known_;  // guarded by mutex_
 };
 
 // The first peer's that has it and whose manifest is right. Errors: kNotFound (nobody has it), kCancelled.
@@ -64,10 +73,11 @@ struct FetchProgress {
 };
 
 struct FetchOptions {
-  std::function<bool()> cancelled;                        // any thread; may be empty
-  std::function<void(const FetchProgress&)> on_progress;  // several threads, one at a time; may be empty
-  std::uint64_t seed = 0;                                 // another on each node
-  std::int64_t patience_ms = 20'000;                      // without a peer that has what is missing
+  std::function<bool()> cancelled;                          // any thread; may be empty
+  std::function<void(const FetchProgress&)> on_progress;    // several threads, one at a time; may be empty
+  std::uint64_t seed = 0;                                   // another on each node
+  std::int64_t patience_ms = 20'000;                        // without a peer that has what is missing
+  std::chrono::milliseconds answer_max = kWeightAnswerMax;  // of a peer; then others are asked
 };
 
 struct FetchReport {

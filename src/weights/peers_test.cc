@@ -8,6 +8,8 @@
 #include <atomic>
 #include <chrono>
 #include <filesystem>
+#include <fstream>
+#include <future>
 #include <thread>
 
 #include "weights/swarm.h"
@@ -28,14 +30,20 @@ struct TestNode {
   std::uint64_t bytes_per_s = 0;  // 0: no limit
   std::mutex uplink;
   std::atomic<std::uint64_t> bytes_sent{0};
-  std::atomic<int> answers_left{-1};  // then it is gone; -1: never
+  std::atomic<int> answers_left{-1};          // then it is gone; -1: never
+  std::atomic<int> answers_until_silent{-1};  // then it takes questions and says nothing; -1: never
   std::atomic<bool> lies{false};
 };
 
 class TestLink final : public WeightLink {
  public:
   explicit TestLink(TestNode& node) : node_(node) {}
-  Result<Bytes> Ask(Bytes question) override {
+  Result<Bytes> Ask(Bytes question, std::chrono::milliseconds limit) override {
+    if (node_.answers_until_silent == 0) {
+      std::this_thread::sleep_for(limit);
+      return Error{ErrorCode::kUnavailable, "no answer"};
+    }
+    if (node_.answers_until_silent > 0) --node_.answers_until_silent;
     if (node_.answers_left == 0) return Error{ErrorCode::kUnavailable, "gone"};
     if (node_.answers_left > 0) --node_.answers_left;
     Bytes answer = node_.server->Answer(question);
@@ -162,6 +170,61 @@ TEST_F(PeersTest, ASourceThatVanishesIsReplacedAndNothingIsFetchedTwice) {
   EXPECT_EQ(report->bytes_fetched + manifest_.header.size(), manifest_.file_bytes);
   EXPECT_GT(report->bytes_by_peer.at("second"), 0U);
   ExpectWhole(*node);
+}
+
+TEST_F(PeersTest, WhatASilentPeerWasAskedForComesFromAnother) {
+  const auto silent = Node("silent", true), good = Node("good", true), node = Node("node", false);
+  silent->answers_until_silent = 4;
+  FetchOptions options;
+  options.answer_max = std::chrono::milliseconds(200);
+  const auto report = FetchRanges(*node->store, manifest_, all_, {Peer(*silent), Peer(*good)}, options);
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  ExpectWhole(*node);
+}
+
+TEST_F(PeersTest, WhatIsDamagedOnItsDiskAHolderOffersToNobody) {
+  const auto source = Node("source", true), rotten = Node("rotten", false), node = Node("node", false);
+  ASSERT_TRUE(FetchRanges(*rotten->store, manifest_, all_, {Peer(*source)}, {}).ok());
+  const std::size_t range = RangesOf(manifest_, {2, 3})->back();
+  std::fstream blob(rotten->store->Path("blobs/" + HexOf(BlobId(manifest_.ranges[range], manifest_.chunk_bytes))),
+                    std::ios::binary | std::ios::in | std::ios::out);
+  blob.seekp(1000);
+  blob.put('\0');  // no byte of the model is 0
+  blob.close();
+  FetchOptions options;
+  options.patience_ms = 200;
+  const auto hang = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  options.cancelled = [hang] { return std::chrono::steady_clock::now() > hang; };
+  const auto alone = FetchRanges(*node->store, manifest_, all_, {Peer(*rotten)}, options);
+  ASSERT_FALSE(alone.ok());
+  EXPECT_EQ(alone.error().code, ErrorCode::kUnavailable) << alone.error().message;
+  EXPECT_THAT(alone.error().message, HasSubstr("has all of " + manifest_.ranges[range].Name()));
+  const auto both = FetchRanges(*node->store, manifest_, all_, {Peer(*rotten), Peer(*source)}, {});
+  ASSERT_TRUE(both.ok()) << both.error().message;
+  EXPECT_EQ(both->bytes_fetched, manifest_.ChunkBytes(range, 0)) << "the rest had come before";
+  ExpectWhole(*node);
+}
+
+TEST_F(PeersTest, OthersAreServedWhileAModelIsHashed) {
+  const auto source = Node("source", true);
+  std::promise<void> entered, hashed;
+  WeightServer server(source->store, [&](ModelFingerprint asked) {
+    if (asked == fingerprint_) return source->store->Find("model");
+    entered.set_value();
+    hashed.get_future().wait();
+    return Result<StoredModel>(Error{ErrorCode::kNotFound, "no such model here"});
+  });
+  std::thread slow([&] { (void)server.Answer(Encode(WeightAsk(ManifestAsk{fingerprint_ + 1, 0}))); });
+  entered.get_future().wait();
+  auto other = std::async(std::launch::async, [&] {
+    return server.Answer(Encode(WeightAsk(ChunkAsk{Sha256(EncodeManifest(manifest_)), 0, 0})));
+  });
+  EXPECT_EQ(other.wait_for(std::chrono::seconds(30)), std::future_status::ready);
+  hashed.set_value();
+  slow.join();
+  const auto answer = ParseWeightAnswer(other.get());
+  ASSERT_TRUE(answer.ok());
+  EXPECT_TRUE(std::holds_alternative<ChunkAnswer>(*answer));
 }
 
 TEST_F(PeersTest, WhatNobodyHasIsNamed) {

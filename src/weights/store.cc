@@ -381,18 +381,17 @@ Result<std::vector<std::uint8_t>> WeightStore::ReadChunk(const StoredModel& mode
     });
   } else {
     // Finished first: a writer that has just finished reads no more.
-    if (const OwnedFd fd(open(BlobPath(blob).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW)); fd) {
-      read = ReadAt(fd.get(), BlobPath(blob), start, bytes);
+    if (const Result<OwnedFd> pin = Pin(blob); pin.ok()) {
+      read = ReadAt(pin->get(), BlobPath(blob), start, bytes);
     } else if (const std::shared_ptr<RangeWriter> writer = WriterOf(blob)) {
       read = writer->Get(chunk, bytes);
     }
   }
   SHOAL_RETURN_IF_ERROR(read);
-  // A file may have been changed behind our back: then nothing is told.
-  if (Sha256(bytes) != what.chunks[chunk]) {
-    return Error{ErrorCode::kNotFound, "this chunk of " + what.Name() + " is not on this node"};
-  }
-  return bytes;
+  if (Sha256(bytes) == what.chunks[chunk]) return bytes;
+  return Error{ErrorCode::kCorrupt, what.Name() + " of " + model.name +
+                                        " is not what it was on this disk; `shoal verify " + model.name +
+                                        "` finds what is damaged"};
 }
 
 // ---- Room -----------------------------------------------------------------------------------------------------------

@@ -105,8 +105,8 @@ class WeightStore {
   Result<std::shared_ptr<RangeWriter>> Begin(const Manifest& manifest, std::size_t range);
   // Reads a finished range anew; one with a wrong byte is removed. Errors: kNotFound, kCorrupt (it was removed), kIo.
   Status Verify(const Manifest& manifest, std::size_t range);
-  // One verified chunk from wherever it is on this node: a blob, an unfinished range, a local file. For peers.
-  // Errors: kNotFound, kCorrupt (the file is not what it was: nothing is told), kIo.
+  // One verified chunk from wherever it is on this node: a blob (which counts as used), an unfinished range, a local
+  // file. For peers. Errors: kNotFound, kCorrupt (the file is not what it was), kIo.
   Result<std::vector<std::uint8_t>> ReadChunk(const StoredModel& model, std::size_t range, std::uint64_t chunk) const;
 
   // A local file of `file_bytes` bytes; of one in parts what was read of them last time. Errors: as OpenModelFile; kIo
