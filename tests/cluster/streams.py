@@ -25,13 +25,14 @@ class Stream:
         return [(begin, end - begin) for begin, end in zip(times, times[1:])]
 
 
-def ask(node, model, prompt, tokens, stream=None):
-    """Streams the greedy continuation from the API of `node`; never raises: what failed is in `error`."""
+def ask(node, model, prompt, tokens, stream=None, **more):
+    """Streams the greedy continuation from the API of `node`, unless `more` of the request says else; never raises:
+    what failed is in `error`."""
     stream = stream or Stream(node.name, prompt, time.monotonic())
     try:
         with node.client().with_options(timeout=180) as client:
-            for chunk in client.completions.create(model=model, prompt=prompt, max_tokens=tokens, temperature=0,
-                                                   stream=True):
+            for chunk in client.completions.create(model=model, prompt=prompt, max_tokens=tokens, stream=True,
+                                                   **{"temperature": 0, **more}):
                 choice = chunk.choices[0]
                 if choice.text:
                     stream.pieces.append((time.monotonic(), choice.text))
@@ -45,9 +46,9 @@ def ask(node, model, prompt, tokens, stream=None):
 class Asking:
     """One stream in a thread of its own."""
 
-    def __init__(self, node, model, prompt, tokens):
+    def __init__(self, node, model, prompt, tokens, **more):
         self.stream = Stream(node.name, prompt, time.monotonic())
-        self._thread = threading.Thread(target=ask, args=(node, model, prompt, tokens, self.stream))
+        self._thread = threading.Thread(target=ask, args=(node, model, prompt, tokens, self.stream), kwargs=more)
         self._thread.start()
 
     def pieces(self):

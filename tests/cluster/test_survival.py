@@ -1,4 +1,5 @@
 """An answer goes on where it was when a node of its placement is lost: nothing is missing, nothing comes twice."""
+import re
 import time
 
 import pytest
@@ -46,6 +47,26 @@ def test_a_node_is_lost_while_it_answers(lan, smollm2, stage, fault):
         victim.resume()
         nodes.wait_for("it is back", lambda: nodes.all_alive([entry, *members]))
         print(f"back after {time.monotonic() - woken:.2f} s")
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_grammar_draws_penalties_and_stop_string_go_on(lan, smollm2, stage):
+    """Each line is drawn, so other rounding may draw another fish; but the grammar counts the lines over the loss."""
+    entry, members = cluster_of_four(lan, smollm2)
+    line = '"The " ("red" | "blue" | "green" | "old") " fish " ("swims" | "sleeps") " in the sea.\\n"'
+    asked = {"temperature": 0.8, "seed": 11, "frequency_penalty": 0.5, "stop": ["The end"],
+             "extra_body": {"grammar": f'root ::= {" ".join(["line"] * 24)} "The end of it."\nline ::= {line}'}}
+    nodes.wait_for("copies of every stage", lambda: members[stage].name in entry.placement("smollm2")["survives"])
+    asking = streams.Asking(entry, "smollm2", "A poem:\n", 600, **asked)
+    nodes.wait_for("it has begun", lambda: asking.pieces() > 20)
+    members[stage].kill()
+    got = asking.wait(150)
+    assert (got.error, got.finish) == ("", "stop")
+    lines = got.text.splitlines()
+    assert len(lines) == 24
+    for one in lines:
+        assert re.fullmatch(r"The (red|blue|green|old) fish (swims|sleeps) in the sea\.", one), one
+    assert len(set(lines)) > 2, "draws and penalties vary them"
 
 
 def test_a_node_is_told_to_end_while_it_answers(lan, smollm2):
