@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -22,7 +23,8 @@ namespace shoal {
 namespace {
 
 constexpr std::uint64_t kRecordBytesMax = 64 * 1024;
-constexpr char kRecordEnd[] = ".json";
+constexpr char kRecordEnd[] = ".json", kNewEnd[] = ".new";
+constexpr std::chrono::hours kLeftoverAge{1};  // no writer of a small file takes as long
 constexpr const char* kFolders[] = {"models", "manifests", "blobs", "partial", "drafts", "local"};
 
 struct NameRecord {
@@ -45,6 +47,26 @@ Result<NameRecord> ReadRecord(const std::string& path) {
     (void)ParseHex(json["source"].get<std::string>(), record.source);
   }
   return record;
+}
+
+// The names of records in a folder. Not what writers that were killed left beside them.
+std::vector<std::string> RecordsIn(const std::string& folder) {
+  std::vector<std::string> names;
+  for (const FileFacts& file : ListFiles(folder)) {
+    if (!file.name.ends_with(kRecordEnd)) continue;
+    names.push_back(file.name.substr(0, file.name.size() - (sizeof kRecordEnd - 1)));
+  }
+  return names;
+}
+
+// Files that are still to be renamed, of writers that are gone.
+std::vector<FileFacts> LeftoversIn(const std::string& folder) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  std::vector<FileFacts> files = ListFiles(folder);
+  std::erase_if(files, [&](const FileFacts& file) {
+    return !file.name.ends_with(kNewEnd) || now - std::chrono::nanoseconds(file.time_ns) < kLeftoverAge;
+  });
+  return files;
 }
 
 Error NameTaken(const std::string& name, const std::string& origin) {
@@ -154,8 +176,8 @@ Result<std::shared_ptr<const Manifest>> WeightStore::FindManifest(const ModelId&
 }
 
 std::shared_ptr<const Manifest> WeightStore::FindSource(const Digest& source) const {
-  for (const FileFacts& file : ListFiles(Path("models"))) {
-    const Result<NameRecord> record = ReadRecord(Path("models/" + file.name));
+  for (const std::string& name : RecordsIn(Path("models"))) {
+    const Result<NameRecord> record = ReadRecord(Path("models/" + name + kRecordEnd));
     if (!record.ok() || record->source != source) continue;
     if (const auto manifest = FindManifest(record->id); manifest.ok()) return *manifest;
   }
@@ -180,21 +202,16 @@ Result<StoredModel> WeightStore::Load(const std::string& name) const {
 
 std::vector<StoredName> WeightStore::Names() const {
   std::vector<StoredName> names;
-  for (const FileFacts& file : ListFiles(Path("models"))) {
-    if (!file.name.ends_with(kRecordEnd)) continue;
-    const Result<NameRecord> record = ReadRecord(Path("models/" + file.name));
-    if (!record.ok()) continue;
-    names.push_back({file.name.substr(0, file.name.size() - (sizeof kRecordEnd - 1)), record->id,
-                     LocalPathOf(record->id).value_or("")});
+  for (const std::string& name : RecordsIn(Path("models"))) {
+    const Result<NameRecord> record = ReadRecord(Path("models/" + name + kRecordEnd));
+    if (record.ok()) names.push_back({name, record->id, LocalPathOf(record->id).value_or("")});
   }
   return names;
 }
 
 std::vector<StoredModel> WeightStore::Models() const {
   std::vector<StoredModel> models;
-  for (const FileFacts& file : ListFiles(Path("models"))) {
-    if (!file.name.ends_with(kRecordEnd)) continue;
-    const std::string name = file.name.substr(0, file.name.size() - (sizeof kRecordEnd - 1));
+  for (const std::string& name : RecordsIn(Path("models"))) {
     Result<StoredModel> model = Load(name);
     if (model.ok()) {
       models.push_back(*std::move(model));
@@ -227,14 +244,17 @@ Status WeightStore::Remove(const std::string& name) {
 
 std::uint64_t WeightStore::Collect(bool drafts) {
   std::set<std::string> ids, blobs;
-  for (const FileFacts& file : ListFiles(Path("models"))) {
-    const Result<NameRecord> record = ReadRecord(Path("models/" + file.name));
+  for (const std::string& name : RecordsIn(Path("models"))) {
+    const Result<NameRecord> record = ReadRecord(Path("models/" + name + kRecordEnd));
     if (record.ok()) ids.insert(HexOf(record->id));
   }
   std::uint64_t removed = 0;
   const auto remove = [&removed](const std::string& path, std::uint64_t bytes) {
     if (unlink(path.c_str()) == 0) removed += bytes;
   };
+  for (const char* folder : {"models", "local"}) {
+    for (const FileFacts& file : LeftoversIn(Path(folder))) remove(Path(folder) + "/" + file.name, file.bytes);
+  }
   for (const FileFacts& file : ListFiles(Path("manifests"))) {
     Digest id;
     if (!ids.contains(file.name)) {

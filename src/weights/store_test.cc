@@ -213,6 +213,23 @@ TEST_F(StoreTest, ModelsShareWhatIsEqualAndRemoveLeavesTheOthers) {
   EXPECT_TRUE(store_->Models().empty());
 }
 
+TEST_F(StoreTest, WhatAKilledWriterLeftNamesNoModel) {
+  Fill(Layer(0));
+  Digest source{};
+  source[5] = 1;
+  ASSERT_TRUE(store_->Add(manifest_, "model", "test", source).ok());
+  const std::string record = store_->Path("models/model.json"), leftover = record + ".17.4.new";
+  std::filesystem::copy_file(record, leftover);
+  ASSERT_TRUE(store_->Remove("model").ok());
+  EXPECT_EQ(store_->Usage().blobs, 0U);
+  EXPECT_EQ(store_->FindSource(source), nullptr);
+  EXPECT_TRUE(std::filesystem::exists(leftover)) << "its writer may be there still";
+  const timespec long_ago[2] = {{1000, 0}, {1000, 0}};
+  ASSERT_EQ(utimensat(AT_FDCWD, leftover.c_str(), long_ago, 0), 0);
+  EXPECT_GT(store_->Collect(false), 0U);
+  EXPECT_FALSE(std::filesystem::exists(leftover));
+}
+
 TEST_F(StoreTest, TwoThatAddTheSameModelBothSucceed) {
   const std::filesystem::path manifests = folder_ + "/store/manifests";
   for (int round = 0; round < 20; ++round) {
