@@ -5,17 +5,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <atomic>
-#include <chrono>
 #include <filesystem>
 #include <fstream>
-#include <random>
 #include <thread>
 
 #include "base/units.h"
@@ -384,95 +380,6 @@ TEST_F(StoreTest, AFullDiskIsSaidAndLosesNothing) {
     store_.reset();
   }
   ASSERT_EQ(umount(small.c_str()), 0) << std::strerror(errno);
-}
-
-// What the child of the next test counts, in memory that outlives it.
-struct Tally {
-  std::atomic<std::uint32_t> fetched[64][16];  // [range][chunk]
-  std::atomic<std::uint32_t> rounds;
-};
-
-TEST_F(StoreTest, KilledAtAnyInstantItIsConsistentAndFetchesAtMostOneRangeAgain) {
-  const int kills = 200;
-  auto* tally =
-      static_cast<Tally*>(mmap(nullptr, sizeof(Tally), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
-  ASSERT_NE(tally, MAP_FAILED);
-  std::mt19937 random(20250711);
-  std::uint64_t again_max = 0, finished = 0;
-  std::chrono::nanoseconds range_time = std::chrono::milliseconds(5);
-  std::size_t largest = 0;
-  for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) {
-    largest = std::max<std::size_t>(largest, manifest_.ChunkCount(i));
-  }
-  // Room for all but one range: so fetching goes hand in hand with evicting.
-  const std::uint64_t quota = manifest_.file_bytes - manifest_.ranges[Layer(0)].bytes;
-  for (int k = 0; k < kills; ++k) {
-    std::memset(static_cast<void*>(tally), 0, sizeof(Tally));
-    std::vector<std::vector<std::uint64_t>> before(manifest_.ranges.size());
-    {
-      // What is there at the start of this life, so that a fetch of it counts as one too many.
-      Reopen(quota);
-      for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) {
-        if (store_->Has(Blob(i))) before[i].assign(manifest_.ChunkCount(i), 1);
-      }
-    }
-    const pid_t child = fork();
-    if (child == 0) {
-      std::mt19937 own(static_cast<unsigned>(k));
-      for (;;) {
-        const std::size_t range = own() % manifest_.ranges.size();
-        if (store_->Has(Blob(range))) {
-          if (own() % 3 == 0) (void)store_->MakeRoom(manifest_.file_bytes / 2);
-          continue;
-        }
-        auto writer = store_->Begin(manifest_, range);
-        if (!writer.ok()) _exit(3);
-        for (const std::uint64_t chunk : (*writer)->Missing()) {
-          tally->fetched[range][chunk].fetch_add(1);
-          if (!(*writer)->Put(chunk, Chunk(range, chunk)).ok()) _exit(4);
-        }
-        if (!(*writer)->Finish().ok()) _exit(5);
-        for (std::uint64_t c = 0; c < manifest_.ChunkCount(range); ++c) tally->fetched[range][c] = 0;
-        ++tally->rounds;
-      }
-    }
-    // After so many ranges, at any instant of about the next two: at this machine's pace, whatever it is.
-    const auto start = std::chrono::steady_clock::now();
-    const std::uint64_t ranges = random() % 3;
-    const auto lived = [&] { return std::chrono::steady_clock::now() - start; };
-    while (tally->rounds < ranges && lived() < std::chrono::seconds(60)) {
-      std::this_thread::sleep_for(std::chrono::microseconds(200));
-    }
-    if (ranges > 0) range_time = lived() / ranges;
-    std::this_thread::sleep_for(range_time * (random() % 200) / 100);
-    ASSERT_EQ(kill(child, SIGKILL), 0);
-    int status = 0;
-    waitpid(child, &status, 0);
-    ASSERT_TRUE(WIFSIGNALED(status)) << "the child ended by itself with " << WEXITSTATUS(status);
-    finished += tally->rounds;
-
-    Reopen(quota);
-    std::uint64_t again = 0;
-    for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) {
-      if (store_->Has(Blob(i))) {
-        ASSERT_TRUE(store_->Verify(manifest_, i).ok()) << "after kill " << k;
-        continue;
-      }
-      // A chunk that was fetched in this life and is not there any more will be fetched again.
-      std::uint64_t fetched = 0;
-      for (std::uint64_t c = 0; c < manifest_.ChunkCount(i); ++c) fetched += tally->fetched[i][c];
-      if (fetched == 0) continue;
-      auto writer = store_->Begin(manifest_, i);
-      ASSERT_TRUE(writer.ok()) << writer.error().message;
-      const std::uint64_t kept = (*writer)->chunk_count() - (*writer)->Missing().size();
-      again += fetched > kept ? fetched - kept : 0;
-    }
-    again_max = std::max(again_max, again);
-    EXPECT_LE(again, 1U) << "chunks that had come and were lost at kill " << k;
-  }
-  EXPECT_LE(again_max, largest);
-  EXPECT_GT(finished, static_cast<std::uint64_t>(kills) / 4) << "the child hardly ever got to finish a range";
-  munmap(tally, sizeof(Tally));
 }
 
 }  // namespace

@@ -149,6 +149,7 @@ class CutWire:
 
     def __init__(self, port, cuts, seed=1, pause_s=0.0):
         self.to, self.cuts, self.made, self.pause_s = port, cuts, 0, pause_s
+        self.answered = 0  # bytes that clients got
         self.random = random.Random(seed)
         self.lock = threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -167,13 +168,18 @@ class CutWire:
         with self.lock:
             limit = self.random.randrange(1, 3 << 20) if self.made < self.cuts else None
         server = socket.create_connection(("127.0.0.1", self.to))
-        threading.Thread(target=self.copy, args=(client, server, None), daemon=True).start()
-        self.copy(server, client, limit)
+        threading.Thread(target=self.copy, args=(client, server, None, lambda count: None), daemon=True).start()
+        self.copy(server, client, limit, self.count)
 
-    def copy(self, source, sink, limit):
+    def count(self, answered):
+        with self.lock:
+            self.answered += answered
+
+    def copy(self, source, sink, limit, count):
         passed = 0
         try:
             while data := source.recv(65536):
+                count(len(data))
                 if limit is not None and passed + len(data) >= limit:
                     sink.sendall(data[:limit - passed])
                     with self.lock:
