@@ -58,13 +58,14 @@ Result<RemoteTarget> FindRemote(const ModelName& model, const HttpOptions& http,
   RemoteTarget target;
   target.http = http;
   target.origin = model.text;
+  const Hub hub = HubFromEnvironment();
   if (model.kind == ModelNameKind::kUrl) {
     SHOAL_ASSIGN_OR_RETURN(const Url url, ParseUrl(model.text));
     target.files = RemoteFilesOf(url);
     target.name = ModelNameOf(url.path.substr(0, url.path.find('?')));
+    target.http.token = TokenFor(hub, url);
     return target;
   }
-  const Hub hub = HubFromEnvironment();
   target.http.token = hub.token;
   SHOAL_ASSIGN_OR_RETURN(const std::vector<HubFile> files, ListHub(hub, model.repository, target.http));
   SHOAL_ASSIGN_OR_RETURN(Choice choice, ChooseOf(files, model, at_hand));

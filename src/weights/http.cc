@@ -5,7 +5,11 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <ctime>
 #include <exception>
+#include <iomanip>
+#include <locale>
+#include <sstream>
 #include <thread>
 
 #include "base/environment.h"
@@ -45,15 +49,50 @@ bool GoesDirect(const std::string& host) {
   return false;
 }
 
-std::optional<Url> ProxyFor(const Url& url) {
-  if (GoesDirect(url.host)) return std::nullopt;
+std::string PercentDecoded(std::string_view text) {
+  std::string plain;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    unsigned char byte = 0;
+    const char* digits = text.data() + i + 1;
+    if (text[i] == '%' && i + 2 < text.size() && std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2) {
+      plain += static_cast<char>(byte);
+      i += 2;
+    } else {
+      plain += text[i];
+    }
+  }
+  return plain;
+}
+
+struct Proxy {
+  Url url;
+  std::string user, password;
+};
+
+// Nothing: the host is asked itself. Errors: kInvalidArgument, without the password.
+Result<std::optional<Proxy>> ProxyFor(const Url& url) {
+  if (GoesDirect(url.host)) return std::optional<Proxy>();
   // HTTP_PROXY is not read: where programs are started by web servers, a client can set it (https://httpoxy.org).
   std::string text = url.tls ? EitherOf("https_proxy", "HTTPS_PROXY") : Environment("http_proxy");
   if (text.empty()) text = EitherOf("all_proxy", "ALL_PROXY");
-  if (text.empty()) return std::nullopt;
+  if (text.empty()) return std::optional<Proxy>();
   if (text.find("://") == std::string::npos) text = "http://" + text;
-  const Result<Url> proxy = ParseUrl(text);
-  return proxy.ok() ? std::optional<Url>(*proxy) : std::nullopt;
+  Proxy proxy;
+  const std::size_t start = text.find("://") + 3;
+  if (const std::size_t at = text.rfind('@', text.find('/', start)); at != std::string::npos && at >= start) {
+    const std::string_view who = std::string_view(text).substr(start, at - start);
+    const std::size_t colon = std::min(who.find(':'), who.size());
+    proxy.user = PercentDecoded(who.substr(0, colon));
+    proxy.password = PercentDecoded(who.substr(std::min(colon + 1, who.size())));
+    text.erase(start, at + 1 - start);
+  }
+  const Result<Url> parsed = ParseUrl(text);
+  if (!parsed.ok()) {
+    return Error{ErrorCode::kInvalidArgument, "the proxy of the environment cannot be used (no_proxy=" + url.host +
+                                                  " goes without): " + parsed.error().message};
+  }
+  proxy.url = *parsed;
+  return std::optional<Proxy>(std::move(proxy));
 }
 
 std::optional<std::uint64_t> Number(std::string_view text) {
@@ -61,6 +100,32 @@ std::optional<std::uint64_t> Number(std::string_view text) {
   const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
   if (text.empty() || parsed.ec != std::errc() || parsed.ptr != text.data() + text.size()) return std::nullopt;
   return value;
+}
+
+// Seconds since 1970 of a date as HTTP writes it (RFC 9110, 5.6.7).
+std::optional<std::int64_t> HttpDate(const std::string& text) {
+  std::tm when{};
+  std::istringstream in(text);
+  in.imbue(std::locale::classic());
+  in >> std::get_time(&when, "%a, %d %b %Y %H:%M:%S");
+  return in.fail() ? std::nullopt : std::optional<std::int64_t>(timegm(&when));
+}
+
+// How long a server wants us to wait: seconds, or a date by its own clock. -1: it does not say.
+std::int64_t RetryAfterMs(const httplib::Headers& headers) {
+  const auto field = [&](const char* name) {
+    const auto found = headers.find(name);
+    return found == headers.end() ? std::string() : found->second;
+  };
+  constexpr std::int64_t kSecondsMax = 1'000'000;
+  const std::string after = field("Retry-After");
+  if (const auto seconds = Number(after)) {
+    return static_cast<std::int64_t>(std::min<std::uint64_t>(*seconds, kSecondsMax)) * 1000;
+  }
+  const std::optional<std::int64_t> date = HttpDate(after);
+  if (!date) return -1;
+  const std::int64_t now = HttpDate(field("Date")).value_or(std::time(nullptr));
+  return std::clamp<std::int64_t>(*date - now, 0, kSecondsMax) * 1000;
 }
 
 struct ContentRange {
@@ -190,6 +255,7 @@ Result<httplib::Client*> HttpFile::State::ClientFor(const Url& to) {
                  "development package and build again)"};
   }
 #endif
+  SHOAL_ASSIGN_OR_RETURN(const std::optional<Proxy> proxy, ProxyFor(to));
   client = std::make_unique<httplib::Client>(root.Text());
   client_host = root.Text();
   if (!client->is_valid()) return Error{ErrorCode::kUnavailable, "no connection to " + to.host + " can be made"};
@@ -199,7 +265,10 @@ Result<httplib::Client*> HttpFile::State::ClientFor(const Url& to) {
   client->set_keep_alive(true);
   client->set_decompress(false);
   client->set_path_encode(false);  // URLs come encoded, and signed ones must stay as they are
-  if (const std::optional<Url> proxy = ProxyFor(to)) client->set_proxy(proxy->host, proxy->port);
+  if (proxy) {
+    client->set_proxy(proxy->url.host, proxy->url.port);
+    if (!proxy->user.empty()) client->set_proxy_basic_auth(proxy->user, proxy->password);
+  }
   return client.get();
 }
 
@@ -226,19 +295,13 @@ HttpFile::State::Answer HttpFile::State::Judge(const Url& at, int status, const 
     return fatal(
         ErrorCode::kInvalidArgument,
         what + (options.token.empty()
-                    ? ": it wants to know who asks. Set HF_TOKEN to a token that may read it; some models want "
-                      "their terms accepted on their page first"
+                    ? ": it wants to know who asks. For the hub, set HF_TOKEN to a token that may read it; some "
+                      "models want their terms accepted on their page first"
                     : ": the token in HF_TOKEN may not read it; were the model's terms accepted on its page?"));
   }
   if (status == 416) return fatal(ErrorCode::kStale, what + ": the file is shorter than it was");
   if (status == 429 || status >= 500) {
-    Answer answer{Verdict::kAgain, Error{ErrorCode::kUnavailable, what}, -1};
-    const auto after = headers.find("Retry-After");
-    if (after != headers.end()) {
-      if (const auto seconds = Number(after->second)) {
-        answer.wait_ms = static_cast<std::int64_t>(std::min<std::uint64_t>(*seconds, 1'000'000)) * 1000;
-      }
-    }
+    Answer answer{Verdict::kAgain, Error{ErrorCode::kUnavailable, what}, RetryAfterMs(headers)};
     if (answer.wait_ms > options.retry_after_max_ms) {
       return fatal(ErrorCode::kUnavailable, what + " and asks us to come back in " +
                                                 std::to_string(answer.wait_ms / 1000) + " s; try again then");

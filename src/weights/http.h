@@ -1,7 +1,8 @@
 // A file on an HTTP server, read by ranges: redirects, retries, resume, and a file that must not change meanwhile.
 //
 // The one place outside api/ that knows HTTP. Knows no models. A call blocks on the network; each object serves one
-// thread at a time. Proxies come from the environment (http_proxy, https_proxy, all_proxy, no_proxy).
+// thread at a time. Proxies come from the environment (http_proxy, https_proxy, all_proxy, no_proxy), with user and
+// password when they have them; one that cannot be used is an error, never passed by.
 #pragma once
 
 #include <cstdint>

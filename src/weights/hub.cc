@@ -132,6 +132,11 @@ Hub HubFromEnvironment() {
   return hub;
 }
 
+std::string TokenFor(const Hub& hub, const Url& url) {
+  const Result<Url> own = ParseUrl(hub.endpoint);
+  return own.ok() && own->tls == url.tls && own->host == url.host && own->port == url.port ? hub.token : "";
+}
+
 Result<Url> HubUrl(const Hub& hub, const std::string& repository, const std::string& file) {
   return ParseUrl(hub.endpoint + "/" + repository + "/resolve/main/" + Escaped(file));
 }

@@ -47,6 +47,8 @@ struct Hub {
   std::string token;     // HF_TOKEN
 };
 Hub HubFromEnvironment();
+// What is sent with `url`: the token where it is the hub's, by scheme, host and port; else nothing.
+std::string TokenFor(const Hub& hub, const Url& url);
 
 // The GGUF models of a repository, without projectors and without models whose parts are not all there.
 // Errors: as HttpFile::Probe, kCorrupt (no list), kNotFound (no GGUF file in it).

@@ -2,6 +2,7 @@
 
 Serves the paths of the hub's API that shoal uses from a folder, with ranges; needs Debian's nginx.
 """
+import http.server
 import json
 import os
 import pathlib
@@ -142,6 +143,29 @@ http {{
 
     def log(self):
         return (self.folder / "access.log").read_text().splitlines()
+
+
+class Answering:
+    """A server of the test's own: `answer(handler)` gets each GET."""
+
+    def __init__(self, answer):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                answer(self)
+
+            def log_message(self, *words):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_port
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
 
 
 class CutWire:

@@ -1,5 +1,8 @@
 """`shoal pull` and the store's commands against a real HTTP server: the right bytes, or a clear error."""
+import base64
+import email.utils
 import hashlib
+import http.client
 import json
 import os
 import pathlib
@@ -7,11 +10,12 @@ import shutil
 import signal
 import subprocess
 import time
+import urllib.parse
 
 import pytest
 
 from gguf_parts import cut
-from hub import NGINX, CutWire, Hub
+from hub import NGINX, Answering, CutWire, Hub
 
 REPOSITORY = "owner/SmolLM2-GGUF"
 NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -207,6 +211,98 @@ def test_too_many_requests_with_retry_after(shoal, home, hub):
     assert any(" 429 " in line for line in hub.log())
 
 
+def serve_part(handler, content, moved=0, more=0):
+    """A range of a file; of what is not its beginning the answer is `moved`, or has so many bytes `more`."""
+    first, last = (int(number) for number in handler.headers["Range"].removeprefix("bytes=").split("-"))
+    moved, more = (moved, more) if first else (0, 0)
+    body = content[first:last + 1 + more]
+    handler.send_response(206)
+    handler.send_header("Content-Range", f"bytes {first + moved}-{last + moved}/{len(content)}")
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    try:
+        handler.wfile.write(body)
+    except OSError:
+        pass   # it has heard enough
+
+
+@pytest.mark.parametrize("oddity, says", [({"moved": 1}, "sends other bytes than it was asked for"),
+                                          ({"more": 10}, "sends more bytes than it was asked for")])
+def test_a_server_that_sends_something_else(shoal, home, content, oddity, says):
+    server = Answering(lambda handler: serve_part(handler, content, **oddity))
+    try:
+        done = shoal("pull", f"http://127.0.0.1:{server.port}/{NAME}", env=home)
+        assert done.returncode != 0 and says in done.stderr, done.stderr
+        assert json.loads(shoal("models", "--json", env=home).stdout)["models"] == []
+    finally:
+        server.close()
+
+
+def test_retry_after_a_date(shoal, home, content):
+    refused = []
+
+    def answer(handler):
+        if refused:
+            return serve_part(handler, content)
+        refused.append(True)
+        handler.send_response(429)   # with its Date
+        handler.send_header("Retry-After", email.utils.formatdate(time.time() + 2, usegmt=True))
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    server = Answering(answer)
+    try:
+        done = shoal("pull", f"http://127.0.0.1:{server.port}/{NAME}", "--metadata-only", env=home)
+        assert done.returncode == 0, done.stderr
+        assert "again in 2 s" in done.stderr or "again in 1 s" in done.stderr, done.stderr
+    finally:
+        server.close()
+
+
+def test_a_proxy_with_a_password(shoal, home, hub):
+    hub.start()
+    asked = []
+
+    def answer(handler):
+        asked.append(handler.path)
+        right = base64.b64encode(b"us@er:pass word").decode()
+        wanted = {name: value for name, value in handler.headers.items() if name != "Proxy-Authorization"}
+        if handler.headers["Proxy-Authorization"] != f"Basic {right}":
+            status, headers, body = 407, [], b""
+        else:
+            there = urllib.parse.urlsplit(handler.path)
+            connection = http.client.HTTPConnection(there.hostname, there.port)
+            connection.request("GET", there.path + (f"?{there.query}" if there.query else ""), headers=wanted)
+            response = connection.getresponse()
+            status, body = response.status, response.read()
+            headers = [(k, v) for k, v in response.getheaders() if k.lower() not in ("connection", "content-length")]
+        handler.send_response_only(status)
+        for name, value in [*headers, ("Content-Length", str(len(body)))]:
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    proxy = Answering(answer)
+    pull = ("pull", f"hf:{REPOSITORY}:Q4_1", "--metadata-only")
+    try:
+        env = {**home, "http_proxy": f"http://us%40er:pass%20word@127.0.0.1:{proxy.port}"}
+        done = shoal(*pull, env=env)
+        assert done.returncode == 0, done.stderr
+        assert {urllib.parse.urlsplit(url).port for url in asked} == {hub.port, hub.bytes_port}
+        asked.clear()
+        assert shoal(*pull, env={**env, "no_proxy": "localhost, 127.0.0.1"}).returncode == 0
+        assert not asked
+        stranger = shoal(*pull, env={**home, "http_proxy": f"http://127.0.0.1:{proxy.port}"})
+        assert stranger.returncode != 0 and "407" in stranger.stderr, stranger.stderr
+        # One that is none is said, not passed by.
+        before = len(hub.log())
+        none = shoal(*pull, env={**home, "http_proxy": "socks5://user:secret@127.0.0.1:1"})
+        assert none.returncode == 2 and "proxy" in none.stderr and "secret" not in none.stderr, none.stderr
+        assert len(hub.log()) == before
+    finally:
+        proxy.close()
+
+
 def test_a_wrong_byte(shoal, home, hub, content):
     wrong = bytearray(content)
     wrong[len(wrong) // 2] ^= 1
@@ -244,6 +340,11 @@ def test_what_may_not_be_had(shoal, home, hub):
     hub.start()
     refused = shoal("pull", f"{hub.url}/private/{NAME}", env={**home, "HF_TOKEN": ""})
     assert refused.returncode == 2 and "HF_TOKEN" in refused.stderr
+    # By a URL of the hub, it gets the token too, and by one of another host nobody does.
+    allowed = ("pull", f"{hub.url}/private/{NAME}", "--metadata-only")
+    assert shoal(*allowed, env={**home, "HF_TOKEN": "right"}).returncode == 0
+    elsewhere = {**home, "HF_TOKEN": "right", "HF_ENDPOINT": f"http://127.0.0.1:{hub.bytes_port}"}
+    assert shoal(*allowed, env=elsewhere).returncode == 2
     absent = shoal("pull", "hf:owner/nothing", env=home)
     assert absent.returncode == 3 and "no repository 'owner/nothing'" in absent.stderr
     kind = shoal("pull", f"hf:{REPOSITORY}:Q9_9", env=home)
