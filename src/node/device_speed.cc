@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "device/cpu_affinity.h"
 #include "engine/stage_speed.h"
 #include "planner/cost_model.h"
 
@@ -29,7 +30,7 @@ constexpr std::size_t kGroupsMax = 4;  // measured: more kinds of cores than tha
 
 std::string PathIn(const std::string& home) { return home + "/speed.json"; }
 
-bool IsSpeed(double value) { return std::isfinite(value) && value > 0 && value < 1e15; }
+bool IsSpeed(double value) { return value > 1e-12 && value < 1e15; }  // or a time in seconds
 
 std::string ReadFile(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
@@ -68,11 +69,17 @@ double NumberIn(const Json& item, const char* key) {
   return at != item.end() && at->is_number() ? at->get<double>() : 0.0;
 }
 
+std::string TextIn(const Json& item, const char* key) {
+  const auto at = item.find(key);
+  return at != item.end() && at->is_string() ? at->get<std::string>() : std::string();
+}
+
 std::vector<int> CpusIn(const Json& item) {
   std::vector<int> list;
   const auto at = item.find("cpus");
-  for (std::size_t i = 0; at != item.end() && at->is_array() && i < at->size() && i < 1024; ++i) {
-    if ((*at)[i].is_number_integer()) list.push_back((*at)[i].get<int>());
+  for (std::size_t i = 0; at != item.end() && at->is_array() && i < at->size() && i < kCpusMax; ++i) {
+    const double cpu = (*at)[i].is_number_integer() ? (*at)[i].get<double>() : -1;
+    if (cpu >= 0 && cpu < kCpusMax) list.push_back(static_cast<int>(cpu));
   }
   return list;
 }
@@ -88,12 +95,12 @@ std::optional<ModelSpeed> ReadModel(const Json& item) {
 }
 
 std::optional<DeviceSpeed> ReadOne(const Json& item) {
-  if (!item.is_object() || !item.contains("quantization") || !item["quantization"].is_string()) return std::nullopt;
+  if (!item.is_object() || TextIn(item, "quantization").empty()) return std::nullopt;
   DeviceSpeed speed;
-  speed.quantization = item["quantization"].get<std::string>();
+  speed.quantization = TextIn(item, "quantization");
   speed.cpus = CpusIn(item);
   speed.matrix = {NumberIn(item, "one_row_bytes_s"), NumberIn(item, "rows_bytes_s"), NumberIn(item, "operation_s"),
-                  item.value("layout", "")};
+                  TextIn(item, "layout")};
   speed.memory_bytes_s = NumberIn(item, "memory_bytes_s");
   if (!IsSpeed(speed.matrix.one_row_bytes_s) || !IsSpeed(speed.matrix.rows_bytes_s) || !IsSpeed(speed.memory_bytes_s) ||
       !IsSpeed(speed.matrix.operation_s)) {
@@ -102,8 +109,8 @@ std::optional<DeviceSpeed> ReadOne(const Json& item) {
   const auto groups = item.find("groups");
   for (std::size_t i = 0; groups != item.end() && groups->is_array() && i < groups->size() && i < kGroupsMax; ++i) {
     const Json& group = (*groups)[i];
-    if (!group.is_object() || !group.contains("bytes_s") || !group["bytes_s"].is_number()) continue;
-    speed.groups.push_back({group.value("kind", "unknown"), CpusIn(group), group["bytes_s"].get<double>()});
+    if (!group.is_object() || !IsSpeed(NumberIn(group, "bytes_s"))) continue;
+    speed.groups.push_back({TextIn(group, "kind"), CpusIn(group), NumberIn(group, "bytes_s")});
   }
   return speed;
 }

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/check.h"
 #include "node/speed_keeper.h"
 
 namespace shoal {
@@ -49,6 +50,24 @@ TEST(SpeedJson, OfAnotherDeviceOrDamagedIsNothing) {
                   R"("stages":[{"model":1,"cpus":[0],"pass_s":1},{"model":"x"},7]})",
                   "a chip"),
             0U);
+}
+
+TEST(SpeedJson, FieldsOfAnotherTypeCountAsAbsent) {
+  const std::string whole = SpeedJson({{Speed()}, {}}, "a chip");
+  const auto with = [&](const std::string& field, const std::string& other) {
+    const std::size_t at = whole.find(field);
+    SHOAL_CHECK(at != std::string::npos);
+    return ParseSpeedJson(std::string(whole).replace(at, field.size(), other), "a chip").devices;
+  };
+  for (const char* other : {"7", "null", "[]", "{}", "true", "-1e300"}) {
+    const std::vector<DeviceSpeed> layout = with("\"CPU_REPACK\"", other), kind = with("\"performance\"", other);
+    ASSERT_EQ(layout.size(), 1U) << other;
+    EXPECT_EQ(layout[0].matrix.layout, "") << other;
+    ASSERT_EQ(kind.size(), 1U) << other;
+    ASSERT_EQ(kind[0].groups.size(), 1U) << other;
+    EXPECT_EQ(kind[0].groups[0].kind, "") << other;
+    EXPECT_TRUE(with("\"Q4_0\"", other).empty()) << other;
+  }
 }
 
 TEST(FillSpeeds, StaysWithinWhatMembersMayTell) {
