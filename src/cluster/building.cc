@@ -119,8 +119,9 @@ std::set<NodeId> Cluster::State::ToAvoid(const Placed& placed) const {
   return avoid;
 }
 
-// The stages that are still there stay as they are; the others go elsewhere, as they were cut.
-Result<PlacementRecord> Cluster::State::Continue(const Placed& placed) {
+// The stages that are still there stay as they are; the others go elsewhere, as they were cut: of those that `failed`
+// to load of this model to who has a copy only.
+Result<PlacementRecord> Cluster::State::Continue(const Placed& placed, const std::set<NodeId>& failed) {
   PlacementRecord record = placed.record;
   const std::set<NodeId> avoid = ToAvoid(placed);
   std::vector<std::int32_t> vacant;
@@ -132,7 +133,11 @@ Result<PlacementRecord> Cluster::State::Continue(const Placed& placed) {
   }
   while (!vacant.empty()) {
     const std::int32_t index = vacant.back();
-    const std::optional<NodeId> node = BestFor(record, index, vacant, avoid);
+    std::set<NodeId> shunned = avoid;
+    for (const NodeId& one : failed) {
+      if (!HasCopy(one, record, index)) shunned.insert(one);
+    }
+    const std::optional<NodeId> node = BestFor(record, index, vacant, shunned);
     if (!node) return Error{ErrorCode::kOutOfMemory, "nobody has room for the layers that were lost, as they were cut"};
     record.stages[static_cast<std::size_t>(index)].node = *node;
     record.stages[static_cast<std::size_t>(index)].boot = members.at(*node).record.boot();
@@ -144,6 +149,34 @@ Result<PlacementRecord> Cluster::State::Continue(const Placed& placed) {
   record.continues = placed.record.epoch;
   record.forecast = ForecastFor(record);
   return record;
+}
+
+// Who could not load layers of `model` lately: not asked again where others can be.
+std::set<NodeId> Cluster::State::FailedToLoad(const std::string& model) const {
+  std::set<NodeId> failed;
+  for (const auto& [key, until] : load_failures) {
+    const auto& [start, of] = key;
+    const auto member = members.find(start.first);
+    const bool same_start = member != members.end() && member->second.record.boot() == start.second;
+    if (of == model && same_start && now < until) failed.insert(start.first);
+  }
+  return failed;
+}
+
+// Without those that failed to load; where that is impossible they are asked again.
+Result<PlacementRecord> Cluster::State::BuildAnew(const Placed& placed) {
+  const PlacementRecord& record = placed.record;
+  // Cut anew it would be over the same nodes: where nobody else has room, the two may find each other again.
+  const bool may_cut = ProblemOf(placed).kind != Problem::kUnheard;
+  const std::set<NodeId> failed = FailedToLoad(record.model);
+  if (!failed.empty()) {
+    Result<PlacementRecord> built = Continue(placed, failed);
+    if (!built.ok() && may_cut) built = Build(record.request, true, false, failed);
+    if (built.ok()) return built;
+  }
+  Result<PlacementRecord> built = Continue(placed, {});
+  if (!built.ok() && may_cut) built = Build(record.request, true);
+  return built;
 }
 
 // ---- What the planner is told ---------------------------------------------------------------------------------------
@@ -232,12 +265,13 @@ const ModelHolding* Cluster::State::ModelFor(const PlaceRequest& asked, const st
 }
 
 // `relax`: what was asked for explicitly gives way where it cannot be had any more. `only_asks`: whether there could be
-// one, when those that are suspect come back; it is no placement to make.
-Result<PlacementRecord> Cluster::State::Build(const PlaceRequest& asked, bool relax, bool only_asks) {
+// one, when those that are suspect come back; it is no placement to make. `without`: nobody of these.
+Result<PlacementRecord> Cluster::State::Build(const PlaceRequest& asked, bool relax, bool only_asks,
+                                              const std::set<NodeId>& without) {
   std::vector<NodeId> able;
   for (const auto& [id, member] : members) {
     const bool may = member.here() && (!member.suspect || only_asks) && !member.record.facts.leaving;
-    if (relax && !only_asks ? MayHost(id) : may) able.push_back(id);
+    if ((relax && !only_asks ? MayHost(id) : may) && !without.contains(id)) able.push_back(id);
   }
   const ModelHolding* const model = ModelFor(asked, able, relax);
   if (model == nullptr) {

@@ -439,6 +439,53 @@ TEST_F(ClusterTest, AContinuationThatIsGivenUpLeavesWhatRuns) {
   EXPECT_EQ(pump.wrong, "");
 }
 
+// The node that comes first, by its memory, never loads anything: the next one does.
+TEST_F(ClusterTest, ANodeThatCannotLoadIsPassedOver) {
+  for (int i = 0; i < 4; ++i) {
+    pump.Add(
+        [&](ClusterOptions& options) { options.facts.device.memory_budget_bytes = i == 2 ? 4'000'000 : 1'000'000; });
+  }
+  pump.MeetAll();
+  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+  PlaceRequest request;
+  request.nodes = {TestId(0), TestId(1)};
+  request.options.standby = 0;
+  ASSERT_TRUE(pump.Place(0, request).ok());
+  const Epoch first = At(0)->record.epoch;
+  int failed = 0;
+  pump.load = [&](int node, const PlacementRecord&) {
+    failed += node == 2 ? 1 : 0;
+    return node == 2 ? Status(Error{ErrorCode::kIo, "the card is full"}) : Status();
+  };
+  pump.Crash(1);
+  ASSERT_TRUE(pump.Until([&] { return At(0)->record.epoch > first; }, 30 * kSecond));
+  EXPECT_TRUE(At(0)->record.Has(TestId(0)) && At(0)->record.Has(TestId(3)));
+  EXPECT_EQ(failed, 1) << "it came first, and was not asked again";
+  EXPECT_EQ(pump.wrong, "");
+}
+
+// Nobody else has room: it is asked again, and as soon as it can load it does.
+TEST_F(ClusterTest, ANodeThatCannotLoadIsAskedAgainWhereNobodyElseIs) {
+  for (int i = 0; i < 3; ++i) {
+    pump.Add([&](ClusterOptions& options) { options.facts.device.memory_budget_bytes = i == 2 ? 4'000'000 : 350; });
+  }
+  pump.MeetAll();
+  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+  PlaceRequest request;
+  request.nodes = {TestId(0), TestId(1)};
+  request.options.standby = 0;
+  ASSERT_TRUE(pump.Place(0, request).ok());
+  const Epoch first = At(0)->record.epoch;
+  int failed = 0;
+  pump.load = [&](int node, const PlacementRecord&) {
+    return node == 2 && ++failed < 3 ? Status(Error{ErrorCode::kIo, "the card is full"}) : Status();
+  };
+  pump.Crash(1);
+  ASSERT_TRUE(pump.Until([&] { return At(0)->record.epoch > first; }, 50 * kSecond));
+  EXPECT_TRUE(At(0)->record.Has(TestId(2)));
+  EXPECT_EQ(pump.wrong, "");
+}
+
 TEST_F(ClusterTest, ANodeThatRestsGivesItsLayersAwayAndStays) {
   Three();
   ASSERT_TRUE(pump.Place(0, {}).ok());

@@ -23,6 +23,8 @@ constexpr DurationUs kVerdictMaxUs = 3'000'000;  // for whether a silent node is
 constexpr int kAttemptsMax = 5;
 constexpr std::size_t kAnsweredMax = 256;
 constexpr std::size_t kAskersMax = 64;
+constexpr DurationUs kLoadFailedUs = 60'000'000;  // who could not load is asked last for so long
+constexpr std::size_t kLoadFailuresMax = 256;
 
 Error Stale(const std::string& model) {
   return {ErrorCode::kStale, "another request for '" + model + "' came between"};
@@ -194,14 +196,15 @@ void Cluster::State::On(const NodeId& from, const StageNews& news) {
     case StageStatus::kUnheard:
     case StageStatus::kBroken: return;
     case StageStatus::kReady:
+      load_failures.erase({{from, one.record.stages[at].boot}, news.model});
       one.stages[at] = StageStatus::kReady;
       if (std::all_of(one.stages.begin(), one.stages.end(), [](StageStatus s) { return s == StageStatus::kReady; })) {
         Commit(news.model);
       }
       return;
-    case StageStatus::kFailed: {
+    case StageStatus::kFailed:
+      NoteFailure(one.record.stages[at], news.model);
       return GiveUp(news.model, Error{ErrorCode::kUnavailable, "on '" + NameOf(from) + "': " + news.text});
-    }
     case StageStatus::kStale: break;
   }
   // Somebody placed it under a higher epoch that we had not heard of: above that one, then.
@@ -216,6 +219,12 @@ void Cluster::State::On(const NodeId& from, const StageNews& news) {
       attempts < kAttemptsMax && !automatic ? Build(request, false) : Result<PlacementRecord>(Stale(news.model));
   if (again.ok()) return StartDeciding(*std::move(again), askers, automatic, attempts + 1);
   for (const Asker& asker : askers) AnswerAsker(asker, again.error(), 0);
+}
+
+void Cluster::State::NoteFailure(const StagePlace& stage, const std::string& model) {
+  std::erase_if(load_failures, [&](const auto& entry) { return now >= entry.second; });
+  if (load_failures.size() >= kLoadFailuresMax) load_failures.erase(load_failures.begin());
+  load_failures[{{stage.node, stage.boot}, model}] = now + kLoadFailedUs;
 }
 
 void Cluster::State::TickPlacing() {
@@ -240,6 +249,9 @@ void Cluster::State::TickPlacing() {
       if (const auto known = care.find(model); known != care.end()) known->second.next_try = now;
       GiveUp(model, Error{ErrorCode::kUnavailable, "a node went away while its layers were being loaded; try again"});
     } else if (now >= one.give_up) {
+      for (std::size_t i = 0; i < one.stages.size(); ++i) {
+        if (one.stages[i] != StageStatus::kReady) NoteFailure(one.record.stages[i], model);
+      }
       GiveUp(model, Error{ErrorCode::kUnavailable, "a node did not load its layers in time"});
     } else if (now >= one.prepare_due) {
       SendPrepare(one);
@@ -326,9 +338,7 @@ void Cluster::State::PlaceAnew(const std::string& model, Care& one) {
   one.wait = std::clamp(2 * one.wait, kCareWaitMinUs, kCareWaitMaxUs);
   one.next_try = now + one.wait;
   const Placed placed = placements.at(model);
-  Result<PlacementRecord> built = Continue(placed);
-  // Cut anew it would be over the same nodes: where nobody else has room, the two may find each other again.
-  if (!built.ok() && ProblemOf(placed).kind != Problem::kUnheard) built = Build(placed.record.request, true);
+  Result<PlacementRecord> built = BuildAnew(placed);
   if (built.ok()) {
     Act(Note{"'" + model + "' is placed anew: " + one.problem});
     one.reason.clear();

@@ -132,6 +132,7 @@ struct Cluster::State {
     enum Kind : std::uint8_t { kNone, kMoves, kUnheard, kBroken, kGone } kind = kNone;
     std::string text;
   };
+  using StagePlaceStart = std::pair<NodeId, std::uint64_t>;  // a node, and which of its starts
   using StageKey = std::tuple<std::string, Epoch, std::int32_t>;
   using SpareKey = std::tuple<std::string, std::int32_t, std::int32_t>;  // model, layers
 
@@ -193,8 +194,11 @@ struct Cluster::State {
   static bool MayGet(const MemberFacts& facts, const std::string& model, std::uint64_t fingerprint);
   const ModelHolding* ModelFor(const PlaceRequest& asked, const std::vector<NodeId>& nodes, bool relax) const;
   std::uint64_t MemoryTaken(const NodeId& node, const std::string& but_model) const;
-  Result<PlacementRecord> Build(const PlaceRequest& request, bool relax, bool only_asks = false);
-  Result<PlacementRecord> Continue(const Placed& placed);
+  Result<PlacementRecord> Build(const PlaceRequest& request, bool relax, bool only_asks = false,
+                                const std::set<NodeId>& without = {});
+  Result<PlacementRecord> Continue(const Placed& placed, const std::set<NodeId>& failed);
+  Result<PlacementRecord> BuildAnew(const Placed& placed);
+  std::set<NodeId> FailedToLoad(const std::string& model) const;
   SplitInput SplitInputOf(const PlaceRequest& request, const std::string& quantization,
                           const std::vector<NodeId>& nodes) const;
   PlanLink LinkBetween(const NodeId& from, const NodeId& to) const;
@@ -217,6 +221,7 @@ struct Cluster::State {
   void GiveUp(const std::string& model, const Status& why);
   void Commit(const std::string& model);
   Epoch NewEpoch();
+  void NoteFailure(const StagePlace& stage, const std::string& model);
   void CareForPlacements();
   void PlaceAnew(const std::string& model, Care& care);
   bool IsCutOff() const;
@@ -281,6 +286,7 @@ struct Cluster::State {
   TimeUs copies_due = 0;
   std::map<std::string, Deciding> deciding;
   std::map<std::string, Care> care;
+  std::map<std::pair<StagePlaceStart, std::string>, TimeUs> load_failures;  // of a model there: until when it counts
   std::map<std::string, Replan> replans;
   TimeUs pace_due = 0;
   std::map<Asker, PlaceAnswer> answered;  // lately
