@@ -7,6 +7,7 @@
 
 #include "apps/cli/commands.h"
 #include "apps/cli/exit_code.h"
+#include "apps/cli/named_models.h"
 #include "apps/cli/status_text.h"
 #include "apps/cli/terminal.h"
 #include "node/cluster_node.h"
@@ -79,7 +80,11 @@ int RunRevoke(const std::string& node) {
 
 int RunPlace(const PlaceOptions& options) {
   WatchSignals();
-  const PlaceCommand command{ModelForNode(options.model),
+  const Result<ClusterStatus> status = NodeHere().GetStatus();
+  if (!status.ok()) return Fail(status.error());
+  const Result<std::string> model = ObtainModel(options.model, &*status, options.json);
+  if (!model.ok()) return Fail(model.error());
+  const PlaceCommand command{ModelForNode(*model),
                              options.stages,
                              SplitNames(options.nodes),
                              options.context,

@@ -6,6 +6,7 @@
 
 #include "api/backend.h"
 #include "apps/cli/conversation.h"
+#include "apps/cli/named_models.h"
 #include "apps/cli/status_text.h"
 #include "apps/cli/terminal.h"
 
@@ -200,19 +201,20 @@ Result<std::unique_ptr<Conversation>> ClusterConversation(const ControlClient& c
                  options.local_only + " applies to a run in this process only: add --local"};
   }
   SHOAL_ASSIGN_OR_RETURN(const ClusterStatus status, client.GetStatus());
-  std::string name;
-  if (const PlacementStatus* live = FindLive(status, options.model.model)) {
+  std::string name = options.model.model;
+  if (FindLive(status, name) == nullptr) {
+    SHOAL_ASSIGN_OR_RETURN(name, ObtainModel(name, &status, options.model.quiet));
+  }
+  if (const PlacementStatus* live = FindLive(status, name)) {
     name = live->model;
     if (options.placing_given && !options.model.quiet) {
       std::fprintf(stderr, "shoal: %s is placed already and stays as it is; `shoal place` changes that\n",
                    name.c_str());
     }
   } else {
-    if (!options.model.quiet) {
-      std::fprintf(stderr, "shoal: placing %s on the cluster\n", NameOf(options.model.model).c_str());
-    }
+    if (!options.model.quiet) { std::fprintf(stderr, "shoal: placing %s on the cluster\n", NameOf(name).c_str()); }
     PlaceCommand command;
-    command.model = ModelForNode(options.model.model);
+    command.model = ModelForNode(name);
     if (options.stages_given) command.stages = options.model.stages;
     command.context_tokens = options.model.context;
     command.slots = options.model.slots;

@@ -17,7 +17,7 @@ namespace shoal::cli {
 
 // Options that every command with a running model has.
 struct ModelOptions {
-  std::string model;  // a path, or a name in SHOAL_HOME/models
+  std::string model;  // a path, a name here, or what `shoal pull` takes
   std::string stages = "1";
   std::int32_t context = 0;
   std::int32_t threads = 0;
@@ -132,6 +132,13 @@ std::int32_t UseChosenKernels();
 // A completion script for bash, zsh or fish, made from the options that `app` really has.
 int RunCompletions(const CLI::App& app, const std::string& shell);
 
+// MODEL, -m, --hf and --hf-file; `help` is of MODEL. `model` gets "hf:OWNER/REPO..." of what is the hub's.
+void AddModelWords(CLI::App& command, std::string& model, const std::string& help);
+// Throws CLI::ValidationError where none was named.
+void RequireModel(const CLI::App& command, const std::string& model);
+// Options of llama.cpp that have several letters after one dash, as they are spelled here: "-hf" -> "--hf".
+std::string SpelledOut(const std::string& word);
+
 // A path as given; else SHOAL_HOME/models/NAME[.gguf]. Errors: kNotFound, saying where it looked.
 Result<std::string> ResolveModel(const std::string& name);
 // For the node of this SHOAL_HOME, whose folder may be another: a file's absolute path, or the name as it is.
@@ -145,7 +152,8 @@ std::string ShoalHome();
 
 // Without the model. Errors: kInvalidArgument.
 Result<NodeOptions> MakeNodeOptions(const ModelOptions& options);
-// With the model's header read. Errors: as MakeNodeOptions and OpenModelHere.
+// With the model's header read, after it was pulled where it is not here. Errors: as MakeNodeOptions, ObtainModel and
+// OpenModelHere.
 Result<NodeOptions> OpenNodeOptions(const ModelOptions& options);
 Result<std::vector<std::vector<int>>> ParseCpus(const std::string& text);
 Result<std::vector<LogitBias>> ParseLogitBias(const std::vector<std::string>& items);

@@ -17,7 +17,7 @@ namespace shoal::cli {
 namespace {
 
 void AddModelOptions(CLI::App& command, ModelOptions& o) {
-  command.add_option("model,--model", o.model, "A GGUF file, or a name in SHOAL_HOME/models")->required();
+  AddModelWords(command, o.model, "A GGUF file, or a name of SHOAL_HOME/models or the store");
   command.add_option("--stages", o.stages, "A number of stages, or layer ranges: 0-9,10-19,20-29")
       ->capture_default_str();
   command.add_option("--ctx", o.context, "Tokens of context (0: the model's own, at most 4096)")->capture_default_str();
@@ -212,8 +212,7 @@ void ClusterCommands::AddMembers(CLI::App& app, int& code) {
 
 void ClusterCommands::AddPlacements(CLI::App& app, int& code) {
   CLI::App* place_command = app.add_subcommand("place", "Load a model over nodes of the cluster");
-  place_command->add_option("model,--model", place.model, "A model that a node has, or the path of a GGUF file")
-      ->required();
+  AddModelWords(*place_command, place.model, "A model that a node has, or the path of a GGUF file");
   place_command->add_option("--stages", place.stages,
                             "A number of stages, or layer ranges: 0-9,10-29 (else as planned)");
   place_command->add_option("--nodes", place.nodes, "Names or ids, in stage order: alpha,beta (else all)");
@@ -235,14 +234,17 @@ void ClusterCommands::AddPlacements(CLI::App& app, int& code) {
       ->check(CLI::IsMember({"spread", "latency", "throughput"}))
       ->capture_default_str();
   place_command->add_flag("--json", place.json, "One JSON object on stdout");
-  place_command->callback([this, &code] { code = RunPlace(place); });
+  place_command->callback([this, place_command, &code] {
+    RequireModel(*place_command, place.model);
+    code = RunPlace(place);
+  });
   CLI::App* unplace_command = app.add_subcommand("unplace", "Unload a model from the cluster");
   unplace_command->add_option("model,--model", unplace_model, "Its name")->required();
   unplace_command->callback([this, &code] { code = RunUnplace(unplace_model); });
 }
 
 void AddPlanOptions(CLI::App& command, PlanOptions& o) {
-  command.add_option("model,--model", o.model, "A GGUF file, or a name in SHOAL_HOME/models")->required();
+  AddModelWords(command, o.model, "A GGUF file, or a name of SHOAL_HOME/models or the store");
   command.add_option("--devices", o.devices_file, "Plan for the devices of this file (else those of the cluster)")
       ->type_name("FILE");
   command.add_option("--objective", o.objective, "What to be fast at: one request, or many streams")
@@ -270,7 +272,10 @@ struct DeviceCommands {
   void Add(CLI::App& app, int& code) {
     CLI::App* plan_command = app.add_subcommand("plan", "Show how a model is best split over devices, and why");
     AddPlanOptions(*plan_command, plan);
-    plan_command->callback([this, &code] { code = RunPlan(plan); });
+    plan_command->callback([this, plan_command, &code] {
+      RequireModel(*plan_command, plan.model);
+      code = RunPlan(plan);
+    });
     CLI::App* device_command = app.add_subcommand("device", "Show what this device is and what fits it");
     device_command->add_flag("--json", device.json, "One JSON object on stdout");
     device_command->add_flag("--bench", device.bench, "Measure its speed anew, at most ten seconds");
@@ -307,7 +312,8 @@ int Main(int argc, char** argv) {
       ->check(CLI::Range(0, 1 << 20));
   run_command->add_option("--stop", run.stops, "Stop before this text, may be repeated");
   AddSamplingOptions(*run_command, run);
-  run_command->callback([&] {
+  run_command->callback([&, run_command] {
+    RequireModel(*run_command, run.model.model);
     SetLog(run.model);
     run.prompt_given = prompt->count() > 0;
     NoteGiven(*run_command, run);
@@ -318,7 +324,8 @@ int Main(int argc, char** argv) {
   CLI::App* serve_command = app.add_subcommand("serve", "Serve a model over HTTP (OpenAI API)");
   AddModelOptions(*serve_command, serve.model);
   AddServeOptions(*serve_command, serve);
-  serve_command->callback([&] {
+  serve_command->callback([&, serve_command] {
+    RequireModel(*serve_command, serve.model.model);
     SetLog(serve.model);
     code = RunServe(serve);
   });
@@ -334,9 +341,12 @@ int Main(int argc, char** argv) {
 
   DescribeOptions describe;
   CLI::App* model_command = app.add_subcommand("model", "Show what a GGUF file is and where it may be cut");
-  model_command->add_option("model,--model", describe.model, "A GGUF file, or a name in SHOAL_HOME/models")->required();
+  AddModelWords(*model_command, describe.model, "A GGUF file, or a name of SHOAL_HOME/models or the store");
   model_command->add_flag("--json", describe.json, "One JSON object on stdout");
-  model_command->callback([&] { code = RunDescribe(describe); });
+  model_command->callback([&, model_command] {
+    RequireModel(*model_command, describe.model);
+    code = RunDescribe(describe);
+  });
 
   std::string shell;
   CLI::App* completions = app.add_subcommand("completions", "Print a completion script");
@@ -346,7 +356,7 @@ int Main(int argc, char** argv) {
   completions->callback([&] { code = RunCompletions(app, shell); });
 
   std::vector<std::string> words(argv + 1, argv + argc);
-  std::replace(words.begin(), words.end(), std::string("-hf"), std::string("--hf"));
+  std::transform(words.begin(), words.end(), words.begin(), SpelledOut);
   std::reverse(words.begin(), words.end());  // CLI11 takes them from the back
   try {
     app.parse(std::move(words));

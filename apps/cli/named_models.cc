@@ -1,8 +1,7 @@
-// Looks here, then at the hub.
+// Looks here, then at the cluster, then at the hub.
 #include "apps/cli/named_models.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <optional>
 
 #include "apps/cli/commands.h"
@@ -48,6 +47,26 @@ std::optional<StoredModel> FindByOrigin(const WeightStore& store, const ModelNam
     found = std::move(one);
   }
   return found;
+}
+
+bool IsWhole(const StoredModel& model) {
+  return std::find(model.held.begin(), model.held.end(), false) == model.held.end();
+}
+
+bool HasModel(const ClusterStatus& cluster, const std::function<bool(const ModelStatus&)>& is_it) {
+  return std::any_of(cluster.nodes.begin(), cluster.nodes.end(), [&](const NodeStatus& node) {
+    return node.state == "alive" && std::any_of(node.models.begin(), node.models.end(), is_it);
+  });
+}
+
+// A node has a model of that name and size: it is placed from there.
+Result<bool> HasModel(const ClusterStatus& cluster, const RemoteTarget& target) {
+  const auto named = [&](const ModelStatus& model) { return model.name == target.name; };
+  if (!HasModel(cluster, named)) return false;
+  SHOAL_ASSIGN_OR_RETURN(const RemoteModel remote, DescribeRemote(target.files, target.http));
+  return HasModel(cluster, [&](const ModelStatus& model) {
+    return named(model) && model.file_bytes == remote.manifest.file_bytes;
+  });
 }
 
 }  // namespace
@@ -101,16 +120,61 @@ Result<ModelHeader> ReadModelHeader(const std::string& name, const std::function
   }
   if (model.kind == ModelNameKind::kPath) return path.error();
 
-  HttpOptions http;
-  http.cancelled = Interrupted;
-  http.on_wait = [](const std::string& why) { std::fprintf(stderr, "%s\n", why.c_str()); };
-  SHOAL_ASSIGN_OR_RETURN(RemoteTarget target, FindRemote(model, http, at_hand));
+  Puller puller(true);
+  SHOAL_ASSIGN_OR_RETURN(RemoteTarget target, FindRemote(model, puller.http(), at_hand));
   SHOAL_ASSIGN_OR_RETURN(const RemoteModel remote, DescribeRemote(target.files, target.http));
   SHOAL_ASSIGN_OR_RETURN(header.file, ModelOf(remote.manifest, target.name, nullptr));
   header.origin = std::move(target.origin);
   header.chosen = std::move(target.chosen);
   header.read_bytes = remote.manifest.header.size();
   return header;
+}
+
+HttpOptions Puller::http() {
+  HttpOptions http;
+  http.cancelled = Interrupted;
+  http.on_wait = [this](const std::string& why) { Say(why); };
+  return http;
+}
+
+void Puller::Say(const std::string& text) {
+  const std::lock_guard lock(mutex_);
+  bar_.Say(text);
+}
+
+Result<ModelId> Puller::Pull(WeightStore& store, const RemoteTarget& target, int connections) {
+  PullOptions options;
+  options.http = target.http;
+  options.connections = connections;
+  options.on_progress = [this](const PullProgress& now) {
+    const std::lock_guard lock(mutex_);
+    bar_.Update(now.verifying ? "verifying" : "fetching", now.bytes_done, now.bytes_total);
+  };
+  return PullModel(store, target.files, target.name, target.origin, options);
+}
+
+Result<std::string> ObtainModel(const std::string& name, const ClusterStatus* cluster, bool quiet) {
+  if (ResolveModel(name).ok()) return name;
+  const auto named = [&](const ModelStatus& model) { return model.name == ModelNameOf(name); };
+  if (cluster != nullptr && HasModel(*cluster, named)) return name;
+  SHOAL_ASSIGN_OR_RETURN(const ModelName model, ParseModelName(name, false));
+  if (model.kind == ModelNameKind::kPath) return name;  // who opens it says what is wrong
+  SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<WeightStore> store, OpenStoreHere());
+  if (CheckModelName(name).ok() && store->Find(name).ok()) return name;
+  const std::optional<StoredModel> stored = FindByOrigin(*store, model);
+  if (stored && IsWhole(*stored)) return stored->name;
+
+  Puller puller(!quiet);
+  SHOAL_ASSIGN_OR_RETURN(RemoteTarget target, FindRemote(model, puller.http(), LookAtHand));
+  if (stored && stored->origin == target.origin) target.name = stored->name;  // `pull --name` called it so
+  if (cluster != nullptr) {
+    SHOAL_ASSIGN_OR_RETURN(const bool there, HasModel(*cluster, target));
+    if (there) return target.name;
+  }
+  puller.Say("fetching " + target.origin + (model.quantization.empty() && !target.chosen.empty() ? ": " : "") +
+             (model.quantization.empty() ? target.chosen : ""));
+  SHOAL_RETURN_IF_ERROR(puller.Pull(*store, target, PullOptions{}.connections));
+  return target.name;
 }
 
 }  // namespace shoal::cli

@@ -1,13 +1,16 @@
 // Models by the names that people type: a path, a name that is known here, one of the hub or of the catalogue, a URL.
-// Where such a model is, and what its header says.
+// Where such a model is, what its header says, and how it comes here.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
+#include "api/control_service.h"
+#include "apps/cli/transfer_bar.h"
 #include "base/result.h"
 #include "model/model_info.h"
 #include "weights/hub.h"
@@ -38,5 +41,26 @@ struct ModelHeader {
 // cluster have it of every model that one of them has. Else the first bytes of its files are read by the network.
 // Errors: as OpenModelFile, FindRemote and DescribeRemote.
 Result<ModelHeader> ReadModelHeader(const std::string& name, const std::function<AtHand()>& at_hand);
+
+// A transfer that a person watches. Any thread.
+class Puller {
+ public:
+  explicit Puller(bool shown) : bar_(shown) {}
+  // Says why it waits; ends with Ctrl-C. Its callbacks refer to this.
+  HttpOptions http();
+  void Say(const std::string& text);
+  // All of the model into the store. `target`: found by the options of this. Errors: as PullModel.
+  Result<ModelId> Pull(WeightStore& store, const RemoteTarget& target, int connections);
+
+ private:
+  std::mutex mutex_;
+  TransferBar bar_;  // guarded by mutex_
+};
+
+// What a command that needs the weights asks for, by a name that OpenModelHere takes, or the node here where `cluster`
+// is given (else null). One of the hub, the catalogue or a URL is pulled where neither this store nor the cluster has
+// it; of one that the store has in part, what is missing. All other names stay as they are.
+// Errors: as FindRemote and PullModel.
+Result<std::string> ObtainModel(const std::string& name, const ClusterStatus* cluster, bool quiet);
 
 }  // namespace shoal::cli

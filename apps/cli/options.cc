@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "apps/cli/commands.h"
+#include "apps/cli/named_models.h"
 #include "apps/cli/store_commands.h"
 #include "base/units.h"
 #include "identity/home.h"
@@ -135,7 +136,8 @@ Result<NodeOptions> MakeNodeOptions(const ModelOptions& options) {
 
 Result<NodeOptions> OpenNodeOptions(const ModelOptions& options) {
   SHOAL_ASSIGN_OR_RETURN(NodeOptions node, MakeNodeOptions(options));
-  SHOAL_ASSIGN_OR_RETURN(node.model, OpenModelHere(options.model));
+  SHOAL_ASSIGN_OR_RETURN(const std::string model, ObtainModel(options.model, nullptr, options.quiet));
+  SHOAL_ASSIGN_OR_RETURN(node.model, OpenModelHere(model));
   return node;
 }
 

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <mutex>
 #include <nlohmann/json.hpp>
 
 #include "apps/cli/commands.h"
@@ -24,11 +23,6 @@ namespace shoal::cli {
 namespace {
 
 using Json = nlohmann::json;
-
-// `verifying`: all of it has come and is read again.
-void Show(TransferBar& bar, const PullProgress& now) {
-  bar.Update(now.verifying ? "verifying" : "fetching", now.bytes_done, now.bytes_total);
-}
 
 Json ToJson(const StoredModel& model) {
   Json layers = Json::array();
@@ -168,37 +162,23 @@ Result<std::shared_ptr<const ModelFile>> OpenModelHere(const std::string& name) 
 
 int RunPull(const PullCommand& command) {
   WatchSignals();
-  const Result<ModelName> model =
-      ParseModelName(command.hub.empty() ? command.model : command.hub, !command.hub.empty());
+  const Result<ModelName> model = ParseModelName(command.model, false);
   if (!model.ok()) return Fail(model.error());
   const Result<std::shared_ptr<WeightStore>> store = OpenStoreHere();
   if (!store.ok()) return Fail(store.error());
   if (model->kind == ModelNameKind::kPath) return PullLocal(command, **store, model->text);
 
-  TransferBar bar(!command.quiet);
-  std::mutex bar_mutex;
-  PullOptions options;
-  options.http.cancelled = Interrupted;
-  options.http.on_wait = [&](const std::string& why) {
-    const std::lock_guard lock(bar_mutex);
-    bar.Say(why);
-  };
-  Result<RemoteTarget> target = FindRemote(*model, options.http, [&] {
+  Puller puller(!command.quiet);
+  Result<RemoteTarget> target = FindRemote(*model, puller.http(), [&] {
     AtHand at_hand = LookAtHand();
     if (!command.prefer.empty()) at_hand.q4_0_is_fast = command.prefer == "speed";
     return at_hand;
   });
   if (!target.ok()) return Fail(target.error());
   if (!command.name.empty()) target->name = command.name;
-  if (!target->chosen.empty()) bar.Say("taking " + target->chosen);
+  if (!target->chosen.empty()) puller.Say("taking " + target->chosen);
   if (command.metadata_only) return PrintMetadata(command, *target);
-  options.http = target->http;
-  options.connections = command.connections;
-  options.on_progress = [&](const PullProgress& now) {
-    const std::lock_guard lock(bar_mutex);
-    Show(bar, now);
-  };
-  const Result<ModelId> id = PullModel(**store, target->files, target->name, target->origin, options);
+  const Result<ModelId> id = puller.Pull(**store, *target, command.connections);
   return id.ok() ? PrintPulled(command, **store, target->name, target->chosen) : Fail(id.error());
 }
 
@@ -333,9 +313,7 @@ void AddStoreCommands(CLI::App& app, int& code) {
   static std::string removed, verified;
   static bool verify_json = false, collect_json = false, drafts = false;
   CLI::App* command = app.add_subcommand("pull", "Fetch a model: from the Hugging Face hub, a URL, or a file here");
-  command->add_option("model", pull.model,
-                      "hf:OWNER/REPO[:Q4_K_M], hf:OWNER/REPO/FILE.gguf, a name of the catalogue, a URL, or a path");
-  command->add_option("--hf", pull.hub, "The same without hf: OWNER/REPO[:Q4_K_M]; -hf as in llama.cpp");
+  AddModelWords(*command, pull.model, "The path of a GGUF file");
   command->add_option("--name", pull.name, "What to call it (else as the file)");
   command->add_option("--connections", pull.connections, "Connections at a time")
       ->capture_default_str()
@@ -346,7 +324,7 @@ void AddStoreCommands(CLI::App& app, int& code) {
   command->add_flag("--json", pull.json, "One JSON object on stdout");
   command->add_flag("-q,--quiet", pull.quiet, "Nothing on stderr but errors");
   command->callback([command, &code] {
-    if (pull.model.empty() == pull.hub.empty()) throw CLI::ValidationError(command->get_name(), "name one model");
+    RequireModel(*command, pull.model);
     code = RunPull(pull);
   });
   command = app.add_subcommand("models", "Show the models of this device, and who else has them");

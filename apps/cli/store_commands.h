@@ -19,7 +19,6 @@ namespace shoal::cli {
 
 struct PullCommand {
   std::string model;  // hf:owner/repo[:Q4_K_M], a URL, the path of a GGUF file
-  std::string hub;    // -hf: the same without "hf:"
   std::string name;   // else of the file
   std::int32_t connections = 4;
   bool metadata_only = false, json = false, quiet = false;

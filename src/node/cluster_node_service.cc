@@ -97,13 +97,14 @@ Result<PlacementStatus> RealClusterNode::Place(const PlaceCommand& asked) {
   if (command.model.find('/') != std::string::npos) {  // a file of this node, which joins the library
     SHOAL_ASSIGN_OR_RETURN(const LibraryModel model, library_.Find(command.model));
     command.model = model.name;
-    OnLoop([this, models = weights_->Holdings()]() mutable {
-      facts_.models = std::move(models);
-      cluster_->SetSelfFacts(Now(), facts_);
-      Obey();
-      return 0;
-    });
   }
+  // Also what another process has put into the store just now.
+  OnLoop([this, models = weights_->Holdings()]() mutable {
+    facts_.models = std::move(models);
+    cluster_->SetSelfFacts(Now(), facts_);
+    Obey();
+    return 0;
+  });
   command.model = ModelNameOf(command.model);
   const auto promise = std::make_shared<std::promise<Answer>>();
   SHOAL_RETURN_IF_ERROR(Wait(OnLoop([this, command, promise] {

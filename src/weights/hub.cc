@@ -58,6 +58,21 @@ Result<std::size_t> Missing(const std::vector<HubFile>& files, const std::string
   return Error{ErrorCode::kNotFound, "there is no " + wanted + " in this repository; there are " + there};
 }
 
+// The file whose name ends in `-wanted`, whatever of it is a quantization's name; of several that with the least else.
+std::optional<std::size_t> FindByEnding(const std::vector<HubFile>& files, const std::string& wanted) {
+  std::optional<std::size_t> found;
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    const auto split = ParseSplitName(files[i].path);
+    std::string stem = Upper(split ? split->stem : files[i].path);
+    if (!split && stem.ends_with(".GGUF")) stem.resize(stem.size() - 5);
+    if (!stem.ends_with(wanted)) continue;
+    const std::size_t at = stem.size() - wanted.size();
+    if (at > 0 && std::string_view("-./").find(stem[at - 1]) == std::string_view::npos) continue;
+    if (!found || files[i].path.size() < files[*found].path.size()) found = i;
+  }
+  return found;
+}
+
 // A GGUF file of the hub's list that may be a model, or part of one.
 std::optional<HubFile> FileOf(const nlohmann::json& entry) {
   if (!entry.is_object()) return std::nullopt;
@@ -109,6 +124,7 @@ Result<ModelName> ParseModelName(const std::string& text, bool is_hub) {
     name.quantization = Upper(rest.substr(colon + 1));
     rest.resize(colon);
     if (!IsPart(name.quantization)) return refused();
+    if (name.quantization == "LATEST") name.quantization.clear();  // as others write that any will do
   }
   const std::size_t owner_end = rest.find('/');
   if (owner_end == std::string::npos) return refused();
@@ -143,7 +159,8 @@ Result<Url> HubUrl(const Hub& hub, const std::string& repository, const std::str
 
 std::string QuantizationOf(std::string_view file) {
   // The last part of the name that looks like a type of llama.cpp's quantizer.
-  static const std::regex kType("(^|[-._/])(I?Q[1-9]_[A-Z0-9_]+|BF16|F16|F32|MXFP4[A-Z_]*|TQ[12]_0)(?=[-._]|$)");
+  static const std::regex kType(
+      "(^|[-._/])((?:UD-)?I?Q[1-9]_[A-Z0-9_]+|BF16|F16|F32|MXFP4[A-Z_]*|TQ[12]_0)(?=[-._]|$)");
   const std::string upper = Upper(file.substr(0, file.ends_with(".gguf") ? file.size() - 5 : file.size()));
   std::string found;
   for (std::sregex_iterator it(upper.begin(), upper.end(), kType), end; it != end; ++it) found = (*it)[2];
@@ -207,7 +224,7 @@ Result<Choice> ChooseFile(const std::vector<HubFile>& files, const std::string& 
     for (std::size_t i = 0; i < files.size(); ++i) {
       if (files[i].quantization == type) return i;
     }
-    return std::nullopt;
+    return FindByEnding(files, type);
   };
   if (!wanted.empty()) {
     if (const auto index = find(Upper(wanted))) return Choice{*index, "as asked for"};
@@ -218,22 +235,22 @@ Result<Choice> ChooseFile(const std::vector<HubFile>& files, const std::string& 
   const std::string memory = have == 0 ? at_hand.whose : FormatBytes(have) + " of " + at_hand.whose;
   const auto fits = [&](std::size_t index) { return have == 0 || BytesToRun(files[index].bytes) <= have; };
   const auto size = [&](std::size_t index) { return FormatBytes(files[index].bytes); };
+  const auto kind = [&](std::size_t index) { return files[index].quantization + " (" + size(index) + ")"; };
   if (const auto index = find("Q8_0"); index && files[*index].bytes <= kSmallModelBytes && fits(*index)) {
-    return Choice{*index,
-                  "Q8_0 (" + size(*index) + "), since the model is small: nearly all of its precision at little cost"};
+    return Choice{*index, kind(*index) + ", since the model is small: nearly all of its precision at little cost"};
   }
   if (const auto index = find("Q4_0"); index && at_hand.q4_0_is_fast && have < kMuchMemoryBytes && fits(*index)) {
-    return Choice{*index, "Q4_0 (" + size(*index) + "), since this CPU repacks it: the fastest, at some quality"};
+    return Choice{*index, kind(*index) + ", since this CPU repacks it: the fastest, at some quality"};
   }
   if (const auto index = find("Q5_K_M"); index && have >= kMuchMemoryBytes && fits(*index)) {
-    return Choice{*index, "Q5_K_M (" + size(*index) + "), since it fits the " + memory + " well"};
+    return Choice{*index, kind(*index) + ", since it fits the " + memory + " well"};
   }
   if (const auto index = find("Q4_K_M"); index && fits(*index)) {
-    return Choice{*index, "Q4_K_M (" + size(*index) + "), the usual balance of size and quality"};
+    return Choice{*index, kind(*index) + ", the usual balance of size and quality"};
   }
   for (std::size_t i = files.size(); i-- > 0;) {
     if (files[i].quantization.empty() || !fits(i)) continue;
-    return Choice{i, files[i].quantization + " (" + size(i) + "), the largest that fits the " + memory};
+    return Choice{i, kind(i) + ", the largest that fits the " + memory};
   }
   if (!fits(0)) {
     return Error{ErrorCode::kNotFound, "no file of this repository fits the " + memory + ": the smallest has " +

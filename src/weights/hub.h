@@ -73,9 +73,9 @@ struct AtHand {
 };
 // With the KV cache and buffers of a usual context on top.
 std::uint64_t BytesToRun(std::uint64_t file_bytes);
-// `wanted`: a quantization, or empty. Of those that fit: Q8_0 for models up to 1 GiB of it; Q4_0 where it is fast and
-// memory is less than 12 GiB; Q5_K_M from 12 GiB; else Q4_K_M; else the largest that fits. `files`: the smallest first.
-// Errors: kNotFound (says what there is).
+// `wanted`: a quantization, the end of a name like "UD-Q4_K_XL", or empty. Of those that fit: Q8_0 for models up to 1
+// GiB of it; Q4_0 where it is fast and memory is less than 12 GiB; Q5_K_M from 12 GiB; else Q4_K_M; else the largest
+// that fits. `files`: the smallest first. Errors: kNotFound (says what there is).
 Result<Choice> ChooseFile(const std::vector<HubFile>& files, const std::string& wanted, const AtHand& at_hand);
 
 }  // namespace shoal

@@ -27,6 +27,8 @@ TEST(ModelNames, AsPeopleTypeThem) {
   name = *ParseModelName("hf:owner/repo/sub/file-Q4_0.gguf", false);
   EXPECT_EQ(name.repository, "owner/repo");
   EXPECT_EQ(name.file, "sub/file-Q4_0.gguf");
+  EXPECT_EQ(ParseModelName("hf:owner/repo:UD-Q4_K_XL", false)->quantization, "UD-Q4_K_XL");
+  EXPECT_EQ(ParseModelName("hf:owner/repo:latest", false)->quantization, "");
   EXPECT_EQ(ParseModelName("https://host/x.gguf", false)->kind, ModelNameKind::kUrl);
   EXPECT_EQ(ParseModelName("dir/x.gguf", false)->kind, ModelNameKind::kPath);
   EXPECT_EQ(ParseModelName("x.gguf", false)->kind, ModelNameKind::kPath);
@@ -57,6 +59,8 @@ TEST(ModelNames, QuantizationsInFileNames) {
   EXPECT_EQ(QuantizationOf("SmolLM2.IQ4_XS.gguf"), "IQ4_XS");
   EXPECT_EQ(QuantizationOf("sub/model-bf16.gguf"), "BF16");
   EXPECT_EQ(QuantizationOf("Q4_K_M/model-f16.gguf"), "F16");
+  EXPECT_EQ(QuantizationOf("Qwen3-UD-Q4_K_XL.gguf"), "UD-Q4_K_XL");
+  EXPECT_EQ(QuantizationOf("CLOUD-Q4_K_M.gguf"), "Q4_K_M");
   EXPECT_EQ(QuantizationOf("model.gguf"), "");
 }
 
@@ -160,6 +164,29 @@ TEST_F(ChoiceTest, SmallModelsKeepTheirPrecision) {
 TEST_F(ChoiceTest, WhatIsNamedIsTakenAndWhatIsNotThereIsListed) {
   EXPECT_EQ(Chosen(1, false, "q8_0"), "Q8_0");
   EXPECT_THAT(Chosen(0, false, "Q3_K_L"), HasSubstr("there are Q2_K (3.0 GiB), Q4_0"));
+}
+
+// Whatever people see in the name of a file, they may type.
+TEST_F(ChoiceTest, VariantsAreFoundByTheEndOfTheFilesName) {
+  files_.clear();
+  for (const char* path :
+       {"UD-Q4_K_XL/big-UD-Q4_K_XL-00001-of-00002.gguf", "big-Q4_K_XL.gguf", "big-Q6_K-imat.gguf", "big-MYQ8_0.gguf"}) {
+    files_.push_back({path, 10, QuantizationOf(path), {}});
+  }
+  const auto taken = [&](const std::string& wanted) {
+    const Result<Choice> choice = ChooseFile(files_, wanted, {});
+    return choice.ok() ? files_[choice->index].path : "none";
+  };
+  EXPECT_EQ(taken("UD-Q4_K_XL"), files_[0].path);
+  EXPECT_EQ(taken("q4_k_xl"), files_[1].path) << "not the variant";
+  EXPECT_EQ(taken("Q6_K-imat"), files_[2].path);
+  EXPECT_EQ(taken("Q6_K"), files_[2].path);
+  EXPECT_EQ(taken("Q8_0"), "none") << "half a word is none";
+  EXPECT_EQ(taken("XL"), "none");
+  files_.erase(files_.begin() + 1);
+  EXPECT_EQ(taken("Q4_K_XL"), files_[0].path) << "the variant, where there is nothing else";
+  files_.push_back({"big-UD-Q4_K_M.gguf", 10, "UD-Q4_K_M", {}});
+  EXPECT_EQ(Chosen(0, false), "UD-Q4_K_M");
 }
 
 TEST(Catalogue, IsSoundData) {

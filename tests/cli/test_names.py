@@ -3,6 +3,8 @@ import hashlib
 import json
 import os
 import pathlib
+import subprocess
+import time
 
 import pytest
 
@@ -106,3 +108,89 @@ def test_a_plan_of_a_model_of_the_store(shoal, home, smollm2, devices, tmp_path)
     assert plan["stages"] == want["stages"] and plan["model"]["name"] == "mine" and plan["model"]["origin"] == ""
     unknown = shoal("plan", "yours", "--devices", devices, env=other)
     assert unknown.returncode == 3 and "there is no model 'yours'" in unknown.stderr
+
+
+@pytest.fixture
+def node(binary, shoal, home, hub):
+    """A node that runs in `home`."""
+    with subprocess.Popen([binary, "up", "--name", "alpha", "--listen", "127.0.0.1", "--net-port", "0", "--port", "0",
+                           "--no-mdns", "--speed-test", "off"], env=home, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(300):
+                if shoal("status", env=home).returncode == 0:
+                    break
+                time.sleep(0.1)
+            yield
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+WORDS = ("--raw", "-p", "Once upon a time", "-n", 6, "--temperature", 0, "--json")
+
+
+def test_run_pulls_what_is_missing_and_goes_on(shoal, home, hub, smollm2):
+    want = json.loads(shoal("run", smollm2, *WORDS, env=home).stdout)["tokens"]
+    hub.start()
+    done = shoal("run", "-hf", f"{REPOSITORY}:Q4_1", *WORDS, env=home)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["tokens"] == want, "stdout has the answer alone"
+    assert f"fetching hf:{REPOSITORY}:Q4_1" in done.stderr
+    # What is here is used as it is, by whatever words it is named, though the hub is away.
+    hub.stop()
+    for words in (["-hf", REPOSITORY], ["-hf", f"{REPOSITORY}:q4_1"], [f"hf:{REPOSITORY}:latest"], ["-m", NAME],
+                  ["--model", f"hf:{REPOSITORY}:Q4_1"]):
+        again = shoal("run", *words, *WORDS, env=home)
+        assert again.returncode == 0 and json.loads(again.stdout)["tokens"] == want, (words, again.stderr)
+        assert "fetching" not in again.stderr
+
+
+def test_serve_pulls_too_and_quietly_where_asked(binary, home, hub):
+    hub.start()
+    with subprocess.Popen([binary, "serve", "-hf", REPOSITORY, "-hff", NAME + ".gguf", "--port", "0", "-q"], env=home,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        ready = server.stdout.readline()
+        server.terminate()
+        said = server.communicate(timeout=60)[1]
+    assert f"shoal serves {NAME} at http" in ready and said == ""
+    assert kept_bytes(home) > 50_000_000
+
+
+def test_place_and_run_on_a_cluster(shoal, home, hub, node):
+    hub.start()
+    done = shoal("place", f"hf:{REPOSITORY}:Q4_1", "--json", env=home)
+    assert done.returncode == 0, done.stderr
+    placed = json.loads(done.stdout)
+    assert placed["model"] == NAME and placed["state"] == "live"
+    asked = asked_bytes(hub)
+    for words in ([f"hf:{REPOSITORY}:Q4_1"], ["-hf", REPOSITORY], [NAME]):
+        answer = shoal("run", *words, *WORDS, env=home)
+        assert answer.returncode == 0, answer.stderr
+        assert len(json.loads(answer.stdout)["tokens"]) == 6 and asked_bytes(hub) == asked
+    absent = shoal("run", "hf:owner/nothing", *WORDS, env=home)
+    assert absent.returncode == 3 and "no repository 'owner/nothing'" in absent.stderr
+
+
+def test_variants_of_a_quantization(shoal, home, hub, content):
+    for name in ("big-Q4_K_XL.gguf", "big-UD-Q4_K_XL.gguf"):
+        hub.add("owner/variants", name, content)
+    hub.start()
+    for wanted, name in (("UD-Q4_K_XL", "big-UD-Q4_K_XL"), ("ud-q4_k_xl", "big-UD-Q4_K_XL"),
+                         ("Q4_K_XL", "big-Q4_K_XL")):
+        done = shoal("pull", "-hf", f"owner/variants:{wanted}", "--metadata-only", "--json", env=home)
+        assert done.returncode == 0, done.stderr
+        model = json.loads(done.stdout)
+        assert model["name"] == name and model["origin"] == f"hf:owner/variants:{wanted.upper()}"
+
+
+@pytest.mark.parametrize("words", [["run"], ["run", "a", "-hf", "owner/repo"], ["serve"], ["plan"], ["model"],
+                                   ["pull", "-hff", "x.gguf"], ["run", "-hf", "repo"]], ids=" ".join)
+def test_no_model_or_two(shoal, home, words):
+    assert shoal(*words, env=home, timeout=20).returncode == 2
+
+
+def test_without_a_node_place_fetches_nothing(shoal, home, hub):
+    hub.start()
+    done = shoal("place", f"hf:{REPOSITORY}:Q4_1", env=home)
+    assert done.returncode == 5 and "no node runs here" in done.stderr and hub.log() == []
