@@ -3,8 +3,11 @@ import json
 import os
 import pathlib
 import shutil
+import struct
 
 import pytest
+
+from gguf_parts import ALIGNMENT, STRING, Reader, pad
 
 
 @pytest.fixture
@@ -67,3 +70,88 @@ def test_split_gives_each_stage_its_part(shoal, home, smollm2, tmp_path):
     assert models[0]["layers_held"] == list(range(10, 20)) and not models[0]["whole"]
     alone = shoal("run", split["model"], "--local", "-p", "x", env=other)
     assert alone.returncode == 3 and "10-19 of 30" in alone.stderr
+
+
+def tensor(path, name):
+    """The data of one tensor of a GGUF file, from its first byte on."""
+    content = pathlib.Path(path).read_bytes()
+    reader = Reader(content)
+    reader.at = 8
+    tensors, keys = reader.take("Q"), reader.take("Q")
+    for _ in range(keys):
+        reader.skip_string()
+        reader.skip_value(reader.take("I"))
+    found = None
+    for _ in range(tensors):
+        length = reader.take("Q")
+        called = content[reader.at:reader.at + length].decode()
+        reader.at += length
+        dimensions = reader.take("I")
+        reader.at += 8 * dimensions + 4
+        offset = reader.take("Q")
+        found = offset if called == name else found
+    return content[reader.at + -reader.at % ALIGNMENT + found:]
+
+
+def values(data, count, form):
+    """The first `count` values of Q4_0 ("e") or Q4_1 ("ee") blocks."""
+    out = []
+    head = struct.calcsize("<" + form)
+    for at in range(0, count // 32 * (head + 16), head + 16):
+        scale, *least = struct.unpack_from("<" + form, data, at)
+        quants = data[at + head:at + head + 16]
+        halves = [q & 15 for q in quants] + [q >> 4 for q in quants]
+        out += [scale * q + least[0] if least else scale * (q - 8) for q in halves]
+    return out
+
+
+def legacy_matrix(name, sums):
+    """As llama.cpp's older tools write it: entries of a name, how often it was counted, sums."""
+    return (struct.pack("<ii", 1, len(name)) + name.encode() + struct.pack("<ii", 3, len(sums)) +
+            struct.pack(f"<{len(sums)}f", *sums))
+
+
+def gguf_matrix(name, sums):
+    """As its newer ones do: a GGUF file with sums and counts."""
+    described, body = b"", b""
+    for called, numbers in ((name + ".in_sum2", sums), (name + ".counts", [3])):
+        described += struct.pack("<Q", len(called)) + called.encode()
+        described += struct.pack("<IQIQ", 1, len(numbers), 0, len(body))
+        body = pad(body + struct.pack(f"<{len(numbers)}f", *numbers))
+    return pad(b"GGUF" + struct.pack("<IQQ", 3, 2, 1) + struct.pack("<Q12sIQ7s", 12, b"general.type", STRING, 7, b"imatrix") +
+               described) + body
+
+
+@pytest.mark.parametrize("written", [legacy_matrix, gguf_matrix])
+def test_an_importance_matrix_is_obeyed(shoal, smollm2, tmp_path, written):
+    name, width, rows = "blk.0.attn_q.weight", 576, 64
+    # One column of each block counts four hundred times as much as the others.
+    weights = [400 if column % 32 == 5 else 1 for column in range(width)]
+    matrix = tmp_path / "matrix"
+    matrix.write_bytes(written(name, [3 * weight for weight in weights]))
+    plain, weighed = tmp_path / "plain.gguf", tmp_path / "weighed.gguf"
+    for out, words in ((plain, ()), (weighed, ("--imatrix", matrix))):
+        done = shoal("quantize", smollm2, "Q4_0", out, "--from-quantized", *words, timeout=300)
+        assert done.returncode == 0, done.stderr
+    exact = values(tensor(smollm2, name), width * rows, "ee")
+
+    def error(path):
+        have = values(tensor(path, name), width * rows, "e")
+        return sum(weights[i % width] * (a - b) ** 2 for i, (a, b) in enumerate(zip(have, exact)))
+
+    assert error(weighed) < 0.5 * error(plain), (error(weighed), error(plain))
+    # Only what the matrix tells of is another.
+    other = "blk.1.attn_q.weight"
+    assert tensor(plain, other)[:width * rows // 32 * 18] == tensor(weighed, other)[:width * rows // 32 * 18]
+
+
+def test_what_is_no_importance_matrix(shoal, smollm2, tmp_path):
+    matrix = tmp_path / "matrix"
+    for content in (b"", b"text", struct.pack("<ii", 1, -5), struct.pack("<ii", 1, 1 << 30),
+                    legacy_matrix("blk.0.attn_q.weight", [1.0] * 576)[:-9],
+                    legacy_matrix("blk.0.attn_q.weight", [1.0] * 577)):
+        matrix.write_bytes(content)
+        done = shoal("quantize", smollm2, "Q4_0", tmp_path / "x.gguf", "--from-quantized", "--imatrix", matrix)
+        assert done.returncode in (2, 3) and "matrix" in done.stderr, (content[:16], done.stderr)
+        assert not (tmp_path / "x.gguf").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["matrix"], "nothing half done is left"
