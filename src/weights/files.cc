@@ -88,7 +88,7 @@ Status ReplaceFile(const std::string& path, std::span<const std::uint8_t> bytes)
   // Of this call alone: two that write the same file end with one of both, whole.
   static std::atomic<std::uint64_t> calls{0};
   const std::string beside = path + "." + std::to_string(getpid()) + "." + std::to_string(calls++) + ".new";
-  const Status written = [&]() -> Status {
+  Status written = [&]() -> Status {
     const OwnedFd fd(open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!fd) return FileError("create", beside, errno);
     SHOAL_RETURN_IF_ERROR(WriteAt(fd.get(), beside, 0, bytes));
