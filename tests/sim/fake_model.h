@@ -17,6 +17,8 @@
 
 namespace shoal::sim {
 
+inline constexpr std::uint64_t kLayerBytes = 100;
+
 struct FakeModel {
   std::string name;
   std::uint64_t fingerprint = 0;  // another file gives other tokens

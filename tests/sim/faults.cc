@@ -7,7 +7,6 @@ namespace {
 constexpr DurationUs kGapMaxUs = 12 * kSecond, kCalmUs = 30 * kSecond;
 constexpr std::uint64_t kCalmEvery = 12;
 constexpr int kCalmNodes = 16;  // faults come more often in larger clusters
-constexpr int kStayingMin = 3;
 
 LinkQuality Usual(Rng& rng) {
   LinkQuality quality;
@@ -40,6 +39,7 @@ void Faults::Stop() {
     }
     at(a).hardware = {};
     network_.Thaw(a);
+    if (network_.running(a)) at(a).SetDraining({});
     if (!network_.running(a) && !at(a).left()) at(a).Start();
   }
 }
@@ -64,7 +64,7 @@ void Faults::Next() {
 
 void Faults::Disturb() {
   const int n = Pick(), m = Pick();
-  switch (network_.rng().Below(16)) {
+  switch (network_.rng().Below(19)) {
     case 0: return Crash(n);
     case 1:
     case 2: return Freeze(n);
@@ -78,6 +78,9 @@ void Faults::Disturb() {
     case 10:
     case 11: return SlowDown(n);
     case 12: return LeaveNow(n);
+    case 13:
+    case 14: return CutOneWay(n, m);
+    case 15: return Drain(n);
     default: return Wish(n);
   }
 }
@@ -116,6 +119,23 @@ void Faults::CutPair(int a, int b, DurationUs duration) {
   network_.After(duration, [this, a, b] { network_.Heal(a, b); });
 }
 
+void Faults::CutOneWay(int from, int to) {
+  if (from == to) return;
+  const DurationUs duration = Between(500 * kMillisecond, 60 * kSecond);
+  Note(duration);
+  network_.CutOneWay(from, to);
+  network_.After(duration, [this, from, to] { network_.Heal(from, to); });
+}
+
+// Its battery is low, until it is charged; a start forgets it.
+void Faults::Drain(int node) {
+  if (!at(node).up()) return;
+  const DurationUs low = Between(1 * kSecond, 60 * kSecond);
+  Note(low);
+  at(node).SetDraining("the battery is low");
+  network_.Post(node, low, [this, node] { at(node).SetDraining({}); });
+}
+
 void Faults::Partition() {
   const DurationUs duration = Between(1 * kSecond, 60 * kSecond);
   Note(duration);
@@ -147,7 +167,7 @@ void Faults::SlowDown(int node) {
   switch (network_.rng().Below(4)) {
     case 0: hardware.disk_slowness = 1 + 19 * network_.rng().Uniform(); break;
     case 1: hardware.compute_slowness = 1 + 30 * network_.rng().Uniform(); break;
-    case 2: hardware.load_failures = 0.5; break;
+    case 2: hardware.load_failures = network_.rng().Below(2) == 0 ? 0.5 : 1; break;
     default: hardware.batch_failures = 0.05; break;
   }
   const DurationUs slow = Between(1 * kSecond, 60 * kSecond);

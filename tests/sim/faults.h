@@ -14,6 +14,8 @@
 
 namespace shoal::sim {
 
+inline constexpr int kStayingMin = 3;  // nodes that nobody asks to leave for good
+
 class Faults {
  public:
   Faults(Network& network, std::vector<std::unique_ptr<SimNode>>& nodes, const std::vector<FakeModel>& models,
@@ -39,6 +41,8 @@ class Faults {
   void Freeze(int node);
   void CutNow(int a, int b);
   void CutPair(int a, int b, DurationUs duration);
+  void CutOneWay(int from, int to);
+  void Drain(int node);
   void Partition();
   void Spoil(int a, int b);
   void SlowDown(int node);

@@ -37,6 +37,7 @@ class History {
         if (node == sure || network_.rng().Below(5) != 0) nodes_[node]->Hold(model);
       }
     }
+    if (network_.rng().Below(2) == 0) MakeTight();
     clients_ = std::make_unique<Clients>(network_, checks_, nodes_, models_);
     faults_ = std::make_unique<Faults>(network_, nodes_, models_, *clients_);
   }
@@ -61,6 +62,17 @@ class History {
       models.push_back(model);
     }
     return models;
+  }
+
+  // Little more memory than the models need on the fewest nodes that stay: who has room matters, and copies give way.
+  void MakeTight() {
+    std::uint64_t layers = 0;
+    for (const FakeModel& model : models_) layers += static_cast<std::uint64_t>(model.layers);
+    const std::uint64_t nodes = std::min<std::uint64_t>(nodes_.size(), kStayingMin);
+    for (const auto& node : nodes_) {
+      const std::uint64_t its = layers / nodes + 1 + network_.rng().Below(4);
+      node->SetMemory(kLayerBytes * its + kLayerBytes / 2);
+    }
   }
 
   SimNode& at(int node) { return *nodes_[static_cast<std::size_t>(node)]; }
@@ -202,6 +214,7 @@ class History {
         for (const int b : here) held = held || at(b).holds(placed.record.model);
         if (placed.broken && held) return name + " has a broken placement: " + placed.reason;
       }
+      if (at(a).host().bytes_loaded() > at(a).memory()) return name + " has more loaded than it has memory for";
       const std::size_t loaded = at(a).host().loaded();
       if (loaded != stages)
         return name + " has " + std::to_string(loaded) + " stages loaded, not " + std::to_string(stages);

@@ -108,6 +108,13 @@ void SimHost::DropCopy(const std::string& model, LayerRange layers) {
   copies_.erase({model, layers.first, layers.last});
 }
 
+std::uint64_t SimHost::bytes_loaded() const {
+  std::int32_t layers = 0;
+  for (const auto& [key, hosted] : hosted_) layers += hosted->placement.LayersOf(hosted->index).count();
+  for (const auto& [key, copy] : copies_) layers += std::get<2>(key) - std::get<1>(key);
+  return kLayerBytes * static_cast<std::uint64_t>(layers);
+}
+
 // ---- Linking --------------------------------------------------------------------------------------------------------
 
 void SimHost::Activate(const PlacementRecord& placement, const std::vector<std::int32_t>& indices) {

@@ -67,6 +67,7 @@ class SimHost {
 
   std::string Describe() const;  // for a person
   std::size_t loaded() const { return hosted_.size(); }
+  std::uint64_t bytes_loaded() const;  // of stages and copies
   std::uint64_t batches() const { return batches_; }
 
  private:

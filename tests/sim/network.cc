@@ -49,7 +49,7 @@ void Network::Start(int node, Process* process) {
 // libp2p pings every connection: a peer that has nothing to say on one learns so that it is gone.
 void Network::Ping(int node, int peer) {
   loop_.After(static_cast<DurationUs>(rng_.Below(kPingUs)), [this, node, peer] {
-    if (pair(node, peer).cut) return Ping(node, peer);
+    if (pair(node, peer).cut()) return Ping(node, peer);
     std::set<std::uint64_t> gone;
     for (const StreamId id : pair(node, peer).streams) {
       const Side& side = Find(id)->sides[SideOf(*Find(id), node)];
@@ -137,7 +137,7 @@ void Network::Connect(int from, int to) {
   const DurationUs handshake = 3 * Delay(between);
   loop_.After(handshake, [this, from, to] {
     // Who is stopped does not answer; who is cut off does not hear.
-    if (!running(from) || !running(to) || frozen(from) || frozen(to) || pair(from, to).cut) return;
+    if (!running(from) || !running(to) || frozen(from) || frozen(to) || pair(from, to).cut()) return;
     const int low = std::min(from, to), high = std::max(from, to);
     Post(low, 0, [this, low, high] { at(low).process->OnConnected(high); });
   });
@@ -208,7 +208,7 @@ void Network::Pump(StreamId id, int to) {
   if (side.inbox.empty()) return;
   Side& sender = stream->sides[1 - to];
   const Node& receiver = at(side.node);
-  if (pair(side.node, sender.node).cut || receiver.dark) return Stall(id, to);
+  if (cut(sender.node, side.node) || receiver.dark) return Stall(id, to);
   if (receiver.process == nullptr || receiver.start != side.start) {  // the machine is there, the process is not
     return Reset(side.node, side.start, sender.node);
   }
@@ -302,12 +302,10 @@ void Network::Stall(StreamId id, int to) {
 }
 
 void Network::Resume(int a, int b) {
-  Pair& between = pair(a, b);
-  if (between.cut) return;
-  for (const StreamId id : between.streams) {
+  for (const StreamId id : pair(a, b).streams) {
     for (const int side : {0, 1}) {
       Side& stalled = Find(id)->sides[side];
-      if (!stalled.stalled) continue;
+      if (!stalled.stalled || cut(Find(id)->sides[1 - side].node, stalled.node)) continue;
       stalled.stalled = false;
       stalled.pumping = true;
       const DurationUs backoff = static_cast<DurationUs>(rng_.Below(2 * kSecond));
@@ -317,12 +315,18 @@ void Network::Resume(int a, int b) {
 }
 
 void Network::Cut(int a, int b) {
-  if (a == b || std::exchange(pair(a, b).cut, true)) return;
-  Trace(Code(a, 11), static_cast<std::uint64_t>(b));
+  CutOneWay(a, b);
+  CutOneWay(b, a);
+}
+
+void Network::CutOneWay(int from, int to) {
+  if (from == to || std::exchange(cut(from, to), true)) return;
+  Trace(Code(from, 11), static_cast<std::uint64_t>(to));
 }
 
 void Network::Heal(int a, int b) {
-  if (a == b || !std::exchange(pair(a, b).cut, false)) return;
+  if (a == b || !pair(a, b).cut()) return;
+  cut(a, b) = cut(b, a) = false;
   Trace(Code(a, 12), static_cast<std::uint64_t>(b));
   Resume(a, b);
 }

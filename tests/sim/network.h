@@ -65,6 +65,8 @@ class Network {
   void Freeze(int node);
   void Thaw(int node);
   void Cut(int a, int b);
+  // What `from` sends does not arrive, acknowledgements neither: the connection dies, unless it heals before.
+  void CutOneWay(int from, int to);
   void Heal(int a, int b);
   void SetQuality(int a, int b, LinkQuality quality) { pair(a, b).quality = quality; }
   bool running(int node) const { return at(node).process != nullptr; }
@@ -110,7 +112,8 @@ class Network {
   };
   struct Pair {
     LinkQuality quality;
-    bool cut = false;
+    bool cut_up = false, cut_down = false;  // from the lower number to the higher; the other way
+    bool cut() const { return cut_up || cut_down; }
     bool dying = false;  // a timeout runs
     std::set<StreamId> streams;
   };
@@ -118,6 +121,7 @@ class Network {
   const Node& at(int node) const { return nodes_[static_cast<std::size_t>(node)]; }
   Node& at(int node) { return nodes_[static_cast<std::size_t>(node)]; }
   Pair& pair(int a, int b) { return pairs_[static_cast<std::size_t>(std::min(a, b) * nodes() + std::max(a, b))]; }
+  bool& cut(int from, int to) { return from < to ? pair(from, to).cut_up : pair(from, to).cut_down; }
   DurationUs Delay(const Pair& between);
   void Run(int node, std::uint64_t start, const Task& task);
   void Push(StreamId id, int side, What what, FrameBytes frame);

@@ -29,7 +29,7 @@ void SimNode::Hold(const FakeModel& model) {
   holding.fingerprint = model.fingerprint;
   holding.file_bytes = 1000;
   const auto layers = static_cast<std::size_t>(model.layers);
-  holding.shape.layer_bytes.assign(layers, 100);
+  holding.shape.layer_bytes.assign(layers, kLayerBytes);
   holding.shape.kv_bytes.assign(layers, 0);
   for (std::int32_t cut = 1; cut < model.layers; ++cut) holding.shape.cuts.push_back(cut);
   options_.facts.models.push_back(std::move(holding));
@@ -117,6 +117,11 @@ std::uint64_t SimNode::Unplace(const std::string& model) {
 
 void SimNode::Leave() {
   cluster_->Leave(Now());
+  Obey();
+}
+
+void SimNode::SetDraining(const std::string& reason) {
+  cluster_->SetDraining(Now(), reason);
   Obey();
 }
 

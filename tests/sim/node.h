@@ -30,6 +30,9 @@ class SimNode final : public Process {
   // The file of `model` is on its disk.
   void Hold(const FakeModel& model);
   bool holds(const std::string& model) const;
+  // For weights; before its first start.
+  void SetMemory(std::uint64_t bytes) { options_.facts.device.memory_budget_bytes = bytes; }
+  std::uint64_t memory() const { return options_.facts.device.memory_budget_bytes; }
 
   void Start();
   void Crash(bool silent);
@@ -46,6 +49,8 @@ class SimNode final : public Process {
   std::uint64_t Place(const std::string& model, std::int32_t stages);
   std::uint64_t Unplace(const std::string& model);
   void Leave();
+  // It takes no stages and gives those it has away; empty: it takes them again.
+  void SetDraining(const std::string& reason);
   const std::map<std::uint64_t, Status>& answered() const { return answered_; }  // requests of this process
   // Of all its processes.
   std::uint64_t control_bytes() const;
