@@ -1,10 +1,17 @@
 // `shoal quantize` and `shoal split`: model files made from model files.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
+#include <memory>
 #include <nlohmann/json.hpp>
 
+#include "apps/cli/commands.h"
 #include "apps/cli/exit_code.h"
+#include "apps/cli/named_models.h"
 #include "apps/cli/store_commands.h"
 #include "apps/cli/terminal.h"
 #include "base/units.h"
@@ -20,6 +27,7 @@ namespace shoal::cli {
 namespace {
 
 using Json = nlohmann::json;
+constexpr std::uint64_t kCopyPieceBytes = 8U << 20;
 
 struct QuantizeCommand {
   std::string input, output;
@@ -32,7 +40,55 @@ struct SplitCommand {
   bool json = false;
 };
 
+// What the quantizer reads, which is one file. Of a model of the store that is a copy, gone with this.
+class QuantizerInput {
+ public:
+  // `beside`: the copy's name begins with it. `header_only`: no weights are needed. Errors: as ObtainModel and
+  // OpenModelHere; kCancelled, kIo.
+  static Result<std::unique_ptr<QuantizerInput>> Open(const std::string& name, const std::string& beside,
+                                                      bool header_only, bool quiet) {
+    std::unique_ptr<QuantizerInput> input(new QuantizerInput);
+    SHOAL_ASSIGN_OR_RETURN(const std::string model, ObtainModel(name, nullptr, quiet));
+    if (const Result<std::string> file = ResolveModel(model); file.ok()) {
+      input->path_ = *file;
+      return input;
+    }
+    SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<const ModelFile> stored, OpenModelHere(model));
+    input->path_ = input->copy_ = beside + "." + std::to_string(getpid()) + ".input";
+    SHOAL_RETURN_IF_ERROR(Copy(*stored, input->path_, header_only));
+    return input;
+  }
+  ~QuantizerInput() {
+    std::error_code ignored;
+    if (!copy_.empty()) std::filesystem::remove(copy_, ignored);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  static Status Copy(const ModelFile& model, const std::string& path, bool header_only) {
+    SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<TensorReader> reader, model.source->Open());
+    const std::uint64_t all = model.gguf.file_bytes, end = header_only ? model.gguf.data_offset : all;
+    std::ofstream out(path, std::ios::binary);
+    std::vector<std::uint8_t> piece;
+    for (std::uint64_t at = 0; at < end && out; at += piece.size()) {
+      if (Interrupted()) return Error{ErrorCode::kCancelled, "interrupted"};
+      piece.resize(std::min<std::uint64_t>(kCopyPieceBytes, end - at));
+      SHOAL_RETURN_IF_ERROR(reader->Read(at, piece));
+      out.write(reinterpret_cast<const char*>(piece.data()), static_cast<std::streamsize>(piece.size()));
+    }
+    out.close();
+    std::error_code error;
+    if (out) std::filesystem::resize_file(path, all, error);  // what is not needed is a hole
+    if (!out || error) return Error{ErrorCode::kIo, "cannot write " + path + ": is the disk full?"};
+    return {};
+  }
+
+  QuantizerInput() = default;
+  std::string path_, copy_;
+};
+
 int RunQuantize(const QuantizeCommand& command) {
+  WatchSignals();
   if (!command.options.dry_run && command.output.empty()) {
     return Fail({ErrorCode::kInvalidArgument, "name the file to write, or say --dry-run"});
   }
@@ -40,8 +96,12 @@ int RunQuantize(const QuantizeCommand& command) {
   if (!command.options.dry_run && std::filesystem::exists(command.output, error)) {
     return Fail({ErrorCode::kInvalidArgument, command.output + " is there already; remove it first"});
   }
-  const std::string output = command.output.empty() ? command.input + ".quantized" : command.output;
-  const Result<QuantizeResult> done = QuantizeModel(command.input, output, command.options);
+  const std::string output = command.output.empty()
+                                 ? (std::filesystem::temp_directory_path(error) / "shoal-quantized").string()
+                                 : command.output;
+  const auto input = QuantizerInput::Open(command.input, output, command.options.dry_run, command.json);
+  if (!input.ok()) return Fail(input.error());
+  const Result<QuantizeResult> done = QuantizeModel((*input)->path(), output, command.options);
   if (!done.ok()) return Fail(done.error());
   if (command.json) {
     std::printf("%s\n", Json{{"type", command.options.type},
@@ -115,7 +175,8 @@ void AddFileCommands(CLI::App& app, int& code) {
   static QuantizeCommand quantize;
   static SplitCommand split;
   CLI::App* command = app.add_subcommand("quantize", "Make a smaller model file of one of high precision");
-  command->add_option("input", quantize.input, "A GGUF file, F16, BF16 or F32")->required()->check(CLI::ExistingFile);
+  command->add_option("input", quantize.input, "A model, F16, BF16 or F32: a GGUF file, or what `shoal run` takes")
+      ->required();
   command->add_option("type", quantize.options.type, TypesText())->required();
   command->add_option("output", quantize.output, "The file to write");
   command->add_option("--imatrix", quantize.options.imatrix, "An importance matrix of llama.cpp")

@@ -47,6 +47,26 @@ def test_what_cannot_be_quantized(shoal, smollm2, tmp_path):
     assert not (tmp_path / "x.gguf").exists()
 
 
+def test_a_model_of_the_store_is_quantized(shoal, home, smollm2, tmp_path):
+    words = ("Q4_0", "--from-quantized")
+    want = tmp_path / "want.gguf"
+    assert shoal("quantize", smollm2, words[0], want, words[1], timeout=300).returncode == 0
+    split = json.loads(shoal("split", smollm2, "--stages", "1", "--out", tmp_path / "parts", "--json", env=home).stdout)
+    other = {**home, "SHOAL_HOME": str(tmp_path / "other")}
+    assert shoal("pull", split["stages"][0]["file"], "--name", "stored", env=other).returncode == 0
+    made = tmp_path / "made"
+    made.mkdir()
+    dry = shoal("quantize", "stored", *words, "--dry-run", "--json", env={**other, "TMPDIR": str(made)})
+    assert dry.returncode == 0 and json.loads(dry.stdout)["bytes_after"] > 50_000_000, dry.stderr
+    assert list(made.iterdir()) == []
+    done = shoal("quantize", "stored", words[0], made / "have.gguf", words[1], env=other, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in made.iterdir()] == ["have.gguf"], "no copy is left"
+    assert (made / "have.gguf").read_bytes() == want.read_bytes()
+    absent = shoal("quantize", "nothing", "Q4_0", made / "x.gguf", env=other)
+    assert absent.returncode == 3 and "there is no model 'nothing'" in absent.stderr
+
+
 def test_split_gives_each_stage_its_part(shoal, home, smollm2, tmp_path):
     done = shoal("split", smollm2, "--stages", "0-9,10-19,20-29", "--out", tmp_path / "parts", "--json", env=home)
     assert done.returncode == 0, done.stderr
@@ -118,8 +138,8 @@ def gguf_matrix(name, sums):
         described += struct.pack("<Q", len(called)) + called.encode()
         described += struct.pack("<IQIQ", 1, len(numbers), 0, len(body))
         body = pad(body + struct.pack(f"<{len(numbers)}f", *numbers))
-    return pad(b"GGUF" + struct.pack("<IQQ", 3, 2, 1) + struct.pack("<Q12sIQ7s", 12, b"general.type", STRING, 7, b"imatrix") +
-               described) + body
+    kind = struct.pack("<Q12sIQ7s", 12, b"general.type", STRING, 7, b"imatrix")
+    return pad(b"GGUF" + struct.pack("<IQQ", 3, 2, 1) + kind + described) + body
 
 
 @pytest.mark.parametrize("written", [legacy_matrix, gguf_matrix])
