@@ -1,18 +1,15 @@
 // speed.json, and the arithmetic from a measurement to a plan's figures.
 #include "node/device_speed.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "base/log.h"
 #include "device/cpu_affinity.h"
 #include "engine/stage_speed.h"
+#include "identity/private_file.h"
 #include "planner/cost_model.h"
 
 namespace shoal {
@@ -32,26 +29,6 @@ std::string PathIn(const std::string& home) { return home + "/speed.json"; }
 
 bool IsSpeed(double value) { return value > 1e-12 && value < 1e15; }  // or a time in seconds
 
-std::string ReadFile(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::string text(kFileBytesMax, '\0');
-  in.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<std::size_t>(std::max<std::streamsize>(in.gcount(), 0)));
-  return text;
-}
-
-void Write(const std::string& home, const KnownSpeeds& speeds, const std::string& fingerprint) {
-  std::error_code error;
-  std::filesystem::create_directories(home, error);
-  const std::string path = PathIn(home), beside = path + ".new";
-  std::ofstream out(beside, std::ios::binary | std::ios::trunc);
-  out << SpeedJson(speeds, fingerprint);
-  out.close();
-  if (!out || std::rename(beside.c_str(), path.c_str()) != 0) {
-    Log(LogLevel::kWarning, "device", "the measured speed cannot be kept in " + path);
-  }
-}
-
 // Puts a measurement in place of the one that `is_old`, the oldest gives way when there are too many.
 template <typename T, typename IsOld>
 void Keep(const std::string& home, const DeviceProfile& profile, std::vector<T> KnownSpeeds::*of, const T& measured,
@@ -61,7 +38,8 @@ void Keep(const std::string& home, const DeviceProfile& profile, std::vector<T> 
   std::erase_if(known, is_old);
   known.push_back(measured);
   if (known.size() > kSpeedsKeptMax) known.erase(known.begin());
-  Write(home, speeds, FingerprintOf(profile));
+  const Status kept = SaveSpeeds(home, profile, speeds);
+  if (!kept.ok()) Log(LogLevel::kWarning, "device", "the measured speed is not kept: " + kept.error().message);
 }
 
 double NumberIn(const Json& item, const char* key) {
@@ -201,7 +179,12 @@ const ModelSpeed* KnownSpeeds::Of(std::uint64_t fingerprint, const std::vector<i
 }
 
 KnownSpeeds LoadSpeeds(const std::string& home, const DeviceProfile& profile) {
-  return ParseSpeedJson(ReadFile(PathIn(home)), FingerprintOf(profile));
+  return ParseSpeedJson(ReadPrivateText(PathIn(home), kFileBytesMax), FingerprintOf(profile));
+}
+
+Status SaveSpeeds(const std::string& home, const DeviceProfile& profile, const KnownSpeeds& speeds) {
+  SHOAL_RETURN_IF_ERROR(MakePrivateFolder(home));
+  return WritePrivateText(PathIn(home), SpeedJson(speeds, FingerprintOf(profile)));
 }
 
 std::optional<DeviceSpeed> LoadDeviceSpeed(const std::string& home, const DeviceProfile& profile,

@@ -54,6 +54,8 @@ struct KnownSpeeds {
   const ModelSpeed* Of(std::uint64_t fingerprint, const std::vector<int>& cpus) const;
 };
 KnownSpeeds LoadSpeeds(const std::string& home, const DeviceProfile& profile);
+// In place of what is kept. Errors: kIo; that is then as it was.
+Status SaveSpeeds(const std::string& home, const DeviceProfile& profile, const KnownSpeeds& speeds);
 // One of them.
 std::optional<DeviceSpeed> LoadDeviceSpeed(const std::string& home, const DeviceProfile& profile,
                                            const std::string& quantization, const std::vector<int>& cpus);

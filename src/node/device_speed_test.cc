@@ -2,6 +2,9 @@
 #include "node/device_speed.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
 
 #include "base/check.h"
 #include "node/speed_keeper.h"
@@ -68,6 +71,19 @@ TEST(SpeedJson, FieldsOfAnotherTypeCountAsAbsent) {
     EXPECT_EQ(kind[0].groups[0].kind, "") << other;
     EXPECT_TRUE(with("\"Q4_0\"", other).empty()) << other;
   }
+}
+
+TEST(SaveSpeeds, KeepsTheOldFileWhereANewOneCannotBeWritten) {
+  const std::filesystem::path home = testing::TempDir() + "save_speeds_" + std::to_string(::getpid());
+  const std::string path = home / "speed.json";
+  const DeviceProfile profile;
+  ASSERT_TRUE(SaveSpeeds(home, profile, {{Speed()}, {}}).ok());
+  EXPECT_EQ(LoadSpeeds(home, profile).devices.size(), 1U);
+  EXPECT_EQ(std::filesystem::status(path).permissions(), std::filesystem::perms(0600));  // as any file of a home
+  std::filesystem::create_directories(path + ".new/in the way");
+  EXPECT_EQ(SaveSpeeds(home, profile, {}).error().code, ErrorCode::kIo);
+  EXPECT_EQ(LoadSpeeds(home, profile).devices.size(), 1U);
+  std::filesystem::remove_all(home);
 }
 
 TEST(FillSpeeds, StaysWithinWhatMembersMayTell) {
