@@ -138,6 +138,9 @@ void NoteGiven(const CLI::App& command, RunOptions& o) {
                   "Give layers to others below this percentage, unless it charges (0: never)")
       ->capture_default_str()
       ->check(CLI::Range(0, 100));
+  command.add_option("--heat-drain", o.heat_drain, "Give layers to others while it stays hot at rest: auto or off")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "off"}));
   command.add_option("--pacing", o.pacing, "Rest between micro-batches where heat would slow it more: auto or off")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "off"}));

@@ -46,7 +46,8 @@ Result<ClusterNodeOptions> MakeOptions(const UpOptions& options) {
   node.waiting_cpus = WaitingCpus(ReadDeviceProfile(SystemFiles(), nullptr));
   SHOAL_ASSIGN_OR_RETURN(node.device, ParseDeviceChoice(options.device));
   node.device.layers = options.device_layers;
-  node.power = {options.pacing != "off", options.battery_floor, options.system_root, node.home + "/pacing"};
+  node.power = {options.pacing != "off", options.battery_floor, options.heat_drain != "off", options.system_root,
+                node.home + "/pacing"};
   if (!options.memory.empty()) { SHOAL_ASSIGN_OR_RETURN(node.memory_bytes_max, ParseBytes(options.memory)); }
   if (!options.store.empty()) { SHOAL_ASSIGN_OR_RETURN(node.store_bytes_max, ParseBytes(options.store)); }
   return node;

@@ -282,7 +282,7 @@ void RealClusterNode::RefreshSpeeds() {
   power_.Tick(Now(), speeds_.work_s(), works, [this] { ObeyPower(); });
 }
 
-// Rests, says how fast it is now, and gives its layers away when the battery is low.
+// Rests, says how fast it is now, and gives its layers away when the battery is low or it stays hot.
 void RealClusterNode::ObeyPower() {
   if (ended_ || stopping_) return;
   host_.SetRest(power_.rest());

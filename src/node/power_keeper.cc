@@ -18,7 +18,7 @@ constexpr DurationUs kBatteryEveryUs = 30'000'000, kBatteryWithStagesUs = 10'000
 constexpr DurationUs kNoBatteryEveryUs = 600'000'000;  // where there is none
 constexpr DurationUs kWorkingUs = 10'000'000;          // after the last row
 constexpr DurationUs kDoubtUs = 2'000'000;             // to a second reading of a low one
-constexpr DurationUs kDrainingEveryUs = 10'000'000;    // when it waits for a charger
+constexpr DurationUs kDrainingEveryUs = 10'000'000;    // when it waits for a charger, or to cool
 constexpr std::size_t kFileBytesMax = 4096;
 constexpr double kKeptNews = 0.05;  // of the limiter's yield
 constexpr int kPercentStep = 5;     // others are told no more than that
@@ -96,13 +96,16 @@ bool PowerKeeper::Take(const Reading& reading) {
                                 " % of the time that they compute"
                           : "stages rest no more");
   }
+  if (options_.heat_drains && heat_.Update(loop_.clock().Now(), reading.heat, seen.busy_s)) changed = true;
+  if (heat_.in_doubt()) heat_due_ = std::min(heat_due_, loop_.clock().Now() + Pacer::kEveryUs);
+  if (!heat_.reason().empty()) heat_due_ = std::min(heat_due_, loop_.clock().Now() + kDrainingEveryUs);
   Keep();
   if (!reading.power) return changed;
   battery_every_ = reading.power->batteries.empty() ? kNoBatteryEveryUs : kBatteryEveryUs;
   const std::optional<int> before = battery_.percent();
   const bool drains = battery_.Update(*reading.power);
   if (battery_.in_doubt()) battery_due_ = loop_.clock().Now() + kDoubtUs;
-  if (!draining().empty()) battery_due_ = loop_.clock().Now() + kDrainingEveryUs;
+  if (!battery_.reason().empty()) battery_due_ = loop_.clock().Now() + kDrainingEveryUs;
   return drains || battery_.percent() != before || changed;
 }
 
@@ -123,7 +126,7 @@ void PowerKeeper::Fill(DeviceFacts& facts) const {
   const std::optional<int> percent = battery_.percent();
   facts.battery_percent = percent ? *percent / kPercentStep * kPercentStep : -1;
   facts.rest = std::min(kRestToldMax, static_cast<double>(static_cast<int>(pacer_.rest() * 20)) / 20);
-  facts.draining = battery_.reason().substr(0, kNameBytesMax);
+  facts.draining = draining().substr(0, kNameBytesMax);
 }
 
 }  // namespace shoal

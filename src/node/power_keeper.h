@@ -1,5 +1,6 @@
 // Watches this device's heat and battery while it is a node: how much it should rest between micro-batches, and whether
-// it should give its layers to others. Reads in tasks; decides with Pacer and BatteryGuard. Knows no members.
+// it should give its layers to others. Reads in tasks; decides with Pacer, HeatGuard and BatteryGuard. Knows no
+// members.
 //
 // While nothing runs it looks twice a minute. On the loop. What this device's limiter does is kept for the next start.
 #pragma once
@@ -14,6 +15,7 @@
 #include "device/heat_sensors.h"
 #include "device/power_facts.h"
 #include "node/battery_guard.h"
+#include "node/heat_guard.h"
 #include "node/pacer.h"
 #include "node/stage_host.h"
 #include "runtime/blocking_tasks.h"
@@ -24,8 +26,9 @@ namespace shoal {
 struct PowerOptions {
   bool pacing = true;
   int battery_floor_percent = BatteryGuard::kFloorPercent;  // 0: never drains
-  std::string root;                                         // in place of /, with /sys in it (tests)
-  std::string file;                                         // keeps what pacing has found out; empty: nothing is kept
+  bool heat_drains = true;
+  std::string root;  // in place of /, with /sys in it (tests)
+  std::string file;  // keeps what pacing has found out; empty: nothing is kept
 };
 
 class PowerKeeper {
@@ -39,7 +42,7 @@ class PowerKeeper {
 
   double rest() const { return pacer_.rest(); }
   // Why this device should take no stages, for people; empty: it may.
-  const std::string& draining() const { return battery_.reason(); }
+  const std::string& draining() const { return battery_.reason().empty() ? heat_.reason() : battery_.reason(); }
   // Share of their highest frequency that the cores are allowed; empty: unknown.
   std::optional<double> cap() const { return cap_; }
   // Puts what others may know into `facts`.
@@ -62,6 +65,7 @@ class PowerKeeper {
   Pacer pacer_;
   std::optional<Pacer::Known> kept_;
   BatteryGuard battery_;
+  HeatGuard heat_;
   Pacer::Seen seen_;
   std::uint64_t rows_ = 0;
   std::optional<double> cap_;

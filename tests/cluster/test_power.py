@@ -1,6 +1,7 @@
-"""A device low on battery gives its layers to others, stays a client, and takes layers again when it is charged.
+"""A device low on battery, or one that stays hot at rest, gives its layers to others, stays a client, and takes layers
+again when it is charged, or cooler.
 
-Its battery is a folder that stands in for /sys.
+Its battery and its sensors are a folder that stands in for /sys.
 """
 import nodes
 
@@ -21,6 +22,23 @@ class Battery:
         (self._battery / "capacity").write_text(f"{percent}\n")
         (self._battery / "status").write_text("Charging\n" if charging else "Discharging\n")
         (self._charger / "online").write_text(f"{int(charging)}\n")
+
+
+class Thermometer:
+    """Of a processor that its system slows at 95 degrees."""
+
+    def __init__(self, root):
+        self._zone = root / "sys/class/thermal/thermal_zone0"
+        self._zone.mkdir(parents=True)
+        for name, text in {"type": "cpu-thermal", "trip_point_0_type": "passive", "trip_point_0_temp": 95000}.items():
+            (self._zone / name).write_text(f"{text}\n")
+        self.set(60)
+
+    def set(self, celsius):
+        """In one step: a reading never meets half a number."""
+        beside = self._zone / "temp.new"
+        beside.write_text(f"{celsius * 1000}\n")
+        beside.replace(self._zone / "temp")
 
 
 def device_of(seen_by, name):
@@ -52,5 +70,29 @@ def test_a_low_battery_gives_layers_away_until_it_is_charged(lan, tmp_path):
 
     battery.set(12, charging=True)
     nodes.wait_for("it takes layers again", lambda: device_of(first, phone.name)["draining"] is None)
+    first.cli("place", MODEL, "--stages", "2", "--standby", "off")
+    assert stages_of(first) == {first.name, phone.name}
+
+
+def test_a_device_that_stays_hot_at_rest_gives_layers_away_until_it_is_cooler(lan, tmp_path):
+    hosts = lan.add_hosts(2)
+    thermometer, battery = Thermometer(tmp_path), Battery(tmp_path)
+    model = nodes.model_path("SHOAL_TEST_SMOLLM2", MODEL)
+    first = nodes.Node(hosts[0], "--threads", "1", models=[model])
+    phone = nodes.join_on(hosts[1], first, "--threads", "1", "--system-root", battery.root, models=[model])
+    nodes.wait_for("they see each other", lambda: nodes.all_alive([first, phone]))
+    first.cli("place", MODEL, "--stages", "2", "--standby", "off")
+    nodes.wait_for("both have layers", lambda: stages_of(first) == {first.name, phone.name})
+    nodes.wait_for("it has looked, while it was cool", lambda: device_of(first, phone.name)["battery_percent"] == 80)
+    want = phone.complete(MODEL, "The sea is", 8)
+
+    thermometer.set(97)
+    nodes.wait_for("its layers have moved", lambda: stages_of(first) == {first.name}, timeout_s=120)
+    assert "stays hot although it rests: 97 degrees" in device_of(first, phone.name)["draining"]
+    assert "takes no layers: it stays hot although it rests" in first.cli("status").stdout
+    assert phone.complete(MODEL, "The sea is", 8) == want  # it still serves its own clients
+
+    thermometer.set(80)
+    nodes.wait_for("it takes layers again", lambda: device_of(first, phone.name)["draining"] is None, timeout_s=120)
     first.cli("place", MODEL, "--stages", "2", "--standby", "off")
     assert stages_of(first) == {first.name, phone.name}
