@@ -19,6 +19,7 @@ std::string_view InvariantName(Invariant invariant) {
     case Invariant::kAgreement: return "all members agree within 120 s after faults stop";
     case Invariant::kEveryAskEnds: return "every generation ends";
     case Invariant::kEveryWishEnds: return "every request for a placement is answered";
+    case Invariant::kEndsForAReason: return "a generation ends early for a known reason only";
     case Invariant::kAnswersAfterFaults: return "every node gets a whole answer after faults stop";
   }
   return "unknown";
@@ -55,6 +56,15 @@ void Checks::OnComplete(Ask& ask, bool stopped) {
                                                  std::to_string(ask.expected.tokens.size()));
   }
   ask.complete = true;
+}
+
+void Checks::OnEndedBy(const Ask& ask, EndCause cause, bool knew_placement) {
+  const bool unplaced = cause == EndCause::kNotPlaced && (!knew_placement || unplaced_.contains(ask.model));
+  const bool engine = cause == EndCause::kEngine && engine_failed_.contains(ask.model);
+  const bool other = cause == EndCause::kCancelled || cause == EndCause::kHopeless || cause == EndCause::kLost ||
+                     cause == EndCause::kBusy;
+  if (unplaced || engine || other) return;
+  Violate(Invariant::kEndsForAReason, NameOf(ask) + " ended without a reason: " + ask.error);
 }
 
 void Checks::OnStageWorks(int node, const PlacementRecord& placement) {

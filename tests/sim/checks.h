@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -24,10 +25,22 @@ enum class Invariant : std::uint8_t {
   kAgreement,             // after the faults all members agree in time: who is here, what is placed, what is loaded
   kEveryAskEnds,          // after the faults every generation that was begun has ended in time
   kEveryWishEnds,         // every request to place or unplace gets an answer in time
+  kEndsForAReason,        // a generation ends whole, or for one of EndCause
   kAnswersAfterFaults,    // then every node gets a whole answer again
 };
-inline constexpr int kInvariants = 8;
+inline constexpr int kInvariants = 9;
 std::string_view InvariantName(Invariant invariant);
+
+// Why a generation may end before it is whole, but for its node's end.
+enum class EndCause : std::uint8_t {
+  kNone,       // none of these
+  kCancelled,  // by its client
+  kNotPlaced,  // its node knew no placement; of one that it knew before: a person has ended it
+  kHopeless,   // nobody here can run the model
+  kLost,       // it was without a head for 60 s
+  kBusy,       // the first head that was asked had a full queue
+  kEngine,     // an engine failed at it
+};
 
 // One generation as its client sees it.
 struct Ask {
@@ -57,6 +70,11 @@ class Checks {
   // The generation ended regularly. `stopped`: by an end token.
   void OnComplete(Ask& ask, bool stopped);
 
+  // The generation ended with an error. `knew_placement`: its node did, since it was asked.
+  void OnEndedBy(const Ask& ask, EndCause cause, bool knew_placement);
+  void OnUnplaceAsked(const std::string& model) { unplaced_.insert(model); }
+  void OnEngineFails(const std::string& model) { engine_failed_.insert(model); }
+
   // A stage of it was loaded, is active or ran a micro-batch.
   void OnStageWorks(int node, const PlacementRecord& placement);
   std::uint64_t placements() const { return plans_.size(); }
@@ -69,6 +87,7 @@ class Checks {
   Invariant invariant_ = Invariant::kAgreement;
   std::string what_;
   std::map<std::pair<std::string, Epoch>, std::vector<StagePlace>> plans_;
+  std::set<std::string> unplaced_, engine_failed_;
 };
 
 }  // namespace shoal::sim

@@ -30,6 +30,7 @@ class Clients {
   std::uint64_t asked() const { return static_cast<std::uint64_t>(asks_.size()); }
   std::uint64_t complete() const;
   std::uint64_t tokens() const;
+  void OnUnplaceAsked(const std::string& model) { checks_.OnUnplaceAsked(model); }
   // How often each error ended a generation.
   std::map<std::string, std::uint64_t> errors() const;
 

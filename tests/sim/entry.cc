@@ -21,13 +21,13 @@ Entry::Entry(Network& network, Checks& checks, SimHost& host, int self, EntryRul
 
 void Entry::Begin(Ask& ask) {
   Resumption generation({ask.prompt, 0, ask.tokens_max, ask.context_tokens_max, kLostMaxUs}, network_.now());
-  running_.emplace(ask.id, Running{&ask, std::move(generation), network_.now()});
+  running_.emplace(ask.id, Running{&ask, std::move(generation), network_.now(), network_.now()});
   WatchSilence(ask.id);
   Try(ask.id);
 }
 
 void Entry::Cancel(Ask& ask) {
-  if (running_.contains(ask.id)) End(ask.id, "cancelled by its client");
+  if (running_.contains(ask.id)) End(ask.id, EndCause::kCancelled, "cancelled by its client");
 }
 
 GenerationRequest Entry::RequestOf(const Running& running) const {
@@ -50,8 +50,11 @@ void Entry::Try(std::uint64_t id) {
   const Resumption& generation = found->second.generation;
   if (generation.ended()) return Complete(id, generation.ended() == Resumption::End::kStop);
   const std::optional<PlacementView> placement = find_(found->second.ask->model);
-  if (!placement) return Refused(id, {ErrorCode::kUnavailable, "not placed"}, false);
-  if (placement->broken) return Refused(id, {ErrorCode::kUnavailable, "cannot run now"}, !placement->hopeless);
+  if (!placement) return Refused(id, {ErrorCode::kUnavailable, "not placed"}, EndCause::kNotPlaced, false);
+  found->second.knew_placement = true;
+  if (placement->broken)
+    return Refused(id, {ErrorCode::kUnavailable, "cannot run now"},
+                   placement->hopeless ? EndCause::kHopeless : EndCause::kNone, !placement->hopeless);
   AskHead(id, placement->record);
 }
 
@@ -86,14 +89,19 @@ void Entry::AskHead(std::uint64_t id, const PlacementRecord& placement) {
   });
 }
 
-void Entry::Refused(std::uint64_t id, const Error& why, bool possible) {
-  if (!running_.at(id).generation.MayAskAgain(why, possible, network_.now())) return End(id, why.message);
+void Entry::Refused(std::uint64_t id, const Error& why, EndCause cause, bool possible) {
+  const Running& running = running_.at(id);
+  if (!running.generation.MayAskAgain(why, possible, network_.now())) {
+    const bool late = network_.now() - running.headless_since >= kLostMaxUs;
+    return End(id, late ? EndCause::kLost : cause, why.message);
+  }
   network_.Post(self_, kAttemptEveryUs, [this, id] { Try(id); });
 }
 
 void Entry::OnAccepted(std::uint64_t number) {
   Attempt& attempt = attempts_.at(number);
   attempt.accepted = true;
+  running_.at(attempt.ask).had_head = true;
   running_.at(attempt.ask).heard = network_.now();
   if (running_.at(attempt.ask).generation.was_lost()) ++resumed_;
 }
@@ -115,15 +123,23 @@ void Entry::OnEnd(std::uint64_t number, FinishReason reason, const Error& error)
   if (reason == FinishReason::kStop || reason == FinishReason::kLength) {
     return Complete(attempt.ask, reason == FinishReason::kStop);
   }
-  if (!attempt.accepted) return Refused(attempt.ask, error, true);
-  if (!Resumption::MayPass(error)) return End(attempt.ask, error.message);
-  running_.at(attempt.ask).generation.OnLost(network_.now());
+  Running& running = running_.at(attempt.ask);
+  if (!attempt.accepted) {
+    const bool busy = error.code == ErrorCode::kOverloaded && !running.had_head;
+    return Refused(attempt.ask, error, busy ? EndCause::kBusy : EndCause::kNone, true);
+  }
+  if (!Resumption::MayPass(error)) {
+    const bool engine = error.message.find(kEngineFailure) != std::string::npos;
+    return End(attempt.ask, engine ? EndCause::kEngine : EndCause::kNone, error.message);
+  }
+  running.headless_since = network_.now();
+  running.generation.OnLost(network_.now());
   network_.Post(self_, 0, [this, ask = attempt.ask] { Try(ask); });
 }
 
 void Entry::Complete(std::uint64_t id, bool stopped) {
   checks_.OnComplete(*running_.at(id).ask, stopped);
-  End(id, {});
+  End(id, EndCause::kNone, {});
 }
 
 // The head of a placement that was replaced may be frozen, and say nothing.
@@ -156,11 +172,13 @@ void Entry::Drop(std::uint64_t number) {
   }
 }
 
-void Entry::End(std::uint64_t id, const std::string& error) {
+void Entry::End(std::uint64_t id, EndCause cause, const std::string& error) {
   Ask& ask = *running_.at(id).ask;
+  const bool knew_placement = running_.at(id).knew_placement;
   running_.erase(id);
   ask.ended = true;
   ask.error = error;
+  if (!error.empty()) checks_.OnEndedBy(ask, cause, knew_placement);
   for (auto attempt = attempts_.begin(); attempt != attempts_.end();) {
     const auto one = attempt++;
     if (one->second.ask == id) Drop(one->first);

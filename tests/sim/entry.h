@@ -53,6 +53,9 @@ class Entry {
     Ask* ask = nullptr;
     Resumption generation;
     TimeUs heard = 0;
+    TimeUs headless_since = 0;    // when it was asked, or its head was lost
+    bool knew_placement = false;  // since it was asked
+    bool had_head = false;
   };
   struct Served {  // at the head
     std::string model;
@@ -67,13 +70,14 @@ class Entry {
   void AskHead(std::uint64_t ask, const PlacementRecord& placement);
   void WatchSilence(std::uint64_t ask);
   void LeaveSuperseded(std::uint64_t ask);
-  void Refused(std::uint64_t ask, const Error& why, bool possible);
+  // `cause`: why it may end because of that, but for the time that has passed.
+  void Refused(std::uint64_t ask, const Error& why, EndCause cause, bool possible);
   GenerationRequest RequestOf(const Running& running) const;
   void OnAccepted(std::uint64_t attempt);
   void OnToken(std::uint64_t attempt, Position position, const SampledToken& token);
   void Complete(std::uint64_t ask, bool stopped);
   void OnEnd(std::uint64_t attempt, FinishReason reason, const Error& error);
-  void End(std::uint64_t ask, const std::string& error);
+  void End(std::uint64_t ask, EndCause cause, const std::string& error);
   void Drop(std::uint64_t attempt);
   void OnAnswer(std::uint64_t attempt, const FrameBytes& frame);
   void Serve(StreamId stream, const FrameBytes& frame);

@@ -190,6 +190,7 @@ void Faults::Wish(int node) {
     (void)Place(node, model.name, static_cast<std::int32_t>(network_.rng().Below(4)));
     return;
   }
+  clients_.OnUnplaceAsked(model.name);
   const std::uint64_t id = at(node).Unplace(model.name);
   wishes_.emplace_back(node, at(node).boot(), id);
 }

@@ -10,6 +10,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -31,6 +32,8 @@ struct Hardware {
   double disk_slowness = 1, compute_slowness = 1;
   double load_failures = 0, batch_failures = 0;  // chances
 };
+
+inline constexpr std::string_view kEngineFailure = "the engine failed";
 
 class SimHost {
  public:

@@ -154,7 +154,8 @@ void SimHost::Compute(const Key& key, Hosted& hosted, BatchMessage batch) {
   std::vector<FailureMessage> failures;
   Status ran;
   if (network_.rng().Uniform() < hardware_.batch_failures) {
-    ran = Error{ErrorCode::kInternal, "the engine failed"};
+    ran = Error{ErrorCode::kInternal, std::string(kEngineFailure)};
+    checks_.OnEngineFails(std::get<0>(key));
     hosted.failed = true;
   } else {
     ran = hosted.stage->Forward(batch, result, failures);

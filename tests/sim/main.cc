@@ -28,7 +28,7 @@ constexpr double kMinutesBar = 10;
 struct Options {
   std::uint64_t seeds = 200, first = 1;
   int nodes = 0, minutes = 10, jobs = 1;
-  bool one = false, json = false, keep_going = false, calm = false;
+  bool one = false, json = false, strict = false, keep_going = false, calm = false;
   std::string broken;
 };
 
@@ -134,7 +134,7 @@ Totals Run(const Options& options) {
 
 double Rounded(double value) { return std::round(value * 1000) / 1000; }
 
-Json Report(const Options& options, const Totals& totals, double wall_s) {
+Json ChecksOf(const Totals& totals) {
   Json checks = Json::array();
   const auto check = [&](const std::string& name, double value, double bar, bool holds) {
     checks.push_back({{"name", name}, {"value", value}, {"bar", bar}, {"holds", holds}});
@@ -149,6 +149,21 @@ Json Report(const Options& options, const Totals& totals, double wall_s) {
     const auto count = static_cast<double>(totals.broken[static_cast<std::size_t>(i)]);
     check("violations: " + std::string(InvariantName(static_cast<Invariant>(i))), count, 0, count == 0);
   }
+  return checks;
+}
+
+// Says which bars were missed.
+bool AllHold(const Totals& totals) {
+  bool all = true;
+  for (const Json& check : ChecksOf(totals)) {
+    if (check["holds"].get<bool>()) continue;
+    std::fprintf(stderr, "sim: does not hold: %s\n", check.dump().c_str());
+    all = false;
+  }
+  return all;
+}
+
+Json Report(const Options& options, const Totals& totals, double wall_s) {
   char trace[32];
   std::snprintf(trace, sizeof trace, "%016llx", static_cast<unsigned long long>(totals.trace));
   const double node_s = std::max(1e-9, static_cast<double>(totals.node_us) / 1e6);
@@ -175,7 +190,7 @@ Json Report(const Options& options, const Totals& totals, double wall_s) {
           {"tokens", totals.tokens},
           {"agreed_after_s_max", Rounded(static_cast<double>(totals.agreed_max_us) / 1e6)},
           {"control_bytes_per_node_s", Rounded(static_cast<double>(totals.control_bytes) / node_s)},
-          {"checks", checks}};
+          {"checks", ChecksOf(totals)}};
 }
 
 void Print(const Options& options, const Totals& totals, double wall_s) {
@@ -212,6 +227,8 @@ int Main(int argc, char** argv) {
   app.add_option("-j,--jobs", options.jobs, "histories side by side")->check(CLI::Range(1, 256));
   app.add_flag("--json", options.json, "one JSON object on stdout");
   app.add_flag("--keep-going", options.keep_going, "also after a violation");
+  app.add_flag("--strict", options.strict,
+               "fails also when a check misses its bar: too few seeds, too little at a time");
   app.add_flag("--calm", options.calm, "no faults");
   app.add_option("--break", options.broken, "breaks a rule on purpose: the checks must see it")
       ->check(CLI::IsMember({"epoch-tag", "stale-epoch", "resume"}));
@@ -229,7 +246,7 @@ int Main(int argc, char** argv) {
   } else {
     Print(options, totals, wall_s);
   }
-  return totals.violations.empty() ? 0 : 1;
+  return totals.violations.empty() && (!options.strict || AllHold(totals)) ? 0 : 1;
 }
 
 }  // namespace

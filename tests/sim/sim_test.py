@@ -51,6 +51,8 @@ def main():
     """All of it."""
     sim = sys.argv[1]
     clean(sim, "2 to 12 nodes", "--seeds", "100")
+    code, _, stderr = run(sim, "--strict", "--seeds", "1", "--minutes", "1")
+    expect(code == 1 and "seeds run, at least" in stderr, "--strict fails where a bar is missed", stderr)
     clean(sim, "40 nodes", "--seeds", "2", "--nodes", "40", "--minutes", "2")
     once, twice, other = (run(sim, "--seed", seed)[1] for seed in ("7", "7", "8"))
     expect(once["trace"] == twice["trace"] and once["events"] == twice["events"], "one seed is one history")
