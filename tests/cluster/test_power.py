@@ -50,16 +50,22 @@ def stages_of(node):
     return placed and {stage["name"] for stage in placed["stages"]}
 
 
-def test_a_low_battery_gives_layers_away_until_it_is_charged(lan, tmp_path):
+def both_with_layers(lan, root):
+    """Two nodes, each with a stage; the second has looked at its sensors, which are in `root`."""
     hosts = lan.add_hosts(2)
-    battery = Battery(tmp_path)
     model = nodes.model_path("SHOAL_TEST_SMOLLM2", MODEL)
     first = nodes.Node(hosts[0], "--threads", "1", models=[model])
-    phone = nodes.join_on(hosts[1], first, "--threads", "1", "--system-root", battery.root, models=[model])
+    phone = nodes.join_on(hosts[1], first, "--threads", "1", "--system-root", root, models=[model])
     nodes.wait_for("they see each other", lambda: nodes.all_alive([first, phone]))
     first.cli("place", MODEL, "--stages", "2", "--standby", "off")
     nodes.wait_for("both have layers", lambda: stages_of(first) == {first.name, phone.name})
     nodes.wait_for("the battery is told", lambda: device_of(first, phone.name)["battery_percent"] == 80)
+    return first, phone
+
+
+def test_a_low_battery_gives_layers_away_until_it_is_charged(lan, tmp_path):
+    battery = Battery(tmp_path)
+    first, phone = both_with_layers(lan, battery.root)
     want = phone.complete(MODEL, "The sea is", 8)
 
     battery.set(9, charging=False)
@@ -75,15 +81,8 @@ def test_a_low_battery_gives_layers_away_until_it_is_charged(lan, tmp_path):
 
 
 def test_a_device_that_stays_hot_at_rest_gives_layers_away_until_it_is_cooler(lan, tmp_path):
-    hosts = lan.add_hosts(2)
     thermometer, battery = Thermometer(tmp_path), Battery(tmp_path)
-    model = nodes.model_path("SHOAL_TEST_SMOLLM2", MODEL)
-    first = nodes.Node(hosts[0], "--threads", "1", models=[model])
-    phone = nodes.join_on(hosts[1], first, "--threads", "1", "--system-root", battery.root, models=[model])
-    nodes.wait_for("they see each other", lambda: nodes.all_alive([first, phone]))
-    first.cli("place", MODEL, "--stages", "2", "--standby", "off")
-    nodes.wait_for("both have layers", lambda: stages_of(first) == {first.name, phone.name})
-    nodes.wait_for("it has looked, while it was cool", lambda: device_of(first, phone.name)["battery_percent"] == 80)
+    first, phone = both_with_layers(lan, battery.root)
     want = phone.complete(MODEL, "The sea is", 8)
 
     thermometer.set(97)
