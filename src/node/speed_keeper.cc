@@ -212,8 +212,7 @@ void SpeedKeeper::Fill(DeviceFacts& facts) const {
   FillSpeeds(known_.kinds, facts);
   FillStageSpeeds(known_.models, facts);
   facts.ration = known_.ration;
-  // What waits in between runs faster than a ration lets it in the long run: that is in the forecast already.
-  facts.pace = known_.ration < 1 ? std::min(pace_.pace(), 1.0) : pace_.pace();
+  facts.pace = pace_.pace();
 }
 
 void FillStageSpeeds(const std::vector<ModelSpeed>& models, DeviceFacts& facts) {
