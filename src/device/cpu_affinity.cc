@@ -10,6 +10,10 @@
 #include <cerrno>
 #include <cstring>
 #include <string>
+#include <system_error>
+#include <thread>
+
+#include "base/thread_name.h"
 
 namespace shoal {
 
@@ -53,6 +57,26 @@ std::vector<int> AllowedCpus() { return {}; }
 std::vector<int> ProcessCpus() { return {}; }
 Status PinThisThread(std::span<const int> cpus) { return CheckCpus(cpus); }
 #endif
+
+int AllowedCpuCount() {
+  const std::size_t allowed = AllowedCpus().size();
+  return std::max(1, static_cast<int>(allowed > 0 ? allowed : std::thread::hardware_concurrency()));
+}
+
+void OnAllCpus(const char* name, std::size_t most, const std::function<void(bool is_caller)>& work) {
+  const std::size_t threads = std::min(most, static_cast<std::size_t>(AllowedCpuCount()));
+  std::vector<std::thread> others;
+  try {
+    while (others.size() + 1 < threads) {
+      others.emplace_back([name, &work] {
+        NameThisThread(name);
+        work(false);
+      });
+    }
+  } catch (const std::system_error&) {}  // then fewer do it
+  work(true);
+  for (std::thread& other : others) other.join();
+}
 
 void UseProcessCpus() {
   const std::vector<int> cpus = ProcessCpus();

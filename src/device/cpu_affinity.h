@@ -3,6 +3,8 @@
 // Knows nothing of which CPUs are big or little; the caller chooses.
 #pragma once
 
+#include <cstddef>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -15,6 +17,9 @@ inline constexpr int kCpusMax = 512;  // CPU numbers are below this
 // CPUs the calling thread may run on, ascending; empty if the system does not say.
 std::vector<int> AllowedCpus();
 
+// How many those are; where the system does not say, how many there are. At least 1.
+int AllowedCpuCount();
+
 // CPUs that the process may run on, by its first thread, which is never placed; ascending; empty if unknown.
 std::vector<int> ProcessCpus();
 
@@ -26,6 +31,11 @@ Status PinThisThread(std::span<const int> cpus);
 
 // The calling thread runs where the process may, wherever its creator was placed.
 void UseProcessCpus();
+
+// Runs `work` once on the calling thread and once on each of new ones called `name` (at most 15 bytes): as many in all
+// as there are CPUs for the calling one, at most `most`; fewer where the system has no more threads. Returns when all
+// have ended. `work` must not throw.
+void OnAllCpus(const char* name, std::size_t most, const std::function<void(bool is_caller)>& work);
 
 // Threads made while it lives run on `cpus` only (with none given, anywhere): a new thread begins where its creator is.
 // The calling thread is where it was when it ends. What the system refuses is not done.

@@ -12,13 +12,10 @@
 #include <map>
 #include <mutex>
 #include <string_view>
-#include <system_error>
-#include <thread>
 #include <unordered_map>
 
 // Upstream's internal header, for the one flag that says a model was laid out without memory.
 #include "../src/llama-model.h"
-#include "base/thread_name.h"
 #include "base/units.h"
 #include "device/cpu_affinity.h"
 #include "engine/llama_guard.h"
@@ -177,20 +174,8 @@ class Load {
   Status Run(const std::function<bool(float)>& on_progress) {
     SHOAL_ASSIGN_OR_RETURN(std::unique_ptr<TensorReader> reader, source_.Open());
     if (WaitsForDisk(*reader, pieces_)) in_order_ = std::move(reader);
-    std::vector<std::thread> helpers;
-    std::size_t cores = AllowedCpus().size();
-    if (cores == 0) cores = std::thread::hardware_concurrency();
-    const std::size_t threads = std::min({cores, std::size_t{kLoadThreadsMax}, pieces_.size()});
-    try {
-      while (helpers.size() + 1 < threads) {
-        helpers.emplace_back([this] {
-          NameThisThread("shoal-load");
-          Work(nullptr);
-        });
-      }
-    } catch (const std::system_error&) {}  // then fewer do it
-    Work(&on_progress);
-    for (std::thread& helper : helpers) helper.join();
+    OnAllCpus("shoal-load", std::min<std::size_t>(kLoadThreadsMax, pieces_.size()),
+              [&](bool is_caller) { Work(is_caller ? &on_progress : nullptr); });
     if (status_.ok() && on_progress && !on_progress(1.0F)) return Cancelled();
     return std::move(status_);
   }

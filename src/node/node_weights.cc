@@ -5,12 +5,9 @@
 #include <chrono>
 #include <cstdio>
 #include <optional>
-#include <system_error>
-#include <thread>
 #include <utility>
 
 #include "base/log.h"
-#include "base/thread_name.h"
 #include "base/units.h"
 #include "device/cpu_affinity.h"
 #include "node/cluster_views.h"
@@ -256,7 +253,7 @@ Status NodeWeights::CheckHeld(ModelFingerprint fingerprint, const Manifest& mani
   }
   std::atomic<std::size_t> next{0};
   std::atomic<bool> stop{false};
-  const auto check = [&] {
+  OnAllCpus("shoal-check", std::min(kCheckThreadsMax, unchecked.size()), [&](bool) {
     for (std::size_t i = next++; i < unchecked.size() && !stop; i = next++) {
       if (cancelled && cancelled()) {
         stop = true;
@@ -267,19 +264,7 @@ Status NodeWeights::CheckHeld(ModelFingerprint fingerprint, const Manifest& mani
       const std::lock_guard lock(mutex_);
       checked_.insert(BlobId(manifest.ranges[unchecked[i]], manifest.chunk_bytes));
     }
-  };
-  std::vector<std::thread> helpers;
-  const std::size_t threads = std::min({AllowedCpus().size(), kCheckThreadsMax, unchecked.size()});
-  try {
-    while (helpers.size() + 1 < threads) {
-      helpers.emplace_back([&check] {
-        NameThisThread("shoal-check");
-        check();
-      });
-    }
-  } catch (const std::system_error&) {}  // then fewer do it
-  check();
-  for (std::thread& helper : helpers) helper.join();
+  });
   if (stop) return Error{ErrorCode::kCancelled, "the placement was given up"};
   return {};
 }

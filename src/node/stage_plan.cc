@@ -1,11 +1,9 @@
 // Options of engines and scheduler, from those of a placement.
 #include "node/stage_plan.h"
 
-#include <sched.h>
-
 #include <algorithm>
-#include <thread>
 
+#include "device/cpu_affinity.h"
 #include "stage/stage.h"
 
 namespace shoal {
@@ -13,15 +11,6 @@ namespace {
 
 constexpr std::int32_t kContextTokensDefaultMax = 4096;
 constexpr std::int32_t kDecodeGroupsMax = 16;  // more would only queue up in front of the slowest stage
-
-// Cores that this process may use.
-std::int32_t UsableCores() {
-#ifdef __linux__
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-#endif
-  return std::max(1, static_cast<std::int32_t>(std::thread::hardware_concurrency()));
-}
 
 }  // namespace
 
@@ -74,7 +63,7 @@ EngineOptions MakeEngineOptions(const PlacementOptions& options, const ModelInfo
   engine.flash_attention = options.flash_attention;
   engine.kv_shared = !options.reproducible;
   engine.threads =
-      options.threads > 0 ? options.threads : std::max(1, UsableCores() / static_cast<std::int32_t>(stages_here));
+      options.threads > 0 ? options.threads : std::max(1, AllowedCpuCount() / static_cast<std::int32_t>(stages_here));
   if (!options.cpus.empty()) engine.cpus = options.cpus[index];
   if (options.on_progress) {
     engine.on_progress = [report = options.on_progress, index](float fraction) { return report(index, fraction); };
