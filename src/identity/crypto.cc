@@ -24,6 +24,10 @@ Digest Sha256(ByteSpan message) {
   return digest;
 }
 
+Digest Sha256(std::string_view text) {
+  return Sha256(ByteSpan(reinterpret_cast<const std::uint8_t*>(text.data()), text.size()));
+}
+
 Sha256Stream::Sha256Stream() : state_(sn_sha256_new()) {}
 Sha256Stream::~Sha256Stream() { sn_sha256_finish(static_cast<sn_sha256_state*>(state_), nullptr); }
 

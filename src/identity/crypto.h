@@ -36,6 +36,7 @@ Status FillRandom(std::span<std::uint8_t> out);
 // SHA-256 (FIPS 180-4).
 using Digest = std::array<std::uint8_t, 32>;
 Digest Sha256(ByteSpan message);
+Digest Sha256(std::string_view text);
 
 // The same of a message that comes piece by piece. One thread at a time.
 class Sha256Stream {

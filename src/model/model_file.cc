@@ -27,18 +27,19 @@ class PartsReader final : public TensorReader {
     }
     while (!out.empty()) {
       std::uint64_t n = 0;
-      const PartExtent* extent = ExtentAt(offset);
       if (offset < joined.header.size()) {
         n = std::min<std::uint64_t>(out.size(), joined.header.size() - offset);
         std::memcpy(out.data(), joined.header.data() + offset, n);
-      } else if (extent != nullptr) {
-        const std::uint64_t inside = offset - extent->offset;
-        n = std::min<std::uint64_t>(out.size(), extent->bytes - inside);
-        SHOAL_RETURN_IF_ERROR(OpenPart(extent->part));
-        SHOAL_RETURN_IF_ERROR(files_[extent->part]->Read(extent->part_offset + inside, out.first(n)));
       } else {
-        n = std::min<std::uint64_t>(out.size(), NextExtent(offset) - offset);
-        std::memset(out.data(), 0, n);
+        const auto [extent, bytes] = PlaceIn(joined.extents, offset, joined.file_bytes);
+        n = std::min<std::uint64_t>(out.size(), bytes);
+        if (extent != nullptr) {
+          SHOAL_RETURN_IF_ERROR(OpenPart(extent->part));
+          SHOAL_RETURN_IF_ERROR(
+              files_[extent->part]->Read(extent->part_offset + (offset - extent->offset), out.first(n)));
+        } else {
+          std::memset(out.data(), 0, n);
+        }
       }
       out = out.subspan(n);
       offset += n;
@@ -47,28 +48,12 @@ class PartsReader final : public TensorReader {
   }
 
   bool Waits(std::uint64_t offset) override {
-    const PartExtent* extent = ExtentAt(offset);
+    const PartExtent* const extent = PlaceIn(parts_->joined.extents, offset, parts_->joined.file_bytes).extent;
     if (extent == nullptr || !OpenPart(extent->part).ok()) return false;
     return files_[extent->part]->Waits(extent->part_offset + (offset - extent->offset));
   }
 
  private:
-  std::vector<PartExtent>::const_iterator After(std::uint64_t offset) const {
-    return std::upper_bound(parts_->joined.extents.begin(), parts_->joined.extents.end(), offset,
-                            [](std::uint64_t at, const PartExtent& extent) { return at < extent.offset; });
-  }
-  // Null: padding, or the header.
-  const PartExtent* ExtentAt(std::uint64_t offset) const {
-    const auto next = After(offset);
-    if (next == parts_->joined.extents.begin()) return nullptr;
-    const PartExtent& extent = *std::prev(next);
-    return offset - extent.offset < extent.bytes ? &extent : nullptr;
-  }
-  std::uint64_t NextExtent(std::uint64_t offset) const {
-    const auto next = After(offset);
-    return next == parts_->joined.extents.end() ? parts_->joined.file_bytes : next->offset;
-  }
-
   Status OpenPart(std::size_t part) {
     if (files_[part] == nullptr) { SHOAL_ASSIGN_OR_RETURN(files_[part], parts_->files[part]->Open()); }
     return {};

@@ -1,7 +1,9 @@
 // Names by their fixed form; parts checked against the first; extents as the tensors follow each other.
 #include "model/split_gguf.h"
 
+#include <algorithm>
 #include <cstdio>
+#include <iterator>
 #include <unordered_set>
 
 #include "model/gguf_internal.h"
@@ -76,6 +78,17 @@ std::int64_t PartsOf(const Gguf& gguf) { return Int(gguf, kPartsKey).value_or(1)
 
 void KeepOnlyWhoseItIs(Gguf& part) {
   std::erase_if(part.metadata, [](const auto& entry) { return entry.second.AsArray() != nullptr; });
+}
+
+JoinedPlace PlaceIn(std::span<const PartExtent> extents, std::uint64_t offset, std::uint64_t end) {
+  SHOAL_CHECK(offset < end);
+  const auto next = std::upper_bound(extents.begin(), extents.end(), offset,
+                                     [](std::uint64_t at, const PartExtent& extent) { return at < extent.offset; });
+  if (next != extents.begin()) {
+    const PartExtent& extent = *std::prev(next);
+    if (offset - extent.offset < extent.bytes) return {&extent, extent.bytes - (offset - extent.offset)};
+  }
+  return {nullptr, (next == extents.end() ? end : next->offset) - offset};
 }
 
 Result<JoinedGguf> JoinGguf(std::span<const Gguf> parts, std::span<const std::string> names) {

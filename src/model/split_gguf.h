@@ -45,6 +45,14 @@ struct PartExtent {
   std::size_t part = 0;                 // from 0
   std::uint64_t part_offset = 0;        // in the part's file
 };
+// Where byte `offset` of a joined file lies, and how many bytes from there on lie in the same place. `extent`: null in
+// padding, or in the header. Precondition (CHECK): offset < end, which is the file's.
+struct JoinedPlace {
+  const PartExtent* extent = nullptr;
+  std::uint64_t bytes = 0;
+};
+JoinedPlace PlaceIn(std::span<const PartExtent> extents, std::uint64_t offset, std::uint64_t end);
+
 struct JoinedGguf {
   std::vector<std::uint8_t> header;  // at offset 0
   std::uint64_t file_bytes = 0;

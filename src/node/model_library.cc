@@ -10,7 +10,6 @@
 
 #include "base/log.h"
 #include "model/split_gguf.h"
-#include "weights/local_file.h"
 
 namespace shoal {
 namespace {
@@ -36,11 +35,10 @@ std::set<std::string> GgufFilesIn(const std::string& folder) {
   return paths;
 }
 
-// Changes when one of its files does; empty: one is not there.
-std::string LikenessOf(const std::string& path) {
-  const Result<LocalFile> file = LookAtLocalFile(path);
-  if (!file.ok()) return "";
-  return std::to_string(file->bytes) + " " + std::to_string(file->inode) + " " + std::to_string(file->time_ns);
+// Without a path where it, or one of its parts, is not there.
+LocalFile LookAt(const std::string& path) {
+  Result<LocalFile> file = LookAtLocalFile(path);
+  return file.ok() ? *std::move(file) : LocalFile{};
 }
 
 }  // namespace
@@ -59,26 +57,26 @@ std::int64_t FileTimeS(const std::string& path) {
 }
 
 Result<LibraryModel> ModelLibrary::Add(const std::string& path) {
-  std::string likeness = LikenessOf(path);
+  LocalFile as_it_is = LookAt(path);
   SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<const ModelFile> file, OpenModelFile(path));
   SHOAL_ASSIGN_OR_RETURN(const ModelFingerprint fingerprint, Fingerprint(*file));
   LibraryModel model{ModelNameOf(path), fingerprint, std::move(file)};
-  by_path_[path] = {model, std::move(likeness)};
+  by_path_[path] = {model, std::move(as_it_is)};
   return model;
 }
 
 void ModelLibrary::Scan() {
   const std::lock_guard lock(mutex_);
   for (auto it = by_path_.begin(); it != by_path_.end();) {
-    it = LikenessOf(it->first) != it->second.likeness ? by_path_.erase(it) : std::next(it);
+    it = LookAt(it->first).SameFile(it->second.file) ? std::next(it) : by_path_.erase(it);
   }
   for (const std::string& folder : folders_) {
     for (const std::string& path : GgufFilesIn(folder)) {
       if (by_path_.contains(path) || by_path_.size() >= kModelsMax) continue;
       const auto refused = refused_.find(path);
-      if (refused != refused_.end() && refused->second == LikenessOf(path)) continue;
+      if (refused != refused_.end() && refused->second.SameFile(LookAt(path))) continue;
       if (const Result<LibraryModel> added = Add(path); !added.ok()) {
-        refused_[path] = LikenessOf(path);
+        refused_[path] = LookAt(path);
         Log(LogLevel::kWarning, "models", path + " is left out: " + added.error().message);
       }
     }
@@ -111,7 +109,7 @@ Result<LibraryModel> ModelLibrary::Find(const std::string& name_or_path) {
   const std::lock_guard lock(mutex_);
   const std::string path = FirstPartOf(name_or_path);
   const auto known = by_path_.find(path);
-  return known != by_path_.end() && known->second.likeness == LikenessOf(path) ? known->second.model : Add(path);
+  return known != by_path_.end() && known->second.file.SameFile(LookAt(path)) ? known->second.model : Add(path);
 }
 
 Result<LibraryModel> ModelLibrary::FindFingerprint(ModelFingerprint fingerprint) const {

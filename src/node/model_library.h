@@ -15,6 +15,7 @@
 #include "engine/vocabulary.h"
 #include "model/model_info.h"
 #include "text/chat.h"
+#include "weights/local_file.h"
 #include "weights/manifest.h"
 
 namespace shoal {
@@ -49,14 +50,14 @@ class ModelLibrary {
  private:
   struct Known {
     LibraryModel model;
-    std::string likeness;  // what its files were like when it was read
+    LocalFile file;  // as it was when it was read
   };
   Result<LibraryModel> Add(const std::string& path);  // the mutex is held
 
   const std::vector<std::string> folders_;
   mutable std::mutex mutex_;
   std::map<std::string, Known> by_path_;
-  std::map<std::string, std::string> refused_;                           // path -> its likeness then
+  std::map<std::string, LocalFile> refused_;                             // by path: as it was then
   std::map<std::string, std::weak_ptr<const Vocabulary>> vocabularies_;  // by path
 };
 

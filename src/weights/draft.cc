@@ -21,10 +21,6 @@ namespace {
 constexpr std::uint64_t kHashPieceBytes = 8U << 20;
 constexpr char kPartEnd[] = ".part", kSumsEnd[] = ".sums";
 
-Digest KeyOf(const std::string& text) {
-  return Sha256({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
-}
-
 std::string FolderOf(const WeightStore& store, const Digest& key) { return store.Path("drafts/" + HexOf(key)); }
 
 // Makes it when it is absent.
@@ -63,16 +59,16 @@ Draft::~Draft() {
 }
 
 std::vector<std::uint8_t> Draft::KnownHeader(const WeightStore& store, const std::string& key) {
-  if (const auto finished = store.FindSource(KeyOf(key))) return finished->header;
+  if (const auto finished = store.FindSource(Sha256(key))) return finished->header;
   Result<std::optional<std::vector<std::uint8_t>>> header =
-      ReadWholeFile(FolderOf(store, KeyOf(key)) + "/header", kManifestBytesMax);
+      ReadWholeFile(FolderOf(store, Sha256(key)) + "/header", kManifestBytesMax);
   if (!header.ok() || !header->has_value()) return {};
   return **std::move(header);
 }
 
 Result<std::unique_ptr<Draft>> Draft::Open(WeightStore& store, const std::string& key,
                                            std::span<const std::uint8_t> header, std::uint64_t file_bytes) {
-  std::unique_ptr<Draft> draft(new Draft(store, KeyOf(key)));
+  std::unique_ptr<Draft> draft(new Draft(store, Sha256(key)));
   SHOAL_ASSIGN_OR_RETURN(draft->manifest_, DescribeRanges(header, file_bytes));
   const std::shared_ptr<const Manifest> finished = store.FindSource(draft->key_);
   if (finished != nullptr && finished->header == draft->manifest_.header && finished->file_bytes == file_bytes) {

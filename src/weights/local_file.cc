@@ -52,14 +52,12 @@ Result<LocalFile> LookAtLocalFile(const std::string& path) {
       facts += std::to_string(fact) + " ";
     }
   }
-  const Digest digest = Sha256({reinterpret_cast<const std::uint8_t*>(facts.data()), facts.size()});
+  const Digest digest = Sha256(facts);
   std::memcpy(&all.inode, digest.data(), sizeof all.inode);
   return all;
 }
 
-Digest LocalKey(const std::string& path) {
-  return Sha256({reinterpret_cast<const std::uint8_t*>(path.data()), path.size()});
-}
+Digest LocalKey(const std::string& path) { return Sha256(path); }
 
 Result<LocalFile> ReadLocalRecord(const std::string& record_path) {
   SHOAL_ASSIGN_OR_RETURN(const auto bytes, ReadWholeFile(record_path, kRecordBytesMax));

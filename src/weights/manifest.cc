@@ -76,6 +76,12 @@ std::uint64_t Manifest::ChunkCount(std::size_t range) const {
   return (ranges[range].bytes + chunk_bytes - 1) / chunk_bytes;
 }
 
+std::uint64_t Manifest::ChunksBefore(std::size_t range) const {
+  std::uint64_t chunks = 0;
+  for (std::size_t i = 0; i < range; ++i) chunks += ChunkCount(i);
+  return chunks;
+}
+
 std::uint64_t Manifest::ChunkBytes(std::size_t range, std::uint64_t chunk) const {
   const std::uint64_t start = chunk * chunk_bytes;
   SHOAL_CHECK(start < ranges[range].bytes);

@@ -48,6 +48,7 @@ struct Manifest {
   std::uint32_t chunk_bytes = 0;
   std::vector<WeightRange> ranges;  // shared, embeddings, output, layers ascending; only those with bytes
   std::uint64_t ChunkCount(std::size_t range) const;
+  std::uint64_t ChunksBefore(std::size_t range) const;  // of all ranges before it; of ranges.size(): of all
   std::uint64_t ChunkBytes(std::size_t range, std::uint64_t chunk) const;
   bool known() const;  // all hashes
 };

@@ -128,15 +128,12 @@ Status Fetch::Finish(Writing& writing) {
 Result<FetchReport> Fetch::Run(const std::vector<std::size_t>& ranges) {
   SHOAL_RETURN_IF_ERROR(store_.MakeRoomFor(manifest_, ranges));
   for (const std::size_t range : ranges) SHOAL_RETURN_IF_ERROR(Open(range));
-  std::vector<std::size_t> first_bit(manifest_.ranges.size());
-  for (std::size_t i = 0; i < first_bit.size(); ++i) {
-    first_bit[i] = bits_;
-    bits_ += manifest_.ChunkCount(i);
-  }
+  bits_ = manifest_.ChunksBefore(manifest_.ranges.size());
   for (std::size_t w = 0; w < writings_.size(); ++w) {
     const std::vector<std::uint64_t> missing = writings_[w].writer->Missing();
     writings_[w].left = missing.size();
-    for (const std::uint64_t chunk : missing) places_.push_back({w, chunk, first_bit[writings_[w].range] + chunk});
+    const std::uint64_t first_bit = manifest_.ChunksBefore(writings_[w].range);
+    for (const std::uint64_t chunk : missing) places_.push_back({w, chunk, first_bit + chunk});
     if (missing.empty()) SHOAL_RETURN_IF_ERROR(Finish(writings_[w]));
   }
   swarm_ = std::make_unique<Swarm>(places_.size(), options_.seed);

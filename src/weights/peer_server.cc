@@ -48,8 +48,7 @@ Result<WeightAnswer> WeightServer::ReplyChunk(Known& known, const ChunkAsk& ask)
   Result<std::vector<std::uint8_t>> bytes = store_->ReadChunk(known.model, ask.range, ask.chunk);
   if (bytes.ok()) return WeightAnswer(ChunkAnswer{*std::move(bytes)});
   if (bytes.error().code == ErrorCode::kCorrupt) {
-    std::uint64_t bit = ask.chunk;
-    for (std::size_t i = 0; i < ask.range; ++i) bit += known.model.manifest->ChunkCount(i);
+    const std::uint64_t bit = known.model.manifest->ChunksBefore(ask.range) + ask.chunk;
     const std::lock_guard lock(mutex_);
     if (known.damaged.insert(bit).second) Log(LogLevel::kWarning, "weights", bytes.error().message);
   }

@@ -248,20 +248,15 @@ Status Pull::Done(const shoal::Run& run) {
 // Bytes of the model, from the files that have them. Between the parts' there is padding.
 Status Pull::Read(Connection& connection, const HttpOptions& http, Extent extent, const Take& take) {
   while (extent.bytes > 0) {
-    const auto next = std::upper_bound(model_.extents.begin(), model_.extents.end(), extent.offset,
-                                       [](std::uint64_t at, const PartExtent& other) { return at < other.offset; });
-    const PartExtent* part = next == model_.extents.begin() ? nullptr : &*std::prev(next);
-    std::uint64_t n = extent.bytes;
-    if (part != nullptr && extent.offset - part->offset < part->bytes) {
-      const std::uint64_t inside = extent.offset - part->offset;
-      n = std::min(n, part->bytes - inside);
+    const auto [part, together] = PlaceIn(model_.extents, extent.offset, model_.manifest.file_bytes);
+    std::uint64_t n = std::min(extent.bytes, together);
+    if (part != nullptr) {
       if (connection.file == nullptr || connection.part != part->part) {
         connection = {part->part, std::make_unique<HttpFile>(files_[part->part].url, http)};
         connection.file->Expect(model_.facts[part->part]);
       }
-      SHOAL_RETURN_IF_ERROR(connection.file->Read(part->part_offset + inside, n, take));
+      SHOAL_RETURN_IF_ERROR(connection.file->Read(part->part_offset + (extent.offset - part->offset), n, take));
     } else {
-      if (next != model_.extents.end()) n = std::min(n, next->offset - extent.offset);
       n = std::min<std::uint64_t>(n, kPaddingBytes);
       SHOAL_RETURN_IF_ERROR(take(std::vector<std::uint8_t>(n)));
     }
