@@ -42,6 +42,27 @@ Json ToJson(const StoredModel& model) {
           {"path", model.local_path}};
 }
 
+// "all 30", "0-9, 20 of 30": the layers that are here.
+std::string LayersText(const StoredModel& model) {
+  std::vector<std::int32_t> layers;
+  std::size_t all = 0;
+  for (std::size_t i = 0; i < model.held.size(); ++i) {
+    if (model.manifest->ranges[i].kind != RangeKind::kLayer) continue;
+    ++all;
+    if (model.held[i]) layers.push_back(model.manifest->ranges[i].layer);
+  }
+  if (layers.size() == all) return "all " + std::to_string(all);
+  std::string text;
+  for (std::size_t i = 0; i < layers.size();) {
+    std::size_t n = 1;
+    while (i + n < layers.size() && layers[i + n] == layers[i] + static_cast<std::int32_t>(n)) ++n;
+    text += (text.empty() ? "" : ", ") + std::to_string(layers[i]);
+    if (n > 1) text += "-" + std::to_string(layers[i + n - 1]);
+    i += n;
+  }
+  return text.empty() ? "none of " + std::to_string(all) : text + " of " + std::to_string(all);
+}
+
 // `reason`: why this file of several was taken; empty: there was no choice.
 int PrintPulled(const PullCommand& command, const WeightStore& store, const std::string& name,
                 const std::string& reason = "") {
@@ -112,26 +133,6 @@ int PullLocal(const PullCommand& command, WeightStore& store, const std::string&
 }
 
 }  // namespace
-
-std::string LayersText(const StoredModel& model) {
-  std::vector<std::int32_t> layers;
-  std::size_t all = 0;
-  for (std::size_t i = 0; i < model.held.size(); ++i) {
-    if (model.manifest->ranges[i].kind != RangeKind::kLayer) continue;
-    ++all;
-    if (model.held[i]) layers.push_back(model.manifest->ranges[i].layer);
-  }
-  if (layers.size() == all) return "all " + std::to_string(all);
-  std::string text;
-  for (std::size_t i = 0; i < layers.size();) {
-    std::size_t n = 1;
-    while (i + n < layers.size() && layers[i + n] == layers[i] + static_cast<std::int32_t>(n)) ++n;
-    text += (text.empty() ? "" : ", ") + std::to_string(layers[i]);
-    if (n > 1) text += "-" + std::to_string(layers[i + n - 1]);
-    i += n;
-  }
-  return text.empty() ? "none of " + std::to_string(all) : text + " of " + std::to_string(all);
-}
 
 Result<std::shared_ptr<WeightStore>> OpenStoreHere() {
   StoreOptions options;

@@ -43,8 +43,6 @@ int RunCatalogue(bool json);
 // What models have to run on: the nodes of the cluster when a node runs here, else this device.
 AtHand LookAtHand();
 
-// "all 30", "0-9, 20 of 30": the layers of a model that are here.
-std::string LayersText(const StoredModel& model);
 // SHOAL_HOME/store, with the quota of SHOAL_STORE_MAX ("20G"; unset: as the disk allows).
 Result<std::shared_ptr<WeightStore>> OpenStoreHere();
 // By path, by name in SHOAL_HOME/models, or by name in the store (all of it must be here). Errors: as OpenModelFile.

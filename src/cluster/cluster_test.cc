@@ -31,6 +31,22 @@ class ClusterTest : public testing::Test {
     ASSERT_TRUE(pump.Place(0, request).ok());
     ASSERT_TRUE(pump.Until([&] { return At(0)->survives.size() == 3; }, 20 * kSecond));
   }
+  // `count` nodes, the model over the first two; the third has by far the most memory, each other one `budget` bytes.
+  // The epoch.
+  Epoch PlacedOnTwo(int count, std::uint64_t budget) {
+    for (int i = 0; i < count; ++i) {
+      pump.Add([&](ClusterOptions& options) {
+        options.facts.device.memory_budget_bytes = i == 2 ? std::uint64_t{4'000'000} : budget;
+      });
+    }
+    pump.MeetAll();
+    EXPECT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+    PlaceRequest request;
+    request.nodes = {TestId(0), TestId(1)};
+    request.options.standby = 0;
+    EXPECT_TRUE(pump.Place(0, request).ok());
+    return At(0) ? At(0)->record.epoch : Epoch{};
+  }
   bool AllAlive() {
     for (int a = 0; a < pump.Count(); ++a) {
       for (int b = 0; b < pump.Count(); ++b) {
@@ -441,17 +457,8 @@ TEST_F(ClusterTest, AContinuationThatIsGivenUpLeavesWhatRuns) {
 
 // The node that comes first, by its memory, never loads anything: the next one does.
 TEST_F(ClusterTest, ANodeThatCannotLoadIsPassedOver) {
-  for (int i = 0; i < 4; ++i) {
-    pump.Add(
-        [&](ClusterOptions& options) { options.facts.device.memory_budget_bytes = i == 2 ? 4'000'000 : 1'000'000; });
-  }
-  pump.MeetAll();
-  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
-  PlaceRequest request;
-  request.nodes = {TestId(0), TestId(1)};
-  request.options.standby = 0;
-  ASSERT_TRUE(pump.Place(0, request).ok());
-  const Epoch first = At(0)->record.epoch;
+  const Epoch first = PlacedOnTwo(4, 1'000'000);
+  ASSERT_TRUE(At(0));
   int failed = 0;
   pump.load = [&](int node, const PlacementRecord&) {
     failed += node == 2 ? 1 : 0;
@@ -466,16 +473,8 @@ TEST_F(ClusterTest, ANodeThatCannotLoadIsPassedOver) {
 
 // Nobody else has room: it is asked again, and as soon as it can load it does.
 TEST_F(ClusterTest, ANodeThatCannotLoadIsAskedAgainWhereNobodyElseIs) {
-  for (int i = 0; i < 3; ++i) {
-    pump.Add([&](ClusterOptions& options) { options.facts.device.memory_budget_bytes = i == 2 ? 4'000'000 : 350; });
-  }
-  pump.MeetAll();
-  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
-  PlaceRequest request;
-  request.nodes = {TestId(0), TestId(1)};
-  request.options.standby = 0;
-  ASSERT_TRUE(pump.Place(0, request).ok());
-  const Epoch first = At(0)->record.epoch;
+  const Epoch first = PlacedOnTwo(3, 350);
+  ASSERT_TRUE(At(0));
   int failed = 0;
   pump.load = [&](int node, const PlacementRecord&) {
     return node == 2 && ++failed < 3 ? Status(Error{ErrorCode::kIo, "the card is full"}) : Status();

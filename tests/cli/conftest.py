@@ -1,10 +1,13 @@
 """Where the binary and the models are: SHOAL_BINARY, SHOAL_TEST_SMOLLM2, SHOAL_TEST_GEMMA3, else the usual places."""
+import hashlib
 import json
 import os
 import pathlib
 import subprocess
 
 import pytest
+
+import hub as hubs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("SHOAL_CACHE_DIR", pathlib.Path.home() / ".cache" / "shoal"))
@@ -55,3 +58,19 @@ def answer(shoal):
         return json.loads(done.stdout)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def content(smollm2):
+    return pathlib.Path(smollm2).read_bytes()
+
+
+@pytest.fixture
+def hub(tmp_path, content):
+    """A hub with one model, smollm2."""
+    if not hubs.NGINX:
+        pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
+    server = hubs.Hub(tmp_path / "hub")
+    server.add(hubs.REPOSITORY, hubs.FILE, content, hashlib.sha256(content).hexdigest())
+    yield server
+    server.stop()

@@ -14,6 +14,8 @@ import subprocess
 import threading
 import time
 
+REPOSITORY = "owner/SmolLM2-GGUF"
+FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 
@@ -39,6 +41,11 @@ class Hub:
         (self.folder / "files").mkdir(parents=True)
         (self.folder / "www").mkdir()
         self.process = None
+
+    def environment(self, home):
+        """In which this is the hub, and nothing is between."""
+        clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+        return {**clean, "SHOAL_HOME": str(home), "HF_ENDPOINT": self.url}
 
     @property
     def url(self):

@@ -1,17 +1,14 @@
 """Names of the hub, URLs and names of the store wherever a command wants a model."""
-import hashlib
 import json
-import os
 import pathlib
 import subprocess
 import time
 
 import pytest
 
-from hub import NGINX, Hub
+from hub import FILE, REPOSITORY
 
-REPOSITORY = "owner/SmolLM2-GGUF"
-NAME = "SmolLM2-135M-Instruct.Q4_1"
+NAME = FILE.removesuffix(".gguf")
 DEVICES = {
     "devices": [
         {"name": "phone", "memory_gib": 7, "decode_gb_s": 40, "prefill_gb_s": 6},
@@ -21,25 +18,9 @@ DEVICES = {
 }
 
 
-@pytest.fixture(scope="module")
-def content(smollm2):
-    return pathlib.Path(smollm2).read_bytes()
-
-
-@pytest.fixture
-def hub(tmp_path, content):
-    if not NGINX:
-        pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
-    hub = Hub(tmp_path / "hub")
-    hub.add(REPOSITORY, NAME + ".gguf", content, hashlib.sha256(content).hexdigest())
-    yield hub
-    hub.stop()
-
-
 @pytest.fixture
 def home(tmp_path, hub):
-    clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-    return {**clean, "SHOAL_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url}
+    return hub.environment(tmp_path / "home")
 
 
 @pytest.fixture

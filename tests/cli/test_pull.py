@@ -15,31 +15,12 @@ import urllib.parse
 import pytest
 
 from gguf_parts import cut
-from hub import NGINX, Answering, CutWire, Hub
-
-REPOSITORY = "owner/SmolLM2-GGUF"
-NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-@pytest.fixture(scope="module")
-def content(smollm2):
-    return pathlib.Path(smollm2).read_bytes()
-
-
-@pytest.fixture
-def hub(tmp_path, content):
-    if not NGINX:
-        pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
-    hub = Hub(tmp_path / "hub")
-    hub.add(REPOSITORY, NAME, content, hashlib.sha256(content).hexdigest())
-    yield hub
-    hub.stop()
+from hub import FILE, REPOSITORY, Answering, CutWire, Hub
 
 
 @pytest.fixture
 def home(tmp_path, hub):
-    clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-    return {**clean, "SHOAL_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url, "HF_TOKEN": "secret"}
+    return {**hub.environment(tmp_path / "home"), "HF_TOKEN": "secret"}
 
 
 def blobs(home):
@@ -83,7 +64,7 @@ def test_the_hub_by_name_with_a_redirect_to_another_host(shoal, home, hub):
 @pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make certificates with")
 def test_https_with_an_authority_of_its_own(shoal, home, tmp_path, content):
     hub = Hub(tmp_path / "https", tls=True)
-    hub.add(REPOSITORY, NAME, content, hashlib.sha256(content).hexdigest())
+    hub.add(REPOSITORY, FILE, content, hashlib.sha256(content).hexdigest())
     hub.start()
     try:
         env = {**home, "HF_ENDPOINT": hub.url}
@@ -137,7 +118,7 @@ def test_the_option_of_llama_cpp(shoal, home, hub):
 def test_forty_disconnects(shoal, home, hub, content):
     hub.start()
     wire = CutWire(hub.bytes_port, cuts=40)
-    done = shoal("pull", f"http://127.0.0.1:{wire.port}/files/{NAME}", "--json", env=home, timeout=300)
+    done = shoal("pull", f"http://127.0.0.1:{wire.port}/files/{FILE}", "--json", env=home, timeout=300)
     wire.close()
     assert done.returncode == 0, done.stderr
     assert wire.made >= 40, "the wire was cut fewer times than it should"
@@ -152,7 +133,7 @@ def test_forty_disconnects(shoal, home, hub, content):
 def test_a_killed_pull_goes_on(binary, shoal, home, hub, content):
     hub.start()
     wire = CutWire(hub.bytes_port, cuts=0, pause_s=0.002)  # slow enough to be killed in the middle
-    url = f"http://127.0.0.1:{wire.port}/files/{NAME}"
+    url = f"http://127.0.0.1:{wire.port}/files/{FILE}"
     kills = 8
     for attempt in range(kills):
         process = subprocess.Popen([binary, "pull", url, "--connections", "1"], env=home, stdout=subprocess.DEVNULL,
@@ -170,7 +151,7 @@ def test_a_killed_pull_goes_on(binary, shoal, home, hub, content):
     # What a kill costs: the chunk that was on its way, and what lay between the server and the program.
     again = wire.answered - len(content)
     assert again <= kills * (3 << 20), again
-    assert json.loads(shoal("verify", NAME[:-5], "--json", env=home).stdout)["damaged"] == []
+    assert json.loads(shoal("verify", FILE[:-5], "--json", env=home).stdout)["damaged"] == []
 
 
 def test_a_finished_model_is_completed(shoal, home, hub):
@@ -194,9 +175,9 @@ def test_a_finished_model_is_completed(shoal, home, hub):
     assert done.returncode == 0 and json.loads(done.stdout)["whole"], done.stderr
     assert served(hub, before, least=len(content) + 1) == len(content) + 1
     assert blobs(home) == whole
-    assert json.loads(shoal("verify", NAME[:-5], "--json", env=home).stdout)["damaged"] == []
+    assert json.loads(shoal("verify", FILE[:-5], "--json", env=home).stdout)["damaged"] == []
     # What is removed is not known any more.
-    for name in ("also", NAME[:-5]):
+    for name in ("also", FILE[:-5]):
         assert shoal("rm", name, env=home).returncode == 0
     assert blobs(home) == []
     assert shoal("pull", f"hf:{REPOSITORY}:Q4_1", env=home).returncode == 0
@@ -205,7 +186,7 @@ def test_a_finished_model_is_completed(shoal, home, hub):
 
 def test_too_many_requests_with_retry_after(shoal, home, hub):
     hub.start()
-    done = shoal("pull", f"{hub.url}/busy/{NAME}", "--connections", 2, env=home, timeout=300)
+    done = shoal("pull", f"{hub.url}/busy/{FILE}", "--connections", 2, env=home, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "429" in done.stderr and "again in 1 s" in done.stderr
     assert any(" 429 " in line for line in hub.log())
@@ -231,7 +212,7 @@ def serve_part(handler, content, moved=0, more=0):
 def test_a_server_that_sends_something_else(shoal, home, content, oddity, says):
     server = Answering(lambda handler: serve_part(handler, content, **oddity))
     try:
-        done = shoal("pull", f"http://127.0.0.1:{server.port}/{NAME}", env=home)
+        done = shoal("pull", f"http://127.0.0.1:{server.port}/{FILE}", env=home)
         assert done.returncode != 0 and says in done.stderr, done.stderr
         assert json.loads(shoal("models", "--json", env=home).stdout)["models"] == []
     finally:
@@ -252,7 +233,7 @@ def test_retry_after_a_date(shoal, home, content):
 
     server = Answering(answer)
     try:
-        done = shoal("pull", f"http://127.0.0.1:{server.port}/{NAME}", "--metadata-only", env=home)
+        done = shoal("pull", f"http://127.0.0.1:{server.port}/{FILE}", "--metadata-only", env=home)
         assert done.returncode == 0, done.stderr
         assert "again in 2 s" in done.stderr or "again in 1 s" in done.stderr, done.stderr
     finally:
@@ -306,7 +287,7 @@ def test_a_proxy_with_a_password(shoal, home, hub):
 def test_a_wrong_byte(shoal, home, hub, content):
     wrong = bytearray(content)
     wrong[len(wrong) // 2] ^= 1
-    hub.add(REPOSITORY, NAME, bytes(wrong), hashlib.sha256(content).hexdigest())
+    hub.add(REPOSITORY, FILE, bytes(wrong), hashlib.sha256(content).hexdigest())
     hub.start()
     done = shoal("pull", f"hf:{REPOSITORY}:Q4_1", env=home)
     assert done.returncode == 3 and "SHA-256" in done.stderr
@@ -314,18 +295,18 @@ def test_a_wrong_byte(shoal, home, hub, content):
 
 
 def test_a_file_of_the_wrong_length(shoal, home, hub, content):
-    hub.add("owner/cut", NAME, content[:len(content) // 2])
+    hub.add("owner/cut", FILE, content[:len(content) // 2])
     hub.start()
-    done = shoal("pull", f"hf:owner/cut/{NAME}", env=home)
+    done = shoal("pull", f"hf:owner/cut/{FILE}", env=home)
     assert done.returncode == 3 and "truncated" in done.stderr
     assert not blobs(home)
 
 
 def test_a_file_that_changes_meanwhile(binary, home, hub, content):
     hub.start()
-    path = hub.folder / "files" / NAME
+    path = hub.folder / "files" / FILE
     wire = CutWire(hub.bytes_port, cuts=0, pause_s=0.003)  # so that it takes seconds
-    process = subprocess.Popen([binary, "pull", f"http://127.0.0.1:{wire.port}/files/{NAME}", "--connections", "1"],
+    process = subprocess.Popen([binary, "pull", f"http://127.0.0.1:{wire.port}/files/{FILE}", "--connections", "1"],
                                env=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while len([line for line in hub.log() if " 206 " in line]) < 3:
         assert process.poll() is None, "it was too fast for this test"
@@ -338,10 +319,10 @@ def test_a_file_that_changes_meanwhile(binary, home, hub, content):
 
 def test_what_may_not_be_had(shoal, home, hub):
     hub.start()
-    refused = shoal("pull", f"{hub.url}/private/{NAME}", env={**home, "HF_TOKEN": ""})
+    refused = shoal("pull", f"{hub.url}/private/{FILE}", env={**home, "HF_TOKEN": ""})
     assert refused.returncode == 2 and "HF_TOKEN" in refused.stderr
     # By a URL of the hub, it gets the token too, and by one of another host nobody does.
-    allowed = ("pull", f"{hub.url}/private/{NAME}", "--metadata-only")
+    allowed = ("pull", f"{hub.url}/private/{FILE}", "--metadata-only")
     assert shoal(*allowed, env={**home, "HF_TOKEN": "right"}).returncode == 0
     elsewhere = {**home, "HF_TOKEN": "right", "HF_ENDPOINT": f"http://127.0.0.1:{hub.bytes_port}"}
     assert shoal(*allowed, env=elsewhere).returncode == 2
@@ -349,7 +330,7 @@ def test_what_may_not_be_had(shoal, home, hub):
     assert absent.returncode == 3 and "no repository 'owner/nothing'" in absent.stderr
     kind = shoal("pull", f"hf:{REPOSITORY}:Q9_9", env=home)
     assert kind.returncode == 3 and "there are Q4_1 (93.8 MiB)" in kind.stderr
-    whole = shoal("pull", f"{hub.url}/whole/{NAME}", env=home)
+    whole = shoal("pull", f"{hub.url}/whole/{FILE}", env=home)
     assert whole.returncode == 3 and "does not serve parts" in whole.stderr
     page = shoal("pull", f"{hub.url}/api/models/{REPOSITORY}/tree/main", env=home)
     assert page.returncode == 3 and "not a GGUF file" in page.stderr
@@ -452,7 +433,7 @@ def test_a_wrong_byte_in_a_part(shoal, home, hub, content):
 
 
 def test_a_name_is_not_taken_from_another_model(shoal, home, hub, content):
-    name = NAME.removesuffix(".gguf")
+    name = FILE.removesuffix(".gguf")
     changed = content[:-1] + bytes([content[-1] ^ 1])
     hub.add("owner/Other-GGUF", "Other-Q4_1.gguf", changed, hashlib.sha256(changed).hexdigest())
     hub.start()
