@@ -170,6 +170,7 @@ void Scheduler::State::CountRecovery(Generation& generation, const Placement& pl
   if (generation.reused < 0) ++recovery.generations;
 }
 
+// A copy of more than a stage has is refused there as a whole: where a row does not come, nothing of the copy is.
 void Scheduler::State::CopySlot(SequenceId from, SequenceId to, Position length) {
   slots.Copy(from, to, length);
   pending_ops.emplace_back(CopySequence{from, to, length});
@@ -177,7 +178,7 @@ void Scheduler::State::CopySlot(SequenceId from, SequenceId to, Position length)
     const std::size_t writes = batch.writes.size();
     for (std::size_t i = 0; i < writes; ++i) {
       const InFlight::Write write = batch.writes[i];
-      if (write.sequence == from && write.first < length) batch.writes.push_back({to, write.first});
+      if (write.sequence == from && write.first < length) batch.writes.push_back({to, 0});
     }
   }
 }

@@ -114,6 +114,19 @@ TEST_F(AdoptionTest, ARefusedReplayCostsAWholePrefillAndNotTheGeneration) {
   EXPECT_THAT(Ops<RewindSequence>(again), ElementsAre(RewindSequence{0, 0}));
 }
 
+// Stages report on links of their own: what a refused replay breaks may be heard of before it.
+TEST_F(AdoptionTest, ARefusedReplayThatIsHeardOfLateEndsNobody) {
+  ASSERT_TRUE(Adopt({Count(0, 8), Count(0, 8), {}}).ok());
+  Submit(Request(1, Count(0, 14)));
+  const MicroBatch fill = Next(), rest = Next();
+  ExpectStages(fill, 2, 2);
+  ExpectStages(rest, 0, kStageIndexMax);
+  EXPECT_THAT(Fail(rest.id), IsEmpty());
+  EXPECT_TRUE(Idle());  // until its cause is known
+  EXPECT_THAT(Fail(fill.id), IsEmpty());
+  EXPECT_EQ(Positions(Next()), Count(0, 8));
+}
+
 TEST_F(AdoptionTest, ModelsThatCannotBeRewoundAndReproducibleRunsStartFromNothing) {
   for (const bool reproducible : {false, true}) {
     options_.rewindable = reproducible;

@@ -15,10 +15,10 @@ namespace shoal {
 
 std::optional<MicroBatch> Scheduler::State::Next() {
   if (!HasWindow(false)) return std::nullopt;
-  // After a failure, what will fail because of it has to come back first: rows that share a micro-batch with those sent
-  // anew would carry the damage on and on.
-  if (std::any_of(in_flight.begin(), in_flight.end(), [](const InFlight& b) { return b.collateral; }))
-    return std::nullopt;
+  // After a failure, its cause and what will fail because of it have to come back first: rows that share a micro-batch
+  // with those sent anew would carry the damage on and on.
+  const auto damaged = [](const InFlight& batch) { return batch.collateral || batch.failure; };
+  if (std::any_of(in_flight.begin(), in_flight.end(), damaged)) return std::nullopt;
   Admit();
   if (!HasWindow(std::any_of(running.begin(), running.end(), [](const auto* g) { return !g->decoding; }))) {
     return std::nullopt;
@@ -64,7 +64,8 @@ std::int32_t Scheduler::State::DecodeRowsMax(std::int32_t decoders, bool prefill
     --rows;
     --sequences;
   }
-  if (prefills && prefill_wants_output) --outputs;
+  // They alternate: short prompts that come one after another would else take every output.
+  if (prefills && prefill_wants_output && decodes_since_prefill > 0) --outputs;
   if (decode_groups && !prefills) return decode_groups->Rows(decoders, std::min({rows, sequences, outputs}));
   const std::int32_t groups = std::min(options.stages, options.in_flight_max);
   const std::int32_t group = (decoders + groups - 1) / groups;
@@ -182,6 +183,10 @@ void Scheduler::State::AddRows(Generation& generation, std::int32_t count, Micro
   for (Position position = first; position < end; ++position) {
     batch.rows.push_back({generation.slot, position, output && position + 1 == end, generation.id});
     batch.tokens.push_back(generation.tokens[position]);
+  }
+  for (const InFlight& earlier : in_flight) {
+    const auto before = [&](const InFlight::Write& w) { return w.sequence == generation.slot && w.first <= first; };
+    if (std::any_of(earlier.writes.begin(), earlier.writes.end(), before)) record.behind.push_back(earlier.id);
   }
   record.parts.push_back({generation.id, generation.admission, output});
   record.writes.push_back({generation.slot, first});

@@ -66,6 +66,7 @@ class FakeStages {
 
   // What a real stage would have tripped over; empty when all is well.
   const std::string& violation() const { return violation_; }
+  // Generations that had rows in a micro-batch that was made to fail: who only came behind one goes on.
   const std::set<GenerationId>& touched_by_failure() const { return touched_by_failure_; }
   // Generations with an open sampler on the last stage.
   std::size_t samplers() const { return samplers_.size(); }
@@ -92,7 +93,7 @@ class FakeStages {
   void Copy(int stage, const CopySequence& op);
   bool Continues(int stage, const MicroBatch& batch);
   bool Replay(int stage, Frame& frame);
-  void Lose(int stage, Frame& frame);
+  void Lose(int stage, Frame& frame, bool injected);
   void Run(int stage, Frame& frame);
   void Sample(const Frame& frame);
   void CheckRoom(int stage);

@@ -80,7 +80,7 @@ void FakeStages::Step(int stage, bool fail) {
   if (!frame.batch.rows.empty() && stage + 1 >= frame.batch.first_stage) {
     const bool replays = stage < frame.batch.first_stage;
     if (fail || !(replays ? Replay(stage, frame) : Continues(stage, frame.batch))) {
-      Lose(stage, frame);
+      Lose(stage, frame, fail);
     } else if (!replays) {
       Run(stage, frame);
       CheckRoom(stage);
@@ -111,17 +111,18 @@ bool FakeStages::Replay(int stage, Frame& frame) {
   return true;
 }
 
-void FakeStages::Lose(int stage, Frame& frame) {
+void FakeStages::Lose(int stage, Frame& frame, bool injected) {
   const bool runs_here = stage >= frame.batch.first_stage;
   for (const BatchRow& row : frame.batch.rows) {
     caches_[stage][row.sequence].broken = caches_[stage][row.sequence].broken || runs_here;
     frame.lost.push_back(row.sequence);
-    touched_by_failure_.insert(row.generation);
+    if (injected) touched_by_failure_.insert(row.generation);
   }
   frame.lost_first = frame.batch.first_stage;
   frame.lost_last = frame.batch.last_stage;
   frame.batch.rows.clear();
-  failures_[stage].push_back({frame.batch.id, 0, stage, ErrorCode::kInternal, "injected"});
+  failures_[stage].push_back(
+      {frame.batch.id, 0, stage, ErrorCode::kInternal, injected ? "injected" : "behind a failure"});
 }
 
 // False for a row behind a failure; anything else that does not continue its sequence is the scheduler's mistake.

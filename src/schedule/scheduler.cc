@@ -90,17 +90,22 @@ void Scheduler::State::Fail(Generation& generation, Error error, std::vector<Sch
   End(generation);
 }
 
+// Failures count in the order of sending. Stages report each on a link of its own: that of a batch which only came
+// behind a failed one may overtake the failure which is its cause.
+void Scheduler::State::SettleFailures(std::vector<ScheduleEvent>& events) {
+  while (!in_flight.empty() && in_flight.front().failure) {
+    const InFlight batch = std::move(in_flight.front());
+    in_flight.pop_front();
+    FailBatch(batch, *batch.failure, events);
+  }
+}
+
 // The batch's rows exist on some stages only, and so does what was written behind them: those batches will fail as
 // well. Its own generations end, unless they only shared it with one that had failed before, or it was to fill stages
 // from what others have (and that may be gone); those, and whoever took over content of it, start again from nothing.
 void Scheduler::State::FailBatch(const InFlight& batch, const Error& error, std::vector<ScheduleEvent>& events) {
   for (InFlight& later : in_flight) {
-    if (later.id < batch.id) continue;
-    for (const InFlight::Write& write : batch.writes) {
-      for (const InFlight::Write& w : later.writes) {
-        if (w.sequence == write.sequence && w.first >= write.first) later.collateral = true;
-      }
-    }
+    if (std::find(later.behind.begin(), later.behind.end(), batch.id) != later.behind.end()) later.collateral = true;
   }
   for (const InFlight::Part& part : batch.parts) {
     Generation* generation = FindPart(part);
@@ -189,14 +194,17 @@ void Scheduler::OnResult(const ResultMessage& result, std::vector<ScheduleEvent>
     s.Fail(*generation, Error{ErrorCode::kInternal, "the last stage gave no token for a row that asked for one"},
            events);
   }
+  s.SettleFailures(events);
 }
 
 void Scheduler::OnFailure(const FailureMessage& failure, std::vector<ScheduleEvent>& events) {
   State& s = *state_;
   const Error error{failure.code, "stage " + std::to_string(failure.stage) + ": " + failure.message};
   if (failure.generation == 0) {
-    if (const std::optional<InFlight> batch = s.TakeBatch(failure.batch)) s.FailBatch(*batch, error, events);
-    return;
+    for (InFlight& batch : s.in_flight) {
+      if (batch.id == failure.batch) batch.failure = error;
+    }
+    return s.SettleFailures(events);
   }
   for (const InFlight& batch : s.in_flight) {
     if (batch.id != failure.batch) continue;
@@ -220,7 +228,8 @@ ScheduleStats Scheduler::stats() const {
   stats.waiting = static_cast<std::int32_t>(s.waiting.size());
   stats.running = static_cast<std::int32_t>(s.running.size());
   stats.slots_free = s.slots.free_count();
-  stats.in_flight = static_cast<std::int32_t>(s.in_flight.size());
+  stats.in_flight = static_cast<std::int32_t>(
+      std::count_if(s.in_flight.begin(), s.in_flight.end(), [](const InFlight& batch) { return !batch.failure; }));
   stats.kv_tokens_used = s.slots.cells().used();
   stats.tokens_prefilled = s.tokens_prefilled;
   stats.tokens_reused = s.tokens_reused;

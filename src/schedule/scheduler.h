@@ -110,7 +110,8 @@ class Scheduler {
   std::optional<MicroBatch> Next();
   // A result came back. Unknown batches and generations are ignored. Appends to `events`.
   void OnResult(const ResultMessage& result, std::vector<ScheduleEvent>& events);
-  // A micro-batch or one generation failed: ends the generations concerned with kError and frees their slots.
+  // A micro-batch or one generation failed: ends the generations concerned with kError and frees their slots. That of a
+  // micro-batch takes effect when all that were sent before it have come back.
   void OnFailure(const FailureMessage& failure, std::vector<ScheduleEvent>& events);
   // How many prompt tokens of a generation came from the cache (0 until it has a slot).
   std::int32_t ReusedTokens(GenerationId id) const;

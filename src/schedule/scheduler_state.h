@@ -9,6 +9,7 @@
 
 #include <deque>
 #include <list>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -54,11 +55,13 @@ struct InFlight {
   };
   BatchId id = 0;
   std::vector<Part> parts;
-  std::vector<Write> writes;  // not those overwritten since; and copies made from them
+  std::vector<Write> writes;    // not those overwritten since; and copies made from them
+  std::vector<BatchId> behind;  // those on their way then whose rows these continue: when one fails, so does this
   bool decodes = false;
   bool prefills = false;
-  bool fills = false;       // runs on some stages only, to fill what others have: its generations may start anew
-  bool collateral = false;  // it will fail because one before it did
+  bool fills = false;            // runs on some stages only, to fill what others have: its generations may start anew
+  bool collateral = false;       // it will fail because one before it did
+  std::optional<Error> failure;  // it has failed; those sent before it have yet to come back
 };
 
 struct Scheduler::State {
@@ -70,6 +73,7 @@ struct Scheduler::State {
   std::optional<InFlight> TakeBatch(BatchId id);
   void EmitToken(Generation& generation, const RowResult& row, std::vector<ScheduleEvent>& events);
   void Fail(Generation& generation, Error error, std::vector<ScheduleEvent>& events);
+  void SettleFailures(std::vector<ScheduleEvent>& events);
   void FailBatch(const InFlight& batch, const Error& error, std::vector<ScheduleEvent>& events);
   void End(Generation& generation);  // forgets it; a running one closes its sequence and frees its slot
 
