@@ -81,6 +81,8 @@ class Checks {
   // Stages that went on in a later epoch with what they held; and the work of having generations run again after a
   // loss, as in RecoveryStats.
   std::uint64_t taken_over = 0, row_layers_recovered = 0, row_layers_from_nothing = 0;
+  // Stages that copies took over; those of them that held rows then; and the work that these spared.
+  std::uint64_t copies_taken = 0, copies_that_knew = 0, row_layers_spared = 0;
 
  private:
   bool violated_ = false;

@@ -3,11 +3,13 @@
 
 #include <algorithm>
 
+#include "base/check.h"
 #include "cluster/member.h"
 
 namespace shoal::sim {
 namespace {
 
+constexpr std::size_t kCopyRowsAtOnce = 32;  // in one message to a copy
 constexpr int kEmbd = 8;  // one byte of a hash each: small integers, which every wire type carries exactly
 
 std::uint64_t Embedding(const FakeModel& model, TokenId token) {
@@ -36,9 +38,26 @@ void AppendFloats(std::uint64_t hash, std::vector<float>& out) {
   for (int i = 0; i < kEmbd; ++i) out.push_back(static_cast<float>((hash >> (8 * i)) & 0xFF));
 }
 
+// As the bytes of a copy's rows.
+void AppendBytes(std::uint64_t hash, std::vector<std::uint8_t>& out) {
+  for (int i = 0; i < kEmbd; ++i) out.push_back(static_cast<std::uint8_t>(hash >> (8 * i)));
+}
+
+std::uint64_t FromBytes(const std::vector<std::uint8_t>& bytes, std::size_t row) {
+  std::uint64_t hash = 0;
+  for (std::size_t i = 0; i < kEmbd; ++i) hash |= std::uint64_t{bytes[row * kEmbd + i]} << (8 * i);
+  return hash;
+}
+
 Error Refused(std::string why) { return {ErrorCode::kInvalidArgument, std::move(why)}; }
 
 }  // namespace
+
+const FakeModel& ModelOf(const std::vector<FakeModel>& models, const std::string& name) {
+  const auto found = std::find_if(models.begin(), models.end(), [&](const auto& model) { return model.name == name; });
+  SHOAL_CHECK(found != models.end());
+  return *found;
+}
 
 OneNodeRun RunOnOneNode(const FakeModel& model, const std::vector<TokenId>& prompt, std::uint64_t seed,
                         std::int32_t tokens_max) {
@@ -70,7 +89,18 @@ SimStage::SimStage(const FakeModel& model, LayerRange layers)
       caches_(static_cast<std::size_t>(layers.count()),
               std::vector<std::vector<std::uint64_t>>(static_cast<std::size_t>(model.slots))),
       tokens_(static_cast<std::size_t>(model.slots)),
-      samplers_(static_cast<std::size_t>(model.slots)) {}
+      sent_(static_cast<std::size_t>(model.slots)),
+      samplers_(static_cast<std::size_t>(model.slots)),
+      told_(static_cast<std::size_t>(model.slots)) {}
+
+void SimStage::Rewind(SequenceId sequence, Position position) {
+  const auto length = static_cast<std::size_t>(position);
+  const auto i = static_cast<std::size_t>(sequence);
+  tokens_[i].resize(std::min(tokens_[i].size(), length));
+  sent_[i].resize(std::min(sent_[i].size(), length));
+  told_[i] = std::min(told_[i], length);
+  for (auto& layer : caches_) layer[i].resize(std::min(layer[i].size(), length));
+}
 
 Status SimStage::Apply(const ControlMessage& control, StageIndex self) {
   const auto known = [&](SequenceId sequence) { return sequence >= 0 && sequence < model_.slots; };
@@ -85,24 +115,17 @@ Status SimStage::Apply(const ControlMessage& control, StageIndex self) {
   for (const ControlOp& op : control.ops) {
     if (const auto* rewind = std::get_if<RewindSequence>(&op)) {
       if (rewind->stage != kAllStages && rewind->stage != self) continue;
-      auto& tokens = tokens_[static_cast<std::size_t>(rewind->sequence)];
-      tokens.resize(std::min(tokens.size(), static_cast<std::size_t>(rewind->position)));
-      for (auto& layer : caches_) {
-        auto& cells = layer[static_cast<std::size_t>(rewind->sequence)];
-        cells.resize(std::min(cells.size(), static_cast<std::size_t>(rewind->position)));
-      }
+      Rewind(rewind->sequence, rewind->position);
     } else if (const auto* copy = std::get_if<CopySequence>(&op)) {
-      const auto& tokens = tokens_[static_cast<std::size_t>(copy->from)];
-      const auto count = std::min(tokens.size(), static_cast<std::size_t>(copy->position));
-      tokens_[static_cast<std::size_t>(copy->to)] = {tokens.begin(),
-                                                     tokens.begin() + static_cast<std::ptrdiff_t>(count)};
-      for (auto& layer : caches_) {
-        const auto& from = layer[static_cast<std::size_t>(copy->from)];
-        const auto length = std::min(from.size(), static_cast<std::size_t>(copy->position));
-        layer[static_cast<std::size_t>(copy->to)] = {from.begin(), from.begin() + static_cast<std::ptrdiff_t>(length)};
-      }
+      const auto from = static_cast<std::size_t>(copy->from), to = static_cast<std::size_t>(copy->to);
+      tokens_[to] = tokens_[from];
+      sent_[to] = sent_[from];
+      told_[to] = 0;  // its rows count where they came
+      for (auto& layer : caches_) layer[to] = layer[from];
+      Rewind(copy->to, copy->position);
     } else if (const auto* open = std::get_if<OpenSequence>(&op)) {
       samplers_[static_cast<std::size_t>(open->sequence)] = {open->generation, open->sampling.seed};
+      CountSpared(*open);
     } else if (const auto* close = std::get_if<CloseSequence>(&op)) {
       Sampler& sampler = samplers_[static_cast<std::size_t>(close->sequence)];
       if (sampler.generation == close->generation) sampler = {};
@@ -115,7 +138,8 @@ InventoryMessage SimStage::Inventory(StageIndex self) const {
   InventoryMessage inventory{self, {}};
   for (std::size_t i = 0; i < tokens_.size(); ++i) {
     if (tokens_[i].empty()) continue;
-    const auto log_from = is_last() ? static_cast<Position>(tokens_[i].size()) : 0;
+    const bool logged = !is_last() && sent_[i].size() == tokens_[i].size();
+    const auto log_from = logged ? Position{0} : static_cast<Position>(tokens_[i].size());
     inventory.sequences.push_back({static_cast<SequenceId>(i), log_from, tokens_[i]});
   }
   return inventory;
@@ -123,16 +147,15 @@ InventoryMessage SimStage::Inventory(StageIndex self) const {
 
 void SimStage::CloseAll() { samplers_.assign(samplers_.size(), {}); }
 
-// What it sent is what its last layer's cache holds.
 Status SimStage::Replay(BatchMessage& batch) const {
   for (std::size_t i = 0; i < batch.rows.size(); ++i) {
     const auto sequence = static_cast<std::size_t>(batch.rows[i].sequence);
     const auto position = static_cast<std::size_t>(batch.rows[i].position);
-    if (sequence >= tokens_.size() || position >= tokens_[sequence].size() ||
+    if (sequence >= tokens_.size() || position >= std::min(tokens_[sequence].size(), sent_[sequence].size()) ||
         tokens_[sequence][position] != batch.tokens[i]) {
       return Error{ErrorCode::kNotFound, "what was sent is gone"};
     }
-    AppendFloats(caches_.back()[sequence][position], batch.hidden);
+    AppendFloats(sent_[sequence][position], batch.hidden);
   }
   batch.n_embd = kEmbd;
   return {};
@@ -171,6 +194,8 @@ Status SimStage::Forward(BatchMessage& batch, ResultMessage& result, std::vector
     tokens_[sequence].push_back(batch.tokens[i]);
     if (!is_last()) {
       AppendFloats(state, out);
+      // A sequence whose beginning was not kept has nothing to be continued.
+      if (sent_[sequence].size() == static_cast<std::size_t>(row.position)) sent_[sequence].push_back(state);
     } else if (row.output) {
       const Sampler& sampler = samplers_[sequence];
       if (sampler.generation != row.generation) {
@@ -184,6 +209,74 @@ Status SimStage::Forward(BatchMessage& batch, ResultMessage& result, std::vector
   batch.hidden = std::move(out);
   batch.n_embd = is_last() ? 0 : kEmbd;
   return {};
+}
+
+// ---- Copies ---------------------------------------------------------------------------------------------------------
+
+std::optional<CopyRows> SimStage::RowsForCopy(CopyKnows& knows) const {
+  knows.resize(tokens_.size());
+  for (std::size_t i = 0; i < tokens_.size(); ++i) {
+    const std::vector<TokenId>& held = tokens_[i];
+    std::vector<TokenId>& told = knows[i];
+    const auto [end, told_end] = std::mismatch(held.begin(), held.end(), told.begin(), told.end());
+    if (end == held.end() && told_end == told.end()) continue;
+    const auto from = static_cast<std::size_t>(end - held.begin());
+    const std::size_t to = from + std::min(held.size() - from, kCopyRowsAtOnce);
+    CopyRows rows;
+    rows.sequence = static_cast<SequenceId>(i);
+    rows.from = static_cast<Position>(from);
+    rows.tokens.assign(end, held.begin() + static_cast<std::ptrdiff_t>(to));
+    for (const auto& layer : caches_) {
+      for (std::size_t at = from; at < to; ++at) AppendBytes(layer[i][at], rows.cache);
+    }
+    for (std::size_t at = from; at < to && sent_[i].size() >= to; ++at) AppendBytes(sent_[i][at], rows.sent);
+    told.resize(from);
+    told.insert(told.end(), rows.tokens.begin(), rows.tokens.end());
+    return rows;
+  }
+  return std::nullopt;
+}
+
+Status SimStage::TakeRows(const CopyRows& rows, bool forgets_first) {
+  const auto i = static_cast<std::size_t>(rows.sequence), from = static_cast<std::size_t>(rows.from);
+  const std::size_t count = rows.tokens.size();
+  if (i >= tokens_.size() || from > tokens_[i].size()) return Refused("rows that do not follow what is held");
+  if (rows.cache.size() != count * caches_.size() * kEmbd) return Error{ErrorCode::kCorrupt, "rows of other layers"};
+  std::vector<std::vector<std::uint64_t>> kept;  // [layer]; none unless the rule is broken
+  for (std::size_t layer = 0; !forgets_first && layer < caches_.size(); ++layer) kept.push_back(caches_[layer][i]);
+  Rewind(rows.sequence, rows.from);
+  std::size_t cells = count;
+  for (const auto& tokens : tokens_) cells += tokens.size();
+  if (cells > static_cast<std::size_t>(model_.context_tokens)) return Error{ErrorCode::kKvFull, "no room for the rows"};
+  for (std::size_t layer = 0; layer < caches_.size(); ++layer) {
+    for (std::size_t row = 0; row < count; ++row) {
+      const bool stays = layer < kept.size() && from + row < kept[layer].size();
+      caches_[layer][i].push_back(stays ? kept[layer][from + row] : FromBytes(rows.cache, layer * count + row));
+    }
+  }
+  tokens_[i].insert(tokens_[i].end(), rows.tokens.begin(), rows.tokens.end());
+  told_[i] = tokens_[i].size();
+  const bool sent = rows.sent.size() == count * kEmbd && sent_[i].size() == from;
+  for (std::size_t row = 0; sent && row < count; ++row) sent_[i].push_back(FromBytes(rows.sent, row));
+  return {};
+}
+
+void SimStage::EmptyAll() {
+  for (std::size_t i = 0; i < tokens_.size(); ++i) Rewind(static_cast<SequenceId>(i), 0);
+}
+
+bool SimStage::holds_rows() const {
+  return std::any_of(tokens_.begin(), tokens_.end(), [](const auto& tokens) { return !tokens.empty(); });
+}
+
+// What its sequence still holds when a generation takes it is not computed again. The last row would have to run in any
+// case: it gives the next token.
+void SimStage::CountSpared(const OpenSequence& open) {
+  std::size_t& told = told_[static_cast<std::size_t>(open.sequence)];
+  const auto& tokens = tokens_[static_cast<std::size_t>(open.sequence)];
+  const auto same = std::mismatch(tokens.begin(), tokens.end(), open.history.begin(), open.history.end()).first;
+  const auto common = std::min(static_cast<std::size_t>(same - tokens.begin()), open.history.size() - 1);
+  spared_ += std::min(common, std::exchange(told, 0)) * caches_.size();
 }
 
 }  // namespace shoal::sim

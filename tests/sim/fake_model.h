@@ -2,17 +2,20 @@
 // layer) before. One lost, doubled, reordered or stale activation changes every token after it; where the model is cut
 // changes none.
 //
-// SimStage has the rules of stage/Stage (operations, positions, samplers, what it holds and sends again) over such
-// layers; knows no streams and no time.
+// SimStage has the rules of stage/Stage (operations, positions, samplers, what it holds and sends again, what copies
+// are told) over such layers; knows no streams and no time.
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/ids.h"
 #include "base/result.h"
+#include "wire/copy_messages.h"
 #include "wire/messages.h"
 
 namespace shoal::sim {
@@ -28,6 +31,9 @@ struct FakeModel {
   std::int32_t context_tokens = 384;
   std::int32_t slots = 4;
 };
+
+// Precondition (CHECK): there is one of that name.
+const FakeModel& ModelOf(const std::vector<FakeModel>& models, const std::string& name);
 
 // The tokens of one request on one node: what every delivered stream is compared with.
 struct OneNodeRun {
@@ -52,6 +58,19 @@ class SimStage {
   // The hidden states that were sent for the batch's rows. Errors: kNotFound.
   Status Replay(BatchMessage& batch) const;
 
+  // What a copy elsewhere has been told.
+  using CopyKnows = std::vector<std::vector<TokenId>>;  // [sequence]
+  // What to tell it next, which then counts as told; nothing: it knows all.
+  std::optional<CopyRows> RowsForCopy(CopyKnows& knows) const;
+  // The copy's side. `forgets_first` false breaks a rule: where it holds rows already, these stay.
+  // Errors: kInvalidArgument (they do not follow), kCorrupt: it is as before; kKvFull: it holds what it did before
+  // them.
+  Status TakeRows(const CopyRows& rows, bool forgets_first);
+  void EmptyAll();
+  bool holds_rows() const;
+  // Row-layers that a copy was told and that a generation found here and had not to be run again; once each.
+  std::uint64_t TakeSpared() { return std::exchange(spared_, 0); }
+
   LayerRange layers() const { return layers_; }
   bool is_last() const { return layers_.last == model_.layers; }
 
@@ -61,12 +80,17 @@ class SimStage {
     std::uint64_t seed = 0;
   };
   Status CheckRows(const BatchMessage& batch) const;
+  void Rewind(SequenceId sequence, Position position);
+  void CountSpared(const OpenSequence& open);
 
   const FakeModel model_;
   const LayerRange layers_;
   std::vector<std::vector<std::vector<std::uint64_t>>> caches_;  // [layer][sequence][position]
   std::vector<std::vector<TokenId>> tokens_;                     // [sequence][position]: what they hold
+  std::vector<std::vector<std::uint64_t>> sent_;                 // [sequence][position]: to the next stage for them
   std::vector<Sampler> samplers_;                                // [sequence]
+  std::vector<std::size_t> told_;                                // [sequence]: how many of its rows a copy was told
+  std::uint64_t spared_ = 0;
 };
 
 }  // namespace shoal::sim

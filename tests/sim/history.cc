@@ -240,6 +240,9 @@ class History {
     result_.taken_over = checks_.taken_over;
     result_.row_layers_recovered = checks_.row_layers_recovered;
     result_.row_layers_from_nothing = checks_.row_layers_from_nothing;
+    result_.copies_taken = checks_.copies_taken;
+    result_.copies_that_knew = checks_.copies_that_knew;
+    result_.row_layers_spared = checks_.row_layers_spared;
     for (const auto& node : nodes_) {
       result_.control_bytes += node->control_bytes();
       result_.node_us += node->running_us();

@@ -9,7 +9,6 @@ namespace {
 constexpr DurationUs kLinkMaxUs = 10 * kSecond, kLinkRetryUs = 200 * kMillisecond, kStreamOpenUs = 3 * kSecond;
 constexpr DurationUs kHeadWaitUs = 20 * kSecond;
 constexpr StreamId kLocalStreams = StreamId{1} << 62;
-constexpr DurationUs kLoadMinUs = 100 * kMillisecond, kLoadMaxUs = 1500 * kMillisecond;
 
 }  // namespace
 
@@ -22,8 +21,15 @@ NodeId NodeIdOf(int number) {
 int NumberOf(const NodeId& id) { return id.bytes[0] - 1; }
 
 SimHost::SimHost(Network& network, Checks& checks, int self, const std::vector<FakeModel>& models,
-                 const Hardware& hardware, Hooks hooks)
-    : network_(network), checks_(checks), self_(self), models_(models), hardware_(hardware), hooks_(std::move(hooks)) {}
+                 const Hardware& hardware, CopyRules rules, Hooks hooks)
+    : network_(network),
+      checks_(checks),
+      self_(self),
+      models_(models),
+      hardware_(hardware),
+      hooks_(std::move(hooks)),
+      outlets_(network, self),
+      copies_(network, self, models, hardware, rules, hooks_.on_copy_ready) {}
 
 SimHost::~SimHost() = default;
 
@@ -37,18 +43,6 @@ void SimHost::Later(const Key& key, DurationUs delay, std::function<void(Hosted&
     Hosted* hosted = Find(key);
     if (hosted != nullptr && hosted->serial == serial) task(*hosted);
   });
-}
-
-const FakeModel& SimHost::ModelOf(const std::string& name) const {
-  for (const FakeModel& model : models_) {
-    if (model.name == name) return model;
-  }
-  SHOAL_CHECK(false);
-  return models_.front();
-}
-
-DurationUs SimHost::Scaled(DurationUs base, double slowness) {
-  return static_cast<DurationUs>(static_cast<double>(base) * slowness * (0.8 + 0.4 * network_.rng().Uniform()));
 }
 
 // ---- Loading --------------------------------------------------------------------------------------------------------
@@ -73,45 +67,19 @@ void SimHost::Load(const PlacementRecord& placement, std::int32_t index, const S
   hosted->source = source;
   if (!hosted_.try_emplace(key, std::move(hosted)).second) return;
   if (source.kind != StageSource::Kind::kDisk) return;  // nothing to do before Activate
-  Later(key, LoadTime(), [this, key](Hosted& loaded) {
+  Later(key, LoadTime(network_.rng(), hardware_), [this, key](Hosted& loaded) {
     const auto& [model, epoch, stage] = key;
     if (network_.rng().Uniform() < hardware_.load_failures) {
       return hooks_.on_ready(model, epoch, stage, Error{ErrorCode::kIo, "the disk failed"});
     }
-    loaded.stage = std::make_unique<SimStage>(ModelOf(model), loaded.placement.LayersOf(stage));
+    loaded.stage = std::make_unique<SimStage>(ModelOf(models_, model), loaded.placement.LayersOf(stage));
     hooks_.on_ready(model, epoch, stage, {});
   });
 }
 
-DurationUs SimHost::LoadTime() {
-  const auto range = static_cast<std::uint64_t>(kLoadMaxUs - kLoadMinUs);
-  return Scaled(kLoadMinUs + static_cast<DurationUs>(network_.rng().Below(range)), hardware_.disk_slowness);
-}
-
-void SimHost::LoadCopy(const PlacementRecord& placement, std::int32_t index) {
-  const LayerRange layers = placement.LayersOf(index);
-  const CopyKey key{placement.model, layers.first, layers.last};
-  const std::uint64_t serial = ++serials_;
-  copies_[key] = {serial, false};
-  network_.Post(self_, LoadTime(), [this, key, serial, layers] {
-    const auto found = copies_.find(key);
-    if (found == copies_.end() || found->second.first != serial) return;
-    const bool failed = network_.rng().Uniform() < hardware_.load_failures;
-    found->second.second = true;
-    if (failed) copies_.erase(found);
-    hooks_.on_copy_ready(std::get<0>(key), layers,
-                         failed ? Status(Error{ErrorCode::kIo, "the disk failed"}) : Status());
-  });
-}
-
-void SimHost::DropCopy(const std::string& model, LayerRange layers) {
-  copies_.erase({model, layers.first, layers.last});
-}
-
 std::uint64_t SimHost::bytes_loaded() const {
-  std::int32_t layers = 0;
+  std::int32_t layers = copies_.layers();
   for (const auto& [key, hosted] : hosted_) layers += hosted->placement.LayersOf(hosted->index).count();
-  for (const auto& [key, copy] : copies_) layers += std::get<2>(key) - std::get<1>(key);
   return kLayerBytes * static_cast<std::uint64_t>(layers);
 }
 
@@ -123,30 +91,10 @@ void SimHost::Activate(const PlacementRecord& placement, const std::vector<std::
   for (const std::int32_t index : indices) ActivateOne({placement.model, placement.epoch, index});
 }
 
-// What it takes over ends here, and goes on with what it holds; unless it failed.
 void SimHost::ActivateOne(const Key& key) {
-  const auto& [model, epoch, index] = key;
   Hosted* hosted = Find(key);
   if (hosted == nullptr || hosted->linking) return;
-  const LayerRange layers = hosted->placement.LayersOf(index);
-  if (hosted->source.kind != StageSource::Kind::kDisk) {
-    bool there = false;
-    if (hosted->source.kind == StageSource::Kind::kRunning) {
-      Hosted* from = Find({model, hosted->source.epoch, hosted->source.index});
-      there = from != nullptr && from->stage != nullptr;
-      if (from != nullptr) End(*from);
-      if (there && !from->failed) {
-        hosted->stage = std::move(from->stage);
-        hosted->stage->CloseAll();
-        ++checks_.taken_over;
-      }
-    } else {
-      const auto copy = copies_.extract({model, layers.first, layers.last});
-      there = !copy.empty() && copy.mapped().second;
-    }
-    if (!there) checks_.Violate(Invariant::kNoStaleEpoch, "a stage is taken over that is not there");
-    if (hosted->stage == nullptr) hosted->stage = std::make_unique<SimStage>(ModelOf(model), layers);
-  }
+  if (hosted->source.kind != StageSource::Kind::kDisk) hosted->stage = TakeOver(*hosted);
   if (hosted->stage == nullptr) return;
   checks_.OnStageWorks(self_, hosted->placement);
   hosted->linking = true;
@@ -154,6 +102,58 @@ void SimHost::ActivateOne(const Key& key) {
     if (!late.started) hooks_.on_broken(std::get<0>(key), std::get<1>(key));
   });
   Link(key);
+}
+
+// What it takes over ends here, and goes on with what it holds; unless it failed.
+std::unique_ptr<SimStage> SimHost::TakeOver(Hosted& hosted) {
+  const std::string& model = hosted.placement.model;
+  const LayerRange layers = hosted.placement.LayersOf(hosted.index);
+  std::unique_ptr<SimStage> stage;
+  bool failed = false;
+  if (hosted.source.kind == StageSource::Kind::kRunning) {
+    TakeOutlets(hosted);
+    if (Hosted* from = Find({model, hosted.source.epoch, hosted.source.index})) {
+      End(*from);
+      stage = std::move(from->stage);
+      failed = from->failed;
+    }
+    if (stage && !failed) ++checks_.taken_over;
+  } else {
+    stage = copies_.Take(model, layers);
+    if (stage) ++checks_.copies_taken;
+    if (stage && stage->holds_rows()) ++checks_.copies_that_knew;
+  }
+  if (stage == nullptr) checks_.Violate(Invariant::kNoStaleEpoch, "a stage is taken over that is not there");
+  if (stage == nullptr || failed) return std::make_unique<SimStage>(ModelOf(models_, model), layers);
+  stage->CloseAll();
+  return stage;
+}
+
+// The stage that this one takes over has copies that know what it holds, and need not be told anew.
+void SimHost::TakeOutlets(Hosted& hosted) {
+  if (hosted.source.kind != StageSource::Kind::kRunning) return;
+  Hosted* from = Find({hosted.placement.model, hosted.source.epoch, hosted.source.index});
+  if (from == nullptr) return;
+  hosted.outlets.merge(from->outlets);
+  for (const auto& [node, outlet] : std::exchange(from->outlets, {})) outlet->Stop();
+}
+
+void SimHost::SetCopies(const std::string& model, Epoch epoch, const std::vector<std::vector<NodeId>>& copies) {
+  for (std::size_t i = 0; i < copies.size(); ++i) {
+    Hosted* hosted = Find({model, epoch, static_cast<std::int32_t>(i)});
+    if (hosted == nullptr) continue;
+    TakeOutlets(*hosted);
+    std::set<int> nodes;
+    for (const NodeId& node : copies[i]) nodes.insert(NumberOf(node));
+    std::erase_if(hosted->outlets, [&](const auto& outlet) { return !nodes.contains(outlet.first); });
+    const LayerRange layers = hosted->placement.LayersOf(hosted->index);
+    const PlaceRequest& request = hosted->placement.request;
+    for (const int node : nodes) {
+      if (hosted->outlets.contains(node)) continue;
+      hosted->outlets[node] =
+          outlets_.Start(node, {model, request.fingerprint, layers.first, layers.last, OptionsHash(request.options)});
+    }
+  }
 }
 
 void SimHost::LinkAll(Epoch epoch) {
@@ -243,6 +243,7 @@ void SimHost::DialFailed(const Key& key, Outgoing& outgoing) {
 }
 
 void SimHost::OnOpened(StreamId stream) {
+  outlets_.OnOpened(stream);
   const auto route = routes_.find(stream);
   if (route == routes_.end()) return;
   const Key key = route->second.key;
@@ -278,7 +279,7 @@ void SimHost::Begin(const Key& key, Hosted& hosted) {
 }
 
 void SimHost::StartHead(const Key& key, Hosted& hosted) {
-  const FakeModel& model = ModelOf(std::get<0>(key));
+  const FakeModel& model = ModelOf(models_, std::get<0>(key));
   ScheduleOptions options;
   const auto stages = static_cast<std::int32_t>(hosted.placement.stages.size());
   options.stages = stages;
@@ -371,6 +372,7 @@ void SimHost::End(Hosted& hosted) {
   for (const auto& asked : std::exchange(hosted.waiting, {})) {
     asked.accepted(Error{ErrorCode::kStale, "this placement has ended"});
   }
+  hosted.outlets.clear();
   EndWorker(hosted, "stopped");
 }
 

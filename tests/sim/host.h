@@ -17,21 +17,18 @@
 
 #include "cluster/cluster.h"
 #include "sim/checks.h"
+#include "sim/copies.h"
 #include "sim/fake_model.h"
+#include "sim/hardware.h"
 #include "sim/head.h"
 #include "sim/network.h"
+#include "sim/outlets.h"
 #include "wire/stream_messages.h"
 
 namespace shoal::sim {
 
 NodeId NodeIdOf(int number);
 int NumberOf(const NodeId& id);
-
-// What faults change about a device.
-struct Hardware {
-  double disk_slowness = 1, compute_slowness = 1;
-  double load_failures = 0, batch_failures = 0;  // chances
-};
 
 inline constexpr std::string_view kEngineFailure = "the engine failed";
 
@@ -46,22 +43,23 @@ class SimHost {
   using Accepted = std::function<void(const Result<GenerationId>&)>;
 
   SimHost(Network& network, Checks& checks, int self, const std::vector<FakeModel>& models, const Hardware& hardware,
-          Hooks hooks);
+          CopyRules rules, Hooks hooks);
   ~SimHost();
 
   // --- What the cluster wants done.
   void Load(const PlacementRecord& placement, std::int32_t index, const StageSource& source);
   void Activate(const PlacementRecord& placement, const std::vector<std::int32_t>& indices);
   void Unload(const std::string& model, Epoch epoch, std::int32_t index);
-  void LoadCopy(const PlacementRecord& placement, std::int32_t index);
-  void DropCopy(const std::string& model, LayerRange layers);
+  SimCopies& copies() { return copies_; }
+  // Who keeps copies of each stage of a placement: those of the stages here are told what the stages' caches hold.
+  void SetCopies(const std::string& model, Epoch epoch, const std::vector<std::vector<NodeId>>& copies);
 
   // --- Generations, at the head. `accepted` may be called before it returns, or when the head is linked.
   void Generate(const std::string& model, Epoch epoch, GenerationRequest request, Accepted accepted,
                 SimHead::Sink sink);
   void Cancel(const std::string& model, Epoch epoch, GenerationId id);
 
-  // --- Pipe streams.
+  // --- Pipe streams, and copy streams opened here.
   void OnStream(StreamId stream, int peer) { fresh_[stream] = peer; }
   bool Knows(StreamId stream) const;
   void OnOpened(StreamId stream);
@@ -75,7 +73,6 @@ class SimHost {
 
  private:
   using Key = std::tuple<std::string, Epoch, std::int32_t>;
-  using CopyKey = std::tuple<std::string, std::int32_t, std::int32_t>;  // model, layers
   using PipeKey = std::tuple<int, Epoch, PipeKind, StageIndex, StageIndex>;
   struct Hosted;
   enum class Use : std::uint8_t { kNext, kResults, kInput, kResultsOf };
@@ -98,6 +95,8 @@ class SimHost {
   // Runs `task` later, if this very stage is still here.
   void Later(const Key& key, DurationUs delay, std::function<void(Hosted&)> task);
   void ActivateOne(const Key& key);
+  std::unique_ptr<SimStage> TakeOver(Hosted& hosted);
+  void TakeOutlets(Hosted& hosted);
   void Link(const Key& key);
   void LinkAll(Epoch epoch);
   // Pipe streams to other nodes, or to this one.
@@ -117,9 +116,7 @@ class SimHost {
   bool PassOn(Hosted& hosted, FrameBytes frame);
   void EndWorker(Hosted& hosted, const std::string& why);
   void End(Hosted& hosted);
-  const FakeModel& ModelOf(const std::string& name) const;
-  DurationUs LoadTime();
-  DurationUs Scaled(DurationUs base, double slowness);
+  void TellCopies(Hosted& hosted, std::size_t rows_more);
 
   Network& network_;
   Checks& checks_;
@@ -127,14 +124,15 @@ class SimHost {
   const std::vector<FakeModel>& models_;
   const Hardware& hardware_;
   const Hooks hooks_;
+  SimOutlets outlets_;  // outlives the stages
   std::map<Key, std::unique_ptr<Hosted>> hosted_;
   std::map<StreamId, Route> routes_;
   std::map<StreamId, int> fresh_;
   std::map<PipeKey, Waiting> waiting_;
   std::map<StreamId, PipeKey> waiting_by_stream_;
   std::set<Epoch> closed_;
-  std::map<std::string, Epoch> activated_;                    // the highest live epoch this process was told of
-  std::map<CopyKey, std::pair<std::uint64_t, bool>> copies_;  // serial, loaded
+  std::map<std::string, Epoch> activated_;  // the highest live epoch this process was told of
+  SimCopies copies_;
   std::uint64_t batches_ = 0, serials_ = 0, local_streams_ = 0;
 };
 

@@ -7,6 +7,11 @@ namespace {
 
 constexpr DurationUs kBatchUs = 1'500, kRowUs = 300;  // of computing
 
+// As in pipeline/stage_worker.
+constexpr std::size_t kCopyRowsAtOnce = 16;
+constexpr DurationUs kCopyEveryUs = 60 * kMillisecond;
+constexpr int kCopyFramesMax = 4;
+
 }  // namespace
 
 std::string SimHost::Describe() const {
@@ -24,7 +29,8 @@ std::string SimHost::Describe() const {
 }
 
 bool SimHost::Knows(StreamId stream) const {
-  return fresh_.contains(stream) || waiting_by_stream_.contains(stream) || routes_.contains(stream);
+  return fresh_.contains(stream) || waiting_by_stream_.contains(stream) || routes_.contains(stream) ||
+         outlets_.Knows(stream);
 }
 
 void SimHost::OnFrame(StreamId stream, FrameBytes frame) {
@@ -62,6 +68,7 @@ void SimHost::OnFrame(StreamId stream, FrameBytes frame) {
 }
 
 void SimHost::OnStreamEnd(StreamId stream) {
+  if (outlets_.Knows(stream)) return outlets_.OnStreamEnd(stream);
   fresh_.erase(stream);
   if (const auto waits = waiting_by_stream_.find(stream); waits != waiting_by_stream_.end()) {
     waiting_[waits->second].ended = true;
@@ -112,6 +119,7 @@ bool SimHost::HandleFrame(const Key& key, Hosted& hosted, const FrameBytes& fram
   if (const auto* control = std::get_if<ControlMessage>(&decoded->message)) {
     const Status applied = hosted.stage->Apply(*control, hosted.index);
     SHOAL_CHECK(applied.ok());
+    checks_.row_layers_spared += hosted.stage->TakeSpared();
     const bool last = hosted.stage->is_last();
     return last || PassOn(hosted, frame);
   }
@@ -121,7 +129,7 @@ bool SimHost::HandleFrame(const Key& key, Hosted& hosted, const FrameBytes& fram
   hosted.busy = true;
   const DurationUs base = kBatchUs + kRowUs * static_cast<DurationUs>(batch->batch.rows.size());
   const auto kept = std::make_shared<BatchMessage>(std::move(batch->batch));
-  Later(key, Scaled(base, hardware_.compute_slowness), [this, key, kept](Hosted& computing) {
+  Later(key, Scaled(network_.rng(), base, hardware_.compute_slowness), [this, key, kept](Hosted& computing) {
     if (computing.ended) return;
     computing.busy = false;
     Compute(key, computing, std::move(*kept));
@@ -150,6 +158,7 @@ void SimHost::Compute(const Key& key, Hosted& hosted, BatchMessage batch) {
                                                   std::to_string(std::get<1>(key)) + ", which its cluster has dropped");
   }
   const BatchId number = batch.batch;
+  const std::size_t rows = batch.rows.size();
   ResultMessage result;
   std::vector<FailureMessage> failures;
   Status ran;
@@ -173,6 +182,29 @@ void SimHost::Compute(const Key& key, Hosted& hosted, BatchMessage batch) {
     (void)Report(hosted, EncodeResult(result, std::get<1>(key)));
   } else {
     (void)PassOn(hosted, EncodeBatch(batch, {}, std::get<1>(key)));
+  }
+  TellCopies(hosted, rows);
+}
+
+// After what came in has gone on: so many rows at once or, at the pace of single tokens, so often.
+void SimHost::TellCopies(Hosted& hosted, std::size_t rows_more) {
+  hosted.rows_untold += rows_more;
+  if (hosted.rows_untold < kCopyRowsAtOnce && network_.now() - hosted.told_us < kCopyEveryUs) return;
+  hosted.rows_untold = 0;
+  hosted.told_us = network_.now();
+  for (const auto& [node, copy] : hosted.outlets) {
+    const std::uint64_t session = copy->session();
+    SimOutlet::Told& told = copy->told;
+    if (session != told.session) told = {session, {}, {}};
+    for (int i = 0; session != 0 && i < kCopyFramesMax; ++i) {
+      if (!told.waiting) {
+        const std::optional<CopyRows> more = hosted.stage->RowsForCopy(told.knows);
+        if (!more) break;
+        told.waiting = EncodeCopyRows(*more);
+      }
+      if (!copy->TryPut(*told.waiting)) break;
+      told.waiting.reset();
+    }
   }
 }
 

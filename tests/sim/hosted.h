@@ -2,6 +2,7 @@
 #pragma once
 
 #include <deque>
+#include <map>
 #include <memory>
 #include <set>
 #include <vector>
@@ -33,7 +34,10 @@ struct SimHost::Hosted {
   // The worker.
   std::deque<FrameBytes> queue;
   bool busy = false, ended = false, input_ended = false;
-  bool failed = false;  // its stage is not to be used again
+  bool failed = false;                                // its stage is not to be used again
+  std::map<int, std::shared_ptr<SimOutlet>> outlets;  // to copies elsewhere, by node
+  std::size_t rows_untold = 0;
+  TimeUs told_us = 0;
 
   std::unique_ptr<SimHead> head;  // at index 0, once linked
   std::vector<Asked> waiting;

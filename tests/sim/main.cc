@@ -60,6 +60,7 @@ HistoryOptions HistoryOf(const Options& options, std::uint64_t seed) {
   history.rules.break_epoch_tag = options.broken == "epoch-tag";
   history.rules.break_stale_check = options.broken == "stale-epoch";
   history.rules.entry.break_resume = options.broken == "resume";
+  history.rules.copies.break_rewind = options.broken == "copy-rewind";
   return history;
 }
 
@@ -68,6 +69,7 @@ struct Totals {
   std::uint64_t seeds = 0, events = 0, asked = 0, complete = 0, tokens = 0, faults = 0, placements = 0, nodes = 0;
   std::uint64_t overlapping = 0, overlapping_seeds = 0, resumed = 0;
   std::uint64_t taken_over = 0, row_layers_recovered = 0, row_layers_from_nothing = 0;
+  std::uint64_t copies_taken = 0, copies_that_knew = 0, row_layers_spared = 0;
   std::uint64_t control_bytes = 0, trace = 0;
   DurationUs virtual_us = 0, node_us = 0, agreed_max_us = 0, faults_min_us = 0;
   std::vector<std::uint64_t> broken = std::vector<std::uint64_t>(kInvariants, 0);
@@ -90,6 +92,9 @@ struct Totals {
     taken_over += result.taken_over;
     row_layers_recovered += result.row_layers_recovered;
     row_layers_from_nothing += result.row_layers_from_nothing;
+    copies_taken += result.copies_taken;
+    copies_that_knew += result.copies_that_knew;
+    row_layers_spared += result.row_layers_spared;
     nodes += static_cast<std::uint64_t>(result.nodes);
     control_bytes += result.control_bytes;
     trace += result.trace;  // the order of the seeds does not matter
@@ -183,6 +188,9 @@ Json Report(const Options& options, const Totals& totals, double wall_s) {
           {"stages_taken_over", totals.taken_over},
           {"row_layers_recovered", totals.row_layers_recovered},
           {"row_layers_from_nothing", totals.row_layers_from_nothing},
+          {"copies_taken_over", totals.copies_taken},
+          {"copies_that_knew", totals.copies_that_knew},
+          {"row_layers_spared_by_copies", totals.row_layers_spared},
           {"generations", totals.asked},
           {"generations_complete", totals.complete},
           {"generations_resumed", totals.resumed},
@@ -208,6 +216,10 @@ void Print(const Options& options, const Totals& totals, double wall_s) {
               static_cast<unsigned long long>(totals.taken_over),
               static_cast<unsigned long long>(totals.row_layers_recovered),
               static_cast<unsigned long long>(totals.row_layers_from_nothing));
+  std::printf("%llu copies took over, %llu of them knew something, which spared %llu row-layers\n",
+              static_cast<unsigned long long>(totals.copies_taken),
+              static_cast<unsigned long long>(totals.copies_that_knew),
+              static_cast<unsigned long long>(totals.row_layers_spared));
   std::printf("agreement at the latest %.1f s after the faults; %.0f bytes of control traffic a node and second\n",
               static_cast<double>(totals.agreed_max_us) / 1e6,
               static_cast<double>(totals.control_bytes) / std::max(1.0, static_cast<double>(totals.node_us) / 1e6));
@@ -231,7 +243,7 @@ int Main(int argc, char** argv) {
                "fails also when a check misses its bar: too few seeds, too little at a time");
   app.add_flag("--calm", options.calm, "no faults");
   app.add_option("--break", options.broken, "breaks a rule on purpose: the checks must see it")
-      ->check(CLI::IsMember({"epoch-tag", "stale-epoch", "resume"}));
+      ->check(CLI::IsMember({"epoch-tag", "stale-epoch", "resume", "copy-rewind"}));
   CLI11_PARSE(app, argc, argv);
   if (one->count() > 0) {
     options.first = seed;

@@ -176,6 +176,11 @@ void Network::Close(int node, StreamId id) {
   Push(id, 1 - side, What::kEnd, {});
 }
 
+std::size_t Network::Unread(int node, StreamId id) {
+  const Stream* stream = Find(id);
+  return stream == nullptr ? 0 : stream->sides[1 - SideOf(*stream, node)].inbox.size();
+}
+
 void Network::Disconnect(int node, int peer, Protocol quiet) {
   for (const StreamId id : std::set<StreamId>(pair(node, peer).streams)) {
     const Stream* stream = Find(id);

@@ -23,7 +23,7 @@ namespace shoal::sim {
 inline constexpr DurationUs kMillisecond = 1'000, kSecond = 1'000'000;
 
 using StreamId = std::uint64_t;
-enum class Protocol : std::uint8_t { kControl = 1, kPipe = 2, kGenerate = 3 };
+enum class Protocol : std::uint8_t { kControl = 1, kPipe = 2, kGenerate = 3, kCopy = 4 };
 
 struct LinkQuality {
   DurationUs delay_us = 500, jitter_us = 200;  // one way
@@ -82,6 +82,8 @@ class Network {
   // Nothing happens when the stream is closed here.
   void Send(int node, StreamId stream, FrameBytes frame);
   void Close(int node, StreamId stream);
+  // Frames that the other end has not read yet.
+  std::size_t Unread(int node, StreamId stream);
   // Every stream to `peer`; each ends here as well (OnStreamEnd, later) but for those of `quiet`.
   void Disconnect(int node, int peer, Protocol quiet);
 

@@ -62,7 +62,7 @@ void SimNode::Start() {
     Obey();
   };
   hooks.may_serve = [this](const std::string& model, Epoch epoch) { return cluster_->MayServe(model, epoch); };
-  host_ = std::make_unique<SimHost>(network_, checks_, self_, models_, hardware, std::move(hooks));
+  host_ = std::make_unique<SimHost>(network_, checks_, self_, models_, hardware, rules_.copies, std::move(hooks));
   entry_ = std::make_unique<Entry>(network_, checks_, *host_, self_, rules_.entry,
                                    [this](const std::string& model) { return cluster_->placement(model); });
   for (int peer = 0; peer < network_.nodes(); ++peer) {
@@ -178,6 +178,7 @@ void SimNode::OnStream(StreamId stream, Protocol protocol, int peer) {
     case Protocol::kControl: return AddLink(peer, stream);
     case Protocol::kPipe: return host_->OnStream(stream, peer);
     case Protocol::kGenerate: return entry_->OnStream(stream);
+    case Protocol::kCopy: return host_->copies().OnStream(stream);
   }
 }
 
@@ -185,6 +186,7 @@ void SimNode::OnFrame(StreamId stream, FrameBytes frame) {
   const auto found = link_peers_.find(stream);
   if (found == link_peers_.end()) {
     if (host_->Knows(stream)) return host_->OnFrame(stream, std::move(frame));
+    if (host_->copies().Knows(stream)) return host_->copies().OnFrame(stream, std::move(frame));
     return entry_->OnFrame(stream, std::move(frame));
   }
   const Result<ClusterMessage> message = DecodeClusterMessage(frame);
@@ -197,6 +199,7 @@ void SimNode::OnStreamEnd(StreamId stream) {
   const auto found = link_peers_.find(stream);
   if (found == link_peers_.end()) {
     if (host_->Knows(stream)) return host_->OnStreamEnd(stream);
+    if (host_->copies().Knows(stream)) return host_->copies().OnStreamEnd(stream);
     return entry_->OnStreamEnd(stream);
   }
   const int peer = found->second;
@@ -216,12 +219,24 @@ void SimNode::OnStreamEnd(StreamId stream) {
 
 void SimNode::Obey() {
   if (std::exchange(obeying_, true)) return;
+  bool changed = false;  // of members, too: copies are there while their nodes are
   for (;;) {
     const std::vector<Action> actions = cluster_->TakeActions();
     if (actions.empty()) break;
-    for (const Action& action : actions) Do(action);
+    for (const Action& action : actions) {
+      Do(action);
+      changed = changed || std::holds_alternative<PlacementsChanged>(action) ||
+                std::holds_alternative<MembersChanged>(action);
+    }
   }
+  if (changed) TellWhoCopies();
   obeying_ = false;
+}
+
+void SimNode::TellWhoCopies() {
+  for (const PlacementView& one : cluster_->placements()) {
+    host_->SetCopies(one.record.model, one.record.epoch, one.copies);
+  }
 }
 
 void SimNode::Do(const Action& action) {
@@ -249,9 +264,9 @@ void SimNode::Do(const Action& action) {
   } else if (const auto* unload = std::get_if<UnloadStage>(&action)) {
     host_->Unload(unload->model, unload->epoch, unload->index);
   } else if (const auto* copy = std::get_if<LoadStandby>(&action)) {
-    host_->LoadCopy(copy->placement, copy->index);
+    host_->copies().Load(copy->placement, copy->index);
   } else if (const auto* drop = std::get_if<DropStandby>(&action)) {
-    host_->DropCopy(drop->model, drop->layers);
+    host_->copies().Drop(drop->model, drop->layers);
   } else if (const auto* done = std::get_if<RequestDone>(&action)) {
     answered_.emplace(done->id, done->status);
   } else if (std::get_if<Left>(&action) != nullptr) {

@@ -21,6 +21,7 @@ namespace shoal::sim {
 struct NodeRules {  // what is broken on purpose, or not there yet
   bool break_epoch_tag = false, break_stale_check = false;
   EntryRules entry;
+  CopyRules copies;
 };
 
 class SimNode final : public Process {
@@ -73,6 +74,7 @@ class SimNode final : public Process {
   void AddLink(int peer, StreamId stream);
   void Obey();
   void Do(const Action& action);
+  void TellWhoCopies();
 
   Network& network_;
   Checks& checks_;

@@ -31,6 +31,9 @@ def clean(sim, what, *options):
     expect(report["stages_taken_over"] > 0 and
            report["row_layers_recovered"] < report["row_layers_from_nothing"],
            f"{what}: {report['stages_taken_over']} stages went on in a later epoch")
+    expect(report["copies_that_knew"] > 0 and report["row_layers_spared_by_copies"] > 0,
+           f"{what}: {report['copies_that_knew']} copies took over that knew something, which spared "
+           f"{report['row_layers_spared_by_copies']} row-layers")
     return report
 
 
@@ -50,7 +53,7 @@ def caught(sim, rule, invariant, seeds):
 def main():
     """All of it."""
     sim = sys.argv[1]
-    clean(sim, "2 to 12 nodes", "--seeds", "100")
+    clean(sim, "2 to 12 nodes", "--seeds", "60", "-j", "2")
     code, _, stderr = run(sim, "--strict", "--seeds", "1", "--minutes", "1")
     expect(code == 1 and "seeds run, at least" in stderr, "--strict fails where a bar is missed", stderr)
     clean(sim, "40 nodes", "--seeds", "2", "--nodes", "40", "--minutes", "2")
@@ -60,6 +63,7 @@ def main():
     caught(sim, "epoch-tag", "same epoch", 200)
     caught(sim, "stale-epoch", "stale epoch", 200)
     caught(sim, "resume", "one token per position", 50)
+    caught(sim, "copy-rewind", "one-node run", 50)
 
 
 if __name__ == "__main__":
