@@ -14,6 +14,7 @@
 #include "apps/cli/commands.h"
 #include "apps/cli/conversation.h"
 #include "apps/cli/exit_code.h"
+#include "apps/cli/holders.h"
 #include "apps/cli/status_text.h"
 
 namespace shoal::cli {
@@ -208,10 +209,47 @@ TEST(EventReader, WhatIsNoStreamIsCorrupt) {
   EXPECT_EQ(endless.error()->code, ErrorCode::kCorrupt);
 }
 
+TEST(Holders, HaveLayersOfThatVeryModelAndAreThere) {
+  ClusterStatus cluster = TwoNodes();
+  const ModelStatus model = cluster.nodes[0].models.front();
+  cluster.nodes[1].models = {model, model};
+  cluster.nodes[1].models[0].fingerprint = 7;  // another model of that name
+  cluster.nodes[1].models[1].name = "called otherwise";
+  cluster.nodes[1].models[1].held = {{10, 20}};
+  const std::vector<Holder> holders = HoldersOf(cluster, model.fingerprint);
+  ASSERT_EQ(holders.size(), 2U);
+  EXPECT_EQ(holders[0].node, "alpha");
+  EXPECT_EQ(holders[0].layers, model.held);
+  EXPECT_EQ(holders[1].node, "beta");
+  EXPECT_EQ(LayersText(holders[1].layers, 30), "10-19 of 30");
+  EXPECT_TRUE(AllLayersHeld(holders, 30));
+  EXPECT_FALSE(AllLayersHeld(holders, 31));
+  EXPECT_FALSE(AllLayersHeld({holders[0]}, 30)) << "layers 10-19 are nowhere";
+  EXPECT_FALSE(AllLayersHeld({holders[1]}, 20)) << "nor are 0-9";
+  const nlohmann::json json = HoldersJson(holders);
+  EXPECT_EQ(json[1], nlohmann::json::parse(R"({"node":"beta","held":[{"first":10,"last":19}],"held_bytes":60000000})"));
+
+  ASSERT_EQ(OtherModels(cluster, {model.fingerprint}).size(), 1U);
+  EXPECT_EQ(OtherModels(cluster, {model.fingerprint}).front().fingerprint, 7U);
+  EXPECT_EQ(OtherModels(cluster, {}).size(), 2U) << "each once";
+
+  cluster.nodes[1].models[1].held = {};
+  cluster.nodes[1].models[1].held_bytes = 0;  // has heard of it
+  EXPECT_EQ(HoldersOf(cluster, model.fingerprint).size(), 1U);
+  cluster.nodes[0].state = "dead";
+  EXPECT_TRUE(HoldersOf(cluster, model.fingerprint).empty());
+}
+
+TEST(Holders, LayersAsText) {
+  EXPECT_EQ(LayersText({{0, 30}}, 30), "all 30");
+  EXPECT_EQ(LayersText({{0, 10}, {20, 21}, {25, 30}}, 30), "0-9, 20, 25-29 of 30");
+  EXPECT_EQ(LayersText({}, 30), "none of 30");
+}
+
 TEST(StatusText, ShowsNodesLinksAndStages) {
   const std::string text = StatusText(TwoNodes());
   for (const char* words : {"alpha (here) (owner)", "suspect", "1.5 ms", "11.4 MiB/s", "5.0 GiB of 8.0 GiB",
-                            "http://10.0.0.1:8080/v1", "smollm2: live", "0-9", "10-29"}) {
+                            "http://10.0.0.1:8080/v1", "smollm2: live", "0-9", "10-29", "smollm2 (0-9, 20-29 of 30)"}) {
     EXPECT_NE(text.find(words), std::string::npos) << words << " is not in\n" << text;
   }
   ClusterStatus hostile = TwoNodes();

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "apps/cli/commands.h"
+#include "apps/cli/holders.h"
 #include "apps/cli/store_commands.h"
 #include "apps/cli/terminal.h"
 #include "base/check.h"
@@ -59,13 +60,15 @@ bool HasModel(const ClusterStatus& cluster, const std::function<bool(const Model
   });
 }
 
-// A node has a model of that name and size: it is placed from there.
+// Nodes have all layers of that very model, which goes by that name there: it is placed from there.
 Result<bool> HasModel(const ClusterStatus& cluster, const RemoteTarget& target) {
   const auto named = [&](const ModelStatus& model) { return model.name == target.name; };
   if (!HasModel(cluster, named)) return false;
   SHOAL_ASSIGN_OR_RETURN(const RemoteModel remote, DescribeRemote(target.files, target.http));
+  const ModelFingerprint fingerprint = FingerprintOf(remote.manifest.header, remote.manifest.file_bytes);
   return HasModel(cluster, [&](const ModelStatus& model) {
-    return named(model) && model.file_bytes == remote.manifest.file_bytes;
+    return named(model) && model.fingerprint == fingerprint &&
+           AllLayersHeld(HoldersOf(cluster, fingerprint), model.layers);
   });
 }
 

@@ -6,6 +6,7 @@
 
 #include "apps/cli/commands.h"
 #include "apps/cli/exit_code.h"
+#include "apps/cli/holders.h"
 #include "apps/cli/status_text.h"
 #include "apps/cli/terminal.h"
 #include "base/units.h"
@@ -59,7 +60,11 @@ std::string Nodes(const ClusterStatus& status) {
       {"node", "id", "state", "device", "cores", "speed", "power", "memory free", "models", "API"}};
   for (const NodeStatus& n : status.nodes) {
     std::string models;
-    for (const ModelStatus& m : n.models) models += (models.empty() ? "" : ", ") + m.name;
+    for (const ModelStatus& m : n.models) {
+      if (m.held_bytes == 0) continue;  // it has heard of it
+      const bool whole = m.held == std::vector<LayerRange>{{0, m.layers}};
+      models += (models.empty() ? "" : ", ") + m.name + (whole ? "" : " (" + LayersText(m.held, m.layers) + ")");
+    }
     const std::string role = std::string(n.self ? " (here)" : "") + (n.owner ? " (owner)" : "");
     rows.push_back({Shown(n.name) + role, Shown(ShortId(n.id)), Shown(n.state), Shown(n.os + "/" + n.arch),
                     std::to_string(n.cores), SpeedText(n), Shown(PowerText(n)),

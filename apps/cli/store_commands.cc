@@ -6,10 +6,13 @@
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "apps/cli/commands.h"
 #include "apps/cli/exit_code.h"
+#include "apps/cli/holders.h"
 #include "apps/cli/named_models.h"
+#include "apps/cli/status_text.h"
 #include "apps/cli/terminal.h"
 #include "apps/cli/transfer_bar.h"
 #include "base/environment.h"
@@ -23,6 +26,11 @@ namespace shoal::cli {
 namespace {
 
 using Json = nlohmann::json;
+
+std::int32_t LayersOf(const Manifest& manifest) {
+  return static_cast<std::int32_t>(std::count_if(manifest.ranges.begin(), manifest.ranges.end(),
+                                                 [](const WeightRange& r) { return r.kind == RangeKind::kLayer; }));
+}
 
 Json ToJson(const StoredModel& model) {
   Json layers = Json::array();
@@ -42,25 +50,16 @@ Json ToJson(const StoredModel& model) {
           {"path", model.local_path}};
 }
 
-// "all 30", "0-9, 20 of 30": the layers that are here.
+// The layers that are here.
 std::string LayersText(const StoredModel& model) {
-  std::vector<std::int32_t> layers;
-  std::size_t all = 0;
+  std::vector<LayerRange> ranges;
   for (std::size_t i = 0; i < model.held.size(); ++i) {
-    if (model.manifest->ranges[i].kind != RangeKind::kLayer) continue;
-    ++all;
-    if (model.held[i]) layers.push_back(model.manifest->ranges[i].layer);
+    const WeightRange& range = model.manifest->ranges[i];
+    if (range.kind != RangeKind::kLayer || !model.held[i]) continue;
+    if (ranges.empty() || ranges.back().last != range.layer) ranges.push_back({range.layer, 0});
+    ranges.back().last = range.layer + 1;
   }
-  if (layers.size() == all) return "all " + std::to_string(all);
-  std::string text;
-  for (std::size_t i = 0; i < layers.size();) {
-    std::size_t n = 1;
-    while (i + n < layers.size() && layers[i + n] == layers[i] + static_cast<std::int32_t>(n)) ++n;
-    text += (text.empty() ? "" : ", ") + std::to_string(layers[i]);
-    if (n > 1) text += "-" + std::to_string(layers[i + n - 1]);
-    i += n;
-  }
-  return text.empty() ? "none of " + std::to_string(all) : text + " of " + std::to_string(all);
+  return cli::LayersText(ranges, LayersOf(*model.manifest));
 }
 
 // `reason`: why this file of several was taken; empty: there was no choice.
@@ -132,6 +131,97 @@ int PullLocal(const PullCommand& command, WeightStore& store, const std::string&
   return id.ok() ? PrintPulled(command, store, name) : Fail(id.error());
 }
 
+// What `shoal models` shows.
+struct Models {
+  std::vector<StoredModel> stored;
+  std::vector<LibraryModel> files;
+  std::vector<ModelStatus> elsewhere;  // known to other nodes alone
+  ClusterStatus cluster;               // empty where no node runs
+};
+
+ModelFingerprint FingerprintOf(const StoredModel& model) {
+  return shoal::FingerprintOf(model.manifest->header, model.manifest->file_bytes);
+}
+
+Models FindModels(const WeightStore& store) {
+  Models models;
+  models.stored = store.Models();
+  ModelLibrary library({ShoalHome() + "/models"});
+  library.Scan();
+  models.files = library.models();
+  if (Result<ClusterStatus> status = NodeHere().GetStatus(); status.ok()) models.cluster = *std::move(status);
+  std::vector<ModelFingerprint> here;
+  for (const StoredModel& model : models.stored) here.push_back(FingerprintOf(model));
+  for (const LibraryModel& model : models.files) here.push_back(model.fingerprint);
+  models.elsewhere = OtherModels(models.cluster, here);
+  return models;
+}
+
+void PrintJson(const Models& models, const StoreUsage& usage, std::uint64_t quota_bytes) {
+  Json json{{"models", Json::array()},
+            {"files", Json::array()},
+            {"elsewhere", Json::array()},
+            {"store",
+             {{"bytes", usage.blob_bytes},
+              {"in_use_bytes", usage.pinned_bytes},
+              {"partial_bytes", usage.partial_bytes},
+              {"max_bytes", quota_bytes}}}};
+  const auto add = [&](const char* list, Json model, ModelFingerprint fingerprint) {
+    const std::vector<Holder> holders = HoldersOf(models.cluster, fingerprint);
+    model["nodes"] = Json::array();
+    for (const Holder& holder : holders) model["nodes"].push_back(holder.node);
+    model["holders"] = HoldersJson(holders);
+    json[list].push_back(std::move(model));
+  };
+  for (const StoredModel& model : models.stored) {
+    Json one = ToJson(model);
+    one["layers"] = LayersOf(*model.manifest);
+    add("models", std::move(one), FingerprintOf(model));
+  }
+  for (const LibraryModel& model : models.files) {
+    const ModelInfo& info = model.file->info;
+    add("files",
+        {{"name", model.name}, {"path", model.file->path}, {"bytes", info.file_bytes}, {"layers", info.n_layer}},
+        model.fingerprint);
+  }
+  for (const ModelStatus& model : models.elsewhere) {
+    add("elsewhere", {{"name", model.name}, {"bytes", model.file_bytes}, {"layers", model.layers}}, model.fingerprint);
+  }
+  std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
+}
+
+void PrintTables(const Models& models, const StoreUsage& usage) {
+  std::vector<std::vector<std::string>> rows{{"model", "size", "here", "layers here", "from"}};
+  std::vector<std::vector<std::string>> held{{"held by", "model", "layers", "bytes"}};
+  std::set<ModelFingerprint> seen;
+  const auto add_holders = [&](const std::string& name, ModelFingerprint fingerprint, std::int32_t layers) {
+    if (!seen.insert(fingerprint).second) return;
+    for (const Holder& holder : HoldersOf(models.cluster, fingerprint)) {
+      held.push_back({Shown(holder.node), name, cli::LayersText(holder.layers, layers), FormatBytes(holder.bytes)});
+    }
+  };
+  for (const StoredModel& model : models.stored) {
+    rows.push_back({model.name, FormatBytes(model.manifest->file_bytes), FormatBytes(model.held_bytes),
+                    LayersText(model), model.origin});
+    add_holders(model.name, FingerprintOf(model), LayersOf(*model.manifest));
+  }
+  for (const LibraryModel& model : models.files) {
+    const std::string size = FormatBytes(model.file->info.file_bytes);
+    const std::int32_t layers = model.file->info.n_layer;
+    rows.push_back({model.name, size, size, "all " + std::to_string(layers), model.file->path});
+    add_holders(model.name, model.fingerprint, layers);
+  }
+  for (const ModelStatus& model : models.elsewhere) {
+    rows.push_back(
+        {Shown(model.name), FormatBytes(model.file_bytes), "-", cli::LayersText({}, model.layers), "the cluster"});
+    add_holders(Shown(model.name), model.fingerprint, model.layers);
+  }
+  std::fputs(FormatTable(rows).c_str(), stdout);
+  if (held.size() > 1) std::printf("\n%s", FormatTable(held).c_str());
+  std::printf("\nstore: %s, %s of it in use, %s unfinished\n", FormatBytes(usage.blob_bytes).c_str(),
+              FormatBytes(usage.pinned_bytes).c_str(), FormatBytes(usage.partial_bytes).c_str());
+}
+
 }  // namespace
 
 Result<std::shared_ptr<WeightStore>> OpenStoreHere() {
@@ -187,67 +277,16 @@ int RunModels(const ModelsCommand& command) {
   if (command.catalogue) return RunCatalogue(command.json);
   const Result<std::shared_ptr<WeightStore>> store = OpenStoreHere();
   if (!store.ok()) return Fail(store.error());
-  const std::vector<StoredModel> models = (*store)->Models();
-  // Who else has what is known where a node runs.
   WatchSignals();
-  const Result<ClusterStatus> status = NodeHere().GetStatus();
-  const auto nodes_with = [&](const std::string& name) {
-    std::vector<std::string> nodes;
-    if (!status.ok()) return nodes;
-    for (const NodeStatus& node : status->nodes) {
-      for (const ModelStatus& one : node.models) {
-        if (one.name == name) nodes.push_back(node.name.empty() ? node.id : node.name);
-      }
-    }
-    return nodes;
-  };
-  ModelLibrary library({ShoalHome() + "/models"});
-  library.Scan();
+  const Models models = FindModels(**store);
   const StoreUsage usage = (*store)->Usage();
   if (command.json) {
-    Json json{{"models", Json::array()},
-              {"files", Json::array()},
-              {"store",
-               {{"bytes", usage.blob_bytes},
-                {"in_use_bytes", usage.pinned_bytes},
-                {"partial_bytes", usage.partial_bytes},
-                {"max_bytes", (*store)->options().quota_bytes}}}};
-    for (const StoredModel& model : models) {
-      Json one = ToJson(model);
-      one["nodes"] = nodes_with(model.name);
-      json["models"].push_back(std::move(one));
-    }
-    for (const LibraryModel& model : library.models()) {
-      json["files"].push_back({{"name", model.name},
-                               {"path", model.file->path},
-                               {"bytes", model.file->info.file_bytes},
-                               {"nodes", nodes_with(model.name)}});
-    }
-    std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
-    return kExitOk;
-  }
-  const auto joined = [](const std::vector<std::string>& names) {
-    std::string text;
-    for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
-    return text.empty() ? std::string("-") : text;
-  };
-  std::vector<std::vector<std::string>> rows{{"model", "size", "here", "layers here", "nodes", "from"}};
-  for (const StoredModel& model : models) {
-    rows.push_back({model.name, FormatBytes(model.manifest->file_bytes), FormatBytes(model.held_bytes),
-                    LayersText(model), joined(nodes_with(model.name)), model.origin});
-  }
-  for (const LibraryModel& model : library.models()) {
-    const std::string size = FormatBytes(model.file->info.file_bytes);
-    rows.push_back({model.name, size, size, "all " + std::to_string(model.file->info.n_layer),
-                    joined(nodes_with(model.name)), model.file->path});
-  }
-  if (rows.size() == 1) {
+    PrintJson(models, usage, (*store)->options().quota_bytes);
+  } else if (models.stored.empty() && models.files.empty() && models.elsewhere.empty()) {
     std::puts("no models here yet. Try: shoal models --catalogue, then shoal pull NAME");
-    return kExitOk;
+  } else {
+    PrintTables(models, usage);
   }
-  std::fputs(FormatTable(rows).c_str(), stdout);
-  std::printf("\nstore: %s, %s of it in use, %s unfinished\n", FormatBytes(usage.blob_bytes).c_str(),
-              FormatBytes(usage.pinned_bytes).c_str(), FormatBytes(usage.partial_bytes).c_str());
   return kExitOk;
 }
 
@@ -328,7 +367,7 @@ void AddStoreCommands(CLI::App& app, int& code) {
     RequireModel(*command, pull.model);
     code = RunPull(pull);
   });
-  command = app.add_subcommand("models", "Show the models of this device, and who else has them");
+  command = app.add_subcommand("models", "Show the models here and in the cluster, and which node has which layers");
   command->add_flag("--catalogue", models.catalogue, "Models that go well on a few phones: size, licence, what fits");
   command->add_flag("--json", models.json, "One JSON object on stdout");
   command->callback([&code] { code = RunModels(models); });

@@ -3,6 +3,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cinttypes>
+#include <cstdio>
+#include <cstdlib>
 
 #include "api/request_fields.h"
 
@@ -15,10 +18,23 @@ constexpr std::array kErrorCodes{ErrorCode::kInvalidArgument, ErrorCode::kNotFou
                                  ErrorCode::kStale,           ErrorCode::kUnavailable, ErrorCode::kIo,
                                  ErrorCode::kInternal};
 
+Json HeldJson(const std::vector<LayerRange>& ranges) {
+  Json list = Json::array();
+  for (const LayerRange& range : ranges) list.push_back({{"first", range.first}, {"last", range.last - 1}});
+  return list;
+}
+
 Json ToJson(const NodeStatus& node) {
   Json models = Json::array();
   for (const ModelStatus& m : node.models) {
-    models.push_back({{"name", m.name}, {"bytes", m.file_bytes}, {"layers", m.layers}});
+    char fingerprint[20];
+    std::snprintf(fingerprint, sizeof fingerprint, "%016" PRIx64, m.fingerprint);
+    models.push_back({{"name", m.name},
+                      {"bytes", m.file_bytes},
+                      {"layers", m.layers},
+                      {"fingerprint", fingerprint},
+                      {"held", HeldJson(m.held)},
+                      {"held_bytes", m.held_bytes}});
   }
   Json speeds = Json::array(), groups = Json::array();
   for (const SpeedStatus& s : node.speeds) {
@@ -154,6 +170,11 @@ Result<Json> ParseAnswer(std::string_view body, std::initializer_list<const char
   return object;
 }
 
+LayerRange LayersFrom(const Json& json) {
+  const auto last = std::min(Number<std::int32_t>(json, "last"), kControlContextTokensMax);
+  return {Number<std::int32_t>(json, "first"), last + 1};
+}
+
 PlacementStatus PlacementFrom(const Json& json) {
   PlacementStatus placement{Text(json, "model"),
                             Number<Epoch>(json, "epoch"),
@@ -168,9 +189,7 @@ PlacementStatus PlacementFrom(const Json& json) {
                           Flag(*f, "measured"), Text(*f, "reason")};
   }
   for (const Json& s : Objects(json, "stages")) {
-    const auto last = std::min(Number<std::int32_t>(s, "last"), kControlContextTokensMax);
-    placement.stages.push_back(
-        {Text(s, "node"), Text(s, "name"), {Number<std::int32_t>(s, "first"), last + 1}, Texts(s, "standby")});
+    placement.stages.push_back({Text(s, "node"), Text(s, "name"), LayersFrom(s), Texts(s, "standby")});
   }
   return placement;
 }
@@ -212,7 +231,13 @@ NodeStatus NodeFrom(const Json& json) {
     }
   }
   for (const Json& m : Objects(json, "models")) {
-    node.models.push_back({Text(m, "name"), Number<std::uint64_t>(m, "bytes"), Number<std::int32_t>(m, "layers")});
+    ModelStatus& model = node.models.emplace_back();
+    model.name = Text(m, "name");
+    model.file_bytes = Number<std::uint64_t>(m, "bytes");
+    model.layers = Number<std::int32_t>(m, "layers");
+    model.fingerprint = std::strtoull(Text(m, "fingerprint").c_str(), nullptr, 16);
+    for (const Json& held : Objects(m, "held")) model.held.push_back(LayersFrom(held));
+    model.held_bytes = Number<std::uint64_t>(m, "held_bytes");
   }
   for (const Json& f : Objects(json, "fetching")) {
     node.fetching.push_back(

@@ -18,6 +18,9 @@ struct ModelStatus {
   std::string name;
   std::uint64_t file_bytes = 0;
   std::int32_t layers = 0;
+  std::uint64_t fingerprint = 0;  // equal for the same model, whatever it is called
+  std::vector<LayerRange> held;   // layers on the node's disk, ascending, apart from each other
+  std::uint64_t held_bytes = 0;   // of weights there, embeddings and the like included
 };
 
 // How fast a node runs weights of one quantization, as it measured itself.

@@ -60,7 +60,7 @@ inline ClusterStatus TwoNodes() {
   alpha.cores = 4;
   alpha.memory_bytes = 8ULL << 30;
   alpha.memory_free_bytes = 5ULL << 30;
-  alpha.models = {{"smollm2", 100'000'000, 30}};
+  alpha.models = {{"smollm2", 100'000'000, 30, 0xfeedface12345678, {{0, 10}, {20, 30}}, 60'000'000}};
   NodeStatus beta = alpha;
   beta.id = "12D3b";
   beta.name = "beta";

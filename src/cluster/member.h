@@ -21,6 +21,7 @@ inline constexpr std::size_t kAddressBytesMax = 160;    // a multiaddr or a URL
 inline constexpr std::size_t kHoldingsMax = 32;         // models that one member tells others about
 inline constexpr std::size_t kLayersMax = 1024;         // of one model
 inline constexpr std::size_t kHoldingLayersMax = 4096;  // of all models of one member
+inline constexpr std::size_t kHeldRangesMax = 64;       // of one model: more pieces are not told
 inline constexpr std::size_t kMemberLinksMax = kMembersMax;
 inline constexpr std::size_t kStandbyCopiesMax = 64;  // of one member
 inline constexpr std::size_t kFetchingMax = 8;        // models that one member says it fetches layers of
@@ -86,13 +87,24 @@ struct ModelShape {
   bool operator==(const ModelShape&) const = default;
 };
 
-// A model file that a member has on disk.
+// What a member has of a model's weights on its disk.
+struct HeldWeights {
+  std::vector<LayerRange> layers;  // ascending, apart from each other
+  bool shared = false;             // what every stage needs; of the next two what the first needs, and the last.
+  bool embeddings = false;         // Of what a model does not have everybody has all.
+  bool output = false;
+  std::uint64_t bytes = 0;
+  bool operator==(const HeldWeights&) const = default;
+};
+
+// A model that a member knows: its header is there, and of its weights what `held` says.
 struct ModelHolding {
   std::string name;               // as `shoal place` takes it; unique within the member
   std::uint64_t fingerprint = 0;  // equal only for equal files: stages of one placement come from one file
   std::uint64_t file_bytes = 0;
   std::string quantization;  // of most of its weights
   ModelShape shape;
+  HeldWeights held;
   bool operator==(const ModelHolding&) const = default;
 };
 

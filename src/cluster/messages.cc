@@ -122,6 +122,21 @@ void Fields(A& io, ModelShape& shape) {
 }
 
 template <typename A>
+void Fields(A& io, HeldWeights& held, std::int32_t layers) {
+  std::int32_t free_from = 0;
+  io.List(held.layers, kHeldRangesMax, 8, [&](LayerRange& range) {
+    Fields(io, range);
+    io.Require(range.first >= free_from && range.last <= layers);
+    free_from = range.last + 1;
+  });
+  io.Flag(held.shared);
+  io.Flag(held.embeddings);
+  io.Flag(held.output);
+  io.Num(held.bytes);
+  io.Require(held.bytes <= (1ULL << 48));
+}
+
+template <typename A>
 void Speeds(A& io, DeviceFacts& device) {
   const auto rate = [&](double& value) {  // positive once anything is measured
     io.Num(value);
@@ -181,12 +196,13 @@ void Fields(A& io, MemberFacts& facts) {
   Speeds(io, device);
   io.Require(device.cores >= 0);
   std::size_t layers = 0;
-  io.List(facts.models, kHoldingsMax, 40, [&](ModelHolding& model) {
+  io.List(facts.models, kHoldingsMax, 55, [&](ModelHolding& model) {
     io.Text(model.name, kModelNameBytesMax);
     io.Num(model.fingerprint);
     io.Num(model.file_bytes);
     io.Text(model.quantization, kQuantizationBytesMax);
     Fields(io, model.shape);
+    Fields(io, model.held, model.shape.layers());
     layers += model.shape.layer_bytes.size();
     io.Require(layers <= kHoldingLayersMax);
   });

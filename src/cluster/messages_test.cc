@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -37,7 +38,7 @@ MemberRecord Member() {
   m.facts.device.rest = 0.2;
   m.facts.device.draining = "its battery is low";
   m.facts.device.groups = {{"prime", 1, 9e9}};
-  m.facts.models = {{"m", 77, 650, "Q4_0", Shape()}};
+  m.facts.models = {{"m", 77, 650, "Q4_0", Shape(), {{{0, 1}, {2, 3}}, true, true, false, 400}}};
   m.facts.standby = {{"m", 77, {2, 3}, 9}};
   m.facts.fetching = {{"m", 10, 400}};
   return m;
@@ -135,6 +136,24 @@ TEST(ClusterMessages, AbsurdSpeedsAreRefused) {
   }
   EXPECT_FALSE(at(4e-6, -1e-6));
   EXPECT_FALSE(at(4e-6, 2));
+}
+
+TEST(ClusterMessages, LayersHeldAreOfTheModelAndInOrder) {
+  const auto taken = [](const std::array<std::int32_t, 4>& held) {
+    const std::array<std::int32_t, 5> before{2, 0, 1, 2, 3};  // two ranges: layers 0 and 2
+    auto frame = EncodeClusterMessage(Hello{Member(), 0});
+    const auto* const bytes = reinterpret_cast<const std::uint8_t*>(before.data());
+    const auto found = std::search(frame.begin(), frame.end(), bytes, bytes + sizeof before);
+    EXPECT_NE(found, frame.end());
+    std::memcpy(&*found + sizeof(std::int32_t), held.data(), sizeof held);
+    SealFrame(FrameType::kCluster, 0, frame);
+    return DecodeClusterMessage(frame).ok();
+  };
+  EXPECT_TRUE(taken({0, 1, 2, 3}));
+  for (const auto& wrong : std::vector<std::array<std::int32_t, 4>>{
+           {0, 1, 2, 4}, {2, 3, 0, 1}, {0, 1, 1, 3}, {0, 1, 0, 1}, {-1, 1, 2, 3}, {0, 0, 2, 3}, {1, 0, 2, 3}}) {
+    EXPECT_FALSE(taken(wrong)) << wrong[0] << '-' << wrong[1] << ", " << wrong[2] << '-' << wrong[3];
+  }
 }
 
 TEST(ClusterMessages, HeartbeatIsSmall) { EXPECT_LE(EncodeClusterMessage(Heartbeat{}).size(), 72U); }

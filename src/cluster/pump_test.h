@@ -27,6 +27,7 @@ inline ModelHolding TestHolding(std::int32_t layers) {
   holding.file_bytes = 1000;
   holding.shape.layer_bytes.assign(static_cast<std::size_t>(layers), 100);
   holding.shape.kv_bytes.assign(static_cast<std::size_t>(layers), 0);
+  holding.held = {{{0, layers}}, true, true, true, 1000};
   for (std::int32_t cut = 1; cut < layers; ++cut) holding.shape.cuts.push_back(cut);
   return holding;
 }

@@ -65,7 +65,9 @@ StageHostOptions RealClusterNode::HostOptions() {
   options.memory_bytes_max = options_.memory_bytes_max;
   options.threads = options_.threads;
   options.obtain = [this](const PlacementRecord& placement, LayerRange layers, const std::function<bool()>& cancelled) {
-    return weights_->Obtain(placement.request.fingerprint, placement.model, layers, cancelled);
+    auto obtained = weights_->Obtain(placement.request.fingerprint, placement.model, layers, cancelled);
+    loop_.Post([this] { facts_due_ = 0; });  // others are told what came
+    return obtained;
   };
   if (!options_.device.none()) {
     options.open_engine = [engines = std::make_shared<StageEngines>(options_.device, options_.home)](
@@ -251,8 +253,8 @@ void RealClusterNode::Tick() {
 
 // Looks at the disk in a task: a slow card must not silence this node.
 void RealClusterNode::RefreshFacts() {
-  facts_due_ = Now() + kFactsUs;
   if (scanning_) return;
+  facts_due_ = Now() + kFactsUs;
   Learn();
   scanning_ = tasks_.Run([this] {
     library_.Scan();

@@ -45,7 +45,8 @@ NodeStatus StatusOf(const MemberView& member) {
     status.groups.push_back({group.kind, group.cores, group.bytes_s});
   }
   for (const ModelHolding& model : facts.models) {
-    status.models.push_back({model.name, model.file_bytes, model.shape.layers()});
+    status.models.push_back(
+        {model.name, model.file_bytes, model.shape.layers(), model.fingerprint, model.held.layers, model.held.bytes});
   }
   for (const Fetching& one : facts.fetching) status.fetching.push_back({one.model, one.bytes_done, one.bytes_total});
   return status;
@@ -206,14 +207,18 @@ std::vector<ModelHolding> UnknownModels(const Cluster& cluster, const std::vecto
   return unknown;
 }
 
-std::vector<ModelHolding> HoldingsOf(const std::vector<LibraryModel>& models) {
+HeldWeights WholeModel(const ModelFile& file) {
+  return {{{0, file.info.n_layer}}, true, true, true, file.gguf.file_bytes - file.gguf.data_offset};
+}
+
+std::vector<ModelHolding> HoldingsOf(const std::vector<std::pair<LibraryModel, HeldWeights>>& models) {
   std::vector<ModelHolding> holdings;
   std::size_t layers = 0;
-  for (const LibraryModel& model : models) {
+  for (const auto& [model, held] : models) {
     const ModelInfo& info = model.file->info;
     layers += static_cast<std::size_t>(info.n_layer);
-    const bool known =
-        std::any_of(holdings.begin(), holdings.end(), [&](const auto& h) { return h.name == model.name; });
+    const bool known = std::any_of(holdings.begin(), holdings.end(),
+                                   [&, &name = model.name](const auto& h) { return h.name == name; });
     if (known || holdings.size() >= kHoldingsMax || layers > kHoldingLayersMax ||
         static_cast<std::size_t>(info.n_layer) > kLayersMax || model.name.size() > kModelNameBytesMax) {
       continue;
@@ -230,6 +235,8 @@ std::vector<ModelHolding> HoldingsOf(const std::vector<LibraryModel>& models) {
     holding.shape.output_bytes = info.output_bytes;
     holding.shape.n_embd = static_cast<std::uint32_t>(std::clamp<std::int64_t>(info.n_embd, 0, kEmbdMax));
     if (const SplitRules rules = RulesFor(*model.file); rules.splittable) holding.shape.cuts = rules.cuts;
+    holding.held = held;
+    if (held.layers.size() > kHeldRangesMax) holding.held.layers.resize(kHeldRangesMax);
     holdings.push_back(std::move(holding));
   }
   return holdings;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "api/control_service.h"
@@ -31,7 +32,9 @@ using MembersWithNames = std::vector<std::pair<NodeId, std::string>>;
 MembersWithNames MembersHere(const Cluster& cluster);
 // What other members hold under a name that `own` does not have.
 std::vector<ModelHolding> UnknownModels(const Cluster& cluster, const std::vector<ModelHolding>& own);
-// What this node tells of its models; at most as much as fits.
-std::vector<ModelHolding> HoldingsOf(const std::vector<LibraryModel>& models);
+// All of a file's weights.
+HeldWeights WholeModel(const ModelFile& file);
+// What this node tells of its models, with what of each is here; at most as much as fits.
+std::vector<ModelHolding> HoldingsOf(const std::vector<std::pair<LibraryModel, HeldWeights>>& models);
 
 }  // namespace shoal

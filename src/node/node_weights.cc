@@ -104,7 +104,11 @@ std::vector<LibraryModel> NodeWeights::stored() const {
     const Result<StoredModel> stored = store_->Find(one.name);
     if (!stored.ok()) continue;
     Result<LibraryModel> model = AsLibraryModel(*stored, MakeStoreSource(store_, *stored));
-    if (model.ok()) known[one.name] = {one.id, one.local_path, *std::move(model)};
+    if (!model.ok()) continue;
+    Known& added = known[one.name] = {one.id, one.local_path, *std::move(model), stored->manifest, {}};
+    for (const WeightRange& range : stored->manifest->ranges) {
+      added.blobs.push_back(BlobId(range, stored->manifest->chunk_bytes));
+    }
   }
   known_ = std::move(known);
   std::vector<LibraryModel> models;
@@ -113,9 +117,39 @@ std::vector<LibraryModel> NodeWeights::stored() const {
 }
 
 std::vector<ModelHolding> NodeWeights::Holdings() const {
-  std::vector<LibraryModel> models = library_.models();
-  for (LibraryModel& model : stored()) models.push_back(std::move(model));
+  std::vector<std::pair<LibraryModel, HeldWeights>> models;
+  for (LibraryModel& model : library_.models()) {
+    HeldWeights all = WholeModel(*model.file);
+    models.emplace_back(std::move(model), std::move(all));
+  }
+  (void)stored();
+  std::map<std::string, Known> known;
+  {
+    const std::lock_guard lock(mutex_);
+    known = known_;
+  }
+  for (const auto& [name, one] : known) models.emplace_back(one.model, HeldOf(one));
   return HoldingsOf(models);
+}
+
+HeldWeights NodeWeights::HeldOf(const Known& known) const {
+  if (!known.local_path.empty()) return WholeModel(*known.model.file);
+  HeldWeights held{{}, true, true, true, 0};
+  for (std::size_t i = 0; i < known.blobs.size(); ++i) {
+    const WeightRange& range = known.manifest->ranges[i];
+    const bool here = store_->Has(known.blobs[i]);
+    if (here) held.bytes += range.bytes;
+    switch (range.kind) {
+      case RangeKind::kShared: held.shared = here; break;
+      case RangeKind::kEmbedding: held.embeddings = here; break;
+      case RangeKind::kOutput: held.output = here; break;
+      case RangeKind::kLayer:
+        if (!here) break;
+        if (held.layers.empty() || held.layers.back().last != range.layer) held.layers.push_back({range.layer, 0});
+        held.layers.back().last = range.layer + 1;
+    }
+  }
+  return held;
 }
 
 Result<StoredModel> NodeWeights::Stored(ModelFingerprint fingerprint) const {

@@ -51,7 +51,8 @@ class NodeWeights {
   // The model's header alone, which is all that the API of a node without a stage needs. Errors: as Obtain.
   Result<LibraryModel> ObtainHeader(ModelFingerprint fingerprint, const std::string& name);
 
-  // What this node can be given stages of: files of the library, and models whose manifest is in the store.
+  // What this node can be given stages of: files of the library, and models whose manifest is in the store; with what
+  // of each is here. Looks at the disk.
   std::vector<ModelHolding> Holdings() const;
   // Models of the store, of which all, something or nothing but the manifest is here.
   std::vector<LibraryModel> stored() const;
@@ -69,6 +70,8 @@ class NodeWeights {
     ModelId id{};
     std::string local_path;
     LibraryModel model;
+    std::shared_ptr<const Manifest> manifest;
+    std::vector<Digest> blobs;  // [ranges]
   };
   NodeWeights(ModelLibrary& library, MetricsRegistry& metrics, NodeWeightsOptions options,
               std::shared_ptr<WeightStore> store);
@@ -76,6 +79,7 @@ class NodeWeights {
   // Waits until nobody else does this work for the model, and keeps others waiting as long as the result lives.
   std::shared_ptr<void> TakeTurn(Work work, ModelFingerprint fingerprint);
   Result<StoredModel> Stored(ModelFingerprint fingerprint) const;
+  HeldWeights HeldOf(const Known& known) const;
   // What is shown as on its way to this node, or hashed here; as long as the result lives.
   using Shown = std::multimap<std::string, FetchProgress>::iterator;
   std::shared_ptr<Shown> Show(const std::string& model, const FetchProgress& start);

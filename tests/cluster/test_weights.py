@@ -21,6 +21,14 @@ def holds_model(member):
     return any(model["name"] == MODEL for model in own["models"])
 
 
+def holders(member):
+    """Which node holds which layers, as this one knows."""
+    shown = json.loads(member.cli("models", "--json").stdout)
+    model = next(one for one in shown["models"] + shown["files"] if one["name"] == MODEL)
+    assert model["nodes"] == [one["node"] for one in model["holders"]]
+    return {one["node"]: one["held"] for one in model["holders"]}
+
+
 def cluster_with_one_file(hosts, model, *words):
     first = nodes.Node(hosts[0], *words, models=[model])
     members = [first, *(nodes.join_on(host, first, *words) for host in hosts[1:])]
@@ -54,6 +62,14 @@ def test_each_host_gets_its_layers_and_no_more(lan, smollm2):
             needed += facts["embedding_bytes"]  # looked up by the head; the last stage's output too, being tied to it
         assert needed <= kept_bytes(member) < 1.02 * needed + 100_000, stage
     assert kept_bytes(members[0]) == 0, "who has the file keeps no copy"
+    held = {stage["name"]: [{"first": stage["first"], "last": stage["last"]}] for stage in placement["stages"]}
+    held[members[0].name] = [{"first": 0, "last": facts["layers"] - 1}]
+    for member in members:
+        nodes.wait_for(f"{member.name} knows who holds what", lambda one=member: holders(one) == held)
+    rows = [line.split() for line in members[2].cli("models").stdout.splitlines()]
+    for stage in placement["stages"]:
+        layers = f"{stage['first']}-{stage['last']}"
+        assert any(row[:5] == [stage["name"], MODEL, layers, "of", str(facts["layers"])] for row in rows), rows
     want = unsplit(smollm2)
     for member in members:
         assert member.complete(MODEL, PROMPT, TOKENS) == want, member.name

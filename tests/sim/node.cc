@@ -31,6 +31,7 @@ void SimNode::Hold(const FakeModel& model) {
   const auto layers = static_cast<std::size_t>(model.layers);
   holding.shape.layer_bytes.assign(layers, kLayerBytes);
   holding.shape.kv_bytes.assign(layers, 0);
+  holding.held = {{{0, model.layers}}, true, true, true, holding.file_bytes};
   for (std::int32_t cut = 1; cut < model.layers; ++cut) holding.shape.cuts.push_back(cut);
   options_.facts.models.push_back(std::move(holding));
 }

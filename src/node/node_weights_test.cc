@@ -1,0 +1,81 @@
+// What a node tells of the weights on its disk.
+#include "node/node_weights.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "weights/test_store.h"
+
+namespace shoal {
+namespace {
+
+class NodeWeightsTest : public StoreTest {
+ protected:
+  void Open(const std::string& models) {
+    library_ = std::make_unique<ModelLibrary>(std::vector<std::string>{models});
+    library_->Scan();
+    NodeWeightsOptions options;
+    options.store = store_->options();
+    options.members = [] { return std::vector<std::pair<NodeId, std::string>>(); };
+    auto weights = NodeWeights::Open(*library_, metrics_, std::move(options));
+    ASSERT_TRUE(weights.ok()) << weights.error().message;
+    weights_ = *std::move(weights);
+  }
+  HeldWeights Held() const {
+    const std::vector<ModelHolding> models = weights_->Holdings();
+    EXPECT_EQ(models.size(), 1U);
+    return models.empty() ? HeldWeights{} : models.front().held;
+  }
+  std::size_t RangeOf(RangeKind kind) const {
+    for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) {
+      if (manifest_.ranges[i].kind == kind) return i;
+    }
+    ADD_FAILURE() << "no such range";
+    return 0;
+  }
+
+  MetricsRegistry metrics_;
+  std::unique_ptr<ModelLibrary> library_;
+  std::unique_ptr<NodeWeights> weights_;
+};
+
+TEST_F(NodeWeightsTest, TellsWhatIsHereAsItComesAndGoes) {
+  Open(folder_ + "/none");
+  ASSERT_TRUE(store_->Add(manifest_, "m", "cluster").ok());
+  EXPECT_EQ(Held(), HeldWeights());
+  std::uint64_t bytes = 0;
+  const auto fill = [&](std::size_t range) {
+    Fill(range);
+    bytes += manifest_.ranges[range].bytes;
+  };
+  fill(Layer(0));
+  fill(Layer(3));
+  EXPECT_EQ(Held(), (HeldWeights{{{0, 1}, {3, 4}}, false, false, false, bytes}));
+  fill(Layer(1));
+  fill(RangeOf(RangeKind::kEmbedding));
+  EXPECT_EQ(Held(), (HeldWeights{{{0, 2}, {3, 4}}, false, true, false, bytes}));
+  fill(Layer(2));
+  fill(RangeOf(RangeKind::kShared));
+  fill(RangeOf(RangeKind::kOutput));
+  EXPECT_EQ(Held(), (HeldWeights{{{0, 4}}, true, true, true, bytes}));
+  EXPECT_EQ(bytes, manifest_.file_bytes - manifest_.header.size());
+  std::filesystem::remove(folder_ + "/store/blobs/" + HexOf(Blob(Layer(1))));
+  EXPECT_EQ(Held().layers, (std::vector<LayerRange>{{0, 1}, {2, 4}}));
+}
+
+TEST_F(NodeWeightsTest, AFileIsAllOfIt) {
+  std::filesystem::create_directories(folder_ + "/models");
+  std::filesystem::copy_file(file_, folder_ + "/models/m.gguf");
+  Open(folder_ + "/models");
+  const HeldWeights all{{{0, 4}}, true, true, true, manifest_.file_bytes - manifest_.header.size()};
+  EXPECT_EQ(Held(), all);
+  ASSERT_TRUE(store_->AddLocal(file_, "m", {}).ok());  // the same again, from elsewhere on the disk
+  EXPECT_EQ(Held(), all);
+  std::filesystem::remove_all(folder_ + "/models");
+  library_->Scan();
+  EXPECT_EQ(Held(), all);
+}
+
+}  // namespace
+}  // namespace shoal
