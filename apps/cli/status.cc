@@ -97,6 +97,35 @@ std::string ForecastText(const ForecastStatus& forecast) {
   return text + (forecast.reason.empty() ? "" : Shown(forecast.reason) + "\n");
 }
 
+// " (94 %)": of what was expected.
+std::string OfExpected(double measured, double expected) {
+  if (expected <= 0) return "";
+  char text[32];
+  std::snprintf(text, sizeof text, " (%.0f %%)", 100 * measured / expected);
+  return text;
+}
+
+// Beside the forecast, figure by figure.
+std::string ObservedText(const ObservedSpeeds& observed, const ForecastStatus& forecast) {
+  if (observed == ObservedSpeeds()) return "measured: nothing yet\n";
+  const std::string unknown = "not yet";
+  std::string prompt = unknown, one = unknown, many = unknown;
+  char text[64];
+  if (observed.prompt_tokens_s > 0) {
+    std::snprintf(text, sizeof text, "after %.2f s", kForecastPromptTokens / observed.prompt_tokens_s);
+    prompt = text + OfExpected(observed.prompt_tokens_s, forecast.PromptTokensPerSecond());
+  }
+  if (observed.tokens_s > 0) {
+    std::snprintf(text, sizeof text, "%.1f tokens/s", observed.tokens_s);
+    one = text + OfExpected(observed.tokens_s, forecast.tokens_s);
+  }
+  if (observed.tokens_s_many > 0) {
+    std::snprintf(text, sizeof text, "%.1f tokens/s of %.1f streams", observed.tokens_s_many, observed.streams);
+    many = text + OfExpected(observed.tokens_s_many, forecast.tokens_s_many);
+  }
+  return "measured: first token " + prompt + ", then " + one + "; " + many + "\n";
+}
+
 std::string Placements(const ClusterStatus& status) {
   if (status.placements.empty()) return "\nno model is placed: `shoal place MODEL` places one\n";
   std::string text;
@@ -162,7 +191,8 @@ std::string PlacementText(const PlacementStatus& placement) {
   if (rows.size() == 1) return "";
   const std::string survives = placement.survives.empty() ? "none" : Shown(Joined(placement.survives));
   return FormatTable(rows) + "may be lost one at a time with nothing loaded: " + survives + "\n" +
-         ForecastText(placement.forecast);
+         ForecastText(placement.forecast) +
+         (placement.state == "live" ? ObservedText(placement.observed, placement.forecast) : "");
 }
 
 std::string StatusText(const ClusterStatus& status) {

@@ -183,10 +183,15 @@ PlacementStatus PlacementFrom(const Json& json) {
                             {},
                             Texts(json, "survives"),
                             Text(json, "goal"),
+                            {},
                             {}};
   if (const auto f = json.find("forecast"); f != json.end() && f->is_object()) {
     placement.forecast = {Real(*f, "first_token_s"), Real(*f, "tokens_s"), Real(*f, "tokens_s_many"),
                           Flag(*f, "measured"), Text(*f, "reason")};
+  }
+  if (const auto o = json.find("observed"); o != json.end() && o->is_object()) {
+    placement.observed = {Real(*o, "tokens_s"), Real(*o, "tokens_s_many"), Real(*o, "streams"),
+                          Real(*o, "prompt_tokens_s")};
   }
   for (const Json& s : Objects(json, "stages")) {
     placement.stages.push_back({Text(s, "node"), Text(s, "name"), LayersFrom(s), Texts(s, "standby")});
@@ -276,6 +281,12 @@ Json ToJson(const PlacementStatus& placement) {
                         {"measured", f.measured},
                         {"reason", f.reason}};
   }
+  const auto figure = [](double value) { return value > 0 ? Json(value) : Json(); };
+  const ObservedSpeeds& o = placement.observed;
+  json["observed"] = {{"tokens_s", figure(o.tokens_s)},
+                      {"tokens_s_many", figure(o.tokens_s_many)},
+                      {"streams", figure(o.streams)},
+                      {"prompt_tokens_s", figure(o.prompt_tokens_s)}};
   if (!placement.error.empty()) json["error"] = placement.error;
   return json;
 }

@@ -85,6 +85,8 @@ TEST_F(ControlServerTest, StatusSurvivesTheWayThereAndBack) {
   EXPECT_EQ(DumpJson(ToJson(*back)), DumpJson(ToJson(TwoNodes())));
   EXPECT_EQ(back->placements[0].epoch, (Epoch{3} << 32) | 0xFFFFFFFF);
   EXPECT_EQ(back->placements[0].stages[1].layers, (LayerRange{10, 30}));
+  EXPECT_EQ(back->placements[0].observed, (ObservedSpeeds{12.5, 40, 7.5, 0}));
+  EXPECT_TRUE(json["placements"][0]["observed"]["prompt_tokens_s"].is_null()) << "it was not measured";
 }
 
 TEST_F(ControlServerTest, CommandsReachTheServiceAndItsErrorsComeBack) {

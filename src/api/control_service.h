@@ -11,6 +11,7 @@
 #include "base/ids.h"
 #include "base/result.h"
 #include "planner/device_speed.h"
+#include "planner/observed_speed.h"
 
 namespace shoal {
 
@@ -86,10 +87,13 @@ struct PlacedStage {
 };
 
 // What the planner expected of a placement when it was made; tokens_s is 0 where it said nothing.
+inline constexpr int kForecastPromptTokens = 512;
+
 struct ForecastStatus {
   double first_token_s = 0, tokens_s = 0, tokens_s_many = 0;
   bool measured = false;  // every device's speed was, none estimated
   std::string reason;
+  double PromptTokensPerSecond() const { return first_token_s > 0 ? kForecastPromptTokens / first_token_s : 0; }
 };
 
 struct PlacementStatus {
@@ -101,6 +105,7 @@ struct PlacementStatus {
   std::vector<std::string> survives;  // names of the nodes any one of which it can lose without loading anything
   std::string goal;                   // "spread", "latency", "throughput"
   ForecastStatus forecast;
+  ObservedSpeeds observed;  // as its head measures; 0: not measured yet
 };
 
 struct ClusterStatus {

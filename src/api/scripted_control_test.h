@@ -75,6 +75,8 @@ inline ClusterStatus TwoNodes() {
                         "live",
                         "",
                         {{"12D3a", "alpha", {0, 10}}, {"12D3b", "beta", {10, 30}}}}};
+  status.placements[0].forecast = {0.5, 20, 60, true, "both together"};
+  status.placements[0].observed = {12.5, 40, 7.5, 0};
   return status;
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/ids.h"
 #include "planner/device_speed.h"
+#include "planner/observed_speed.h"
 
 namespace shoal {
 
@@ -25,6 +26,8 @@ inline constexpr std::size_t kHeldRangesMax = 64;       // of one model: more pi
 inline constexpr std::size_t kMemberLinksMax = kMembersMax;
 inline constexpr std::size_t kStandbyCopiesMax = 64;  // of one member
 inline constexpr std::size_t kFetchingMax = 8;        // models that one member says it fetches layers of
+
+inline constexpr std::size_t kObservedMax = 8;  // placements of which a member says what they give
 
 inline constexpr std::size_t kSpeedsMax = 8;       // quantizations that a member has measured
 inline constexpr std::size_t kStageSpeedsMax = 8;  // models whose stages it has measured
@@ -124,6 +127,14 @@ struct Fetching {
   bool operator==(const Fetching&) const = default;
 };
 
+// What a placement gives, by its head.
+struct ObservedPlacement {
+  std::string model;
+  Epoch epoch = 0;
+  ObservedSpeeds speeds;
+  bool operator==(const ObservedPlacement&) const = default;
+};
+
 // What a member says of itself.
 struct MemberFacts {
   std::string name;                    // for people
@@ -135,6 +146,7 @@ struct MemberFacts {
   std::vector<ModelHolding> models;
   std::vector<StandbyCopy> standby;  // ready
   std::vector<Fetching> fetching;    // by model
+  std::vector<ObservedPlacement> observed;
   bool operator==(const MemberFacts&) const = default;
 };
 

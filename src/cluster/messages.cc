@@ -218,6 +218,15 @@ void Fields(A& io, MemberFacts& facts) {
     io.Num(one.bytes_total);
     io.Require(one.bytes_done <= one.bytes_total && one.bytes_total <= (1ULL << 48));
   });
+  io.List(facts.observed, kObservedMax, 44, [&](ObservedPlacement& one) {
+    io.Text(one.model, kModelNameBytesMax);
+    io.Num(one.epoch);
+    ObservedSpeeds& speeds = one.speeds;
+    for (double* const value : {&speeds.tokens_s, &speeds.tokens_s_many, &speeds.streams, &speeds.prompt_tokens_s}) {
+      io.Num(*value);
+      io.Require(*value >= 0 && *value <= kBytesPerSecondMax);
+    }
+  });
 }
 
 template <typename A>

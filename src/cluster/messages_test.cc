@@ -41,6 +41,7 @@ MemberRecord Member() {
   m.facts.models = {{"m", 77, 650, "Q4_0", Shape(), {{{0, 1}, {2, 3}}, true, true, false, 400}}};
   m.facts.standby = {{"m", 77, {2, 3}, 9}};
   m.facts.fetching = {{"m", 10, 400}};
+  m.facts.observed = {{"m", 7, {12, 40, 7.5, 800}}};
   return m;
 }
 

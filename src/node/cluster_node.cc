@@ -28,6 +28,7 @@ constexpr std::size_t kTasksMax = 1024;
 constexpr DurationUs kTickUs = 100'000;
 constexpr DurationUs kFactsUs = 5'000'000;       // how often memory and model folders are looked at
 constexpr DurationUs kFetchingUs = 1'000'000;    // how often others are told what is fetched; less often among many
+constexpr DurationUs kObservedUs = 10'000'000;   // how often others are told what placements give, likewise
 constexpr DurationUs kSpeedsUs = 1'000'000;      // how often what stages take is looked at
 constexpr DurationUs kPeersFileUs = 20'000'000;  // how often addresses are kept
 constexpr std::uint32_t kJoinMs = 30'000;
@@ -275,6 +276,7 @@ void RealClusterNode::RefreshFacts() {
 void RealClusterNode::RefreshSpeeds() {
   speeds_due_ = Now() + kSpeedsUs;
   const std::vector<StageHost::Work> works = host_.Works();
+  TellObserved(ObservedOf(works));
   speeds_.Tick(Now(), facts_.models, works, [this] {
     if (ended_ || stopping_) return;
     speeds_.Fill(facts_.device);
@@ -314,6 +316,14 @@ void RealClusterNode::TellFetching() {
   if (now == facts_.fetching) return;
   fetching_due_ = Now() + kFetchingUs * static_cast<DurationUs>(1 + cluster_->members().size() / 16);
   facts_.fetching = std::move(now);
+  cluster_->SetSelfFacts(Now(), facts_);
+  Obey();
+}
+
+void RealClusterNode::TellObserved(std::vector<ObservedPlacement> now) {
+  if (Now() < observed_due_ || !IsNews(now, facts_.observed)) return;
+  observed_due_ = Now() + kObservedUs * static_cast<DurationUs>(1 + cluster_->members().size() / 16);
+  facts_.observed = std::move(now);
   cluster_->SetSelfFacts(Now(), facts_);
   Obey();
 }

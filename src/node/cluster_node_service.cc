@@ -61,6 +61,7 @@ void RealClusterNode::RefreshMetrics() {
   set("shoal_nodes_alive", "Nodes of the cluster that are here.", alive);
   set("shoal_placements", "Models that are placed.", status.placements.size());
   SetNetworkMetrics(metrics_, peers_->network().stats());
+  for (const PlacementStatus& placement : status.placements) SetSpeedMetrics(metrics_, placement);
   for (const auto& [model, totals] : host_.HeadTotals()) SetStageMetrics(metrics_, model, totals);
   SetRecoveryMetrics(metrics_, host_.Recovery());
 }
@@ -77,9 +78,11 @@ void RealClusterNode::SetApiUrl(const std::string& url) {
 }
 
 ClusterStatus RealClusterNode::cluster_status() {
-  const std::optional<ClusterStatus> status =
+  std::optional<ClusterStatus> status =
       OnLoop([this] { return StatusOf(*cluster_, home_->membership() ? home_->membership()->cluster() : NodeId{}); });
-  return status.value_or(ClusterStatus{});
+  if (!status) return {};
+  PutObserved(ObservedOf(host_.Works()), *status);
+  return *std::move(status);
 }
 
 RealClusterNode::Answer RealClusterNode::Wait(std::optional<std::shared_ptr<std::promise<Answer>>> asked,

@@ -67,6 +67,12 @@ PlacementStatus StatusOf(const std::vector<MemberView>& members, const Placement
     status.stages.push_back(
         {PeerIdText(stage.node), member == members.end() ? "" : member->record.facts.name, stage.layers, {}});
   }
+  for (const MemberView& member : members) {
+    if (record.stages.empty() || member.record.id != record.stages.front().node) continue;
+    for (const ObservedPlacement& one : member.record.facts.observed) {
+      if (one.model == record.model && one.epoch == record.epoch) status.observed = one.speeds;
+    }
+  }
   return status;
 }
 
@@ -183,6 +189,32 @@ Result<PlaceRequest> RequestOf(const Cluster& cluster, const PlaceCommand& comma
   }
   SHOAL_ASSIGN_OR_RETURN(request.options.wire_type, ParseWireType(command.wire));
   return request;
+}
+
+std::vector<ObservedPlacement> ObservedOf(const std::vector<StageHost::Work>& works) {
+  std::vector<ObservedPlacement> observed;
+  for (const StageHost::Work& work : works) {
+    if (work.index != 0 || work.observed == ObservedSpeeds() || observed.size() >= kObservedMax) continue;
+    observed.push_back({work.placement.model, work.placement.epoch, work.observed});
+  }
+  return observed;
+}
+
+bool IsNews(const std::vector<ObservedPlacement>& now, const std::vector<ObservedPlacement>& told) {
+  if (now.size() != told.size()) return true;
+  for (std::size_t i = 0; i < now.size(); ++i) {
+    const bool same = now[i].model == told[i].model && now[i].epoch == told[i].epoch;
+    if (!same || Differs(now[i].speeds, told[i].speeds)) return true;
+  }
+  return false;
+}
+
+void PutObserved(const std::vector<ObservedPlacement>& observed, ClusterStatus& status) {
+  for (PlacementStatus& placement : status.placements) {
+    for (const ObservedPlacement& one : observed) {
+      if (one.model == placement.model && one.epoch == placement.epoch) placement.observed = one.speeds;
+    }
+  }
 }
 
 MembersWithNames MembersHere(const Cluster& cluster) {

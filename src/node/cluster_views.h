@@ -10,6 +10,7 @@
 #include "cluster/cluster.h"
 #include "node/answer_streams.h"
 #include "node/model_library.h"
+#include "node/stage_host.h"
 
 namespace shoal {
 
@@ -26,6 +27,12 @@ Result<NodeId> FindMember(const Cluster& cluster, const std::string& text);
 
 // Errors: kNotFound (no member holds the model, no such node), kInvalidArgument.
 Result<PlaceRequest> RequestOf(const Cluster& cluster, const PlaceCommand& command);
+
+// What the placements give whose heads are here; whether others should be told what they were not; and of those of
+// `status` that are among them, as of now.
+std::vector<ObservedPlacement> ObservedOf(const std::vector<StageHost::Work>& works);
+bool IsNews(const std::vector<ObservedPlacement>& now, const std::vector<ObservedPlacement>& told);
+void PutObserved(const std::vector<ObservedPlacement>& observed, ClusterStatus& status);
 
 using MembersWithNames = std::vector<std::pair<NodeId, std::string>>;
 // The other members that are here and not in doubt.

@@ -54,6 +54,7 @@ class Head : public std::enable_shared_from_this<Head> {
   void Stop();
   // Also after Stop: as of then. Not on its loop.
   ScheduleStats stats();
+  ObservedSpeeds speeds() const { return pipeline_->speeds(); }  // any thread
   // Of stage 0. Any thread.
   StageWorkerStats worker_stats() const { return worker_->stats(); }
   // After Stop: stage 0 for the next epoch, as StageWorker::TakeStage.

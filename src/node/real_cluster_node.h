@@ -91,6 +91,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   void ObeyPower();
   void Learn();
   void TellFetching();
+  void TellObserved(std::vector<ObservedPlacement> now);
   void TakeAddresses();
   void Obey();
   void Do(const Send& send) { peers_->Send(send.to, send.frame); }
@@ -140,7 +141,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   std::unique_ptr<Cluster> cluster_;
   MemberFacts facts_;
   bool obeying_ = false;
-  TimeUs facts_due_ = 0, fetching_due_ = 0, speeds_due_ = 0, peers_file_due_ = 0;
+  TimeUs facts_due_ = 0, fetching_due_ = 0, speeds_due_ = 0, observed_due_ = 0, peers_file_due_ = 0;
   bool scanning_ = false, learning_ = false;
   bool departing_ = false;   // it goes, and comes back
   std::size_t unknown_ = 0;  // models of others that this node cannot be given stages of yet

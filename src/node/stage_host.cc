@@ -448,8 +448,10 @@ std::vector<StageHost::Work> StageHost::Works() {
   const std::lock_guard lock(mutex_);
   for (const auto& [key, hosted] : hosted_) {
     const std::lock_guard hosted_lock(hosted->mutex);
-    if (hosted->head) works.push_back({hosted->placement, hosted->index, hosted->head->worker_stats()});
-    if (hosted->worker) works.push_back({hosted->placement, hosted->index, hosted->worker->stats()});
+    if (hosted->head) {
+      works.push_back({hosted->placement, hosted->index, hosted->head->worker_stats(), hosted->head->speeds()});
+    }
+    if (hosted->worker) works.push_back({hosted->placement, hosted->index, hosted->worker->stats(), {}});
   }
   return works;
 }

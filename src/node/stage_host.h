@@ -87,6 +87,7 @@ class StageHost {
     PlacementRecord placement;
     std::int32_t index = 0;
     StageWorkerStats stats;
+    ObservedSpeeds observed;  // of the whole placement, where its head is
   };
   std::vector<Work> Works();
   // Of all heads that were here since start. Not on the loop.

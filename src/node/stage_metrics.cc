@@ -38,6 +38,24 @@ void SetStageMetrics(MetricsRegistry& metrics, std::string_view model, const std
   }
 }
 
+void SetSpeedMetrics(MetricsRegistry& metrics, const PlacementStatus& placement) {
+  const ForecastStatus& forecast = placement.forecast;
+  const ObservedSpeeds& observed = placement.observed;
+  const auto set = [&](const char* of, const char* is, double value) {
+    if (value <= 0) return;
+    metrics
+        .GetGauge("shoal_tokens_per_second", "What a placement gives, and what was expected of it when it was made.",
+                  "model=\"" + Escaped(placement.model) + "\",of=\"" + of + "\",is=\"" + is + "\"")
+        .Set(value);
+  };
+  set("one_stream", "expected", forecast.tokens_s);
+  set("many_streams", "expected", forecast.tokens_s_many);
+  set("prompt", "expected", forecast.PromptTokensPerSecond());
+  set("one_stream", "measured", observed.tokens_s);
+  set("many_streams", "measured", observed.tokens_s_many);
+  set("prompt", "measured", observed.prompt_tokens_s);
+}
+
 void SetNetworkMetrics(MetricsRegistry& metrics, const NetworkStats& stats) {
   const auto set = [&](const char* name, const char* help, double value) { metrics.GetGauge(name, help).Set(value); };
   set("shoal_network_bytes_sent", "Bytes on TCP since start, encryption and all.",

@@ -51,6 +51,7 @@ struct Pipeline::State : std::enable_shared_from_this<Pipeline::State> {
   void WaitForInventories();
   void AddTimings(const std::vector<StageTiming>& timings);
   void Pump();
+  void Observe();
   bool Send(FrameBytes frame);
   void PumpSoon();
   void Dispatch(const std::vector<ScheduleEvent>& events);
@@ -67,8 +68,10 @@ struct Pipeline::State : std::enable_shared_from_this<Pipeline::State> {
   std::vector<HeadMessage> inbox;         // guarded by mutex
   std::optional<std::size_t> lost_stage;  // guarded by mutex: the first whose link has ended
   bool closed = false;                    // guarded by mutex: Stop was called
+  ObservedSpeeds speeds;                  // guarded by mutex
 
   Scheduler scheduler;
+  ObservedSpeed observed;
   std::vector<std::optional<InventoryMessage>> inventories;  // [stages], until all are there
   bool adopted = false;                                      // they were: now micro-batches go out
   std::unordered_map<GenerationId, std::shared_ptr<const EventHandler>> handlers;
@@ -125,6 +128,7 @@ void Pipeline::State::Drain() {
   std::vector<ScheduleEvent> events;
   for (HeadMessage& message : messages) Handle(message, events);
   if (!broken) Pump();
+  Observe();
   Dispatch(events);
   if (lost) Break("stage " + std::to_string(*lost) + ": the link from it to the head was lost");
 }
@@ -197,6 +201,15 @@ void Pipeline::State::Pump() {
   }
 }
 
+// After all that changes what runs.
+void Pipeline::State::Observe() {
+  const ScheduleStats stats = scheduler.stats();
+  observed.Note(static_cast<double>(loop.clock().Now()) / 1e6,
+                {stats.decoding, stats.running - stats.decoding, stats.tokens_decoded, stats.tokens_prefilled});
+  const std::lock_guard lock(mutex);
+  speeds = observed.speeds();
+}
+
 bool Pipeline::State::Send(FrameBytes frame) {
   if (to_first->Send(std::move(frame)).ok()) return true;
   // Not now: who called is in the middle of something.
@@ -211,6 +224,7 @@ void Pipeline::State::PumpSoon() {
   loop.Post([self = shared_from_this()] {
     self->pump_posted = false;
     self->Pump();
+    self->Observe();
   });
 }
 
@@ -312,6 +326,11 @@ ScheduleStats Pipeline::stats() const {
 std::int32_t Pipeline::ReusedTokens(GenerationId id) const {
   SHOAL_CHECK(state_->loop.InLoop());
   return state_->scheduler.ReusedTokens(id);
+}
+
+ObservedSpeeds Pipeline::speeds() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->speeds;
 }
 
 std::vector<StageTotals> Pipeline::stage_totals() const {

@@ -14,6 +14,7 @@
 
 #include "base/ids.h"
 #include "base/result.h"
+#include "planner/observed_speed.h"
 #include "runtime/loop.h"
 #include "schedule/scheduler.h"
 #include "transport/transport.h"
@@ -60,6 +61,8 @@ class Pipeline {
   ScheduleStats stats() const;
   std::int32_t ReusedTokens(GenerationId id) const;
   std::vector<StageTotals> stage_totals() const;
+  // What came of it so far. Any thread.
+  ObservedSpeeds speeds() const;
 
  private:
   struct State;

@@ -138,6 +138,30 @@ TEST_F(PipelineTest, SmallCachesPreemptAndStillGiveTheSameTokens) {
   EXPECT_GT(Stats().preemptions, 0U);
 }
 
+TEST_F(PipelineTest, WhatItGivesIsMeasured) {
+  options_.stages = 2;
+  options_.compute = std::chrono::microseconds(200);
+  Make();
+  EXPECT_EQ(placement_->pipeline().speeds(), ObservedSpeeds());
+  ASSERT_TRUE(Submit(1, 200, 40).ok());
+  ASSERT_TRUE(collector_.WaitForEnds(1));
+  const ObservedSpeeds alone = placement_->pipeline().speeds();
+  EXPECT_GT(alone.tokens_s, 0);
+  EXPECT_GT(alone.prompt_tokens_s, 0);
+  EXPECT_EQ(alone.tokens_s_many, 0);
+  placement_->OnLoop([&] {
+    for (GenerationId id = 2; id <= 5; ++id) {
+      GenerationRequest request{id, Prompt(id, 10), 0, 200, Greedy()};
+      EXPECT_TRUE(placement_->pipeline().Submit(std::move(request), collector_.Handler()).ok());
+    }
+  });
+  ASSERT_TRUE(collector_.WaitForEnds(5));
+  const ObservedSpeeds together = placement_->pipeline().speeds();
+  EXPECT_GT(together.tokens_s_many, 0);
+  EXPECT_GT(together.streams, 1);
+  EXPECT_LT(together.streams, 4.01);
+}
+
 TEST_F(PipelineTest, ACancelledGenerationSaysNothingMore) {
   options_.stages = 3;
   options_.compute = std::chrono::microseconds(500);

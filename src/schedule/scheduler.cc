@@ -227,6 +227,8 @@ ScheduleStats Scheduler::stats() const {
   ScheduleStats stats;
   stats.waiting = static_cast<std::int32_t>(s.waiting.size());
   stats.running = static_cast<std::int32_t>(s.running.size());
+  stats.decoding = static_cast<std::int32_t>(
+      std::count_if(s.running.begin(), s.running.end(), [](const Generation* g) { return g->decoding; }));
   stats.slots_free = s.slots.free_count();
   stats.in_flight = static_cast<std::int32_t>(
       std::count_if(s.in_flight.begin(), s.in_flight.end(), [](const InFlight& batch) { return !batch.failure; }));

@@ -84,6 +84,7 @@ struct RecoveryStats {
 
 struct ScheduleStats {
   std::int32_t waiting = 0, running = 0, slots_free = 0, in_flight = 0;
+  std::int32_t decoding = 0;  // of the running ones; the others' prompts are read, or what a loss took
   std::int64_t kv_tokens_used = 0;
   std::uint64_t tokens_prefilled = 0, tokens_reused = 0, tokens_decoded = 0, preemptions = 0;
   // Layers run for one row: on all stages (prefill and decode), and on some stages only, to fill them.

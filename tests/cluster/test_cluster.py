@@ -161,6 +161,29 @@ def test_hosts_come_and_go_while_answers_run(lan, smollm2):
     assert set(answers) == {want}
 
 
+def test_status_holds_what_is_measured_against_what_was_expected(lan, smollm2):
+    members = nodes.cluster_on(lan.add_hosts(2), models=[smollm2])
+    place(members[0], stages=2)
+    head = next(m for m in members if m.name == members[0].placement("smollm2")["stages"][0]["name"])
+    other = next(m for m in members if m is not head)
+    assert set(head.placement("smollm2")["observed"].values()) == {None}
+    assert "measured: nothing yet" in head.cli("status").stdout
+    # A prompt of more than a pass by itself, then its answer by itself; then two answers at once.
+    prompt = " ".join(f"The capital of {land} is" for land in ("France", "Spain", "Italy", "Norway") * 6)
+
+    def seen(node, *figures):
+        return lambda: all(node.placement("smollm2")["observed"][figure] for figure in figures)
+    with nodes.asking(head.complete, "smollm2", prompt, TOKENS):
+        for node in members:
+            nodes.wait_for("one stream is measured, and who is not the head hears of it",
+                           seen(node, "tokens_s", "prompt_tokens_s"))
+    ask = ("smollm2", PROMPT, TOKENS)
+    with nodes.asking(head.complete, *ask), nodes.asking(other.complete, *ask):
+        nodes.wait_for("two at once are measured", seen(head, "tokens_s_many"))
+    assert 1 < head.placement("smollm2")["observed"]["streams"] < 2.01
+    assert "measured: first token after" in other.cli("status").stdout
+
+
 def test_a_frozen_node_is_missed_and_comes_back(lan):
     members = nodes.cluster_on(lan.add_hosts(3))
     members[2].pause()
