@@ -3,6 +3,7 @@
 #include <tuple>
 #include <utility>
 
+#include "cluster/held_weights.h"
 #include "cluster/split.h"
 #include "cluster/state.h"
 #include "planner/device_speed.h"
@@ -12,6 +13,7 @@ namespace {
 
 constexpr std::int64_t kAskingSteps = 10'000;  // of the search for whether there could be a placement at all
 constexpr DurationUs kUnheardUs = 3'000'000;   // a word that one does not hear another is good for so long
+constexpr int kHoldersNamed = 4;               // of those that are gone with what is missing
 
 }  // namespace
 
@@ -50,6 +52,51 @@ std::uint64_t Cluster::State::MemoryTaken(const NodeId& node, const std::string&
   for (const auto& [model, placed] : placements) add(placed.record);
   for (const auto& [model, one] : deciding) add(one.record);
   return taken;
+}
+
+// ---- What is on whose disk ------------------------------------------------------------------------------------------
+
+// Whether stage `index` of `record` comes from a disk: it neither runs where it is to be, nor is it kept ready there.
+bool Cluster::State::IsRead(const PlacementRecord& record, std::int32_t index) const {
+  const StagePlace& stage = record.stages[static_cast<std::size_t>(index)];
+  if (HasCopy(stage.node, record, index)) return false;
+  const auto placed = placements.find(record.model);
+  if (record.continues == 0 || placed == placements.end() || placed->second.record.epoch != record.continues)
+    return true;
+  const PlacementRecord& old = placed->second.record;
+  if (old.request.fingerprint != record.request.fingerprint) return true;
+  if (!IsSameEngine(old.request.options, record.request.options)) return true;
+  for (std::int32_t i = 0; i < static_cast<std::int32_t>(old.stages.size()); ++i) {
+    if (old.stages[static_cast<std::size_t>(i)] == stage && !placed->second.lost.contains(i)) return false;
+  }
+  return true;
+}
+
+// Whether what `record` needs from disks is on those of members that are here; else says what is not, and who had it.
+Status Cluster::State::CheckHeld(const PlacementRecord& record, bool with_suspects) const {
+  MissingWeights missing;
+  for (std::int32_t i = 0; i < static_cast<std::int32_t>(record.stages.size()); ++i) {
+    if (IsRead(record, i)) missing.Want(record.LayersOf(i), record.request.shape.layers());
+  }
+  const auto gives = [&](const Member& member) { return member.here() && (with_suspects || !member.suspect); };
+  const auto find_at = [&](const Member& member) {
+    const ModelHolding* holding = HoldingOf(member.record.facts, record.request.fingerprint);
+    return holding != nullptr && missing.Find(holding->held);
+  };
+  for (const auto& [id, member] : members) {
+    if (gives(member)) (void)find_at(member);
+  }
+  if (missing.empty()) return {};
+  const std::string what = missing.Text();
+  std::string had;
+  int named = 0;
+  for (const auto& [id, member] : members) {
+    if (named == kHoldersNamed || gives(member) || !find_at(member)) continue;
+    had += (named++ == 0 ? "" : ", ") + ("'" + NameOf(id) + "'");
+  }
+  return Error{ErrorCode::kNotFound, "no node that is here holds " + what + " of '" + record.model + "'" +
+                                         (had.empty() ? "" : " (held by " + had + ", not here now)") +
+                                         ": bring back who does, or put the model's file on another node"};
 }
 
 // ---- The one before, mended -----------------------------------------------------------------------------------------
@@ -120,8 +167,8 @@ std::set<NodeId> Cluster::State::ToAvoid(const Placed& placed) const {
 }
 
 // The stages that are still there stay as they are; the others go elsewhere, as they were cut: of those that `failed`
-// to load of this model to who has a copy only.
-Result<PlacementRecord> Cluster::State::Continue(const Placed& placed, const std::set<NodeId>& failed) {
+// to load of this model to who has a copy only. `only_asks`: as of Build.
+Result<PlacementRecord> Cluster::State::Continue(const Placed& placed, const std::set<NodeId>& failed, bool only_asks) {
   PlacementRecord record = placed.record;
   const std::set<NodeId> avoid = ToAvoid(placed);
   std::vector<std::int32_t> vacant;
@@ -143,10 +190,11 @@ Result<PlacementRecord> Cluster::State::Continue(const Placed& placed, const std
     record.stages[static_cast<std::size_t>(index)].boot = members.at(*node).record.boot();
     vacant.pop_back();
   }
-  record.epoch = NewEpoch();
+  record.continues = placed.record.epoch;
+  SHOAL_RETURN_IF_ERROR(CheckHeld(record, only_asks));
+  record.epoch = only_asks ? 0 : NewEpoch();
   record.state = PlacementState::kPreparing;
   record.decider = options.self;
-  record.continues = placed.record.epoch;
   record.forecast = ForecastFor(record);
   return record;
 }
@@ -314,7 +362,6 @@ Result<PlacementRecord> Cluster::State::Build(const PlaceRequest& asked, bool re
 
   PlacementRecord record;
   record.model = asked.model;
-  record.epoch = only_asks ? 0 : NewEpoch();
   record.decider = options.self;
   if (const auto placed = placements.find(asked.model);
       placed != placements.end() && placed->second.record.state == PlacementState::kLive) {
@@ -326,6 +373,8 @@ Result<PlacementRecord> Cluster::State::Build(const PlaceRequest& asked, bool re
     const NodeId& node = nodes[static_cast<std::size_t>(stage.device)];
     record.stages.push_back({node, members.at(node).record.boot(), stage.layers});
   }
+  SHOAL_RETURN_IF_ERROR(CheckHeld(record, only_asks));
+  record.epoch = only_asks ? 0 : NewEpoch();
   return record;
 }
 

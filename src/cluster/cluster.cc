@@ -256,6 +256,7 @@ void Cluster::SetSelfFacts(TimeUs now, MemberFacts facts) {
   const bool small = std::max(free, told) - std::min(free, told) < std::max(free, told) / 10;
   if (small) facts.device.memory_free_bytes = told;
   if (facts == mine) return;
+  if (facts.models != mine.models) s.WhoIsBack();
   mine = std::move(facts);
   ++s.self().record.facts_version;
   s.SpreadSelf(true, false);
@@ -396,7 +397,7 @@ std::optional<PlacementView> Cluster::placement(const std::string& model) const 
   std::string failed = care == state_->care.end() ? "" : care->second.reason;
   if (view.broken) {
     const Result<PlacementRecord> possible = state_->Build(view.record.request, true, true);
-    view.hopeless = !possible.ok();
+    view.hopeless = !possible.ok() && !state_->Continue(found->second, {}, true).ok();
     if (view.hopeless) failed = possible.error().message;
   }
   if (!view.reason.empty() && !failed.empty()) view.reason += "; it cannot be placed anew: " + failed;

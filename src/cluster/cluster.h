@@ -201,9 +201,9 @@ class Cluster {
 
   // --- Wishes. RequestDone with the returned id follows, always: at the latest after `request_max_us` without a
   // decider's answer (kUnavailable), in which no node got any bytes of the model either. Placing a placed model makes a
-  // new placement, which takes over what is the same. RequestDone errors: kNotFound (no member holds the model; not
-  // placed), kInvalidArgument (ranges, nodes), kOutOfMemory (fits nowhere), kUnavailable, kStale (another request came
-  // between), or what a stage said.
+  // new placement, which takes over what is the same. RequestDone errors: kNotFound (no member knows the model, or
+  // nobody holds some of its weights: says which; not placed), kInvalidArgument (ranges, nodes), kOutOfMemory (fits
+  // nowhere), kUnavailable, kStale (another request came between), or what a stage said.
   std::uint64_t RequestPlacement(TimeUs now, PlaceRequest request);
   std::uint64_t RequestUnplace(TimeUs now, const std::string& model);
   // Layers move away first, then Left; at the latest after `wait_max`. Idempotent; a shorter wait counts.

@@ -187,6 +187,7 @@ bool Cluster::State::Merge(const SyncDelta::Member& news) {
   }
   if (told.boot() != mine.boot()) return changed;
   if (news.has_facts && told.facts_version > mine.facts_version) {
+    if (told.facts.models != mine.facts.models) WhoIsBack();
     mine.facts = told.facts;
     mine.facts_version = told.facts_version;
     changed = hurry = true;
@@ -199,7 +200,7 @@ bool Cluster::State::Merge(const SyncDelta::Member& news) {
   return changed;
 }
 
-// Somebody more may have room for what could not be placed.
+// Somebody more may have room for what could not be placed, or its weights.
 void Cluster::State::WhoIsBack() {
   hurry = true;
   for (auto& [model, one] : care) one.next_try = std::min(one.next_try, now);

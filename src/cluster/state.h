@@ -196,9 +196,11 @@ struct Cluster::State {
   std::uint64_t MemoryTaken(const NodeId& node, const std::string& but_model) const;
   Result<PlacementRecord> Build(const PlaceRequest& request, bool relax, bool only_asks = false,
                                 const std::set<NodeId>& without = {});
-  Result<PlacementRecord> Continue(const Placed& placed, const std::set<NodeId>& failed);
+  Result<PlacementRecord> Continue(const Placed& placed, const std::set<NodeId>& failed, bool only_asks = false);
   Result<PlacementRecord> BuildAnew(const Placed& placed);
   std::set<NodeId> FailedToLoad(const std::string& model) const;
+  bool IsRead(const PlacementRecord& record, std::int32_t index) const;
+  Status CheckHeld(const PlacementRecord& record, bool with_suspects) const;
   SplitInput SplitInputOf(const PlaceRequest& request, const std::string& quantization,
                           const std::vector<NodeId>& nodes) const;
   PlanLink LinkBetween(const NodeId& from, const NodeId& to) const;

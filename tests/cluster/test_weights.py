@@ -6,6 +6,7 @@ import shutil
 
 import nodes
 from test_cluster import PROMPT, TOKENS, unsplit
+from test_entry import Reader, answers
 
 MODEL = "smollm2"
 
@@ -97,6 +98,29 @@ def test_what_was_fetched_stays_and_the_file_may_go(lan, smollm2):
     members[1].cli(*cut, timeout=60)
     assert members[2].complete(MODEL, PROMPT, 4)
     assert [kept_bytes(member) for member in members[1:]] == kept[1:], "nothing was fetched again"
+
+
+def test_when_the_last_copy_of_layers_is_lost_it_is_said_and_service_resumes(lan, smollm2):
+    """Each half of the model is on one node alone; the others know it and have room, and none of it."""
+    first, entry, *members = cluster_with_one_file(lan.add_hosts(4), smollm2, "--threads", "1")
+    cut = ("place", MODEL, "--stages", "0-14,15-29", "--wire", "f32", "--standby", "off", "--nodes")
+    first.cli(*cut, ",".join(member.name for member in members), timeout=60)
+    assert first.stop() == 0
+    nodes.wait_for("it is seen to be gone", lambda: entry.states()[first.name] in ("dead", "left"), 20)
+    body = {"model": MODEL, "prompt": PROMPT, "max_tokens": 1000, "temperature": 0, "stream": True}
+    waiting = Reader(entry, "POST", "/completions", body)
+    nodes.wait_for("it has begun", lambda: len(waiting.events) > 20)
+    members[1].kill()
+    waiting.wait(40)
+    error = json.loads(waiting.events[-1].split("\n")[0][6:])["error"]
+    assert not waiting.done and error["code"] == "unavailable", error
+    for part in ("layers 15-29", "output head", "embeddings", f"'{members[1].name}'", "not here now"):
+        assert (part in error["message"]) == (part != "embeddings"), error  # those are on the other one too
+    refused = entry.cli("place", MODEL, check=False)
+    assert refused.returncode == 3 and "layers 15-29" in refused.stderr, refused
+    members[1].start("--threads", "1")
+    nodes.wait_for("service resumes by itself", lambda: answers(entry))
+    assert entry.complete(MODEL, PROMPT, TOKENS) == unsplit(smollm2)
 
 
 def test_a_layer_that_the_disk_spoils_is_fetched_again(lan, smollm2):
