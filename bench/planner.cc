@@ -73,6 +73,31 @@ Json SmallInstances(Json& checks) {
           {"optimal", optimal},           {"ms_median", Quantile(times, 0.5)}, {"ms_worst", Quantile(times, 1)}};
 }
 
+// The same for the least energy among plans that are fast enough.
+Json EnergyInstances(Json& checks) {
+  InstanceRng rng(10);
+  int tried = 0, solved = 0, optimal = 0, agreed = 0;
+  std::vector<double> times, saved;
+  for (; solved < kSmallInstances / 2; ++tried) {
+    const PlanInput input = RandomEnergyInstance(rng, InstanceOptions{});
+    const BruteForce brute(input);
+    std::optional<Result<PlanResult>> result;
+    times.push_back(Milliseconds([&] { result.emplace(MakePlan(input)); }));
+    agreed += result->ok() == brute.best().has_value() ? 1 : 0;
+    if (!brute.best()) continue;
+    ++solved;
+    if (!result->ok()) continue;
+    optimal += (*result)->exact && (*result)->plan.cost <= *brute.best() * (1 + kEqual) ? 1 : 0;
+    saved.push_back(1 - (*result)->plan.cost / (*result)->fastest->cost);
+  }
+  checks.push_back(Check("energy_same_verdict", static_cast<double>(agreed) / tried, ">=", 1));
+  checks.push_back(Check("energy_optimal", static_cast<double>(optimal) / solved, ">=", 1));
+  return {
+      {"instances_that_fit", solved},         {"that_do_not", tried - solved},    {"optimal", optimal},
+      {"saved_median", Quantile(saved, 0.5)}, {"saved_most", Quantile(saved, 1)}, {"ms_median", Quantile(times, 0.5)},
+      {"ms_worst", Quantile(times, 1)}};
+}
+
 // The exact search at its largest: ten devices.
 Json TenDevices(Json& checks) {
   InstanceRng rng(8);
@@ -321,12 +346,15 @@ Json AgainstOthers(Json& checks) {
   return rows;
 }
 
-// All parts, or those named: "small", "ten_devices", "large", "others".
+// All parts, or those named: "small", "energy", "ten_devices", "large", "others".
 int Main(const std::vector<std::string>& named) {
   Json checks = Json::array();
   Json report = {{"bench", "planner"}};
-  const std::pair<const char*, Json (*)(Json&)> parts[] = {
-      {"small", SmallInstances}, {"ten_devices", TenDevices}, {"large", LargeInstances}, {"others", AgainstOthers}};
+  const std::pair<const char*, Json (*)(Json&)> parts[] = {{"small", SmallInstances},
+                                                           {"energy", EnergyInstances},
+                                                           {"ten_devices", TenDevices},
+                                                           {"large", LargeInstances},
+                                                           {"others", AgainstOthers}};
   for (const auto& [name, run] : parts) {
     if (named.empty() || std::find(named.begin(), named.end(), name) != named.end()) report[name] = run(checks);
   }

@@ -108,6 +108,7 @@ struct PlanOptions {
   std::string model, devices_file, objective = "latency";
   std::int32_t prompt = 512, answer = 128, streams = 8, context = 4096;
   double target_tps = 0;
+  double speed_share = 0.5, battery_weight = 1;  // of the objective "energy"
   bool json = false;
 };
 

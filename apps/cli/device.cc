@@ -9,6 +9,7 @@
 #include "base/units.h"
 #include "device/advice.h"
 #include "device/health.h"
+#include "device/power_table.h"
 #include "device/profile.h"
 #include "engine/cpu_kernels.h"
 #include "node/device_speed.h"
@@ -94,6 +95,14 @@ Json KernelsJson(const std::string& root) {
           {"features", kernels.features}};
 }
 
+// Of the table, for the energy objective of `plan`.
+std::string TakesText(const DevicePower& power) {
+  char text[96];
+  std::snprintf(text, sizeof text, "about %.3g W awake, %.3g W more while it computes (%s", power.idle_w,
+                power.active_w, power.estimated ? "estimated: " : "");
+  return text + power.source + ")";
+}
+
 void PrintText(const DeviceProfile& profile, const DeviceAdvice& advice, const std::string& kernels) {
   const Topology& topology = profile.topology;
   std::vector<int> offline;
@@ -107,7 +116,8 @@ void PrintText(const DeviceProfile& profile, const DeviceAdvice& advice, const s
              {"CPU kernels", ": " + kernels},
              {"memory", ": " + MemoryText(profile.memory)},
              {"heat", ": " + HeatText(profile.power)},
-             {"power", ": " + PowerText(profile.power)}};
+             {"power", ": " + PowerText(profile.power)},
+             {"takes", ": " + TakesText(PowerOf(profile))}};
   if (!offline.empty()) facts.push_back({"offline cores", ": " + CpuListText(offline)});
   std::printf("%s\n%s\n", FormatTable(facts).c_str(), GroupsText(topology).c_str());
   const Rows tips{
@@ -121,6 +131,11 @@ void PrintText(const DeviceProfile& profile, const DeviceAdvice& advice, const s
       {"quantization", OrUnknown(advice.quantization), advice.quantization_why},
       {"largest model", advice.largest_model.empty() ? kUnknown : advice.largest_model + " alone", advice.memory_why}};
   std::fputs(FormatTable(tips).c_str(), stdout);
+}
+
+Json TakesJson(const DevicePower& power) {
+  return {
+      {"idle_w", power.idle_w}, {"active_w", power.active_w}, {"estimated", power.estimated}, {"source", power.source}};
 }
 
 Json AdviceJson(const DeviceAdvice& advice) {
@@ -248,6 +263,7 @@ int RunDevice(const DeviceOptions& options) {
   json["kernels"] = KernelsJson(options.root);
   json["kernel_choice"] = choice ? Json::parse(KernelChoiceJson(*choice, "")) : Json(nullptr);
   json["advice"] = AdviceJson(advice);
+  json["takes"] = TakesJson(PowerOf(profile));
   json["speed"] = *speed ? Json::parse(SpeedJson({{**speed}, {}}, ""))["speeds"][0] : Json(nullptr);
   const std::optional<double> expected = ExpectedSpeed(*speed, advice);
   json["advice"]["expected_tokens_s"] = expected ? Json(*expected) : Json(nullptr);

@@ -233,8 +233,8 @@ void ClusterCommands::AddPlacements(CLI::App& app, int& code) {
       ->add_option(
           "--goal", place.goal,
           "spread: a stage on every node; latency, throughput: the nodes that are fastest for one request, for "
-          "many")
-      ->check(CLI::IsMember({"spread", "latency", "throughput"}))
+          "many; energy: those that take the least for one")
+      ->check(CLI::IsMember({"spread", "latency", "throughput", "energy"}))
       ->capture_default_str();
   place_command->add_flag("--json", place.json, "One JSON object on stdout");
   place_command->callback([this, place_command, &code] {
@@ -250,9 +250,17 @@ void AddPlanOptions(CLI::App& command, PlanOptions& o) {
   AddModelWords(command, o.model, "A GGUF file, or a name of SHOAL_HOME/models or the store");
   command.add_option("--devices", o.devices_file, "Plan for the devices of this file (else those of the cluster)")
       ->type_name("FILE");
-  command.add_option("--objective", o.objective, "What to be fast at: one request, or many streams")
+  command
+      .add_option("--objective", o.objective,
+                  "What to be best at: one request's time, many streams, or one request's energy")
       ->capture_default_str()
-      ->check(CLI::IsMember({"latency", "throughput"}));
+      ->check(CLI::IsMember({"latency", "throughput", "energy"}));
+  command.add_option("--speed-share", o.speed_share, "Energy: how much of the best speed a plan must keep (0 to 1)")
+      ->capture_default_str()
+      ->check(CLI::Range(0.01, 1.0));
+  command.add_option("--battery-weight", o.battery_weight, "Energy: what a joule of a battery counts (mains: 1)")
+      ->capture_default_str()
+      ->check(CLI::Range(0.01, 1000.0));
   command.add_option("--prompt", o.prompt, "Tokens of a request's prompt")
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 20));

@@ -45,6 +45,8 @@ Json PlanJson(const PlanInput& input, const Plan& plan) {
           {"first_token_s", plan.first_token_s},
           {"tokens_s", plan.tokens_s},
           {"tokens_s_many", plan.tokens_s_many},
+          {"request_s", plan.request_s},
+          {"joules_token", plan.joules_token > 0 ? Json(plan.joules_token) : Json()},
           {"cost", plan.cost}};
 }
 
@@ -54,6 +56,7 @@ struct Planned {
   PlanInput input;
   PlanResult result;
   std::vector<std::string> estimated;
+  bool powers_of_table = false;  // else the file of devices says them
   std::vector<WhatIf> without, with;
   std::optional<Reach> reach;
 };
@@ -87,7 +90,11 @@ Result<PlanInput> MakeInput(const PlanOptions& options, const std::optional<Plan
   estimated = known.estimated;
   PlanInput input{known.cluster.devices, known.cluster.links, PlanModelOf(model), {}, {}};
   input.workload = {options.prompt, options.answer, options.streams, options.context};
-  input.policy.objective = options.objective == "throughput" ? PlanObjective::kThroughput : PlanObjective::kLatency;
+  input.policy.objective = options.objective == "throughput" ? PlanObjective::kThroughput
+                           : options.objective == "energy"   ? PlanObjective::kEnergy
+                                                             : PlanObjective::kLatency;
+  input.policy.speed_share_min = options.speed_share;
+  input.policy.battery_weight = options.battery_weight;
   return input;
 }
 
@@ -97,6 +104,7 @@ Result<Planned> MakePlanned(const PlanOptions& options) {
   SHOAL_ASSIGN_OR_RETURN(planned.model,
                          ReadModelHeader(options.model, [&] { return devices ? MemoryOf(*devices) : LookAtHand(); }));
   SHOAL_ASSIGN_OR_RETURN(planned.input, MakeInput(options, devices, *planned.model.file, planned.estimated));
+  planned.powers_of_table = !devices;
   SHOAL_ASSIGN_OR_RETURN(planned.result, MakePlan(planned.input));
   planned.without = WithoutEach(planned.input, planned.result.plan);
   planned.with = WithTwinOfEach(planned.input, kUnmeasuredLink);
@@ -174,6 +182,10 @@ void PrintPlan(const Planned& planned, std::int32_t streams) {
   std::printf("Expected: first token after %s, then %s tokens/s; %s tokens/s over %d streams.\n",
               Decimal(plan.first_token_s, " s").c_str(), Decimal(plan.tokens_s, "").c_str(),
               Decimal(plan.tokens_s_many, "").c_str(), streams);
+  if (plan.joules_token > 0) {
+    std::printf("Energy: %s for each token of one request%s.\n", Decimal(plan.joules_token, " J").c_str(),
+                planned.powers_of_table ? ", by a table of what devices take, not measured" : "");
+  }
   if (!planned.result.exact) std::printf("A bounded search found it; a better one may exist.\n");
   if (!planned.estimated.empty()) {
     std::string names;

@@ -77,6 +77,9 @@ Json ToJson(const NodeStatus& node) {
             {"battery_percent", node.battery_percent < 0 ? Json(nullptr) : Json(node.battery_percent)},
             {"rest", node.rest},
             {"draining", node.draining.empty() ? Json(nullptr) : Json(node.draining)},
+            {"idle_w", node.idle_w},
+            {"active_w", node.active_w},
+            {"on_battery", node.on_battery},
             {"core_groups", std::move(groups)}}},
           {"models", std::move(models)},
           {"fetching", std::move(fetching)}};
@@ -221,6 +224,9 @@ NodeStatus NodeFrom(const Json& json) {
     }
     node.rest = Real(*device, "rest");
     node.draining = Text(*device, "draining");
+    node.idle_w = Real(*device, "idle_w");
+    node.active_w = Real(*device, "active_w");
+    node.on_battery = Flag(*device, "on_battery");
     for (const Json& s : Objects(*device, "speeds")) {
       node.speeds.push_back(
           {Text(s, "quantization"), Real(s, "one_row_bytes_s"), Real(s, "rows_bytes_s"), Real(s, "operation_s")});
@@ -344,8 +350,9 @@ Result<PlaceCommand> ParsePlaceRequest(std::string_view body) {
   if (options.wire != "f32" && options.wire != "f16" && options.wire != "bf16") {
     return Invalid("'wire' must be f32, f16 or bf16");
   }
-  if (options.goal != "spread" && options.goal != "latency" && options.goal != "throughput") {
-    return Invalid("'goal' must be spread, latency or throughput");
+  const auto goals = {"spread", "latency", "throughput", "energy"};
+  if (std::find(goals.begin(), goals.end(), options.goal) == goals.end()) {
+    return Invalid("'goal' must be spread, latency, throughput or energy");
   }
   return options;
 }

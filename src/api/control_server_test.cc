@@ -92,7 +92,7 @@ TEST_F(ControlServerTest, StatusSurvivesTheWayThereAndBack) {
 TEST_F(ControlServerTest, CommandsReachTheServiceAndItsErrorsComeBack) {
   ASSERT_TRUE(Serve().ok());
   EXPECT_EQ(Post("/control/invite", "{}").second["code"], "AAAA-BBBB-CCCC-DDDD");
-  PlaceCommand command{"smollm2", "0-9,10-29", {"alpha", "12D3b"}, 2048, 4, "bf16"};
+  PlaceCommand command{"smollm2", "0-9,10-29", {"alpha", "12D3b"}, 2048, 4, "bf16", "energy"};
   const auto [status, placed] = Post("/control/place", DumpJson(ToJson(command)));
   EXPECT_EQ(status, 200);
   EXPECT_EQ(placed["state"], "live");

@@ -68,6 +68,8 @@ struct NodeStatus {
   std::int32_t battery_percent = -1;  // -1: none, or unknown
   double rest = 0;                    // seconds between micro-batches for each second of computing
   std::string draining;               // why it takes no stages; empty: it does
+  double idle_w = 0, active_w = 0;    // what it takes awake, and more while it computes; 0 both: unknown
+  bool on_battery = false;
   std::vector<CoreGroupStatus> groups;
   std::vector<ModelStatus> models;
   std::vector<FetchStatus> fetching;
@@ -103,7 +105,7 @@ struct PlacementStatus {
   std::string error;  // why it failed
   std::vector<PlacedStage> stages;
   std::vector<std::string> survives;  // names of the nodes any one of which it can lose without loading anything
-  std::string goal;                   // "spread", "latency", "throughput"
+  std::string goal;                   // "spread", "latency", "throughput", "energy"
   ForecastStatus forecast;
   ObservedSpeeds observed;  // as its head measures; 0: not measured yet
 };
@@ -130,7 +132,7 @@ struct PlaceCommand {
   std::int32_t context_tokens = 0;
   std::int32_t slots = 8;
   std::string wire = "f16";
-  std::string goal = "spread";  // or "latency", "throughput"
+  std::string goal = "spread";  // or "latency", "throughput", "energy"
   std::int32_t standby = 1;     // copies of each stage on other nodes, where there is room
 };
 

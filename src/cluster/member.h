@@ -36,6 +36,7 @@ inline constexpr std::size_t kCoreGroupsMax = 4;
 inline constexpr double kBytesPerSecondMax = 1e15;
 inline constexpr double kPaceMin = 0.01, kPaceMax = 4;
 inline constexpr double kRestToldMax = 10;
+inline constexpr double kWattsMax = 1e5;
 
 // How fast the device's fast cores run weights of one quantization: engine/matrix_speed.h.
 struct SpeedFacts {
@@ -75,6 +76,8 @@ struct DeviceFacts {
   std::int32_t battery_percent = -1;  // about; -1: none, or unknown
   double rest = 0;                    // seconds between micro-batches for each second of computing, for its heat
   std::string draining;               // why it takes no stages for now; empty: it does
+  double idle_w = 0, active_w = 0;    // by device/power_table.h: awake, and more while it computes; 0 both: unknown
+  bool on_battery = false;
   std::vector<CoreGroupFacts> groups;
   bool operator==(const DeviceFacts&) const = default;
 };

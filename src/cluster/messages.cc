@@ -171,6 +171,11 @@ void Speeds(A& io, DeviceFacts& device) {
   io.Num(device.rest);
   io.Require(device.rest >= 0 && device.rest <= kRestToldMax);
   io.Text(device.draining, kNameBytesMax);
+  for (double* const watts : {&device.idle_w, &device.active_w}) {
+    io.Num(*watts);
+    io.Require(*watts >= 0 && *watts <= kWattsMax);
+  }
+  io.Flag(device.on_battery);
   io.List(device.groups, kCoreGroupsMax, 16, [&](CoreGroupFacts& group) {
     io.Text(group.kind, kNameBytesMax);
     io.Num(group.cores);
@@ -264,7 +269,7 @@ void Fields(A& io, PlaceRequest& request) {
   io.Num(request.stages);
   io.Require(request.stages >= 0 && request.stages <= static_cast<std::int32_t>(kStagesMax));
   io.List(request.ranges, kStagesMax, 8, [&](LayerRange& v) { Fields(io, v); });
-  io.Enum(request.goal, PlaceGoal::kThroughput);
+  io.Enum(request.goal, PlaceGoal::kEnergy);
   PlaceOptions& o = request.options;
   io.Num(o.context_tokens);
   io.Num(o.slots);

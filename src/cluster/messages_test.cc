@@ -37,6 +37,9 @@ MemberRecord Member() {
   m.facts.device.battery_percent = 85;
   m.facts.device.rest = 0.2;
   m.facts.device.draining = "its battery is low";
+  m.facts.device.idle_w = 0.5;
+  m.facts.device.active_w = 5;
+  m.facts.device.on_battery = true;
   m.facts.device.groups = {{"prime", 1, 9e9}};
   m.facts.models = {{"m", 77, 650, "Q4_0", Shape(), {{{0, 1}, {2, 3}}, true, true, false, 400}}};
   m.facts.standby = {{"m", 77, {2, 3}, 9}};

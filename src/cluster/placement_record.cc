@@ -17,6 +17,7 @@ std::string_view PlaceGoalName(PlaceGoal goal) {
     case PlaceGoal::kSpread: return "spread";
     case PlaceGoal::kLatency: return "latency";
     case PlaceGoal::kThroughput: return "throughput";
+    case PlaceGoal::kEnergy: return "energy";
   }
   return "unknown";
 }

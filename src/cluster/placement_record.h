@@ -45,8 +45,9 @@ enum class PlaceGoal : std::uint8_t {
   kSpread = 0,      // a stage on every device, cut so that many streams at once are fastest
   kLatency = 1,     // one request, start to end, on as few or many devices as are best
   kThroughput = 2,  // many streams at once, likewise
+  kEnergy = 3,      // the least energy of a request, at half the best speed at least, likewise
 };
-std::string_view PlaceGoalName(PlaceGoal goal);  // "spread", "latency", "throughput"
+std::string_view PlaceGoalName(PlaceGoal goal);  // "spread", "latency", "throughput", "energy"
 
 // What was asked for. It stays with the placement, so that whoever decides later can place the model again.
 struct PlaceRequest {

@@ -75,7 +75,8 @@ void Cluster::State::LookAtPace(const std::string& model, Replan& one) {
   Result<PlacementRecord> built = Build(record.request, false, true);
   const bool known = as_is.tokens_s > 0 && built.ok() && built->stages != record.stages;
   const auto rate = [&](const PlacementForecast& forecast) {
-    return record.request.goal == PlaceGoal::kLatency ? forecast.tokens_s : forecast.tokens_s_many;
+    const PlaceGoal goal = record.request.goal;
+    return goal == PlaceGoal::kLatency || goal == PlaceGoal::kEnergy ? forecast.tokens_s : forecast.tokens_s_many;
   };
   const double gain = known ? rate(built->forecast) / rate(as_is) : 1;
   const double move_s = known ? BytesToLoad(record, *built) / kLoadBytesPerSecond : 0;

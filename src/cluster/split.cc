@@ -60,6 +60,9 @@ PlanDevice SpeedsOf(const SplitDevice& given, const SplitInput& input, bool& mea
 PlanDevice DeviceOf(const SplitDevice& given, const SplitInput& input, bool& measured) {
   PlanDevice device = SpeedsOf(given, input, measured);
   device.ration = given.facts.ration;
+  device.idle_w = given.facts.idle_w;
+  device.active_w = given.facts.active_w;
+  device.on_battery = given.facts.on_battery;
   device.name = given.name;
   device.memory_bytes = given.memory_bytes;
   return device;
@@ -80,7 +83,9 @@ PlanInput PlanInputOf(const SplitInput& input, std::vector<std::string>& estimat
   plan.workload.answer_tokens = std::clamp(context / 4, 1, kAnswerTokens);
   plan.workload.streams = input.options.slots;
   plan.workload.context_tokens = context;
-  plan.policy.objective = input.goal == PlaceGoal::kLatency ? PlanObjective::kLatency : PlanObjective::kThroughput;
+  plan.policy.objective = input.goal == PlaceGoal::kLatency  ? PlanObjective::kLatency
+                          : input.goal == PlaceGoal::kEnergy ? PlanObjective::kEnergy
+                                                             : PlanObjective::kThroughput;
   plan.policy.exact_steps_max = input.steps_max;
   // A node's budget leaves room for the rest of the system and for compute buffers.
   plan.policy.memory_headroom = 0;
@@ -171,7 +176,8 @@ void Settle(const PlanInput& plan, PlanResult& result) {
     for (const PlanStage& stage : result.plan.stages) order.push_back(stage.device);
     found = PlanInOrder(plan, order);
   }
-  if (!found.ok()) return;
+  const bool saves = plan.policy.objective == PlanObjective::kEnergy;  // and is held to a speed
+  if (!found.ok() || (saves && found->request_s > result.plan.request_s * kOrderMatters)) return;
   result.plan = *std::move(found);
   Explain(plan, result);
 }
@@ -204,7 +210,7 @@ Result<PlanResult> Spread(const SplitInput& input, const PlanInput& plan) {
   return Search(plan, 0, 0);
 }
 
-PlacementForecast ForecastFrom(const PlanResult& result, const std::vector<std::string>& estimated) {
+PlacementForecast ForecastFrom(const PlanResult& result, PlaceGoal goal, const std::vector<std::string>& estimated) {
   PlacementForecast forecast;
   forecast.first_token_s = result.plan.first_token_s;
   forecast.tokens_s = result.plan.tokens_s;
@@ -217,6 +223,7 @@ PlacementForecast ForecastFrom(const PlanResult& result, const std::vector<std::
     for (std::size_t i = 0; i < estimated.size(); ++i) forecast.reason += (i > 0 ? ", " : "") + estimated[i];
     forecast.reason += ".";
   }
+  if (goal == PlaceGoal::kEnergy) forecast.reason += " Powers are of a table, not measured.";
   if (forecast.reason.size() > kForecastTextBytesMax) forecast.reason.resize(kForecastTextBytesMax);
   return forecast;
 }
@@ -276,7 +283,7 @@ Result<Split> SplitModel(const SplitInput& input) {
                                                                  : Search(plan, 0, 0);
   if (!result.ok()) return std::move(result).error();
   for (const PlanStage& stage : result->plan.stages) split.stages.push_back({stage.device, stage.layers});
-  split.forecast = ForecastFrom(*result, estimated);
+  split.forecast = ForecastFrom(*result, input.goal, estimated);
   return split;
 }
 
@@ -289,7 +296,7 @@ Result<PlacementForecast> ForecastOf(const SplitInput& input, const std::vector<
   SHOAL_ASSIGN_OR_RETURN(result.plan, JudgePlan(plan, given));
   result.best_single = BestSingle(plan);
   Explain(plan, result);
-  return ForecastFrom(result, estimated);
+  return ForecastFrom(result, input.goal, estimated);
 }
 
 }  // namespace shoal

@@ -165,6 +165,26 @@ TEST(SplitModel, FastestMayLeaveDevicesOutAndSpreadSaysWhatThatWouldBring) {
   EXPECT_GT(fastest->forecast.tokens_s, spread->forecast.tokens_s);
 }
 
+TEST(SplitModel, TheLeastEnergyIsAGoal) {
+  SplitInput input = Input(Shape(12, kMiB, 0), {Device(1, kGiB, 9), Device(2, kGiB, 6)});
+  for (PlanLink& link : input.links) link.latency_s = 0.05;
+  input.goal = PlaceGoal::kEnergy;
+  EXPECT_EQ(SplitModel(input).error().code, ErrorCode::kInvalidArgument) << "nobody says what they take";
+  input.devices[0].facts.idle_w = 30;
+  input.devices[0].facts.active_w = 60;
+  input.devices[1].facts.idle_w = 0.5;
+  input.devices[1].facts.active_w = 4;
+  const auto split = SplitModel(input);
+  ASSERT_TRUE(split.ok()) << split.error().message;
+  ASSERT_EQ(split->stages.size(), 1U);
+  EXPECT_EQ(split->stages[0].device, 1);
+  EXPECT_NE(split->forecast.reason.find("J a token"), std::string::npos) << split->forecast.reason;
+  EXPECT_NE(split->forecast.reason.find("not measured"), std::string::npos) << split->forecast.reason;
+  const auto judged = ForecastOf(input, split->stages);
+  ASSERT_TRUE(judged.ok());
+  EXPECT_NE(judged->reason.find("d2 alone takes"), std::string::npos) << judged->reason;
+}
+
 TEST(SplitModel, SlowLinksGoWhereTheyHurtLeast) {
   // From 1 to 2 and 2 to 3 is slow; 1 and 3 are near each other, and 2 is near nobody but on the way back.
   SplitInput input = Input(Shape(12, kMiB, 0), {Device(1, kGiB, 1), Device(2, kGiB, 1), Device(3, kGiB, 1)});

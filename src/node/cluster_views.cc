@@ -32,6 +32,9 @@ NodeStatus StatusOf(const MemberView& member) {
   status.battery_percent = facts.device.battery_percent;
   status.rest = facts.device.rest;
   status.draining = facts.device.draining;
+  status.idle_w = facts.device.idle_w;
+  status.active_w = facts.device.active_w;
+  status.on_battery = facts.device.on_battery;
   for (const SpeedFacts& speed : facts.device.speeds) {
     status.speeds.push_back({speed.quantization, speed.one_row_bytes_s, speed.rows_bytes_s, speed.operation_s});
   }
@@ -184,7 +187,7 @@ Result<PlaceRequest> RequestOf(const Cluster& cluster, const PlaceCommand& comma
     return Error{ErrorCode::kInvalidArgument, "at most " + std::to_string(kStandbyMax) + " standby copies of a stage"};
   }
   request.options.standby = command.standby;
-  for (const PlaceGoal goal : {PlaceGoal::kSpread, PlaceGoal::kLatency, PlaceGoal::kThroughput}) {
+  for (const PlaceGoal goal : {PlaceGoal::kSpread, PlaceGoal::kLatency, PlaceGoal::kThroughput, PlaceGoal::kEnergy}) {
     if (command.goal == PlaceGoalName(goal)) request.goal = goal;
   }
   SHOAL_ASSIGN_OR_RETURN(request.options.wire_type, ParseWireType(command.wire));

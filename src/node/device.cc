@@ -8,6 +8,8 @@
 #include <thread>
 
 #include "device/available_memory.h"
+#include "device/power_table.h"
+#include "device/profile.h"
 #include "engine/cpu_kernels.h"
 
 namespace shoal {
@@ -34,6 +36,11 @@ DeviceFacts MeasureDevice(std::uint64_t memory_bytes_max) {
     std::transform(facts.os.begin(), facts.os.end(), facts.os.begin(),
                    [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
   }
+  const DeviceProfile profile = ReadDeviceProfile(SystemFiles(), nullptr);
+  const DevicePower power = PowerOf(profile);
+  facts.idle_w = power.idle_w;
+  facts.active_w = power.active_w;
+  facts.on_battery = IsOnBattery(profile.power);
   facts.cores = static_cast<std::int32_t>(std::max(1U, std::thread::hardware_concurrency()));
   facts.memory_bytes =
       static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "device/power_table.h"
 #include "device/profile.h"
 #include "engine/split_rules.h"
 #include "node/device_speed.h"
@@ -53,6 +54,10 @@ KnownCluster ThisDeviceForPlans(const std::string& home, const ModelInfo& model)
   const auto measured = Measured(home, profile, model);
   PlanDevice device = measured.value_or(EstimatedDevice(static_cast<std::int32_t>(profile.FastCpus().size())));
   device.name = "this device";
+  const DevicePower power = PowerOf(profile);
+  device.idle_w = power.idle_w;
+  device.active_w = power.active_w;
+  device.on_battery = IsOnBattery(profile.power);
   device.memory_bytes = static_cast<std::uint64_t>(
       static_cast<double>(profile.memory.available_bytes.value_or(profile.memory.total_bytes.value_or(0) / 2)) *
       kMemoryShare);
@@ -71,6 +76,9 @@ Result<KnownCluster> ClusterForPlans(const ClusterStatus& status, const std::str
     if (!measured && node.self) measured = Measured(home, ReadDeviceProfile(), model);
     PlanDevice device = measured.value_or(EstimatedDevice(node.cores));
     device.ration = node.ration;
+    device.idle_w = node.idle_w;
+    device.active_w = node.active_w;
+    device.on_battery = node.on_battery;
     device.name = node.name.empty() ? node.id : node.name;
     device.memory_bytes = static_cast<std::uint64_t>(static_cast<double>(node.memory_free_bytes) * kMemoryShare);
     if (!measured) known.estimated.push_back(device.name);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "device/power_table.h"
 #include "device/profile.h"
 #include "identity/private_file.h"
 
@@ -104,6 +105,8 @@ bool PowerKeeper::Take(const Reading& reading) {
   battery_every_ = reading.power->batteries.empty() ? kNoBatteryEveryUs : kBatteryEveryUs;
   const std::optional<int> before = battery_.percent();
   const bool drains = battery_.Update(*reading.power);
+  const bool on_battery = IsOnBattery(*reading.power);
+  changed = std::exchange(on_battery_, on_battery) != on_battery || changed;
   if (battery_.in_doubt()) battery_due_ = loop_.clock().Now() + kDoubtUs;
   if (!battery_.reason().empty()) battery_due_ = loop_.clock().Now() + kDrainingEveryUs;
   return drains || battery_.percent() != before || changed;
@@ -124,6 +127,7 @@ void PowerKeeper::Keep() {
 
 void PowerKeeper::Fill(DeviceFacts& facts) const {
   const std::optional<int> percent = battery_.percent();
+  if (on_battery_) facts.on_battery = *on_battery_;
   facts.battery_percent = percent ? *percent / kPercentStep * kPercentStep : -1;
   facts.rest = std::min(kRestToldMax, static_cast<double>(static_cast<int>(pacer_.rest() * 20)) / 20);
   facts.draining = draining().substr(0, kNameBytesMax);

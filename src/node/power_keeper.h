@@ -69,6 +69,7 @@ class PowerKeeper {
   Pacer::Seen seen_;
   std::uint64_t rows_ = 0;
   std::optional<double> cap_;
+  std::optional<bool> on_battery_;
   TimeUs heat_due_ = 0, battery_due_ = 0, worked_at_ = 0;
   DurationUs battery_every_ = 0;
 };

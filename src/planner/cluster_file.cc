@@ -35,6 +35,13 @@ Result<std::string> Name(const json& object, const char* key) {
   return name;
 }
 
+Result<bool> Flag(const json& object, const char* key, bool otherwise) {
+  const auto at = object.find(key);
+  if (at == object.end()) return otherwise;
+  if (!at->is_boolean()) return Bad(std::string("'") + key + "' is neither true nor false");
+  return at->get<bool>();
+}
+
 Result<PlanDevice> ReadDevice(const json& object) {
   if (!object.is_object()) return Bad("a device is no object");
   PlanDevice device;
@@ -49,10 +56,10 @@ Result<PlanDevice> ReadDevice(const json& object) {
   device.prefill_bytes_s = prefill * 1e9;
   device.kv_bytes_s = kv * 1e9;
   device.pass_overhead_s = overhead / 1e3;
-  if (const auto head = object.find("head"); head != object.end()) {
-    if (!head->is_boolean()) return Bad("'head' is neither true nor false");
-    device.may_be_head = head->get<bool>();
-  }
+  SHOAL_ASSIGN_OR_RETURN(device.idle_w, Number(object, "idle_w", 0, 1e5, 0));
+  SHOAL_ASSIGN_OR_RETURN(device.active_w, Number(object, "active_w", 0, 1e5, 0));
+  SHOAL_ASSIGN_OR_RETURN(device.may_be_head, Flag(object, "head", true));
+  SHOAL_ASSIGN_OR_RETURN(device.on_battery, Flag(object, "on_battery", false));
   return device;
 }
 

@@ -39,6 +39,18 @@ StagePrice PassPrice(const PlanInput& input, const PlanDevice& device) {
   return price;
 }
 
+// All computing of a request.
+StagePrice BusyPrice(const PlanInput& input, const PlanDevice& device) {
+  const double answers = std::max(input.workload.answer_tokens - 1, 0), passes = Passes(input.workload);
+  const StagePrice decode = DecodePrice(input, device, 1), pass = PassPrice(input, device);
+  return {answers * decode.fixed + passes * pass.fixed, answers * decode.weight + passes * pass.weight,
+          answers * decode.kv + passes * pass.kv, (answers + 1) * decode.last};
+}
+
+double JouleWeight(const PlanInput& input, const PlanDevice& device) {
+  return device.on_battery ? input.policy.battery_weight : 1;
+}
+
 struct Groups {
   double count = 1, rows = 1;
 };
@@ -100,11 +112,30 @@ PlanSizes::PlanSizes(const PlanInput& input) {
 
 PlanPrices::PlanPrices(const PlanInput& input, std::size_t stages)
     : devices_(input.devices.size()), links_(&input.links) {
-  if (input.policy.objective == PlanObjective::kLatency) {
-    PriceLatency(input);
-  } else {
+  if (input.policy.objective == PlanObjective::kThroughput) {
     PriceThroughput(input, stages);
+  } else {
+    PriceLatency(input);
   }
+}
+
+PlanPrices::PlanPrices(const PlanInput& input, const std::vector<std::size_t>& devices)
+    : devices_(input.devices.size()), links_(&input.links) {
+  PriceLatency(input);
+  double idle_w = 0;
+  for (const std::size_t d : devices) idle_w += JouleWeight(input, input.devices[d]) * input.devices[d].idle_w;
+  for (std::size_t d = 0; d < devices_; ++d) {
+    const double active_w = JouleWeight(input, input.devices[d]) * input.devices[d].active_w;
+    const StagePrice busy = BusyPrice(input, input.devices[d]);
+    StagePrice& sum = sum_[d];
+    sum = {idle_w * sum.fixed + active_w * busy.fixed, idle_w * sum.weight + active_w * busy.weight,
+           idle_w * sum.kv + active_w * busy.kv, idle_w * sum.last + active_w * busy.last};
+  }
+  for (LinkPrice* const price : {&link_sum_, &way_back_}) {
+    price->latencies *= idle_w;
+    price->bytes *= idle_w;
+  }
+  pace_weight_ *= idle_w;
 }
 
 void PlanPrices::PriceLatency(const PlanInput& input) {
@@ -170,6 +201,8 @@ Plan Predict(const PlanInput& input, const std::vector<PlanStage>& stages) {
   Plan plan;
   plan.stages = stages;
   double token = 0, prompt = 0, pace = 0, round = 0, round_pace = 0;
+  double joules = 0, weighted = 0, idle_w = 0, weighted_idle_w = 0;
+  bool knows_power = true;
   double brief = 0, longest = 0;  // a token whose stages wait for each other, and do not feel their rations
   for (std::size_t i = 0; i < stages.size(); ++i) {
     const PlanDevice& device = input.devices[static_cast<std::size_t>(stages[i].device)];
@@ -186,6 +219,12 @@ Plan Predict(const PlanInput& input, const std::vector<PlanStage>& stages) {
     longest = std::max(longest, of_token);
     const double pass = PassPrice(input, device).Of(weights, kv, is_last);
     prompt += pass + (is_last ? one.last : 0);
+    const double active = device.active_w * BusyPrice(input, device).Of(weights, kv, is_last);
+    joules += active;
+    weighted += JouleWeight(input, device) * active;
+    idle_w += device.idle_w;
+    weighted_idle_w += JouleWeight(input, device) * device.idle_w;
+    knows_power = knows_power && device.idle_w + device.active_w > 0;
     const double group = DecodePrice(input, device, groups.rows).Of(weights, kv, is_last);
     round += group;
     pace = std::max(pace, pass);
@@ -210,9 +249,13 @@ Plan Predict(const PlanInput& input, const std::vector<PlanStage>& stages) {
   plan.first_token_s = prompt + (passes - 1) * pace;
   plan.tokens_s = 1 / std::max(brief, longest);
   plan.tokens_s_many = input.workload.streams / std::max(groups.count * round_pace, round);
-  plan.cost = input.policy.objective == PlanObjective::kThroughput
-                  ? 1 / plan.tokens_s_many
-                  : plan.first_token_s + std::max(input.workload.answer_tokens - 1, 0) * token;
+  plan.request_s = plan.first_token_s + std::max(input.workload.answer_tokens - 1, 0) * token;
+  if (knows_power) plan.joules_token = (joules + idle_w * plan.request_s) / input.workload.answer_tokens;
+  switch (input.policy.objective) {
+    case PlanObjective::kLatency: plan.cost = plan.request_s; break;
+    case PlanObjective::kThroughput: plan.cost = 1 / plan.tokens_s_many; break;
+    case PlanObjective::kEnergy: plan.cost = weighted + weighted_idle_w * plan.request_s; break;
+  }
   return plan;
 }
 

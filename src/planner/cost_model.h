@@ -5,8 +5,9 @@
 // is asked for one row of a prompt, and for each row of a pass of several answers.
 //   one stream    every token goes through all stages and links, and its id back to the head
 //   a prompt      passes of kPassRows rows follow each other: the slowest stage or link sets the pace
+//   energy        a stage takes so much for each second that it computes, a device for each second that it is awake
 //   many streams  stages + 1 groups are under way; a round takes the slowest stage times the groups, or the way around
-// Both objectives are a sum over stages and links (A) and the largest of them (B): latency A + w B, throughput
+// These objectives are a sum over stages and links (A) and the largest of them (B): latency A + w B, throughput
 // max(g B, A). The searches know no more than that.
 #pragma once
 
@@ -71,6 +72,9 @@ struct StagePrice {
 class PlanPrices {
  public:
   PlanPrices(const PlanInput& input, std::size_t stages);
+  // The energy of plans on all of `devices`: what each takes while it computes, and what all take awake as long as the
+  // request lasts.
+  PlanPrices(const PlanInput& input, const std::vector<std::size_t>& devices);
 
   const StagePrice& sum(std::size_t device) const { return sum_[device]; }
   const StagePrice& pace(std::size_t device) const { return pace_[device]; }

@@ -16,8 +16,8 @@ constexpr int kRoundsMax = 256;
 
 class InOrder {
  public:
-  InOrder(const SearchSpace& space, const std::vector<std::size_t>& order)
-      : sizes_(space.sizes), prices_(space.prices[order.size()]), order_(order), segments_(space.sizes.segments()) {
+  InOrder(const PlanSizes& sizes, const PlanPrices& prices, const std::vector<std::size_t>& order)
+      : sizes_(sizes), prices_(prices), order_(order), segments_(sizes.segments()) {
     for (std::size_t i = 0; i + 1 < order.size(); ++i) {
       link_sum_ += prices_.link_sum(order[i], order[i + 1]);
       link_pace_ = std::max(link_pace_, prices_.link_pace(order[i], order[i + 1]));
@@ -25,7 +25,7 @@ class InOrder {
     link_sum_ += prices_.way_back(order.back(), order.front());
   }
 
-  std::optional<SegmentPlan> Run() {
+  std::optional<SegmentPlan> Run(const std::function<bool(const SegmentPlan&)>& allowed) {
     std::optional<SegmentPlan> taken;
     double best = kInfinity;
     double pace_max = kInfinity;
@@ -34,8 +34,10 @@ class InOrder {
       double sum = 0, pace = 0;
       if (!LeastSum(pace_max, plan, sum, pace)) break;
       plan.cost = prices_.Cost(sum, pace);
-      best = std::min(best, plan.cost);
-      if (plan.cost <= best * kNearly) taken = plan;
+      if (!allowed || allowed(plan)) {
+        best = std::min(best, plan.cost);
+        if (plan.cost <= best * kNearly) taken = plan;
+      }
       if (prices_.Cost(sum, 0) > best * kNearly) break;  // sums only grow from here
       pace_max = pace * kBelow;
     }
@@ -89,8 +91,10 @@ class InOrder {
 
 }  // namespace
 
-std::optional<SegmentPlan> CutInOrder(const SearchSpace& space, const std::vector<std::size_t>& order) {
-  return InOrder(space, order).Run();
+std::optional<SegmentPlan> CutInOrder(const PlanSizes& sizes, const PlanPrices& prices,
+                                      const std::vector<std::size_t>& order,
+                                      const std::function<bool(const SegmentPlan&)>& allowed) {
+  return InOrder(sizes, prices, order).Run(allowed);
 }
 
 }  // namespace shoal

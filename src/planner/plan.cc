@@ -63,6 +63,13 @@ Status CheckInput(const PlanInput& input) {
                  input.devices[i % input.devices.size()].name + " has no speed or an absurd one");
     }
   }
+  for (const PlanDevice& device : input.devices) {
+    const bool known = device.idle_w + device.active_w > 0;
+    if (!IsTime(device.idle_w) || !IsTime(device.active_w)) return Bad(device.name + " takes an absurd power");
+    if (input.policy.objective == PlanObjective::kEnergy && !known) {
+      return Bad("nothing says what power " + device.name + " takes");
+    }
+  }
   const PlanWorkload& work = input.workload;
   if (work.prompt_tokens < 1 || work.answer_tokens < 1 || work.streams < 1 || work.context_tokens < 1 ||
       std::max({work.prompt_tokens, work.answer_tokens, work.context_tokens}) > 1 << 24 || work.streams > 1 << 16) {
@@ -71,6 +78,11 @@ Status CheckInput(const PlanInput& input) {
   if (!(input.policy.memory_headroom >= 0 && input.policy.memory_headroom < 1) || input.policy.stages_max < 0 ||
       input.policy.stages_min < 0) {
     return Bad("the share of memory that stays free must be from 0 to below 1, the number of stages not negative");
+  }
+  if (!(input.policy.speed_share_min > 0 && input.policy.speed_share_min <= 1) ||
+      !(input.policy.battery_weight > 0 && input.policy.battery_weight <= 1000)) {
+    return Bad(
+        "the share of the best speed must be above 0 and at most 1, a battery's weight above 0 and at most 1000");
   }
   return {};
 }
@@ -103,6 +115,17 @@ std::vector<PlanStage> StagesOf(const PlanSizes& sizes, const SegmentPlan& plan)
   return stages;
 }
 
+SegmentPlan SegmentsOf(const PlanSizes& sizes, const Plan& plan) {
+  SegmentPlan segments;
+  std::size_t at = 0;
+  for (const PlanStage& stage : plan.stages) {
+    while (sizes.place(at) < stage.layers.first) ++at;
+    segments.devices.push_back(static_cast<std::size_t>(stage.device));
+    segments.starts.push_back(at);
+  }
+  return segments;
+}
+
 std::string Times(double ratio) {
   char text[32];
   std::snprintf(text, sizeof text, "%.2g", ratio);
@@ -118,7 +141,21 @@ std::string Names(const PlanInput& input, const Plan& plan) {
   return text;
 }
 
+std::string EnergyReason(const PlanInput& input, const PlanResult& result) {
+  const Plan& plan = result.plan;
+  char joules[48];
+  std::snprintf(joules, sizeof joules, "%.3g J a token", plan.joules_token);
+  std::string text = Names(input, plan) + (plan.stages.size() == 1 ? " alone takes " : " together take ") + joules;
+  if (!result.fastest) return text + ".";
+  if (result.fastest->stages == plan.stages) return text + ", and nothing is faster.";
+  const Plan& fastest = *result.fastest;
+  return text + "; " + Names(input, fastest) + (fastest.stages.size() == 1 ? " alone" : "") + " would answer " +
+         Times(plan.request_s / fastest.request_s) + " times as fast with " +
+         Times(fastest.joules_token / plan.joules_token) + " times the energy.";
+}
+
 std::string ReasonOf(const PlanInput& input, const PlanResult& result) {
+  if (input.policy.objective == PlanObjective::kEnergy) return EnergyReason(input, result);
   const Plan& plan = result.plan;
   const std::string goal = input.policy.objective == PlanObjective::kLatency ? "answer a request" : "give tokens";
   if (plan.stages.size() == 1) {
@@ -139,6 +176,7 @@ std::string ReasonOf(const PlanInput& input, const PlanResult& result) {
 
 // What the objective does not say: a plan for many may be worse for one.
 void Warn(const PlanInput& input, PlanResult& result) {
+  if (input.policy.objective == PlanObjective::kEnergy) return;  // its reason says what would be faster
   if (!result.best_single || result.plan.stages.size() == 1) return;
   const std::string alone = Names(input, *result.best_single) + " alone";
   const auto slower = [&](double plan, double single, const std::string& what) {
@@ -167,10 +205,46 @@ Status CheckStages(const PlanInput& input, const std::vector<PlanStage>& stages)
              : Status{Bad("the stages end before the model's last layer")};
 }
 
+// `result` has the fastest plan.
+Result<PlanResult> MakeEnergyPlan(const PlanInput& input) {
+  PlanInput fast = input;
+  fast.policy.objective = PlanObjective::kLatency;
+  SHOAL_ASSIGN_OR_RETURN(const PlanResult fastest, MakePlan(fast));
+  const PlanSizes sizes(input);
+  const SearchSpace space = MakeSearchSpace(fast, sizes);
+  PlansByStages known(space.stages_max + 1), found(space.stages_max + 1);
+  const auto add = [&](const Plan& plan) {
+    if (plan.stages.size() <= space.stages_max) known[plan.stages.size()] = SegmentsOf(sizes, plan);
+  };
+  for (const Plan& plan : fastest.runners_up) add(plan);
+  add(fastest.plan);
+  const double request_s_max = fastest.plan.request_s / input.policy.speed_share_min;
+  PlanResult result;
+  result.exact = SearchEnergy(space, request_s_max, known, found) && fastest.exact;
+  std::vector<Plan> plans;
+  for (const SegmentPlan& plan : found) {
+    if (plan.devices.size() >= space.stages_min) plans.push_back(Predict(input, StagesOf(sizes, plan)));
+  }
+  std::stable_sort(plans.begin(), plans.end(), [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
+  result.plan = plans.front();
+  plans.erase(plans.begin());
+  plans.resize(std::min(plans.size(), kRunnersUpMax));
+  result.runners_up = std::move(plans);
+  for (std::size_t d = 0; d < input.devices.size(); ++d) {
+    if (!sizes.Fits(d, 0, sizes.segments()) || !input.devices[d].may_be_head) continue;
+    const Plan alone = Predict(input, StagesOf(sizes, {{d}, {0}, 0}));
+    if (!result.best_single || alone.cost < result.best_single->cost) result.best_single = alone;
+  }
+  result.fastest = Predict(input, fastest.plan.stages);
+  Explain(input, result);
+  return result;
+}
+
 }  // namespace
 
 Result<PlanResult> MakePlan(const PlanInput& input) {
   SHOAL_RETURN_IF_ERROR(CheckInput(input));
+  if (input.policy.objective == PlanObjective::kEnergy) return MakeEnergyPlan(input);
   const PlanSizes sizes(input);
   const SearchSpace space = MakeSearchSpace(input, sizes);
   PlansByStages found = SearchBounded(space);
@@ -212,7 +286,9 @@ Result<Plan> PlanInOrder(const PlanInput& input, const std::vector<std::int32_t>
       static_cast<std::size_t>(*known.rbegin()) >= input.devices.size() || order.size() > sizes.segments()) {
     return Bad("a plan needs devices, each once, and no more than the model can be cut into");
   }
-  const std::optional<SegmentPlan> plan = CutInOrder(MakeSearchSpace(input, sizes), devices);
+  const PlanPrices prices =
+      input.policy.objective == PlanObjective::kEnergy ? PlanPrices(input, devices) : PlanPrices(input, devices.size());
+  const std::optional<SegmentPlan> plan = CutInOrder(sizes, prices, devices);
   if (!plan) return TooLarge(input, sizes);
   return Predict(input, StagesOf(sizes, *plan));
 }
@@ -234,6 +310,7 @@ Result<Plan> JudgePlan(const PlanInput& input, const std::vector<PlanStage>& sta
 
 Result<double> LowerBound(const PlanInput& input) {
   SHOAL_RETURN_IF_ERROR(CheckInput(input));
+  if (input.policy.objective == PlanObjective::kEnergy) return Bad("no bound of the energy is known");
   const PlanSizes sizes(input);
   const SearchSpace space = MakeSearchSpace(input, sizes);
   double bound = kInfinity;

@@ -37,6 +37,9 @@ struct PlanDevice {
   // in between does not feel it (a control group's quota).
   double ration = 1;
   bool may_be_head = true;  // may take stage 0
+  // Of kEnergy: what it takes awake, and what more while it computes; 0 both: nobody knows.
+  double idle_w = 0, active_w = 0;
+  bool on_battery = false;
 };
 
 struct PlanLink {
@@ -64,6 +67,7 @@ struct PlanWorkload {
 enum class PlanObjective : std::uint8_t {
   kLatency,     // one request's prompt and answer, start to end
   kThroughput,  // tokens a second over all streams
+  kEnergy,      // joules of one request: of computing, and of being awake as long as it lasts; see speed_share_min
 };
 
 struct PlanPolicy {
@@ -71,6 +75,8 @@ struct PlanPolicy {
   std::int32_t stages_min = 0;                 // at least so many, also where fewer would cost less
   std::int32_t stages_max = 0;                 // 0: as many as help
   std::int64_t exact_steps_max = 200'000'000;  // of the exact search, then the best so far; about 25 million a second
+  double speed_share_min = 0.5;                // kEnergy: of the speed of the fastest plan, that a plan keeps at least
+  double battery_weight = 1;                   // kEnergy: what a joule of a battery counts, where one of the mains is 1
   double memory_headroom = 0.05;               // share of a device's memory that stays free
   std::uint64_t stage_bytes = 64ULL << 20;     // compute buffers of a stage
 };
@@ -91,7 +97,10 @@ struct PlanStage {
 
 struct Plan {
   std::vector<PlanStage> stages;
-  double cost = 0;           // what the objective minimizes: seconds a request, or seconds a token of all streams
+  double cost = 0;           // what the objective minimizes: seconds or joules (weighted) a request, or seconds a token
+                             // of all streams
+  double request_s = 0;      // a request of the workload by itself, start to end
+  double joules_token = 0;   // what it takes for each token of its answer, all told; 0: not known of every device
   double first_token_s = 0;  // of a prompt of the workload's length
   double tokens_s = 0;       // one stream
   double tokens_s_many = 0;  // workload.streams at once, all of them together
@@ -102,6 +111,7 @@ struct PlanResult {
   Plan plan;
   bool exact = false;               // nothing is better, by the cost model
   std::optional<Plan> best_single;  // empty: no device holds the whole model
+  std::optional<Plan> fastest;      // kEnergy: what kLatency would choose
   std::vector<Plan> runners_up;     // the best of each other number of stages, best first
   std::string reason;               // one sentence
   std::vector<std::string> warnings;
@@ -124,7 +134,7 @@ void Explain(const PlanInput& input, PlanResult& result);
 // forbidden cuts, a device twice), kOutOfMemory (a stage that does not fit).
 Result<Plan> JudgePlan(const PlanInput& input, const std::vector<PlanStage>& stages);
 
-// No plan costs less than this. Errors: as MakePlan.
+// No plan costs less than this. Errors: as MakePlan; kInvalidArgument (kEnergy).
 Result<double> LowerBound(const PlanInput& input);
 
 }  // namespace shoal

@@ -221,5 +221,89 @@ TEST(MakePlan, NeverBelowItsBoundOnLargeClusters) {
   }
 }
 
+PlanDevice Powered(PlanDevice device, double idle_w, double active_w) {
+  device.idle_w = idle_w;
+  device.active_w = active_w;
+  return device;
+}
+
+TEST(MakePlan, TheLeastEnergyIsFoundAndSaysWhatSpeedItCosts) {
+  PlanInput input = Cluster({Powered(Phone("phone", 8, 20), 0.5, 4), Powered(Phone("desktop", 16, 30), 30, 60)});
+  input.policy.objective = PlanObjective::kEnergy;
+  const auto result = MakePlan(input);
+  ASSERT_TRUE(result.ok()) << result.error().message;
+  EXPECT_TRUE(result->exact);
+  ASSERT_EQ(result->plan.stages.size(), 1U);
+  EXPECT_EQ(result->plan.stages[0].device, 0);
+  EXPECT_THAT(result->reason, testing::StartsWith("phone alone takes "));
+  EXPECT_THAT(result->reason, testing::HasSubstr("times the energy."));
+  ASSERT_TRUE(result->fastest);
+  EXPECT_LT(result->plan.joules_token, result->fastest->joules_token);
+  EXPECT_GE(result->fastest->request_s, result->plan.request_s * input.policy.speed_share_min);
+  // 0.5 W as long as it lasts and 4 W while it computes, which is all of it.
+  EXPECT_NEAR(result->plan.joules_token * input.workload.answer_tokens, 4.5 * result->plan.request_s, 1e-6);
+}
+
+TEST(MakePlan, EnergyIsNotSavedBelowTheShareOfTheBestSpeed) {
+  PlanInput input = Cluster({Powered(Phone("phone", 8, 5), 0.5, 4), Powered(Phone("desktop", 16, 30), 30, 60)});
+  input.policy.objective = PlanObjective::kEnergy;
+  const auto result = MakePlan(input);
+  ASSERT_TRUE(result.ok()) << result.error().message;
+  EXPECT_LE(result->plan.request_s, result->fastest->request_s / input.policy.speed_share_min * (1 + 1e-9));
+  EXPECT_EQ(result->plan.stages.back().device, 1) << "the phone by itself would take six times as long";
+  input.policy.speed_share_min = 0.05;
+  const auto slow = MakePlan(input);
+  ASSERT_TRUE(slow.ok());
+  EXPECT_EQ(slow->plan.stages.front().device, 0);
+  EXPECT_LT(slow->plan.joules_token, result->plan.joules_token);
+}
+
+TEST(MakePlan, ABatterysJoulesMayCountMore) {
+  PlanInput input = Cluster({Powered(Phone("phone", 8, 20), 0.5, 4), Powered(Phone("board", 8, 20), 3, 4)});
+  input.devices[0].on_battery = true;
+  input.policy.objective = PlanObjective::kEnergy;
+  const auto even = MakePlan(input);
+  ASSERT_TRUE(even.ok());
+  EXPECT_EQ(even->plan.stages.front().device, 0);
+  input.policy.battery_weight = 4;
+  const auto spared = MakePlan(input);
+  ASSERT_TRUE(spared.ok());
+  ASSERT_EQ(spared->plan.stages.size(), 1U);
+  EXPECT_EQ(spared->plan.stages.front().device, 1);
+  input.devices[0].idle_w = input.devices[0].active_w = 0;
+  EXPECT_THAT(MakePlan(input).error().message, testing::HasSubstr("what power phone takes"));
+}
+
+TEST(MakePlan, NoPlanTakesLessEnergyAmongThoseThatAreFastEnough) {
+  InstanceRng rng(33);
+  int solved = 0;
+  for (int i = 0; i < 150; ++i) {
+    const PlanInput input = RandomEnergyInstance(rng, InstanceOptions{1, 5, 1, 8});
+    const BruteForce brute(input);
+    const auto result = MakePlan(input);
+    ASSERT_EQ(result.ok(), brute.best().has_value()) << i;
+    if (!result.ok()) continue;
+    ++solved;
+    EXPECT_TRUE(result->exact) << i;
+    EXPECT_LE(result->plan.cost, *brute.best() * (1 + 1e-9)) << i;
+    EXPECT_GE(result->plan.cost, *brute.best() * (1 - 1e-9)) << i;
+  }
+  EXPECT_GT(solved, 50);
+}
+
+TEST(MakePlan, ManyDevicesAreSearchedForTheLeastEnergyWithinTheirSpeed) {
+  InstanceRng rng(34);
+  for (int i = 0; i < 4; ++i) {
+    PlanInput input = RandomEnergyInstance(rng, InstanceOptions{40, 40, 60, 60, 10e9, 30e9, true});
+    const auto result = MakePlan(input);
+    if (!result.ok()) continue;
+    EXPECT_LE(result->plan.cost, result->fastest->cost * (1 + 1e-9)) << "the fastest is one to begin from";
+    EXPECT_LE(result->plan.request_s * input.policy.speed_share_min, result->fastest->request_s * (1 + 1e-9));
+    const auto judged = JudgePlan(input, result->plan.stages);
+    ASSERT_TRUE(judged.ok()) << judged.error().message;
+    EXPECT_NEAR(judged->cost, result->plan.cost, 1e-9 * judged->cost);
+  }
+}
+
 }  // namespace
 }  // namespace shoal

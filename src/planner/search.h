@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -40,8 +41,16 @@ std::vector<std::vector<std::size_t>> OrdersOfSets(const SearchSpace& space, con
 // devices; `plans` has the best single device.
 bool SearchExact(const SearchSpace& space, PlansByStages& plans);
 
-// The best plan on exactly these devices in this order; empty when they do not hold the model so. Preconditions: each
-// device once, no more of them than segments, space.stages_max at least their number.
-std::optional<SegmentPlan> CutInOrder(const SearchSpace& space, const std::vector<std::size_t>& order);
+// The best plan on exactly these devices in this order by `prices`, which are of as many stages; empty when they do not
+// hold the model so. Preconditions: each device once, no more of them than segments. `allowed`: which plans count; then
+// it may miss the best of them.
+std::optional<SegmentPlan> CutInOrder(const PlanSizes& sizes, const PlanPrices& prices,
+                                      const std::vector<std::size_t>& order,
+                                      const std::function<bool(const SegmentPlan&)>& allowed = {});
+
+// The plans of the least energy, of those that take at most `request_s_max`. `fast`: the space of kLatency, with the
+// powers of devices; `known`: plans in it to begin from, among them one that is fast enough. True when nothing is
+// better than the best of `plans`.
+bool SearchEnergy(const SearchSpace& fast, double request_s_max, const PlansByStages& known, PlansByStages& plans);
 
 }  // namespace shoal

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <random>
 #include <string>
@@ -74,6 +75,20 @@ inline PlanInput RandomInstance(InstanceRng& rng, const InstanceOptions& options
   return input;
 }
 
+// The same with powers of phones to desktops, on batteries or not, to be planned for the least energy.
+inline PlanInput RandomEnergyInstance(InstanceRng& rng, const InstanceOptions& options) {
+  PlanInput input = RandomInstance(rng, options);
+  input.policy.objective = PlanObjective::kEnergy;
+  input.policy.speed_share_min = rng.Uniform(0.3, 1);
+  input.policy.battery_weight = rng.Uniform(0, 1) < 0.5 ? 1 : 3;
+  for (PlanDevice& device : input.devices) {
+    device.idle_w = rng.LogUniform(0.2, 10);
+    device.active_w = rng.LogUniform(1, 40);
+    device.on_battery = rng.Uniform(0, 1) < 0.5;
+  }
+  return input;
+}
+
 // Every order of every set of devices with every allowed cut, judged one by one: independent of the searches.
 class BruteForce {
  public:
@@ -81,6 +96,11 @@ class BruteForce {
     places_.push_back(0);
     places_.insert(places_.end(), input.model.cuts.begin(), input.model.cuts.end());
     places_.push_back(static_cast<std::int32_t>(input.model.layer_bytes.size()));
+    if (input.policy.objective == PlanObjective::kEnergy) {
+      PlanInput fast = input;
+      fast.policy.objective = PlanObjective::kLatency;
+      request_s_max_ = BruteForce(fast).best().value_or(0) / input.policy.speed_share_min * (1 + 1e-12);
+    }
     Extend(0);
   }
   // Empty if nothing fits.
@@ -109,7 +129,8 @@ class BruteForce {
           Extend(to);
         } else if (static_cast<std::int32_t>(stages_.size()) >= input_.policy.stages_min) {
           const auto plan = JudgePlan(input_, stages_);
-          if (plan.ok() && (!best_ || plan->cost < *best_)) best_ = plan->cost;
+          const bool counts = plan.ok() && plan->request_s <= request_s_max_;
+          if (counts && (!best_ || plan->cost < *best_)) best_ = plan->cost;
         }
         stages_.pop_back();
       }
@@ -121,6 +142,7 @@ class BruteForce {
   std::vector<bool> used_;
   std::vector<std::int32_t> places_;
   std::vector<PlanStage> stages_;
+  double request_s_max_ = std::numeric_limits<double>::infinity();
   std::optional<double> best_;
 };
 

@@ -22,6 +22,25 @@ def test_devices_of_a_file(shoal, smollm2, tmp_path):
     assert "Expected:" in text and "other plans" in text
 
 
+def test_the_least_energy(shoal, smollm2, tmp_path):
+    file = tmp_path / "devices.json"
+    thrifty = {"name": "phone", "memory_gib": 1, "decode_gb_s": 25, "prefill_gb_s": 6, "idle_w": 0.5, "active_w": 4,
+               "on_battery": True}
+    hungry = {"name": "desktop", "memory_gib": 1, "decode_gb_s": 30, "prefill_gb_s": 9, "idle_w": 30, "active_w": 60}
+    file.write_text(json.dumps({"devices": [thrifty, hungry], "link": {"latency_ms": 2, "mb_s": 40}}))
+    plan = json.loads(shoal("plan", smollm2, "--devices", file, "--objective", "energy", "--json").stdout)
+    assert plan["exact"] and [stage["device"] for stage in plan["stages"]] == ["phone"]
+    assert plan["joules_token"] > 0 and "J a token" in plan["reason"]
+    spared = json.loads(shoal("plan", smollm2, "--devices", file, "--objective", "energy", "--battery-weight", "1000",
+                              "--json").stdout)
+    assert [stage["device"] for stage in spared["stages"]] == ["desktop"]
+    text = shoal("plan", smollm2, "--devices", file, "--objective", "energy").stdout
+    assert "Energy:" in text
+    file.write_text(json.dumps(DEVICES))
+    done = shoal("plan", smollm2, "--devices", file, "--objective", "energy")
+    assert done.returncode == 2 and "what power" in done.stderr
+
+
 def test_this_device(shoal, smollm2, tmp_path, monkeypatch):
     monkeypatch.setenv("SHOAL_HOME", str(tmp_path))
     plan = json.loads(shoal("plan", smollm2, "--json").stdout)
