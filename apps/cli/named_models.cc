@@ -60,16 +60,36 @@ bool HasModel(const ClusterStatus& cluster, const std::function<bool(const Model
   });
 }
 
-// Nodes have all layers of that very model, which goes by that name there: it is placed from there.
-Result<bool> HasModel(const ClusterStatus& cluster, const RemoteTarget& target) {
-  const auto named = [&](const ModelStatus& model) { return model.name == target.name; };
-  if (!HasModel(cluster, named)) return false;
+bool HasModel(const ClusterStatus& cluster, const std::string& name) {
+  return HasModel(cluster, [&](const ModelStatus& model) { return model.name == name; });
+}
+
+// What the cluster is to place: the very model, where nodes have all layers of it under that name; else the model by
+// its header, which is all that is read here: its nodes fetch what each needs. One that this device knows by an older
+// state of its source is known anew.
+Result<std::string> KnowModel(WeightStore& store, ClusterStatus cluster, const RemoteTarget& target) {
+  const Result<StoredModel> known = store.Find(target.name);
+  const bool sourced = known.ok() && known->manifest->sourced();
+  if (sourced) {
+    SHOAL_ASSIGN_OR_RETURN(const bool same, IsInState(target.files, *known->manifest, target.http));
+    if (same) return target.name;
+  }
   SHOAL_ASSIGN_OR_RETURN(const RemoteModel remote, DescribeRemote(target.files, target.http));
-  const ModelFingerprint fingerprint = FingerprintOf(remote.manifest.header, remote.manifest.file_bytes);
-  return HasModel(cluster, [&](const ModelStatus& model) {
-    return named(model) && model.fingerprint == fingerprint &&
+  const Manifest manifest = SourcedManifest(target.files, remote);
+  const ModelFingerprint fingerprint = FingerprintOf(manifest.header, manifest.file_bytes);
+  if (!known.ok() && !ResolveModel(target.name).ok()) {  // it was removed here since the node looked
+    for (NodeStatus& node : cluster.nodes) {
+      if (node.self) node.models.clear();
+    }
+  }
+  const bool there = HasModel(cluster, [&](const ModelStatus& model) {
+    return model.name == target.name && model.fingerprint == fingerprint &&
            AllLayersHeld(HoldersOf(cluster, fingerprint), model.layers);
   });
+  if (there && !sourced) return target.name;
+  SHOAL_RETURN_IF_ERROR(store.CheckNameFree(target.name, target.origin, manifest));
+  SHOAL_RETURN_IF_ERROR(store.Add(manifest, target.name, target.origin));
+  return target.name;
 }
 
 }  // namespace
@@ -158,24 +178,24 @@ Result<ModelId> Puller::Pull(WeightStore& store, const RemoteTarget& target, int
 
 Result<std::string> ObtainModel(const std::string& name, const ClusterStatus* cluster, bool quiet) {
   if (ResolveModel(name).ok()) return name;
-  const auto named = [&](const ModelStatus& model) { return model.name == ModelNameOf(name); };
-  if (cluster != nullptr && HasModel(*cluster, named)) return name;
   SHOAL_ASSIGN_OR_RETURN(const ModelName model, ParseModelName(name, false));
   if (model.kind == ModelNameKind::kPath) return name;  // who opens it says what is wrong
+  if (cluster != nullptr && HasModel(*cluster, name)) return name;
   SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<WeightStore> store, OpenStoreHere());
   if (CheckModelName(name).ok() && store->Find(name).ok()) return name;
   const std::optional<StoredModel> stored = FindByOrigin(*store, model);
   if (stored && IsWhole(*stored)) return stored->name;
 
   Puller puller(!quiet);
-  SHOAL_ASSIGN_OR_RETURN(RemoteTarget target, FindRemote(model, puller.http(), LookAtHand));
+  Result<RemoteTarget> found = FindRemote(model, puller.http(), LookAtHand);
+  const bool known_there = cluster != nullptr && stored && HasModel(*cluster, stored->name);
+  if (!found.ok() && found.error().code == ErrorCode::kUnavailable && known_there) return stored->name;
+  if (!found.ok()) return found.error();
+  RemoteTarget target = *std::move(found);
   if (stored && stored->origin == target.origin) target.name = stored->name;  // `pull --name` called it so
-  if (cluster != nullptr) {
-    SHOAL_ASSIGN_OR_RETURN(const bool there, HasModel(*cluster, target));
-    if (there) return target.name;
-  }
   puller.Say("fetching " + target.origin + (model.quantization.empty() && !target.chosen.empty() ? ": " : "") +
              (model.quantization.empty() ? target.chosen : ""));
+  if (cluster != nullptr) return KnowModel(*store, *cluster, target);
   SHOAL_RETURN_IF_ERROR(puller.Pull(*store, target, PullOptions{}.connections));
   return target.name;
 }

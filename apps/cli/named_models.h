@@ -58,9 +58,10 @@ class Puller {
 };
 
 // What a command that needs the weights asks for, by a name that OpenModelHere takes, or the node here where `cluster`
-// is given (else null). One of the hub, the catalogue or a URL is pulled where neither this store nor the cluster has
-// it; of one that the store has in part, what is missing. All other names stay as they are.
-// Errors: as FindRemote and PullModel.
+// is given (else null). One of the hub, the catalogue or a URL is pulled where this store does not have it; of one that
+// the store has in part, what is missing. For a cluster only its header is read, where no node has it: its nodes fetch
+// their layers. All other names stay as they are.
+// Errors: as FindRemote, DescribeRemote and PullModel.
 Result<std::string> ObtainModel(const std::string& name, const ClusterStatus* cluster, bool quiet);
 
 }  // namespace shoal::cli

@@ -47,6 +47,10 @@ void MissingWeights::Want(LayerRange layers, std::int32_t layers_of_model) {
 
 bool MissingWeights::Find(const HeldWeights& held) {
   const MissingWeights before = *this;
+  if (held.sourced) {
+    *this = {};
+    return !before.empty();
+  }
   for (const LayerRange& range : held.layers) layers_ = Without(layers_, range);
   shared_ = shared_ && !held.shared;
   embeddings_ = embeddings_ && !held.embeddings;

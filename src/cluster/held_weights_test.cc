@@ -1,3 +1,4 @@
+// What is wanted, found and told as missing.
 #include "cluster/held_weights.h"
 
 #include <gtest/gtest.h>
@@ -36,6 +37,13 @@ TEST(MissingWeights, WhatIsFoundIsNotMissing) {
   EXPECT_FALSE(missing.empty());
   EXPECT_TRUE(missing.Find({{{29, 30}}, false, false, false, 1}));
   EXPECT_TRUE(missing.empty());
+}
+
+TEST(MissingWeights, NothingIsMissingOfAModelThatCanBeHadFromItsSource) {
+  MissingWeights missing = Wanted({{0, 10}, {10, 30}});
+  EXPECT_TRUE(missing.Find({{}, false, false, false, 0, true}));
+  EXPECT_TRUE(missing.empty());
+  EXPECT_FALSE(missing.Find({{}, false, false, false, 0, true}));
 }
 
 }  // namespace

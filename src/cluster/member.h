@@ -100,6 +100,7 @@ struct HeldWeights {
   bool embeddings = false;         // Of what a model does not have everybody has all.
   bool output = false;
   std::uint64_t bytes = 0;
+  bool sourced = false;  // what is not there can be had from where the model lies on the network
   bool operator==(const HeldWeights&) const = default;
 };
 

@@ -134,6 +134,7 @@ void Fields(A& io, HeldWeights& held, std::int32_t layers) {
   io.Flag(held.output);
   io.Num(held.bytes);
   io.Require(held.bytes <= (1ULL << 48));
+  io.Flag(held.sourced);
 }
 
 template <typename A>

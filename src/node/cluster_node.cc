@@ -102,6 +102,7 @@ StageHostOptions RealClusterNode::HostOptions() {
 NodeWeightsOptions RealClusterNode::WeightsOptions() {
   NodeWeightsOptions options;
   options.store = {options_.home + "/store", options_.store_bytes_max};
+  options.self = home_->id();
   options.members = [this] { return OnLoop([this] { return MembersHere(*cluster_); }).value_or(MembersWithNames{}); };
   options.open = [this](const NodeId& peer) -> Result<StreamLink> {
     const auto fd = peers_->OpenStream(peer, kWeightsProtocol, kStreamOpenMs, StreamPriority::kBulk);

@@ -89,8 +89,13 @@ Result<ModelHolding> FindHolding(const Cluster& cluster, const std::string& mode
       if (known.find(holding.name) == std::string::npos) known += (known.empty() ? "" : ", ") + holding.name;
     }
   }
-  return Error{ErrorCode::kNotFound, "no node has a model '" + model + "'; known are: " +
-                                         (known.empty() ? "none (put GGUF files into SHOAL_HOME/models)" : known)};
+  if (!known.empty()) {
+    return Error{ErrorCode::kNotFound, "no node has a model '" + model + "'; known are: " + known};
+  }
+  return Error{ErrorCode::kNotFound, "no node has a model '" + model +
+                                         "', nor any other: name one of the hub (hf:OWNER/REPO), of `shoal models "
+                                         "--catalogue` or a URL, `shoal pull` one, or put GGUF files into "
+                                         "SHOAL_HOME/models"};
 }
 
 }  // namespace

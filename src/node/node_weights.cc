@@ -12,6 +12,9 @@
 #include "device/cpu_affinity.h"
 #include "node/cluster_views.h"
 #include "runtime/rng.h"
+#include "weights/hub.h"
+#include "weights/sourced_fetch.h"
+#include "weights/whole_file.h"
 #include "wire/frame.h"
 
 namespace shoal {
@@ -19,6 +22,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kFirstQuestionMax{10'000};
 constexpr std::size_t kCheckThreadsMax = 8;
+constexpr std::size_t kOutdatedMax = 256;
 
 // Frames with nothing in them but a message about weights.
 FrameBytes WeightsFrame(std::span<const std::uint8_t> message) {
@@ -62,6 +66,16 @@ class PinnedSource final : public TensorSource {
   const std::vector<OwnedFd> pins_;
 };
 
+// With this node's own token, where its hub has the model.
+HttpOptions HttpFor(const Manifest& manifest) {
+  HttpOptions http;
+  if (const Result<Url> url = ParseUrl(manifest.sources[0].url); url.ok()) {
+    http.token = TokenFor(HubFromEnvironment(), *url);
+  }
+  http.on_wait = [](const std::string& why) { Log(LogLevel::kInfo, "weights", why); };
+  return http;
+}
+
 Result<LibraryModel> AsLibraryModel(const StoredModel& model, std::shared_ptr<const TensorSource> source) {
   LibraryModel found;
   found.name = model.name;
@@ -79,6 +93,7 @@ NodeWeights::NodeWeights(ModelLibrary& library, MetricsRegistry& metrics, NodeWe
       store_(std::move(store)),
       server_(store_, [this](ModelFingerprint fingerprint) { return FindToServe(fingerprint); }),
       fetched_(metrics.GetCounter("shoal_weights_fetched_bytes_total", "Bytes of layers got from other members.")),
+      sourced_(metrics.GetCounter("shoal_weights_source_bytes_total", "Bytes of layers got from models' sources.")),
       served_(metrics.GetCounter("shoal_weights_served_bytes_total", "Bytes of layers given to other members.")),
       metrics_(metrics) {}
 
@@ -105,10 +120,7 @@ std::vector<LibraryModel> NodeWeights::stored() const {
     if (!stored.ok()) continue;
     Result<LibraryModel> model = AsLibraryModel(*stored, MakeStoreSource(store_, *stored));
     if (!model.ok()) continue;
-    Known& added = known[one.name] = {one.id, one.local_path, *std::move(model), stored->manifest, {}};
-    for (const WeightRange& range : stored->manifest->ranges) {
-      added.blobs.push_back(BlobId(range, stored->manifest->chunk_bytes));
-    }
+    known[one.name] = {one.id, one.local_path, *std::move(model), stored->manifest};
   }
   known_ = std::move(known);
   std::vector<LibraryModel> models;
@@ -134,10 +146,11 @@ std::vector<ModelHolding> NodeWeights::Holdings() const {
 
 HeldWeights NodeWeights::HeldOf(const Known& known) const {
   if (!known.local_path.empty()) return WholeModel(*known.model.file);
-  HeldWeights held{{}, true, true, true, 0};
-  for (std::size_t i = 0; i < known.blobs.size(); ++i) {
-    const WeightRange& range = known.manifest->ranges[i];
-    const bool here = store_->Has(known.blobs[i]);
+  const std::shared_ptr<const Manifest> manifest = store_->WithHashes(known.id, known.manifest);
+  HeldWeights held{{}, true, true, true, 0, manifest->sourced()};
+  for (std::size_t i = 0; i < manifest->ranges.size(); ++i) {
+    const WeightRange& range = manifest->ranges[i];
+    const bool here = store_->Has(*manifest, i);
     if (here) held.bytes += range.bytes;
     switch (range.kind) {
       case RangeKind::kShared: held.shared = here; break;
@@ -216,10 +229,12 @@ std::string NodeWeights::FreeName(const std::string& name, ModelFingerprint fing
 std::vector<WeightPeer> NodeWeights::Peers() const {
   std::vector<WeightPeer> peers;
   for (const auto& [node, name] : options_.members()) {
-    peers.push_back({name, [this, node = node]() -> Result<std::unique_ptr<WeightLink>> {
+    peers.push_back({name,
+                     [this, node = node]() -> Result<std::unique_ptr<WeightLink>> {
                        SHOAL_ASSIGN_OR_RETURN(StreamLink link, options_.open(node));
                        return std::unique_ptr<WeightLink>(std::make_unique<StreamWeightLink>(std::move(link)));
-                     }});
+                     },
+                     node < options_.self});
   }
   return peers;
 }
@@ -227,12 +242,18 @@ std::vector<WeightPeer> NodeWeights::Peers() const {
 Result<StoredModel> NodeWeights::ManifestOf(ModelFingerprint fingerprint, const std::string& name) {
   const std::shared_ptr<void> turn = TakeTurn(Work::kGetManifest, fingerprint);
   Result<StoredModel> known = Stored(fingerprint);
-  if (known.ok() && (known->name == name || store_->Find(name).ok())) return known;
+  std::set<ModelId> outdated;
+  {
+    const std::lock_guard lock(mutex_);
+    outdated = outdated_;
+  }
+  const bool current = known.ok() && !outdated.contains(known->id);
+  if (current && (known->name == name || store_->Find(name).ok())) return known;
   Manifest manifest;  // the same model may go by several names
-  if (known.ok()) {
+  if (current) {
     manifest = *known->manifest;
   } else {
-    SHOAL_ASSIGN_OR_RETURN(manifest, FetchManifest(Peers(), fingerprint));
+    SHOAL_ASSIGN_OR_RETURN(manifest, FetchManifest(Peers(), fingerprint, outdated));
   }
   const std::string free = FreeName(name, fingerprint);
   SHOAL_RETURN_IF_ERROR(store_->Add(manifest, free, "cluster"));
@@ -256,17 +277,49 @@ Result<LibraryModel> NodeWeights::Obtain(ModelFingerprint fingerprint, const std
                                          const std::function<bool()>& cancelled) {
   library_.Scan();
   if (Result<LibraryModel> local = library_.FindFingerprint(fingerprint); local.ok()) return local;
-  const Result<StoredModel> stored = ManifestOf(fingerprint, name);
-  if (!stored.ok()) {
-    return Error{stored.error().code,
-                 "no whole file of '" + name + "' is here (the log tells of broken ones): " + stored.error().message};
+  for (;;) {
+    const Result<StoredModel> stored = ManifestOf(fingerprint, name);
+    if (!stored.ok()) {
+      return Error{stored.error().code,
+                   "no whole file of '" + name + "' is here (the log tells of broken ones): " + stored.error().message};
+    }
+    const Result<LibraryModel> model = ObtainStored(*stored, fingerprint, layers, cancelled);
+    if (model.ok() || model.error().code != ErrorCode::kStale || !stored->manifest->sourced()) return model;
+    // Others may know a newer state of the file.
+    {
+      const std::lock_guard lock(mutex_);
+      if (outdated_.size() >= kOutdatedMax) outdated_.clear();
+      outdated_.insert(stored->id);
+    }
+    if (!ManifestOf(fingerprint, name).ok()) {
+      return Error{ErrorCode::kStale, model.error().message + ": place it again, by the name that it came by"};
+    }
   }
-  const StoredModel& model = *stored;
+}
+
+Result<LibraryModel> NodeWeights::ObtainStored(const StoredModel& model, ModelFingerprint fingerprint,
+                                               LayerRange layers, const std::function<bool()>& cancelled) {
   if (!model.local_path.empty()) return AsLibraryModel(model, MakeStoreSource(store_, model));
   SHOAL_ASSIGN_OR_RETURN(const std::vector<std::size_t> ranges, RangesOf(*model.manifest, layers));
   SHOAL_RETURN_IF_ERROR(CheckHeld(fingerprint, *model.manifest, ranges, cancelled));
   SHOAL_ASSIGN_OR_RETURN(FetchReport report, Fetch(model, ranges, cancelled));
-  return AsLibraryModel(model, std::make_shared<PinnedSource>(MakeStoreSource(store_, model), std::move(report.pins)));
+  StoredModel here = model;
+  here.manifest = store_->WithHashes(model.id, model.manifest);
+  SHOAL_RETURN_IF_ERROR(CheckWhole(here, cancelled));
+  return AsLibraryModel(here, std::make_shared<PinnedSource>(MakeStoreSource(store_, here), std::move(report.pins)));
+}
+
+// Where all of a sourced model is on one node, its files can be held against what the hub says of them.
+Status NodeWeights::CheckWhole(const StoredModel& model, const std::function<bool()>& cancelled) {
+  const Manifest& manifest = *model.manifest;
+  if (!manifest.sourced() || store_->IsCheckedWhole(model.id)) return {};
+  for (std::size_t i = 0; i < manifest.ranges.size(); ++i) {
+    if (!store_->Has(manifest, i)) return {};
+  }
+  HttpOptions http = HttpFor(manifest);
+  http.cancelled = cancelled;
+  SHOAL_RETURN_IF_ERROR(CheckWholeFiles(store_, model, http));
+  return store_->KeepCheckedWhole(model.id);
 }
 
 // What is here since an earlier start is read once, by all cores: a range with a wrong byte is removed, so that it is
@@ -276,6 +329,7 @@ Status NodeWeights::CheckHeld(ModelFingerprint fingerprint, const Manifest& mani
   const std::shared_ptr<void> turn = TakeTurn(Work::kCheck, fingerprint);
   std::vector<std::size_t> unchecked;
   for (const std::size_t range : ranges) {
+    if (!manifest.ranges[range].known()) continue;
     const Digest blob = BlobId(manifest.ranges[range], manifest.chunk_bytes);
     const std::lock_guard lock(mutex_);
     if (checked_.contains(blob)) continue;
@@ -310,10 +364,15 @@ Result<FetchReport> NodeWeights::Fetch(const StoredModel& model, const std::vect
   options.cancelled = cancelled;
   options.seed = RandomSeed();
   options.on_progress = [&](const FetchProgress& now) { Progressed(*shown, now); };
-  Result<FetchReport> report = FetchRanges(*store_, *model.manifest, ranges, Peers(), options);
+  const auto fetch = [&]() -> Result<FetchReport> {
+    if (!model.manifest->sourced()) return FetchRanges(*store_, *model.manifest, ranges, Peers(), options);
+    return FetchSourced(*store_, model, ranges, Peers(), HttpFor(*model.manifest), options);
+  };
+  Result<FetchReport> report = fetch();
   shown.reset();
   if (!report.ok()) return report;
   fetched_.Add(report->bytes_fetched);
+  sourced_.Add(report->source_bytes);
   for (const std::string& bad : report->bad_peers) {
     Log(LogLevel::kWarning, "weights",
         "node '" + bad + "' sent wrong bytes of " + model.name + " and is asked no more");

@@ -30,6 +30,7 @@ inline constexpr int kWeightStreamsMax = 64;  // that members have open here
 
 struct NodeWeightsOptions {
   StoreOptions store;
+  NodeId self;
   // Other members that are here, with their names.
   std::function<std::vector<std::pair<NodeId, std::string>>()> members;
   // A stream of weights (node/peers.h), on the connection for bulk transfers. Blocks.
@@ -43,8 +44,9 @@ class NodeWeights {
                                                    NodeWeightsOptions options);
 
   // A model whose layers [first, last), and what else a stage of them needs, are on this node: a file of the library,
-  // or the store, into which members give what is missing. As long as someone holds the file, they stay. Errors:
-  // kNotFound (nobody has the model), kUnavailable (nobody has a layer), kCancelled, kIo. A file that has changed since
+  // or the store, into which members give what is missing, or the model's source on the network where it has one. As
+  // long as someone holds the file, they stay. Errors: kNotFound (nobody has the model), kUnavailable (nobody has a
+  // layer), kStale (its source has another file now), kCancelled, kIo. A file that has changed since
   // it was read, or layers that the disk has spoiled since an earlier start, are as if they were not there.
   Result<LibraryModel> Obtain(ModelFingerprint fingerprint, const std::string& name, LayerRange layers,
                               const std::function<bool()>& cancelled);
@@ -71,7 +73,6 @@ class NodeWeights {
     std::string local_path;
     LibraryModel model;
     std::shared_ptr<const Manifest> manifest;
-    std::vector<Digest> blobs;  // [ranges]
   };
   NodeWeights(ModelLibrary& library, MetricsRegistry& metrics, NodeWeightsOptions options,
               std::shared_ptr<WeightStore> store);
@@ -90,6 +91,9 @@ class NodeWeights {
   std::vector<WeightPeer> Peers() const;
   Status CheckHeld(ModelFingerprint fingerprint, const Manifest& manifest, const std::vector<std::size_t>& ranges,
                    const std::function<bool()>& cancelled);
+  Result<LibraryModel> ObtainStored(const StoredModel& model, ModelFingerprint fingerprint, LayerRange layers,
+                                    const std::function<bool()>& cancelled);
+  Status CheckWhole(const StoredModel& model, const std::function<bool()>& cancelled);
   Result<FetchReport> Fetch(const StoredModel& model, const std::vector<std::size_t>& ranges,
                             const std::function<bool()>& cancelled);
   void Progressed(Shown entry, const FetchProgress& now);
@@ -99,6 +103,7 @@ class NodeWeights {
   const std::shared_ptr<WeightStore> store_;
   WeightServer server_;
   Counter& fetched_;
+  Counter& sourced_;
   Counter& served_;
   MetricsRegistry& metrics_;
   std::atomic<int> streams_{0};
@@ -107,7 +112,8 @@ class NodeWeights {
   std::multimap<std::string, FetchProgress> fetching_;  // guarded by mutex_: by model
   std::set<std::pair<Work, ModelFingerprint>> turns_;   // guarded by mutex_: taken
   std::condition_variable turn_over_;
-  std::set<Digest> checked_;  // guarded by mutex_: blobs that need not be read anew
+  std::set<ModelId> outdated_;  // guarded by mutex_: sourced, of which the source has another state now
+  std::set<Digest> checked_;    // guarded by mutex_: blobs that need not be read anew
 };
 
 }  // namespace shoal

@@ -18,7 +18,6 @@
 namespace shoal {
 namespace {
 
-constexpr std::uint64_t kHashPieceBytes = 8U << 20;
 constexpr char kPartEnd[] = ".part", kSumsEnd[] = ".sums";
 
 std::string FolderOf(const WeightStore& store, const Digest& key) { return store.Path("drafts/" + HexOf(key)); }
@@ -150,25 +149,6 @@ void Draft::Finished(std::size_t range, RangeWriter::Finished finished) {
   Keep(range, std::move(finished.pin));
 }
 
-// The bytes of the file in their order, each from the range that has it.
-Result<Digest> Draft::Hash(const HashedFile& file, TensorReader& reader, std::uint64_t& done,
-                           const std::function<bool(std::uint64_t)>& progress) const {
-  Sha256Stream hash;
-  hash.Update(file.head);
-  std::vector<std::uint8_t> piece(kHashPieceBytes);
-  for (const Extent& extent : file.extents) {
-    for (std::uint64_t at = 0; at < extent.bytes; at += piece.size()) {
-      piece.resize(std::min(kHashPieceBytes, extent.bytes - at));
-      SHOAL_RETURN_IF_ERROR(reader.Read(extent.offset + at, piece));
-      hash.Update(piece);
-      done += piece.size();
-      if (progress && !progress(done)) return Error{ErrorCode::kCancelled, "verifying was cancelled"};
-    }
-  }
-  hash.Update(file.tail);
-  return hash.Finish();
-}
-
 Result<ModelId> Draft::Finish(const std::string& name, const std::string& origin, const std::vector<HashedFile>& files,
                               const std::function<bool(std::uint64_t)>& progress) {
   SHOAL_CHECK(manifest_.known());
@@ -181,7 +161,7 @@ Result<ModelId> Draft::Finish(const std::string& name, const std::string& origin
       MakeStoreSource(std::shared_ptr<const WeightStore>(std::shared_ptr<void>(), &store_), model)->Open());
   std::uint64_t done = 0;
   for (const HashedFile& file : files) {
-    SHOAL_ASSIGN_OR_RETURN(const Digest have, Hash(file, *reader, done, progress));
+    SHOAL_ASSIGN_OR_RETURN(const Digest have, HashFile(file, *reader, done, progress));
     if (have == file.sha256) continue;
     RemoveFolder(folder_);
     reader.reset();

@@ -14,16 +14,9 @@
 
 #include "base/result.h"
 #include "weights/store.h"
+#include "weights/whole_file.h"
 
 namespace shoal {
-
-// A file as its source has it, out of bytes of the model: `head`, then `extents` of the model, then `tail`.
-struct HashedFile {
-  std::string name;
-  std::vector<std::uint8_t> head, tail;  // of a part; empty where the file is the model
-  std::vector<Extent> extents;
-  Digest sha256{};  // of all of it
-};
 
 class Draft {
  public:
@@ -56,8 +49,6 @@ class Draft {
   Status MakeRoom();
   Status TakeFinished(std::size_t range);
   void Keep(std::size_t range, OwnedFd pin);
-  Result<Digest> Hash(const HashedFile& file, TensorReader& reader, std::uint64_t& done,
-                      const std::function<bool(std::uint64_t)>& progress) const;
 
   WeightStore& store_;
   const Digest key_;

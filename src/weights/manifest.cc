@@ -2,6 +2,9 @@
 //
 //   "SHLM"  u32 version 1  u32 chunk_bytes  u32 0  u64 file_bytes  u64 header_bytes  header  then 32 bytes a chunk,
 //   ranges in their order
+//
+// of a sourced one version 2 and, instead of hashes: u32 files, each u32 n, URL [n], u32 n, ETag [n], u64 bytes, u8 0
+// or 1 and then SHA-256 [32]; u32 extents, each u64 offset, u64 bytes, u32 file, u64 offset in it
 #include "weights/manifest.h"
 
 #include <algorithm>
@@ -11,12 +14,14 @@
 
 #include "base/check.h"
 #include "base/units.h"
+#include "wire/bytes.h"
 
 namespace shoal {
 namespace {
 
 constexpr std::uint8_t kMagic[4] = {'S', 'H', 'L', 'M'};
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 1, kSourcedVersion = 2;
+constexpr std::size_t kSourceBytesMin = 4 + 4 + 8 + 1, kExtentBytes = 8 + 8 + 4 + 8;  // of one, as written
 constexpr std::size_t kFixedBytes = 4 + 4 + 4 + 4 + 8 + 8;
 constexpr char kBlobLabel[] = "shoal range";
 
@@ -59,6 +64,73 @@ std::uint64_t GetLittle(std::span<const std::uint8_t> bytes, std::size_t at, std
 }
 
 Error Damaged(const std::string& why) { return {ErrorCode::kCorrupt, "the model's manifest is damaged: " + why}; }
+
+void PutSources(std::vector<std::uint8_t>& bytes, const Manifest& manifest) {
+  ByteWriter out(bytes);
+  const auto put_text = [&](const std::string& text) {
+    out.Put(static_cast<std::uint32_t>(text.size()));
+    out.PutText(text);
+  };
+  out.Put(static_cast<std::uint32_t>(manifest.sources.size()));
+  for (const SourceFile& file : manifest.sources) {
+    put_text(file.url);
+    put_text(file.etag);
+    out.Put(file.bytes);
+    out.Put(std::uint8_t{file.sha256.has_value()});
+    if (file.sha256) out.PutArray(std::span<const std::uint8_t>(*file.sha256));
+  }
+  out.Put(static_cast<std::uint32_t>(manifest.extents.size()));
+  for (const PartExtent& extent : manifest.extents) {
+    out.Put(extent.offset);
+    out.Put(extent.bytes);
+    out.Put(static_cast<std::uint32_t>(extent.part));
+    out.Put(extent.part_offset);
+  }
+}
+
+SourceFile GetSource(ByteReader& in) {
+  const auto text = [&] {
+    const auto bytes = in.Take(in.GetCount(kSourceTextBytesMax, 1));
+    return std::string(bytes.begin(), bytes.end());
+  };
+  SourceFile file;
+  file.url = text();
+  file.etag = text();
+  file.bytes = in.Get<std::uint64_t>();
+  const auto has_hash = in.Get<std::uint8_t>();
+  if (has_hash > 1) in.Fail();
+  if (has_hash == 1) {
+    const auto bytes = in.Take(sizeof(Digest));
+    file.sha256.emplace();
+    if (!bytes.empty()) std::memcpy(file.sha256->data(), bytes.data(), bytes.size());
+  }
+  return file;
+}
+
+// What PutSources wrote, all of it: extents that lie in the model and in their file, one behind the other.
+bool GetSources(std::span<const std::uint8_t> bytes, Manifest& manifest) {
+  ByteReader in(bytes);
+  const std::uint32_t files = in.GetCount(kGgufPartsMax, kSourceBytesMin);
+  for (std::uint32_t i = 0; i < files; ++i) manifest.sources.push_back(GetSource(in));
+  const std::uint32_t extents = in.GetCount(UINT32_MAX, kExtentBytes);
+  std::uint64_t end = 0;
+  for (std::uint32_t i = 0; i < extents; ++i) {
+    PartExtent extent;
+    extent.offset = in.Get<std::uint64_t>();
+    extent.bytes = in.Get<std::uint64_t>();
+    extent.part = in.Get<std::uint32_t>();
+    extent.part_offset = in.Get<std::uint64_t>();
+    if (extent.part >= files || extent.bytes == 0 || extent.offset < end) return false;
+    const auto within = [&](std::uint64_t offset, std::uint64_t all) {
+      return offset <= all && extent.bytes <= all - offset;
+    };
+    if (!within(extent.offset, manifest.file_bytes)) return false;
+    if (!within(extent.part_offset, manifest.sources[extent.part].bytes)) return false;
+    end = extent.offset + extent.bytes;
+    manifest.extents.push_back(extent);
+  }
+  return in.AtEnd() && manifest.sourced();
+}
 
 }  // namespace
 
@@ -139,14 +211,18 @@ Result<std::shared_ptr<const ModelFile>> ModelOf(const Manifest& manifest, const
 }
 
 std::vector<std::uint8_t> EncodeManifest(const Manifest& manifest) {
-  SHOAL_CHECK(manifest.known());
+  SHOAL_CHECK(manifest.sourced() || manifest.known());
   std::vector<std::uint8_t> out(kMagic, kMagic + sizeof kMagic);
-  PutLittle(out, kVersion, 4);
+  PutLittle(out, manifest.sourced() ? kSourcedVersion : kVersion, 4);
   PutLittle(out, manifest.chunk_bytes, 4);
   PutLittle(out, 0, 4);
   PutLittle(out, manifest.file_bytes, 8);
   PutLittle(out, manifest.header.size(), 8);
   out.insert(out.end(), manifest.header.begin(), manifest.header.end());
+  if (manifest.sourced()) {
+    PutSources(out, manifest);
+    return out;
+  }
   for (const WeightRange& range : manifest.ranges) {
     for (const Digest& chunk : range.chunks) out.insert(out.end(), chunk.begin(), chunk.end());
   }
@@ -158,9 +234,10 @@ Result<Manifest> ParseManifest(std::span<const std::uint8_t> bytes) {
     return Damaged("it does not begin as one");
   }
   if (bytes.size() > kManifestBytesMax) return Damaged("it is too long");
-  if (const std::uint64_t version = GetLittle(bytes, 4, 4); version != kVersion) {
+  const std::uint64_t version = GetLittle(bytes, 4, 4);
+  if (version != kVersion && version != kSourcedVersion) {
     return Error{ErrorCode::kUnsupported, "manifest version " + std::to_string(version) +
-                                              "; this program knows version " + std::to_string(kVersion)};
+                                              "; this program knows versions up to " + std::to_string(kSourcedVersion)};
   }
   const std::uint64_t chunk_bytes = GetLittle(bytes, 8, 4), zero = GetLittle(bytes, 12, 4);
   const std::uint64_t file_bytes = GetLittle(bytes, 16, 8), header_bytes = GetLittle(bytes, 24, 8);
@@ -172,6 +249,10 @@ Result<Manifest> ParseManifest(std::span<const std::uint8_t> bytes) {
     return Damaged("its sizes are not the header's");
   }
   bytes = bytes.subspan(header_bytes);
+  if (version == kSourcedVersion) {
+    if (!GetSources(bytes, *manifest)) return Damaged("it does not say where its bytes are");
+    return manifest;
+  }
   std::uint64_t chunks = 0;
   for (std::size_t i = 0; i < manifest->ranges.size(); ++i) chunks += manifest->ChunkCount(i);
   if (bytes.size() % sizeof(Digest) != 0 || bytes.size() / sizeof(Digest) != chunks) {

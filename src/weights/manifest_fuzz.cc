@@ -20,10 +20,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       end = extent.offset + extent.bytes;
       sum += extent.bytes;
     }
-    SHOAL_CHECK(sum == range.bytes && range.chunks.size() == parsed->ChunkCount(i));
+    SHOAL_CHECK(sum == range.bytes && range.chunks.size() == (parsed->sourced() ? 0 : parsed->ChunkCount(i)));
     total += sum;
   }
   SHOAL_CHECK(total <= parsed->file_bytes);
+  for (const shoal::PartExtent& extent : parsed->extents) {
+    SHOAL_CHECK(extent.offset + extent.bytes <= parsed->file_bytes && extent.part < parsed->sources.size());
+    SHOAL_CHECK(extent.part_offset + extent.bytes <= parsed->sources[extent.part].bytes);
+  }
   const auto again = shoal::EncodeManifest(*parsed);
   SHOAL_CHECK(std::equal(again.begin(), again.end(), bytes.begin(), bytes.end()));
   return 0;

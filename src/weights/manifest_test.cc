@@ -100,12 +100,46 @@ TEST_F(ManifestTest, AnotherLengthIsRefused) {
   longer.resize(bytes.size() + 32);
   EXPECT_FALSE(ParseManifest(longer).ok());
   std::vector<std::uint8_t> later = bytes;
-  later[4] = 2;
+  later[4] = 3;
   EXPECT_EQ(ParseManifest(later).error().code, ErrorCode::kUnsupported);
   // A file of 2^40 bytes would have a million chunks: without their hashes nothing is allocated for them.
   std::vector<std::uint8_t> vast = bytes;
   vast[21] = 1;
   EXPECT_FALSE(ParseManifest(vast).ok());
+}
+
+TEST_F(ManifestTest, SourcedItSaysWhereItsBytesAreAndKeepsItsId) {
+  Manifest sourced = manifest_;
+  for (WeightRange& range : sourced.ranges) range.chunks.clear();
+  sourced.sources = {{"https://host/a-00001-of-00002.gguf", sourced.file_bytes, "etag", Sha256(sourced.header)},
+                     {"https://host/a-00002-of-00002.gguf", 4096, "", {}}};
+  const std::uint64_t data = sourced.header.size(), half = sourced.file_bytes / 2;
+  sourced.extents = {{data, half - data, 0, 100}, {half, 4096, 1, 0}};
+  const std::vector<std::uint8_t> bytes = EncodeManifest(sourced);
+  const auto parsed = ParseManifest(bytes);
+  ASSERT_TRUE(parsed.ok()) << parsed.error().message;
+  EXPECT_EQ(parsed->sources, sourced.sources);
+  ASSERT_EQ(parsed->extents.size(), 2U);
+  EXPECT_EQ(parsed->extents[0].part_offset, 100U);
+  EXPECT_EQ(parsed->extents[1].part, 1U);
+  EXPECT_FALSE(parsed->known());
+  sourced.ranges = manifest_.ranges;  // as its hashes become known
+  EXPECT_EQ(EncodeManifest(sourced), bytes);
+
+  for (const std::size_t cut : {bytes.size() - 1, bytes.size() - 28, bytes.size() - 56, bytes.size() - 100}) {
+    EXPECT_FALSE(ParseManifest(std::span(bytes).first(cut)).ok()) << cut;
+  }
+  const auto refused = [&](const PartExtent& extent) {
+    sourced.extents[1] = extent;
+    return !ParseManifest(EncodeManifest(sourced)).ok();
+  };
+  EXPECT_FALSE(refused({half, 4096, 1, 0}));
+  EXPECT_TRUE(refused({half, 4096, 2, 0})) << "there is no such file";
+  EXPECT_TRUE(refused({half, 4097, 1, 0})) << "more than the file has";
+  EXPECT_TRUE(refused({half, 4096, 1, UINT64_MAX})) << "behind its end";
+  EXPECT_TRUE(refused({half - 1, 4096, 1, 0})) << "two at the same place";
+  EXPECT_TRUE(refused({sourced.file_bytes - 1, 4096, 1, 0})) << "behind the model's end";
+  EXPECT_TRUE(refused({half, 0, 1, 0}));
 }
 
 TEST_F(ManifestTest, EqualBytesHaveEqualNamesAndOthersNot) {

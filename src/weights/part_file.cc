@@ -39,6 +39,22 @@ std::vector<std::uint8_t> EncodeHead(const StoredModel& model, const std::vector
   return bytes;
 }
 
+// By its hashes alone.
+Result<StoredModel> WithoutSources(const StoredModel& model) {
+  if (!model.manifest->sourced()) return model;
+  if (!model.manifest->known()) {
+    return Error{ErrorCode::kNotFound,
+                 "not all layers of " + model.name + " have been here; `shoal pull " + model.origin + "` fetches all"};
+  }
+  StoredModel plain = model;
+  Manifest manifest = *model.manifest;
+  manifest.sources.clear();
+  manifest.extents.clear();
+  plain.id = Sha256(EncodeManifest(manifest));
+  plain.manifest = std::make_shared<Manifest>(std::move(manifest));
+  return plain;
+}
+
 // An open part, and the size of its file.
 Result<OwnedFd> OpenPart(const std::string& path, std::uint64_t& bytes) {
   OwnedFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
@@ -96,6 +112,7 @@ Result<PartHead> ParsePartHead(std::span<const std::uint8_t> bytes) {
   const auto id = in.Take(sizeof(Digest));
   if (in.failed() || !std::equal(id.begin(), id.end(), Sha256(manifest).begin())) return Damaged("its manifest");
   SHOAL_ASSIGN_OR_RETURN(head.manifest, ParseManifest(manifest));
+  if (head.manifest.sourced()) return Damaged("its manifest has no hashes");
   const auto count = in.Get<std::uint32_t>();
   if (count == 0 || count > head.manifest.ranges.size()) return Damaged("it says how many ranges it has wrongly");
   for (std::uint32_t i = 0; i < count; ++i) {
@@ -112,9 +129,10 @@ Result<PartHead> ParsePartHead(std::span<const std::uint8_t> bytes) {
   return head;
 }
 
-Result<std::uint64_t> WritePartFile(const WeightStore& store, const StoredModel& model,
+Result<std::uint64_t> WritePartFile(const WeightStore& store, const StoredModel& of,
                                     const std::vector<std::size_t>& ranges, const std::string& path,
                                     const PartProgress& progress) {
+  SHOAL_ASSIGN_OR_RETURN(const StoredModel model, WithoutSources(of));
   const std::string unfinished = path + ".new";
   const OwnedFd fd(open(unfinished.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
   if (!fd) return FileError("create", unfinished, errno);

@@ -16,11 +16,6 @@ constexpr std::chrono::milliseconds kIdlePause{50};
 constexpr std::chrono::milliseconds kReopenPause{1000};
 constexpr int kFailuresMax = 5;  // of a peer in a row
 
-Result<WeightAnswer> AskPeer(WeightLink& link, const WeightAsk& ask, std::chrono::milliseconds limit) {
-  SHOAL_ASSIGN_OR_RETURN(const std::vector<std::uint8_t> bytes, link.Ask(Encode(ask), limit));
-  return ParseWeightAnswer(bytes);
-}
-
 Result<Manifest> ManifestFrom(WeightLink& link, ModelFingerprint fingerprint) {
   std::vector<std::uint8_t> bytes;
   ModelId id{};
@@ -266,11 +261,20 @@ bool Fetch::Take(WeightLink& link, std::size_t peer, std::size_t chunk) {
 
 }  // namespace
 
-Result<Manifest> FetchManifest(const std::vector<WeightPeer>& peers, ModelFingerprint fingerprint) {
+Result<WeightAnswer> AskPeer(WeightLink& link, const WeightAsk& ask, std::chrono::milliseconds limit) {
+  SHOAL_ASSIGN_OR_RETURN(const std::vector<std::uint8_t> bytes, link.Ask(Encode(ask), limit));
+  return ParseWeightAnswer(bytes);
+}
+
+Result<Manifest> FetchManifest(const std::vector<WeightPeer>& peers, ModelFingerprint fingerprint,
+                               const std::set<ModelId>& refused) {
   std::string why;
   for (const WeightPeer& peer : peers) {
     const Result<std::unique_ptr<WeightLink>> link = peer.open();
     Result<Manifest> manifest = link.ok() ? ManifestFrom(**link, fingerprint) : Result<Manifest>(link.error());
+    if (manifest.ok() && manifest->sourced() && refused.contains(Sha256(EncodeManifest(*manifest)))) {
+      manifest = Error{ErrorCode::kStale, "it knows an older state of the file"};
+    }
     if (manifest.ok()) return manifest;
     why += (why.empty() ? ": '" : "; '") + peer.name + "': " + manifest.error().message;
   }

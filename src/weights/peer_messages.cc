@@ -10,7 +10,7 @@ namespace {
 
 using Bytes = std::vector<std::uint8_t>;
 
-enum Kind : std::uint8_t { kManifest = 1, kHave = 2, kChunk = 3, kRefusal = 4 };
+enum Kind : std::uint8_t { kManifest = 1, kHave = 2, kChunk = 3, kRefusal = 4, kRanges = 5, kHashes = 6 };
 
 Error Broken() { return {ErrorCode::kCorrupt, "a message about weights breaks its format"}; }
 
@@ -47,12 +47,19 @@ Bytes Encode(const WeightAsk& ask) {
   } else if (const auto* have = std::get_if<HaveAsk>(&ask)) {
     out.Put(std::uint8_t{kHave});
     PutDigest(out, have->id);
-  } else {
-    const auto& chunk = std::get<ChunkAsk>(ask);
+  } else if (const auto* chunk = std::get_if<ChunkAsk>(&ask)) {
     out.Put(std::uint8_t{kChunk});
-    PutDigest(out, chunk.id);
-    out.Put(chunk.range);
-    out.Put(chunk.chunk);
+    PutDigest(out, chunk->id);
+    out.Put(chunk->range);
+    out.Put(chunk->chunk);
+  } else if (const auto* ranges = std::get_if<RangesAsk>(&ask)) {
+    out.Put(std::uint8_t{kRanges});
+    PutDigest(out, ranges->id);
+  } else {
+    const auto& hashes = std::get<HashesAsk>(ask);
+    out.Put(std::uint8_t{kHashes});
+    PutDigest(out, hashes.id);
+    out.Put(hashes.range);
   }
   return bytes;
 }
@@ -74,6 +81,12 @@ Bytes Encode(const WeightAnswer& answer) {
     put_rest(kHave, have->bits);
   } else if (const auto* chunk = std::get_if<ChunkAnswer>(&answer)) {
     put_rest(kChunk, chunk->bytes);
+  } else if (const auto* ranges = std::get_if<RangesAnswer>(&answer)) {
+    out.Put(std::uint8_t{kRanges});
+    for (const RangeState state : ranges->states) out.Put(static_cast<std::uint8_t>(state));
+  } else if (const auto* hashes = std::get_if<HashesAnswer>(&answer)) {
+    out.Put(std::uint8_t{kHashes});
+    for (const Digest& hash : hashes->chunks) PutDigest(out, hash);
   } else {
     out.Put(std::uint8_t{kRefusal});
     out.PutText(std::string_view(std::get<Refusal>(answer).text).substr(0, kRefusalBytesMax));
@@ -101,6 +114,14 @@ Result<WeightAsk> ParseWeightAsk(std::span<const std::uint8_t> bytes) {
       ask = one;
       break;
     }
+    case kRanges: ask = RangesAsk{GetDigest(in)}; break;
+    case kHashes: {
+      HashesAsk one;
+      one.id = GetDigest(in);
+      one.range = in.Get<std::uint32_t>();
+      ask = one;
+      break;
+    }
     default: return Broken();
   }
   if (!in.AtEnd()) return Broken();
@@ -123,6 +144,20 @@ Result<WeightAnswer> ParseWeightAnswer(std::span<const std::uint8_t> bytes) {
     }
     case kHave: return WeightAnswer(HaveAnswer{Rest(in)});
     case kChunk: return WeightAnswer(ChunkAnswer{Rest(in)});
+    case kRanges: {
+      RangesAnswer ranges;
+      for (const std::uint8_t state : Rest(in)) {
+        if (state > static_cast<std::uint8_t>(RangeState::kHere)) return Broken();
+        ranges.states.push_back(static_cast<RangeState>(state));
+      }
+      return WeightAnswer(std::move(ranges));
+    }
+    case kHashes: {
+      if (in.remaining() % sizeof(Digest) != 0) return Broken();
+      HashesAnswer hashes;
+      while (in.remaining() > 0) hashes.chunks.push_back(GetDigest(in));
+      return WeightAnswer(std::move(hashes));
+    }
     case kRefusal: {
       Bytes text = Rest(in);
       if (text.size() > kRefusalBytesMax) return Broken();

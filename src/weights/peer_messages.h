@@ -32,7 +32,17 @@ struct ChunkAsk {
   std::uint32_t range = 0, chunk = 0;
   bool operator==(const ChunkAsk&) const = default;
 };
-using WeightAsk = std::variant<ManifestAsk, HaveAsk, ChunkAsk>;
+// Of a sourced model, whose hashes become known as ranges come to whoever fetches them first.
+struct RangesAsk {
+  ModelId id{};
+  bool operator==(const RangesAsk&) const = default;
+};
+struct HashesAsk {
+  ModelId id{};
+  std::uint32_t range = 0;
+  bool operator==(const HashesAsk&) const = default;
+};
+using WeightAsk = std::variant<ManifestAsk, HaveAsk, ChunkAsk, RangesAsk, HashesAsk>;
 
 struct ManifestPiece {
   ModelId id{};
@@ -49,11 +59,21 @@ struct ChunkAnswer {
   std::vector<std::uint8_t> bytes;
   bool operator==(const ChunkAnswer&) const = default;
 };
+// What a member has to do with a range. kBegun: it wants it, and has some of it.
+enum class RangeState : std::uint8_t { kNone = 0, kWanted = 1, kBegun = 2, kFetching = 3, kHere = 4 };
+struct RangesAnswer {
+  std::vector<RangeState> states;  // [ranges]
+  bool operator==(const RangesAnswer&) const = default;
+};
+struct HashesAnswer {
+  std::vector<Digest> chunks;
+  bool operator==(const HashesAnswer&) const = default;
+};
 struct Refusal {
   std::string text;
   bool operator==(const Refusal&) const = default;
 };
-using WeightAnswer = std::variant<ManifestPiece, HaveAnswer, ChunkAnswer, Refusal>;
+using WeightAnswer = std::variant<ManifestPiece, HaveAnswer, ChunkAnswer, RangesAnswer, HashesAnswer, Refusal>;
 
 std::vector<std::uint8_t> Encode(const WeightAsk& ask);
 std::vector<std::uint8_t> Encode(const WeightAnswer& answer);

@@ -19,23 +19,43 @@ WeightServer::WeightServer(std::shared_ptr<const WeightStore> store,
 Result<std::shared_ptr<WeightServer::Known>> WeightServer::ByFingerprint(ModelFingerprint fingerprint) {
   {
     const std::lock_guard lock(mutex_);
-    if (const auto found = known_.find(fingerprint); found != known_.end()) return found->second;
+    const auto found = known_.find(fingerprint);
+    if (found != known_.end() && !found->second->model.manifest->sourced()) return found->second;
   }
   auto known = std::make_shared<Known>();
   SHOAL_ASSIGN_OR_RETURN(known->model, find_(fingerprint));
   known->manifest = EncodeManifest(*known->model.manifest);
   const std::lock_guard lock(mutex_);
   if (known_.size() >= kKnownMax) known_.erase(known_.begin());
-  return known_.try_emplace(fingerprint, known).first->second;
+  return known_.insert_or_assign(fingerprint, known).first->second;
+}
+
+// Of a sourced model hashes become known meanwhile.
+std::shared_ptr<WeightServer::Known> WeightServer::Renewed(std::shared_ptr<Known> known) {
+  StoredModel& model = known->model;
+  std::shared_ptr<const Manifest> now = store_->WithHashes(model.id, model.manifest);
+  if (now == model.manifest) return known;
+  const std::lock_guard lock(mutex_);
+  auto renewed = std::make_shared<Known>(*known);
+  renewed->model.manifest = std::move(now);
+  for (auto& [fingerprint, one] : known_) {
+    if (one->model.id == model.id) one = renewed;
+  }
+  return renewed;
 }
 
 Result<std::shared_ptr<WeightServer::Known>> WeightServer::ById(const ModelId& id) {
+  std::shared_ptr<Known> one;
   {
     const std::lock_guard lock(mutex_);
     for (const auto& [fingerprint, known] : known_) {
-      if (known->model.id == id) return known;
+      if (known->model.id == id) {
+        one = known;
+        break;
+      }
     }
   }
+  if (one != nullptr) return Renewed(std::move(one));
   SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Manifest> manifest, store_->FindManifest(id));
   SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<Known> known,
                          ByFingerprint(FingerprintOf(manifest->header, manifest->file_bytes)));
@@ -53,6 +73,15 @@ Result<WeightAnswer> WeightServer::ReplyChunk(Known& known, const ChunkAsk& ask)
     if (known.damaged.insert(bit).second) Log(LogLevel::kWarning, "weights", bytes.error().message);
   }
   return bytes.error();
+}
+
+WeightAnswer WeightServer::ReplyRanges(const Known& known) const {
+  RangesAnswer answer;
+  for (std::size_t i = 0; i < known.model.manifest->ranges.size(); ++i) {
+    const bool here = known.model.manifest->ranges[i].known() && store_->Has(*known.model.manifest, i);
+    answer.states.push_back(here ? RangeState::kHere : store_->claims().Of(known.model.id, i));
+  }
+  return answer;
 }
 
 Result<WeightAnswer> WeightServer::Reply(const WeightAsk& ask) {
@@ -73,6 +102,18 @@ Result<WeightAnswer> WeightServer::Reply(const WeightAsk& ask) {
     for (const std::uint64_t bit : known->damaged)
       answer.bits[bit / 8] &= static_cast<std::uint8_t>(~(1U << (bit % 8)));
     return WeightAnswer(std::move(answer));
+  }
+  if (const auto* ranges = std::get_if<RangesAsk>(&ask)) {
+    SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<Known> known, ById(ranges->id));
+    return ReplyRanges(*known);
+  }
+  if (const auto* hashes = std::get_if<HashesAsk>(&ask)) {
+    SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<Known> known, ById(hashes->id));
+    const Manifest& manifest = *known->model.manifest;
+    if (hashes->range >= manifest.ranges.size() || !manifest.ranges[hashes->range].known()) {
+      return Error{ErrorCode::kNotFound, "its hashes are not known here"};
+    }
+    return WeightAnswer(HashesAnswer{manifest.ranges[hashes->range].chunks});
   }
   const auto& chunk = std::get<ChunkAsk>(ask);
   SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<Known> known, ById(chunk.id));

@@ -37,6 +37,7 @@ class WeightLink {
 struct WeightPeer {
   std::string name;  // for people
   std::function<Result<std::unique_ptr<WeightLink>>()> open;
+  bool first = false;  // goes before us where both want the same of a sourced model: one way for any two
 };
 
 // Any thread.
@@ -55,8 +56,10 @@ class WeightServer {
     std::set<std::uint64_t> damaged;     // chunks by their bit of a HaveAnswer; guarded by mutex_
   };
   Result<std::shared_ptr<Known>> ByFingerprint(ModelFingerprint fingerprint);
+  std::shared_ptr<Known> Renewed(std::shared_ptr<Known> known);
   Result<std::shared_ptr<Known>> ById(const ModelId& id);
   Result<WeightAnswer> ReplyChunk(Known& known, const ChunkAsk& ask);
+  WeightAnswer ReplyRanges(const Known& known) const;
   Result<WeightAnswer> Reply(const WeightAsk& ask);
 
   const std::shared_ptr<const WeightStore> store_;
@@ -65,8 +68,12 @@ class WeightServer {
   std::map<ModelFingerprint, std::shared_ptr<Known>> known_;  // guarded by mutex_
 };
 
-// The first peer's that has it and whose manifest is right. Errors: kNotFound (nobody has it), kCancelled.
-Result<Manifest> FetchManifest(const std::vector<WeightPeer>& peers, ModelFingerprint fingerprint);
+// The answer of a peer, understood. Errors: as WeightLink::Ask; kCorrupt.
+Result<WeightAnswer> AskPeer(WeightLink& link, const WeightAsk& ask, std::chrono::milliseconds limit);
+
+// The first peer's that has it and whose manifest is right, and none of `refused`. Errors: kNotFound (nobody has it).
+Result<Manifest> FetchManifest(const std::vector<WeightPeer>& peers, ModelFingerprint fingerprint,
+                               const std::set<ModelId>& refused = {});
 
 struct FetchProgress {
   std::uint64_t bytes_done = 0, bytes_total = 0;  // of the ranges asked for; what was here already counts as done
@@ -81,9 +88,10 @@ struct FetchOptions {
 };
 
 struct FetchReport {
-  std::vector<OwnedFd> pins;  // of all ranges asked for
-  std::uint64_t bytes_fetched = 0, bytes_refused = 0;
-  std::vector<std::string> bad_peers;  // sent wrong bytes
+  std::vector<OwnedFd> pins;                           // of all ranges asked for
+  std::uint64_t bytes_fetched = 0, bytes_refused = 0;  // of peers
+  std::uint64_t source_bytes = 0;                      // of a sourced model's source
+  std::vector<std::string> bad_peers;                  // sent wrong bytes
   std::map<std::string, std::uint64_t> bytes_by_peer;
 };
 

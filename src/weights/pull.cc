@@ -1,11 +1,7 @@
-// One queue of chunk runs, several threads that each have a connection of their own.
+// Headers first; then all ranges into a draft.
 #include "weights/pull.h"
 
 #include <algorithm>
-#include <atomic>
-#include <functional>
-#include <mutex>
-#include <thread>
 #include <vector>
 
 #include "weights/draft.h"
@@ -14,8 +10,7 @@ namespace shoal {
 namespace {
 
 constexpr std::uint64_t kHeaderFirstBytes = 256U << 10;
-constexpr std::uint64_t kRunBytes = 16U << 20;  // of one request
-constexpr std::uint64_t kTailBytesMax = 1U << 20, kPaddingBytes = 64U << 10;
+constexpr std::uint64_t kTailBytesMax = 1U << 20;
 
 // A GGUF file's beginning up to its data: how long it is, only the header says.
 struct Head {
@@ -64,6 +59,14 @@ Result<std::vector<HttpFacts>> ProbeAll(const std::vector<RemoteFile>& files, co
     all.push_back(*std::move(facts));
   }
   return all;
+}
+
+std::vector<SourceFile> SourcesOf(const std::vector<RemoteFile>& files, const std::vector<HttpFacts>& facts) {
+  std::vector<SourceFile> sources;
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    sources.push_back({files[i].url.Text(), facts[i].bytes, facts[i].etag, facts[i].sha256});
+  }
+  return sources;
 }
 
 // `known`: the header, when it was fetched before; empty: it was not. Of parts, heads are always fetched.
@@ -133,182 +136,33 @@ Result<std::vector<HashedFile>> FilesToHash(const std::vector<RemoteFile>& files
   return hashed;
 }
 
-// Chunks [first, last) of one range: one request.
-struct Run {
-  std::size_t range;
-  std::uint64_t first, last;
-};
-
-class Pull {
- public:
-  Pull(Draft& draft, const std::vector<RemoteFile>& files, const RemoteModel& model, const PullOptions& options)
-      : draft_(draft), files_(files), model_(model), options_(options) {}
-
-  Status Run() {
-    SHOAL_RETURN_IF_ERROR(Plan());
-    Report(0);
-    const auto most = static_cast<std::size_t>(std::clamp(options_.connections, 1, kPullConnectionsMax));
-    std::vector<std::thread> threads;
-    for (std::size_t i = 0; i < std::min(most, runs_.size()); ++i) threads.emplace_back([this] { Work(); });
-    for (std::thread& thread : threads) thread.join();
-    return status_;
+// What is missing, in the order of the file.
+Status PullInto(Draft& draft, const std::vector<RemoteFile>& files, const RemoteModel& model,
+                const PullOptions& options) {
+  const Manifest& manifest = draft.manifest();
+  std::vector<std::size_t> missing;
+  std::uint64_t had = manifest.header.size();
+  for (std::size_t i = 0; i < manifest.ranges.size(); ++i) {
+    if (draft.Has(i)) {
+      had += manifest.ranges[i].bytes;
+    } else {
+      missing.push_back(i);
+    }
   }
-
- private:
-  struct Open {
-    std::shared_ptr<RangeWriter> writer;
-    std::uint64_t chunks_left = 0;
-  };
-
-  Status Plan();
-  struct Connection {  // of one thread, which goes through the files in their order
-    std::size_t part = 0;
-    std::unique_ptr<HttpFile> file;  // null: none yet
-  };
-  using Take = std::function<Status(std::span<const std::uint8_t>)>;
-
-  void Work();
-  Status Fetch(Connection& connection, const HttpOptions& http, const shoal::Run& run);
-  Status Read(Connection& connection, const HttpOptions& http, Extent extent, const Take& take);
-  Status Done(const shoal::Run& run);
-  void Report(std::uint64_t more);
-  void Fail(const Status& why);
-
-  Draft& draft_;
-  const std::vector<RemoteFile>& files_;
-  const RemoteModel& model_;
-  const PullOptions& options_;
-  std::vector<shoal::Run> runs_;
-  std::vector<Open> open_;  // [ranges]
-  std::atomic<bool> failed_{false};
-
-  std::mutex mutex_;
-  std::size_t next_ = 0;          // guarded by mutex_; of runs_
-  Status status_;                 // guarded by mutex_
-  std::uint64_t bytes_done_ = 0;  // guarded by mutex_
-};
-
-// What is missing, in the order of the file. Every range that is not whole gets its writer here: only that knows which
-// chunks have come before.
-Status Pull::Plan() {
-  const Manifest& manifest = draft_.manifest();
-  open_.resize(manifest.ranges.size());
-  bytes_done_ = manifest.header.size();
-  std::vector<std::size_t> order(manifest.ranges.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+  std::sort(missing.begin(), missing.end(), [&](std::size_t a, std::size_t b) {
     return manifest.ranges[a].extents[0].offset < manifest.ranges[b].extents[0].offset;
   });
-  const std::uint64_t run_chunks = std::max<std::uint64_t>(1, kRunBytes / manifest.chunk_bytes);
-  for (const std::size_t range : order) {
-    if (draft_.Has(range)) {
-      bytes_done_ += manifest.ranges[range].bytes;
-      continue;
-    }
-    SHOAL_ASSIGN_OR_RETURN(open_[range].writer, draft_.Begin(range));
-    bytes_done_ += open_[range].writer->bytes_had();
-    const std::vector<std::uint64_t> missing = open_[range].writer->Missing();
-    open_[range].chunks_left = missing.size();
-    for (std::size_t i = 0; i < missing.size();) {
-      std::size_t n = 1;
-      while (i + n < missing.size() && n < run_chunks && missing[i + n] == missing[i] + n) ++n;
-      runs_.push_back({range, missing[i], missing[i] + n});
-      i += n;
-    }
-    if (missing.empty()) SHOAL_RETURN_IF_ERROR(Done({range, 0, 0}));
-  }
-  return {};
-}
-
-void Pull::Report(std::uint64_t more) {
-  const std::lock_guard lock(mutex_);
-  bytes_done_ += more;
-  if (options_.on_progress) options_.on_progress({bytes_done_, draft_.manifest().file_bytes, false});
-}
-
-void Pull::Fail(const Status& why) {
-  failed_ = true;
-  const std::lock_guard lock(mutex_);
-  if (status_.ok()) status_ = why;
-}
-
-Status Pull::Done(const shoal::Run& run) {
-  Open& open = open_[run.range];
-  {
-    const std::lock_guard lock(mutex_);
-    open.chunks_left -= run.last - run.first;
-    if (open.chunks_left > 0) return {};
-  }
-  SHOAL_ASSIGN_OR_RETURN(RangeWriter::Finished finished, open.writer->Finish());
-  draft_.Finished(run.range, std::move(finished));
-  open.writer.reset();
-  return {};
-}
-
-// Bytes of the model, from the files that have them. Between the parts' there is padding.
-Status Pull::Read(Connection& connection, const HttpOptions& http, Extent extent, const Take& take) {
-  while (extent.bytes > 0) {
-    const auto [part, together] = PlaceIn(model_.extents, extent.offset, model_.manifest.file_bytes);
-    std::uint64_t n = std::min(extent.bytes, together);
-    if (part != nullptr) {
-      if (connection.file == nullptr || connection.part != part->part) {
-        connection = {part->part, std::make_unique<HttpFile>(files_[part->part].url, http)};
-        connection.file->Expect(model_.facts[part->part]);
-      }
-      SHOAL_RETURN_IF_ERROR(connection.file->Read(part->part_offset + (extent.offset - part->offset), n, take));
-    } else {
-      n = std::min<std::uint64_t>(n, kPaddingBytes);
-      SHOAL_RETURN_IF_ERROR(take(std::vector<std::uint8_t>(n)));
-    }
-    extent.offset += n;
-    extent.bytes -= n;
-  }
-  return {};
-}
-
-Status Pull::Fetch(Connection& connection, const HttpOptions& http, const shoal::Run& run) {
-  const Manifest& manifest = draft_.manifest();
-  RangeWriter& writer = *open_[run.range].writer;
-  std::vector<std::uint8_t> chunk;
-  std::uint64_t at = run.first, bytes = 0;
-  for (std::uint64_t i = run.first; i < run.last; ++i) bytes += writer.ChunkBytes(i);
-  const auto take = [&](std::span<const std::uint8_t> piece) -> Status {
-    if (failed_) return Error{ErrorCode::kCancelled, "another part failed"};
-    while (!piece.empty()) {
-      const std::uint64_t want = writer.ChunkBytes(at) - chunk.size();
-      const std::span<const std::uint8_t> part = piece.first(std::min<std::uint64_t>(want, piece.size()));
-      chunk.insert(chunk.end(), part.begin(), part.end());
-      piece = piece.subspan(part.size());
-      if (part.size() < want) continue;
-      SHOAL_RETURN_IF_ERROR(writer.Put(at, chunk));
-      Report(chunk.size());
-      chunk.clear();
-      ++at;
-    }
+  RangeSink sink;
+  sink.begin = [&](std::size_t range) { return draft.Begin(range); };
+  sink.finished = [&](std::size_t range, RangeWriter::Finished finished) -> Status {
+    draft.Finished(range, std::move(finished));
     return {};
   };
-  std::vector<Extent> parts;
-  ForExtents(manifest.ranges[run.range], run.first * manifest.chunk_bytes, bytes,
-             [&](std::uint64_t offset, std::uint64_t n) {
-               parts.push_back({offset, n});
-             });
-  for (const Extent& part : parts) SHOAL_RETURN_IF_ERROR(Read(connection, http, part, take));
-  return Done(run);
-}
-
-void Pull::Work() {
-  HttpOptions http = options_.http;
-  http.cancelled = [this] { return failed_ || (options_.http.cancelled && options_.http.cancelled()); };
-  Connection connection;
-  while (!failed_) {
-    std::size_t mine = 0;
-    {
-      const std::lock_guard lock(mutex_);
-      if (next_ == runs_.size()) return;
-      mine = next_++;
-    }
-    if (const Status fetched = Fetch(connection, http, runs_[mine]); !fetched.ok()) Fail(fetched);
+  if (options.on_progress) {
+    sink.on_bytes = [&](std::uint64_t bytes) { options.on_progress({had += bytes, manifest.file_bytes, false}); };
+    options.on_progress({had, manifest.file_bytes, false});
   }
+  return PullRanges(manifest, missing, {files, model.facts, model.extents}, sink, options.http, options.connections);
 }
 
 }  // namespace
@@ -330,6 +184,18 @@ Result<RemoteModel> DescribeRemote(const std::vector<RemoteFile>& files, const H
   return Describe(files, std::move(facts), options, {});
 }
 
+Manifest SourcedManifest(const std::vector<RemoteFile>& files, const RemoteModel& model) {
+  Manifest manifest = model.manifest;
+  manifest.extents = model.extents;
+  manifest.sources = SourcesOf(files, model.facts);
+  return manifest;
+}
+
+Result<bool> IsInState(const std::vector<RemoteFile>& files, const Manifest& manifest, const HttpOptions& options) {
+  SHOAL_ASSIGN_OR_RETURN(const std::vector<HttpFacts> facts, ProbeAll(files, options));
+  return SourcesOf(files, facts) == manifest.sources;
+}
+
 Result<ModelId> PullModel(WeightStore& store, const std::vector<RemoteFile>& files, const std::string& name,
                           const std::string& origin, const PullOptions& options) {
   SHOAL_RETURN_IF_ERROR(CheckModelName(name));
@@ -343,7 +209,7 @@ Result<ModelId> PullModel(WeightStore& store, const std::vector<RemoteFile>& fil
   SHOAL_RETURN_IF_ERROR(store.CheckNameFree(name, origin, model.manifest));
   SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<Draft> draft,
                          Draft::Open(store, key, model.manifest.header, model.manifest.file_bytes));
-  SHOAL_RETURN_IF_ERROR(Pull(*draft, files, model, options).Run());
+  SHOAL_RETURN_IF_ERROR(PullInto(*draft, files, model, options));
   std::vector<HashedFile> hashed;
   if (!draft->was_finished()) { SHOAL_ASSIGN_OR_RETURN(hashed, FilesToHash(files, model, options.http)); }
   return draft->Finish(name, origin, hashed, [&](std::uint64_t done) {

@@ -13,11 +13,10 @@
 #include "base/result.h"
 #include "model/split_gguf.h"
 #include "weights/http.h"
+#include "weights/range_pull.h"
 #include "weights/store.h"
 
 namespace shoal {
-
-inline constexpr int kPullConnectionsMax = 16;
 
 struct PullProgress {
   std::uint64_t bytes_done = 0, bytes_total = 0;
@@ -30,11 +29,6 @@ struct PullOptions {
   std::function<void(const PullProgress&)> on_progress;  // from several threads, one at a time; may be empty
 };
 
-// A file of the model at its server: the only one, or one part.
-struct RemoteFile {
-  Url url;
-  std::optional<Digest> sha256;  // when somebody said it
-};
 // All files of the model that `url` is a part of, by their names.
 std::vector<RemoteFile> RemoteFilesOf(const Url& url);
 
@@ -48,6 +42,12 @@ struct RemoteModel {
 
 // Errors: as HttpFile::Probe (names the part that is missing), JoinGguf and DescribeRanges.
 Result<RemoteModel> DescribeRemote(const std::vector<RemoteFile>& files, const HttpOptions& options);
+
+// Whether the files are in the state that a sourced manifest says; reads one byte of each. Errors: as HttpFile::Probe.
+Result<bool> IsInState(const std::vector<RemoteFile>& files, const Manifest& manifest, const HttpOptions& options);
+
+// The model as a cluster's nodes get to know it, each of which fetches its own ranges.
+Manifest SourcedManifest(const std::vector<RemoteFile>& files, const RemoteModel& model);
 
 // The whole model, under `name`. What an earlier call has fetched is not fetched again.
 // Errors: as DescribeRemote, Draft::Begin and Draft::Finish.

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -23,9 +24,9 @@ namespace shoal {
 namespace {
 
 constexpr std::uint64_t kRecordBytesMax = 64 * 1024;
-constexpr char kRecordEnd[] = ".json", kNewEnd[] = ".new";
+constexpr char kRecordEnd[] = ".json", kNewEnd[] = ".new", kMakingEnd[] = ".making";
 constexpr std::chrono::hours kLeftoverAge{1};  // no writer of a small file takes as long
-constexpr const char* kFolders[] = {"models", "manifests", "blobs", "partial", "drafts", "local"};
+constexpr const char* kFolders[] = {"models", "manifests", "blobs", "partial", "drafts", "sums", "local"};
 
 struct NameRecord {
   ModelId id{};
@@ -70,13 +71,19 @@ std::vector<FileFacts> LeftoversIn(const std::string& folder) {
 }
 
 Error NameTaken(const std::string& name, const std::string& origin) {
-  return {ErrorCode::kInvalidArgument, "another model is called '" + name + "' here (from " + origin +
-                                           "): give this one another name (--name), or `shoal rm " + name + "` first"};
+  return {ErrorCode::kInvalidArgument, "another model is called '" + name + "' here (from " + origin + "): `shoal rm " +
+                                           name + "` first, or `shoal pull --name` gives this one another name"};
 }
 
 // Whether both are states of one source: paths, URLs and names of the hub are; "cluster" is not.
 bool IsSameSource(const std::string& before, const std::string& origin) {
   return before == origin && origin.find_first_of("/:") != std::string::npos;
+}
+
+bool IsSameSource(const Manifest& before, const Manifest& manifest) {
+  const auto same_place = [](const SourceFile& a, const SourceFile& b) { return a.url == b.url; };
+  return before.sourced() && std::equal(before.sources.begin(), before.sources.end(), manifest.sources.begin(),
+                                        manifest.sources.end(), same_place);
 }
 
 std::uint64_t DiskFreeBytes(const std::string& folder) {
@@ -118,7 +125,10 @@ Result<ModelId> WeightStore::Add(const Manifest& manifest, const std::string& na
   const std::vector<std::uint8_t> bytes = EncodeManifest(manifest);
   const ModelId id = Sha256(bytes);
   const Result<NameRecord> before = ReadRecord(Path("models/" + name + kRecordEnd));
-  if (before.ok() && before->id != id && !IsSameSource(before->origin, origin)) return NameTaken(name, before->origin);
+  if (before.ok() && before->id != id && !IsSameSource(before->origin, origin)) {
+    const Result<std::shared_ptr<const Manifest>> there = FindManifest(before->id);
+    if (!there.ok() || !IsSameSource(**there, manifest)) return NameTaken(name, before->origin);
+  }
   const std::string path = Path("manifests/" + HexOf(id));
   std::error_code error;
   if (!std::filesystem::exists(path, error)) SHOAL_RETURN_IF_ERROR(ReplaceFile(path, bytes));
@@ -137,6 +147,7 @@ Status WeightStore::CheckNameFree(const std::string& name, const std::string& or
   const Result<std::shared_ptr<const Manifest>> there = FindManifest(before->id);
   if (!there.ok()) return {};
   if ((*there)->header == manifest.header && (*there)->file_bytes == manifest.file_bytes) return {};
+  if (IsSameSource(**there, manifest)) return {};
   return NameTaken(name, before->origin);
 }
 
@@ -172,7 +183,7 @@ Result<std::shared_ptr<const Manifest>> WeightStore::FindManifest(const ModelId&
   if (!bytes) return Error{ErrorCode::kNotFound, "the manifest " + HexOf(id) + " is not on this node"};
   if (Sha256(*bytes) != id) return Error{ErrorCode::kCorrupt, path + " is damaged; remove it"};
   SHOAL_ASSIGN_OR_RETURN(Manifest manifest, ParseManifest(*bytes));
-  return std::shared_ptr<const Manifest>(std::make_shared<Manifest>(std::move(manifest)));
+  return WithHashes(id, std::make_shared<Manifest>(std::move(manifest)));
 }
 
 std::shared_ptr<const Manifest> WeightStore::FindSource(const Digest& source) const {
@@ -184,6 +195,47 @@ std::shared_ptr<const Manifest> WeightStore::FindSource(const Digest& source) co
   return nullptr;
 }
 
+// ---- Hashes of sourced models ---------------------------------------------------------------------------------------
+
+std::string WeightStore::SumsPath(const ModelId& id, std::size_t range) const {
+  return Path("sums/" + HexOf(id) + "." + std::to_string(range));
+}
+
+// A range is known when its hashes were kept, or when its writer ended between making its blob and keeping them.
+std::shared_ptr<const Manifest> WeightStore::WithHashes(const ModelId& id,
+                                                        std::shared_ptr<const Manifest> manifest) const {
+  std::shared_ptr<Manifest> more;
+  for (std::size_t i = 0; manifest->sourced() && i < manifest->ranges.size(); ++i) {
+    if (manifest->ranges[i].known()) continue;
+    for (const char* end : {"", kMakingEnd}) {
+      WeightRange range = manifest->ranges[i];
+      range.chunks.resize(manifest->ChunkCount(i));
+      const auto bytes = ReadWholeFile(SumsPath(id, i) + end, range.chunks.size() * sizeof(Digest));
+      if (!bytes.ok() || !*bytes || (*bytes)->size() != range.chunks.size() * sizeof(Digest)) continue;
+      std::memcpy(range.chunks.data(), (*bytes)->data(), (*bytes)->size());
+      if (*end != '\0' && !Has(BlobId(range, manifest->chunk_bytes))) continue;
+      if (more == nullptr) more = std::make_shared<Manifest>(*manifest);
+      more->ranges[i] = std::move(range);
+      break;
+    }
+  }
+  return more == nullptr ? manifest : more;
+}
+
+Status WeightStore::KeepHashes(const ModelId& id, std::size_t range, const std::vector<Digest>& chunks) {
+  const std::string path = SumsPath(id, range);
+  if (FileBytes(path) > 0) return {};
+  return ReplaceFile(path, {reinterpret_cast<const std::uint8_t*>(chunks.data()), chunks.size() * sizeof(Digest)});
+}
+
+bool WeightStore::IsCheckedWhole(const ModelId& id) const {
+  return FileBytes(Path("sums/" + HexOf(id) + ".whole")) > 0;
+}
+
+Status WeightStore::KeepCheckedWhole(const ModelId& id) {
+  return ReplaceFile(Path("sums/" + HexOf(id) + ".whole"), std::vector<std::uint8_t>{1});
+}
+
 Result<StoredModel> WeightStore::Load(const std::string& name) const {
   SHOAL_ASSIGN_OR_RETURN(const NameRecord record, ReadRecord(Path("models/" + name + kRecordEnd)));
   StoredModel model;
@@ -192,10 +244,10 @@ Result<StoredModel> WeightStore::Load(const std::string& name) const {
   model.origin = record.origin;
   SHOAL_ASSIGN_OR_RETURN(model.manifest, FindManifest(record.id));
   model.local_path = LocalPathOf(record.id).value_or("");
-  for (const WeightRange& range : model.manifest->ranges) {
-    const bool here = !model.local_path.empty() || Has(BlobId(range, model.manifest->chunk_bytes));
+  for (std::size_t i = 0; i < model.manifest->ranges.size(); ++i) {
+    const bool here = !model.local_path.empty() || Has(*model.manifest, i);
     model.held.push_back(here);
-    if (here) model.held_bytes += range.bytes;
+    if (here) model.held_bytes += model.manifest->ranges[i].bytes;
   }
   return model;
 }
@@ -262,8 +314,14 @@ std::uint64_t WeightStore::Collect(bool drafts) {
     } else if (ParseHex(file.name, id)) {
       const auto manifest = FindManifest(id);
       if (!manifest.ok()) continue;
-      for (const WeightRange& range : (*manifest)->ranges) blobs.insert(HexOf(BlobId(range, (*manifest)->chunk_bytes)));
+      for (const WeightRange& range : (*manifest)->ranges) {
+        if (range.known()) blobs.insert(HexOf(BlobId(range, (*manifest)->chunk_bytes)));
+      }
     }
+  }
+  blobs.insert(ids.begin(), ids.end());  // what is fetched without hashes is named by its model
+  for (const FileFacts& file : ListFiles(Path("sums"))) {
+    if (!ids.contains(file.name.substr(0, 2 * sizeof(Digest)))) remove(Path("sums/" + file.name), file.bytes);
   }
   // A draft's finished ranges have no manifest yet.
   for (const std::string& name : ListFolders(Path("drafts"))) {
@@ -290,6 +348,25 @@ bool WeightStore::Has(const Digest& blob) const {
   return stat(BlobPath(blob).c_str(), &info) == 0 && S_ISREG(info.st_mode);
 }
 
+bool WeightStore::Has(const Manifest& manifest, std::size_t range) const {
+  const WeightRange& what = manifest.ranges[range];
+  return what.known() && Has(BlobId(what, manifest.chunk_bytes));
+}
+
+Result<OwnedFd> WeightStore::Pin(const Manifest& manifest, std::size_t range) const {
+  const WeightRange& what = manifest.ranges[range];
+  if (!what.known()) return Error{ErrorCode::kNotFound, what.Name() + " is not on this node"};
+  return Pin(BlobId(what, manifest.chunk_bytes));
+}
+
+// Of what comes until it is whole; while its hashes are unknown it has its model's name.
+std::string WeightStore::PartPath(const Manifest& manifest, std::size_t range) const {
+  const WeightRange& what = manifest.ranges[range];
+  const std::string name = what.known() ? HexOf(BlobId(what, manifest.chunk_bytes))
+                                        : HexOf(Sha256(EncodeManifest(manifest))) + "." + std::to_string(range);
+  return Path("partial/" + name + ".part");
+}
+
 Result<OwnedFd> WeightStore::Pin(const Digest& blob) const {
   const std::string path = BlobPath(blob);
   for (;;) {
@@ -308,13 +385,15 @@ Result<OwnedFd> WeightStore::Pin(const Digest& blob) const {
 }
 
 Result<std::shared_ptr<RangeWriter>> WeightStore::Begin(const Manifest& manifest, std::size_t range) {
-  const Digest blob = BlobId(manifest.ranges[range], manifest.chunk_bytes);
   SHOAL_RETURN_IF_ERROR(MakeRoomFor(manifest, {range}));
-  SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<RangeWriter> writer,
-                         RangeWriter::Open(manifest, range, {PartPath(blob), "", Path("blobs")}));
+  RangeWriter::Place place{PartPath(manifest, range), "", Path("blobs")};
+  const bool known = manifest.ranges[range].known();
+  if (!known) place.sums_path = SumsPath(Sha256(EncodeManifest(manifest)), range) + kMakingEnd;
+  SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<RangeWriter> writer, RangeWriter::Open(manifest, range, std::move(place)));
+  if (!known) return writer;
   const std::lock_guard lock(writers_mutex_);
   std::erase_if(writers_, [](const auto& entry) { return entry.second.expired(); });
-  writers_[blob] = writer;
+  writers_[BlobId(manifest.ranges[range], manifest.chunk_bytes)] = writer;
   return writer;
 }
 
@@ -331,11 +410,12 @@ std::vector<std::uint8_t> WeightStore::HaveBits(const StoredModel& model) const 
   for (std::size_t i = 0; i < manifest.ranges.size(); ++i) {
     const std::uint64_t chunks = manifest.ChunkCount(i);
     bits.resize((at + chunks + 7) / 8);
-    const Digest blob = BlobId(manifest.ranges[i], manifest.chunk_bytes);
-    std::vector<bool> have(chunks, !model.local_path.empty() || Has(blob));
-    if (const std::shared_ptr<RangeWriter> writer = WriterOf(blob); writer != nullptr && chunks > 0 && !have[0]) {
-      have.assign(chunks, true);
-      for (const std::uint64_t chunk : writer->Missing()) have[chunk] = false;
+    std::vector<bool> have(chunks, !model.local_path.empty() || Has(manifest, i));
+    if (manifest.ranges[i].known() && chunks > 0 && !have[0]) {
+      if (const auto writer = WriterOf(BlobId(manifest.ranges[i], manifest.chunk_bytes)); writer != nullptr) {
+        have.assign(chunks, true);
+        for (const std::uint64_t chunk : writer->Missing()) have[chunk] = false;
+      }
     }
     for (std::uint64_t c = 0; c < chunks; ++c, ++at) {
       if (have[c]) bits[at / 8] |= static_cast<std::uint8_t>(1U << (at % 8));
@@ -365,8 +445,8 @@ Result<std::unique_ptr<TensorReader>> WeightStore::OpenLocal(const std::string& 
 
 Status WeightStore::Verify(const Manifest& manifest, std::size_t range) {
   const WeightRange& what = manifest.ranges[range];
+  SHOAL_ASSIGN_OR_RETURN(const OwnedFd fd, Pin(manifest, range));
   const Digest blob = BlobId(what, manifest.chunk_bytes);
-  SHOAL_ASSIGN_OR_RETURN(const OwnedFd fd, Pin(blob));
   std::vector<std::uint8_t> buffer(std::min<std::uint64_t>(manifest.chunk_bytes, what.bytes));
   for (std::uint64_t chunk = 0; chunk < what.chunks.size(); ++chunk) {
     const std::span<std::uint8_t> bytes(buffer.data(), manifest.ChunkBytes(range, chunk));
@@ -387,6 +467,7 @@ Result<std::vector<std::uint8_t>> WeightStore::ReadChunk(const StoredModel& mode
     return Error{ErrorCode::kNotFound, "there is no such chunk"};
   }
   const WeightRange& what = manifest.ranges[range];
+  if (!what.known()) return Error{ErrorCode::kNotFound, what.Name() + " is not on this node"};
   std::vector<std::uint8_t> bytes(manifest.ChunkBytes(range, chunk));
   const std::uint64_t start = chunk * manifest.chunk_bytes;
   const Digest blob = BlobId(what, manifest.chunk_bytes);
@@ -481,9 +562,10 @@ Status WeightStore::MakeRoomFor(const Manifest& manifest, const std::vector<std:
   std::set<std::string> kept;
   for (const std::size_t range : ranges) {
     const WeightRange& what = manifest.ranges[range];
-    const Digest blob = BlobId(what, manifest.chunk_bytes);
-    kept.insert({BlobPath(blob), PartPath(blob)});
-    if (!Has(blob)) bytes += what.bytes - std::min(what.bytes, FileBytes(PartPath(blob)));
+    const std::string part = PartPath(manifest, range);
+    kept.insert(part);
+    if (what.known()) kept.insert(BlobPath(BlobId(what, manifest.chunk_bytes)));
+    if (!Has(manifest, range)) bytes += what.bytes - std::min(what.bytes, FileBytes(part));
   }
   return MakeRoom(bytes, kept);
 }

@@ -5,6 +5,7 @@
 //   blobs/ID                one range's bytes; the name is a hash over the hashes of its chunks
 //   partial/ID.part         a range that is being fetched
 //   drafts/KEY/...          a model from a source that tells no hashes (weights/draft.h); HEX.blob names a blob of it
+//   sums/ID.N               the hashes of the chunks of range N of a sourced manifest, as far as they are known
 //   local/KEY.json          a GGUF file elsewhere on this disk whose manifest we have made: used as it lies, never
 //   copied
 //
@@ -25,6 +26,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "weights/fetch_claims.h"
 #include "weights/files.h"
 #include "weights/local_file.h"
 #include "weights/manifest.h"
@@ -70,7 +72,7 @@ class WeightStore {
   // Errors: kIo.
   static Result<std::unique_ptr<WeightStore>> Open(StoreOptions options);
 
-  // --- Models. A manifest of this store has all its hashes.
+  // --- Models. A manifest of this store has all its hashes, or is sourced and has those that are known so far.
   // `name` may be taken by this model, or by another state of what `origin` names, which is replaced. `source`: names
   // the bytes where they came from, for FindSource; zeros: nothing does.
   // Errors: kInvalidArgument (the name; or another model has it: says which), kIo.
@@ -90,6 +92,14 @@ class WeightStore {
   Result<std::shared_ptr<const Manifest>> FindManifest(const ModelId& id) const;
   // The model that was added with this `source`, as long as it has a name. Null: none.
   std::shared_ptr<const Manifest> FindSource(const Digest& source) const;
+  // Of a sourced manifest: with the hashes that have become known since; itself where there are none. Any other:
+  // itself.
+  std::shared_ptr<const Manifest> WithHashes(const ModelId& id, std::shared_ptr<const Manifest> manifest) const;
+  // The hashes of a range's chunks, from who had its bytes first. What is known already stays. Errors: kIo.
+  Status KeepHashes(const ModelId& id, std::size_t range, const std::vector<Digest>& chunks);
+  // Whether all files of a sourced model were found to be what its source says they are. Errors: kIo.
+  bool IsCheckedWhole(const ModelId& id) const;
+  Status KeepCheckedWhole(const ModelId& id);
   // Forgets the name, and what no other name needs. Ranges in use stay until the next Collect. Errors: kNotFound, kIo.
   Status Remove(const std::string& name);
   // Removes manifests without a name, blobs without a manifest or draft, leftovers of writers that are gone; with
@@ -98,10 +108,17 @@ class WeightStore {
 
   // --- Ranges.
   bool Has(const Digest& blob) const;
+  // False, too, where its hashes are not known.
+  bool Has(const Manifest& manifest, std::size_t range) const;
+  // Some of it is here, of an earlier writer.
+  bool HasSome(const Manifest& manifest, std::size_t range) const { return FileBytes(PartPath(manifest, range)) > 0; }
   // Keeps a finished range from being evicted as long as the descriptor is open, and marks it as used now. The
   // descriptor reads its bytes. Errors: kNotFound, kIo.
   Result<OwnedFd> Pin(const Digest& blob) const;
-  // Makes room first. Errors: as MakeRoom and RangeWriter::Open.
+  // kNotFound, too, where its hashes are not known.
+  Result<OwnedFd> Pin(const Manifest& manifest, std::size_t range) const;
+  // Of a range whose hashes are not known, the writer makes them: then KeepHashes. Makes room first. Errors: as
+  // MakeRoom and RangeWriter::Open.
   Result<std::shared_ptr<RangeWriter>> Begin(const Manifest& manifest, std::size_t range);
   // Reads a finished range anew; one with a wrong byte is removed. Errors: kNotFound, kCorrupt (it was removed), kIo.
   Status Verify(const Manifest& manifest, std::size_t range);
@@ -112,6 +129,8 @@ class WeightStore {
   // A local file of `file_bytes` bytes; of one in parts what was read of them last time. Errors: as OpenModelFile; kIo
   // (it is another one now).
   Result<std::unique_ptr<TensorReader>> OpenLocal(const std::string& path, std::uint64_t file_bytes) const;
+
+  FetchClaims& claims() const { return claims_; }  // of this process
 
   // Which chunks ReadChunk would find: one bit each, ranges in order, the lowest bit first. Reads no weights.
   std::vector<std::uint8_t> HaveBits(const StoredModel& model) const;
@@ -130,7 +149,8 @@ class WeightStore {
   explicit WeightStore(StoreOptions options) : options_(std::move(options)) {}
   std::shared_ptr<RangeWriter> WriterOf(const Digest& blob) const;
   std::string BlobPath(const Digest& blob) const { return Path("blobs/" + HexOf(blob)); }
-  std::string PartPath(const Digest& blob) const { return Path("partial/" + HexOf(blob) + ".part"); }
+  std::string PartPath(const Manifest& manifest, std::size_t range) const;
+  std::string SumsPath(const ModelId& id, std::size_t range) const;
   std::optional<std::string> LocalPathOf(const ModelId& id) const;
   Result<StoredModel> Load(const std::string& name) const;
   struct Stored {
@@ -144,6 +164,7 @@ class WeightStore {
   std::mutex room_mutex_;  // one at a time evicts
   mutable std::mutex writers_mutex_;
   std::map<Digest, std::weak_ptr<RangeWriter>> writers_;  // guarded by writers_mutex_; by blob: of this process
+  mutable FetchClaims claims_;
   struct Parts {
     LocalFile file;
     std::shared_ptr<const ModelFile> model;

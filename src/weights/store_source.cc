@@ -77,7 +77,7 @@ class StoreReader final : public TensorReader {
 
   Result<int> Fd(std::size_t range) {
     if (const auto known = pins_.find(range); known != pins_.end()) return known->second.get();
-    Result<OwnedFd> pin = store_->Pin(BlobId(manifest_->ranges[range], manifest_->chunk_bytes));
+    Result<OwnedFd> pin = store_->Pin(*manifest_, range);
     if (!pin.ok()) {
       return Error{pin.error().code, manifest_->ranges[range].Name() + " of " + name_ + " is not on this node"};
     }

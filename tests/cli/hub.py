@@ -32,9 +32,12 @@ def free_ports(count):
 class Hub:
     """Two servers: the hub, which answers and redirects, and the host that has the bytes."""
 
-    def __init__(self, folder, tls=False):
-        """`tls`: both by HTTPS, with a certificate of an authority of their own, in `authority`."""
+    def __init__(self, folder, tls=False, host=None, rate="0"):
+        """`tls`: both by HTTPS, with a certificate of an authority of their own, in `authority`. `host`: of a LAN, where
+        they run (else on loopback here). `rate`: the most bytes a second of a connection, as "4m"; "0": any."""
         self.folder = pathlib.Path(folder)
+        self.host, self.rate = host, rate
+        self.address, self.bytes_name = (host.ipv4, host.ipv4) if host else ("127.0.0.1", "localhost")
         self.port, self.bytes_port = free_ports(2)
         self.tls, self.authority = tls, self.folder / "ca.pem"
         self.files = {}
@@ -49,7 +52,7 @@ class Hub:
 
     @property
     def url(self):
-        return f"{self.scheme}://127.0.0.1:{self.port}"
+        return f"{self.scheme}://{self.address}:{self.port}"
 
     @property
     def scheme(self):
@@ -92,7 +95,7 @@ class Hub:
                 places.append(f"""
       location = /{repository}/resolve/main/{name} {{
         {linked}
-        return 302 {self.scheme}://localhost:{self.bytes_port}/files/{name};
+        return 302 {self.scheme}://{self.bytes_name}:{self.bytes_port}/files/{name};
       }}""")
         ssl = " ssl" if self.tls else ""
         certificate = "ssl_certificate server.pem; ssl_certificate_key server.key;" if self.tls else ""
@@ -101,13 +104,14 @@ daemon off; worker_processes 1; pid {self.folder}/pid; error_log {self.folder}/e
 {"user root;" if os.geteuid() == 0 else ""}
 events {{ worker_connections 256; }}
 http {{
-  log_format heads '$server_port $status $request_uri range="$http_range" token="$http_authorization"';
+  log_format heads '$server_port $status $request_uri range="$http_range" token="$http_authorization" '
+                   'sent=$body_bytes_sent';
   access_log {self.folder}/access.log heads;
   client_body_temp_path {self.folder}/t1; proxy_temp_path {self.folder}/t2; fastcgi_temp_path {self.folder}/t3;
   uwsgi_temp_path {self.folder}/t4; scgi_temp_path {self.folder}/t5;
   limit_req_zone $binary_remote_addr zone=few:1m rate=8r/s;
   server {{
-    listen 127.0.0.1:{self.port}{ssl}; {certificate}
+    listen {self.address}:{self.port}{ssl}; {certificate}
     root {self.folder}/www;
     location / {{ default_type application/json; }}
     location /private/ {{ if ($http_authorization != "Bearer right") {{ return 401; }} alias {self.folder}/files/; }}
@@ -119,9 +123,10 @@ http {{
     {"".join(places)}
   }}
   server {{
-    listen 127.0.0.1:{self.bytes_port}{ssl}; {certificate}
+    listen {self.address}:{self.bytes_port}{ssl}; {certificate}
     location /files/ {{
       if ($http_authorization) {{ return 400; }}
+      limit_rate {self.rate};
       root {self.folder};
     }}
   }}
@@ -133,11 +138,15 @@ http {{
             self.make_certificates()
         config = self.folder / "nginx.conf"
         config.write_text(self.configuration())
-        self.process = subprocess.Popen([NGINX, "-c", str(config), "-p", str(self.folder)],
+        words = [NGINX, "-c", str(config), "-p", str(self.folder)]
+        self.process = subprocess.Popen(self.host.command(*words) if self.host else words,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(200):
             try:
-                socket.create_connection(("127.0.0.1", self.bytes_port), 1).close()
+                if self.host:
+                    self.host.connect(self.bytes_port, self.address, 1).close()
+                else:
+                    socket.create_connection((self.address, self.bytes_port), 1).close()
                 return self
             except OSError:
                 time.sleep(0.05)
@@ -147,6 +156,16 @@ http {{
         if self.process:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(20)
+
+    def set_rate(self, rate):
+        """From the next request on."""
+        self.stop()
+        self.rate = rate
+        self.start()
+
+    def sent(self):
+        """Bytes of files that went out."""
+        return sum(int(line.rsplit("sent=", 1)[1]) for line in self.log() if " /files/" in line)
 
     def log(self):
         return (self.folder / "access.log").read_text().splitlines()

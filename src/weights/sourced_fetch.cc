@@ -1,0 +1,291 @@
+// Rounds: look at what is here and what the others say; then fetch from peers and from the source at the same time.
+#include "weights/sourced_fetch.h"
+
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <set>
+#include <thread>
+
+#include "base/log.h"
+#include "weights/range_pull.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::chrono::milliseconds kRoundPause{300};
+constexpr std::chrono::milliseconds kStatesAnswerMax{10'000};
+constexpr std::uint64_t kSourceRoundBytes = 256ULL << 20;  // then the others are asked anew
+
+class SourcedFetch {
+ public:
+  SourcedFetch(WeightStore& store, const StoredModel& model, const std::vector<WeightPeer>& peers,
+               const HttpOptions& http, const FetchOptions& options)
+      : store_(store), model_(model), manifest_(model.manifest), peers_(peers), http_(http), options_(options) {
+    links_.resize(peers.size());
+    http_.cancelled = options.cancelled;
+  }
+  ~SourcedFetch() {
+    for (const auto& [range, state] : wanted_) store_.claims().Drop(model_.id, range, state);
+  }
+
+  Result<FetchReport> Run(const std::vector<std::size_t>& ranges);
+
+ private:
+  struct Round {
+    std::vector<std::size_t> of_peers, of_source;
+    std::map<std::size_t, std::shared_ptr<RangeWriter>> writers;  // of of_source
+    bool waits = false;                                           // another one fetches a range
+  };
+
+  bool Cancelled() const { return options_.cancelled && options_.cancelled(); }
+  void Want(std::size_t range);
+  void WantNoMore(std::size_t range);
+  void TakeWhatIsHere();
+  void AskStates();
+  Result<Round> Plan();
+  Status PlanSource(std::size_t range, Round& round);
+  bool LearnHashes(std::size_t range);
+  Status FromSource(const Round& round);
+  Status FromPeers(const Round& round);
+  Status AfterSource(const Status& fetched, const Round& round);
+  void Report(std::uint64_t from_source, std::uint64_t from_peers);
+  Error Nobody() const;
+
+  WeightStore& store_;
+  const StoredModel& model_;
+  std::shared_ptr<const Manifest> manifest_;
+  const std::vector<WeightPeer>& peers_;
+  HttpOptions http_;
+  const FetchOptions& options_;
+
+  std::vector<std::size_t> missing_;
+  std::map<std::size_t, RangeState> wanted_;  // claimed so
+  std::set<std::size_t> only_source_;         // peers that said they had it did not give it
+  std::map<std::size_t, std::string> told_by_;
+  std::vector<std::unique_ptr<WeightLink>> links_;  // [peers]; null: none is open
+  std::vector<std::vector<RangeState>> states_;     // [peers][ranges]; empty: it does not say
+  Status source_error_;                             // why the source gives us nothing
+  FetchReport report_;
+
+  std::mutex mutex_;
+  FetchProgress progress_;          // guarded by mutex_
+  std::uint64_t source_bytes_ = 0;  // guarded by mutex_; of this round
+  std::uint64_t peers_bytes_ = 0;   // guarded by mutex_; of this round
+};
+
+void SourcedFetch::Want(std::size_t range) {
+  const RangeState state = store_.HasSome(*manifest_, range) ? RangeState::kBegun : RangeState::kWanted;
+  wanted_[range] = state;
+  store_.claims().Add(model_.id, range, state);
+}
+
+void SourcedFetch::WantNoMore(std::size_t range) {
+  const auto found = wanted_.find(range);
+  if (found == wanted_.end()) return;
+  store_.claims().Drop(model_.id, range, found->second);
+  wanted_.erase(found);
+}
+
+// Pins what is whole by now, and counts it.
+void SourcedFetch::TakeWhatIsHere() {
+  manifest_ = store_.WithHashes(model_.id, manifest_);
+  std::erase_if(missing_, [&](std::size_t range) {
+    Result<OwnedFd> pin = store_.Pin(*manifest_, range);
+    if (!pin.ok()) return false;
+    report_.pins.push_back(*std::move(pin));
+    WantNoMore(range);
+    progress_.bytes_done += manifest_->ranges[range].bytes;
+    return true;
+  });
+  source_bytes_ = peers_bytes_ = 0;
+}
+
+void SourcedFetch::AskStates() {
+  states_.assign(peers_.size(), {});
+  for (std::size_t i = 0; i < peers_.size() && !Cancelled(); ++i) {
+    if (links_[i] == nullptr) {
+      Result<std::unique_ptr<WeightLink>> link = peers_[i].open();
+      if (!link.ok()) continue;
+      links_[i] = *std::move(link);
+    }
+    Result<WeightAnswer> answer = AskPeer(*links_[i], RangesAsk{model_.id}, kStatesAnswerMax);
+    if (!answer.ok()) links_[i].reset();
+    auto* ranges = answer.ok() ? std::get_if<RangesAnswer>(&*answer) : nullptr;
+    if (ranges != nullptr && ranges->states.size() == manifest_->ranges.size()) states_[i] = std::move(ranges->states);
+  }
+}
+
+// The hashes of a range that a peer says it has. False: nobody tells them.
+bool SourcedFetch::LearnHashes(std::size_t range) {
+  if (manifest_->ranges[range].known()) return true;
+  for (std::size_t i = 0; i < peers_.size(); ++i) {
+    if (states_[i].empty() || states_[i][range] != RangeState::kHere || links_[i] == nullptr) continue;
+    const Result<WeightAnswer> answer =
+        AskPeer(*links_[i], HashesAsk{model_.id, static_cast<std::uint32_t>(range)}, kStatesAnswerMax);
+    if (!answer.ok()) links_[i].reset();
+    const auto* hashes = answer.ok() ? std::get_if<HashesAnswer>(&*answer) : nullptr;
+    if (hashes == nullptr || hashes->chunks.size() != manifest_->ChunkCount(range)) continue;
+    if (!store_.KeepHashes(model_.id, range, hashes->chunks).ok()) continue;
+    told_by_[range] = peers_[i].name;
+    manifest_ = store_.WithHashes(model_.id, manifest_);
+    return manifest_->ranges[range].known();
+  }
+  return false;
+}
+
+// Where each missing range comes from in this round.
+Result<SourcedFetch::Round> SourcedFetch::Plan() {
+  Round round;
+  std::uint64_t source_bytes = 0;
+  for (const std::size_t range : missing_) {
+    std::vector<PeerClaim> claims;
+    for (std::size_t i = 0; i < peers_.size() && !only_source_.contains(range); ++i) {
+      if (!states_[i].empty()) claims.push_back({states_[i][range], peers_[i].first});
+    }
+    const auto wanted = wanted_.find(range);
+    const FetchFrom from = WhereFrom(wanted == wanted_.end() ? RangeState::kNone : wanted->second, claims);
+    if (from == FetchFrom::kPeers && LearnHashes(range)) {
+      round.of_peers.push_back(range);
+    } else if (from == FetchFrom::kWait) {
+      round.waits = true;
+    } else if (source_error_.ok() && source_bytes < kSourceRoundBytes) {
+      source_bytes += manifest_->ranges[range].bytes;
+      SHOAL_RETURN_IF_ERROR(PlanSource(range, round));
+    }
+  }
+  return round;
+}
+
+Status SourcedFetch::PlanSource(std::size_t range, Round& round) {
+  Result<std::shared_ptr<RangeWriter>> writer = store_.Begin(*manifest_, range);
+  if (writer.ok()) {
+    round.writers[range] = *std::move(writer);
+    round.of_source.push_back(range);
+    return {};
+  }
+  if (writer.error().code != ErrorCode::kUnavailable) return writer.error();
+  round.waits = true;  // another fetch of this node has it
+  return {};
+}
+
+Status SourcedFetch::FromSource(const Round& round) {
+  SHOAL_ASSIGN_OR_RETURN(const RemoteBytes from, RemoteBytesOf(*manifest_));
+  RangeSink sink;
+  sink.begin = [&](std::size_t range) -> Result<std::shared_ptr<RangeWriter>> { return round.writers.at(range); };
+  sink.finished = [&](std::size_t range, RangeWriter::Finished finished) -> Status {
+    const std::lock_guard lock(mutex_);
+    report_.pins.push_back(std::move(finished.pin));
+    report_.source_bytes += manifest_->ranges[range].bytes;
+    return store_.KeepHashes(model_.id, range, finished.chunks);
+  };
+  sink.on_bytes = [&](std::uint64_t more) { Report(more, 0); };
+  return PullRanges(*manifest_, round.of_source, from, sink, http_, kSourceConnections);
+}
+
+Status SourcedFetch::FromPeers(const Round& round) {
+  FetchOptions options = options_;
+  std::uint64_t had = 0;
+  options.on_progress = [&](const FetchProgress& now) {
+    Report(0, now.bytes_done - std::exchange(had, now.bytes_done));
+  };
+  std::vector<WeightPeer> good;
+  for (const WeightPeer& peer : peers_) {
+    const auto& bad = report_.bad_peers;
+    if (std::find(bad.begin(), bad.end(), peer.name) == bad.end()) good.push_back(peer);
+  }
+  Result<FetchReport> fetched = FetchRanges(store_, *manifest_, round.of_peers, good, options);
+  if (!fetched.ok() && fetched.error().code == ErrorCode::kUnavailable) {
+    Log(LogLevel::kInfo, "weights", model_.name + ": " + fetched.error().message + "; asking its source");
+    only_source_.insert(round.of_peers.begin(), round.of_peers.end());
+    return {};
+  }
+  if (!fetched.ok()) return fetched.error();
+  const std::lock_guard lock(mutex_);
+  for (OwnedFd& pin : fetched->pins) report_.pins.push_back(std::move(pin));
+  report_.bytes_fetched += fetched->bytes_fetched;
+  report_.bytes_refused += fetched->bytes_refused;
+  report_.bad_peers.insert(report_.bad_peers.end(), fetched->bad_peers.begin(), fetched->bad_peers.end());
+  for (const auto& [name, bytes] : fetched->bytes_by_peer) report_.bytes_by_peer[name] += bytes;
+  return {};
+}
+
+// A source that cannot be had leaves the peers; what no peer can mend ends the fetch.
+Status SourcedFetch::AfterSource(const Status& fetched, const Round& round) {
+  if (fetched.ok()) return {};
+  const Error& error = fetched.error();
+  if (error.code == ErrorCode::kCorrupt) {
+    std::string said;
+    for (const std::size_t range : round.of_source) {
+      const auto told = told_by_.find(range);
+      if (told != told_by_.end())
+        said += (said.empty() ? "" : ", ") + manifest_->ranges[range].Name() + " by '" + told->second + "'";
+    }
+    return Error{ErrorCode::kCorrupt,
+                 "what " + manifest_->sources[0].url.substr(0, manifest_->sources[0].url.find('?')) + " sends of " +
+                     model_.name + " is not what came of it before" + (said.empty() ? "" : " (told of " + said + ")") +
+                     "; one of both is wrong. `shoal verify " + model_.name +
+                     "` on each node finds damage; `shoal rm " + model_.name + "` on all begins anew"};
+  }
+  const bool final = error.code == ErrorCode::kStale || error.code == ErrorCode::kCancelled ||
+                     error.code == ErrorCode::kIo || error.code == ErrorCode::kInternal;
+  if (final) return fetched;
+  source_error_ = fetched;
+  for (const std::size_t range : missing_) WantNoMore(range);  // nobody is to wait for us
+  return {};
+}
+
+void SourcedFetch::Report(std::uint64_t from_source, std::uint64_t from_peers) {
+  const std::lock_guard lock(mutex_);
+  source_bytes_ += from_source;
+  peers_bytes_ += from_peers;
+  FetchProgress now = progress_;
+  now.bytes_done = std::min(now.bytes_total, now.bytes_done + source_bytes_ + peers_bytes_);
+  if (options_.on_progress) options_.on_progress(now);
+}
+
+Error SourcedFetch::Nobody() const {
+  std::string what;
+  for (const std::size_t range : missing_) what += (what.empty() ? "" : ", ") + manifest_->ranges[range].Name();
+  return {source_error_.error().code, "no node that can be reached has " + what.substr(0, 200) + " of " + model_.name +
+                                          ", and its source does not give it: " + source_error_.error().message};
+}
+
+Result<FetchReport> SourcedFetch::Run(const std::vector<std::size_t>& ranges) {
+  missing_ = ranges;
+  for (const std::size_t range : ranges) progress_.bytes_total += manifest_->ranges[range].bytes;
+  TakeWhatIsHere();
+  SHOAL_RETURN_IF_ERROR(store_.MakeRoomFor(*manifest_, missing_));
+  for (const std::size_t range : missing_) Want(range);
+  while (!missing_.empty()) {
+    if (Cancelled()) return Error{ErrorCode::kCancelled, "fetching was cancelled"};
+    AskStates();
+    SHOAL_ASSIGN_OR_RETURN(Round round, Plan());
+    for (const std::size_t range : round.of_source) { store_.claims().Add(model_.id, range, RangeState::kFetching); }
+    Report(0, 0);
+    Status of_source;
+    std::thread source;
+    if (!round.of_source.empty()) source = std::thread([&] { of_source = FromSource(round); });
+    const Status of_peers = round.of_peers.empty() ? Status() : FromPeers(round);
+    if (source.joinable()) source.join();
+    for (const std::size_t range : round.of_source) { store_.claims().Drop(model_.id, range, RangeState::kFetching); }
+    round.writers.clear();
+    TakeWhatIsHere();
+    SHOAL_RETURN_IF_ERROR(AfterSource(of_source, round));
+    SHOAL_RETURN_IF_ERROR(of_peers);
+    if (!round.of_source.empty() || !round.of_peers.empty()) continue;
+    if (!round.waits && !source_error_.ok()) return Nobody();
+    std::this_thread::sleep_for(kRoundPause);
+  }
+  return std::move(report_);
+}
+
+}  // namespace
+
+Result<FetchReport> FetchSourced(WeightStore& store, const StoredModel& model, const std::vector<std::size_t>& ranges,
+                                 const std::vector<WeightPeer>& peers, const HttpOptions& http,
+                                 const FetchOptions& options) {
+  return SourcedFetch(store, model, peers, http, options).Run(ranges);
+}
+
+}  // namespace shoal

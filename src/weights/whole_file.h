@@ -1,0 +1,36 @@
+// Files as their source has them, hashed out of a model's bytes: what the source says of a whole file can be verified
+// only where all of it is.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "model/tensor_source.h"
+#include "weights/http.h"
+#include "weights/store.h"
+
+namespace shoal {
+
+// A file as its source has it, out of bytes of the model: `head`, then `extents` of the model, then `tail`.
+struct HashedFile {
+  std::string name;
+  std::vector<std::uint8_t> head, tail;  // of a part; empty where the file is the model
+  std::vector<Extent> extents;
+  Digest sha256{};  // of all of it
+};
+
+// `done` grows by the bytes that were read of the model, and `progress` gets it; false cancels; may be empty.
+// Errors: as TensorReader::Read; kCancelled.
+Result<Digest> HashFile(const HashedFile& file, TensorReader& reader, std::uint64_t& done,
+                        const std::function<bool(std::uint64_t)>& progress);
+
+// A sourced model all of which is in `store`, against what its source says of its files; the little of a part that is
+// no weights is fetched. Nothing where the source says no hashes. `cancelled` may be empty.
+// Errors: kCorrupt (other bytes), kCancelled, as HttpFile::Read.
+Status CheckWholeFiles(const std::shared_ptr<const WeightStore>& store, const StoredModel& model,
+                       const HttpOptions& http);
+
+}  // namespace shoal
