@@ -190,11 +190,11 @@ std::optional<KernelChoice> KernelsOf(const DeviceOptions& options, const Device
   std::optional<KernelChoice> choice;
   if (options.bench) {
     Result<KernelChoice> measured = MeasureKernels(ShoalHome(), profile, quantization);
-    if (!measured.ok() && measured.error().code != ErrorCode::kUnsupported) (void)Fail(measured.error());
+    if (!measured.ok()) (void)Fail(measured.error());
     if (measured.ok()) choice = *std::move(measured);
   }
   if (!choice) choice = LoadKernelChoice(ShoalHome(), profile);
-  if (choice) PreferCpuVariant(choice->chosen().variant);
+  if (choice && choice->chosen().variant != kBuiltInKernels) PreferCpuVariant(choice->chosen().variant);
   return choice;
 }
 
@@ -241,7 +241,7 @@ std::int32_t UseChosenKernels() {
   if (!Environment(kCpuVariantVariable).empty()) return 0;
   const std::optional<KernelChoice> choice = LoadKernelChoice(ShoalHome(), ReadDeviceProfile(SystemFiles(), nullptr));
   if (!choice) return 0;
-  PreferCpuVariant(choice->chosen().variant);
+  if (choice->chosen().variant != kBuiltInKernels) PreferCpuVariant(choice->chosen().variant);
   const int fast = choice->trials.front().threads;
   return choice->chosen().threads == fast ? 0 : choice->chosen().threads;
 }

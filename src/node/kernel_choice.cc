@@ -25,8 +25,8 @@ constexpr int kVersion = 1;
 constexpr std::size_t kBackendsTried = 3;
 constexpr std::size_t kTrialsMax = 16;
 constexpr std::size_t kFileBytesMax = 64U << 10;
-constexpr int kRounds = 3;
-constexpr std::chrono::milliseconds kFigureTime{250};   // of each figure of a trial
+constexpr int kRounds = 3, kThreadRounds = 2;
+constexpr std::chrono::milliseconds kFigureTime{150};   // of each figure of a trial
 constexpr std::chrono::milliseconds kTrialMax{20'000};  // a slow phone fills the weights first
 constexpr double kPromptPasses = 512.0 / kSpeedRows, kAnswerPasses = 128;
 constexpr const char* kKleidiAi = "-kleidiai";
@@ -43,10 +43,11 @@ std::string Fingerprint(const DeviceProfile& profile) {
 }
 
 void Measure(const std::string& quantization, KernelTrial& trial) {
-  const std::optional<std::string> said =
-      RunCommandFor({"env", std::string(kCpuVariantVariable) + "=" + trial.variant, ProgramPath(), kKernelCommand,
-                     quantization, std::to_string(trial.threads)},
-                    kTrialMax);
+  std::vector<std::string> command{ProgramPath(), kKernelCommand, quantization, std::to_string(trial.threads)};
+  if (trial.variant != kBuiltInKernels) {
+    command.insert(command.begin(), {"env", std::string(kCpuVariantVariable) + "=" + trial.variant});
+  }
+  const std::optional<std::string> said = RunCommandFor(command, kTrialMax);
   if (!said) return;
   std::istringstream in(*said);
   double one = 0, rows = 0;
@@ -57,14 +58,15 @@ void Measure(const std::string& quantization, KernelTrial& trial) {
   trial.layout = layout;
 }
 
-// Fewer threads than cores, of the best so far: with more than a chip can feed, each waits for the others.
-std::vector<KernelTrial> FewerThreads(const KernelTrial& best) {
-  std::vector<KernelTrial> trials;
-  for (const int threads : {best.threads - 1, best.threads / 2}) {
-    const bool known = !trials.empty() && trials.back().threads == threads;
-    if (threads >= 1 && threads < best.threads && !known) trials.push_back({best.variant, threads, 0, 0, ""});
+// Of the trials of one variant that take at most `seconds`, the one with the fewest threads; else `otherwise`, of it.
+std::size_t Fewest(const std::vector<KernelTrial>& trials, std::size_t otherwise, double seconds) {
+  std::size_t fewest = otherwise;
+  for (std::size_t i = 0; i < trials.size(); ++i) {
+    const double takes = RequestTime(trials[i]);
+    const bool alike = trials[i].variant == trials[otherwise].variant && std::isfinite(takes) && takes <= seconds;
+    if (alike && trials[i].threads < trials[fewest].threads) fewest = i;
   }
-  return trials;
+  return fewest;
 }
 
 std::string Text(const KernelTrial& trial) {
@@ -85,6 +87,7 @@ std::vector<KernelTrial> KernelCandidates(const std::vector<CpuBackendFile>& bac
     if (trials.size() >= kBackendsTried) break;
     trials.push_back({backend.variant, cores, 0, 0, ""});
   }
+  if (trials.empty()) trials.push_back({kBuiltInKernels, cores, 0, 0, ""});
   const std::size_t plain = trials.size();
   for (std::size_t i = 0; i < plain; ++i) {
     const std::string twin = trials[i].variant + kKleidiAi;
@@ -95,6 +98,27 @@ std::vector<KernelTrial> KernelCandidates(const std::vector<CpuBackendFile>& bac
   return trials;
 }
 
+std::vector<int> OtherThreadCounts(const DeviceProfile& profile, int now) {
+  const std::vector<int> usable = profile.UsableCpus();
+  const auto most = static_cast<int>(profile.cpu_quota ? SpeedCpus(profile, 0).size() : usable.size());
+  std::vector<int> counts;
+  const auto add = [&](int count) {
+    const bool known = count == now || std::find(counts.begin(), counts.end(), count) != counts.end();
+    if (!known && count >= 1 && count <= most && counts.size() < kThreadCountsMax) counts.push_back(count);
+  };
+  // With more threads than a chip can feed each waits for the others; with slow cores among them all wait for those.
+  add(now - 1);
+  add(now / 2);
+  int up_to = 0;
+  for (const CoreGroup& group : profile.topology.groups) {
+    up_to += static_cast<int>(std::count_if(group.cpus.begin(), group.cpus.end(), [&](int cpu) {
+      return std::find(usable.begin(), usable.end(), cpu) != usable.end();
+    }));
+    add(up_to);
+  }
+  return counts;
+}
+
 KernelChoice ChooseKernels(std::string quantization, std::vector<KernelTrial> trials) {
   SHOAL_CHECK(!trials.empty());
   KernelChoice choice{std::move(quantization), std::move(trials), 0, ""};
@@ -102,21 +126,23 @@ KernelChoice ChooseKernels(std::string quantization, std::vector<KernelTrial> tr
   for (std::size_t i = 1; i < choice.trials.size(); ++i) {
     if (RequestTime(choice.trials[i]) < RequestTime(choice.trials[fastest])) fastest = i;
   }
-  const double mine = RequestTime(choice.trials[0]), gain = mine / RequestTime(choice.trials[fastest]);
+  const double mine = RequestTime(choice.trials[0]);
+  const bool gains = fastest != 0 && !(mine / RequestTime(choice.trials[fastest]) < kKernelGainMin);  // or only it ran
+  const std::size_t usual = gains ? fastest : 0;
+  choice.best = Fewest(choice.trials, usual, RequestTime(choice.trials[usual]) * (gains ? kKernelSame : 1));
+  const double gain = mine / RequestTime(choice.trials[gains ? choice.best : fastest]);
+  const std::string own = Text(choice.trials[0]) + ", what ggml takes by itself";
   char text[160];
-  if (fastest != 0 && !(gain < kKernelGainMin)) {  // also where ggml's own did not run
-    choice.best = fastest;
+  if (gains) {
     std::snprintf(text, sizeof text, " is %.2f times as fast as ", gain);
-    choice.why = Text(choice.chosen()) + (std::isfinite(gain) ? text : " runs, unlike ") + Text(choice.trials[0]) +
-                 ", what ggml takes by itself";
-    return choice;
-  }
-  choice.why = Text(choice.trials[0]) + ", what ggml takes by itself";
-  if (fastest == 0) {
-    choice.why += ", is the fastest";
+    choice.why = Text(choice.chosen()) + (std::isfinite(gain) ? text : " runs, unlike ") + own;
+  } else if (choice.best != 0) {
+    choice.why = Text(choice.chosen()) + " is as fast as " + own + ", and heats less";
+  } else if (fastest == 0) {
+    choice.why = own + ", is the fastest";
   } else {
     std::snprintf(text, sizeof text, ", is as fast as the fastest within %.0f %%: ", (gain - 1) * 100 + 0.5);
-    choice.why += text + Text(choice.trials[fastest]);
+    choice.why = own + text + Text(choice.trials[fastest]);
   }
   return choice;
 }
@@ -125,19 +151,18 @@ Result<KernelChoice> MeasureKernels(const std::string& home, const DeviceProfile
                                     const std::string& quantization) {
   const auto cores = static_cast<int>(SpeedCpus(profile, 0).size());
   std::vector<KernelTrial> trials = KernelCandidates(CpuBackendFiles(), std::max(cores, 1));
-  if (trials.empty()) {
-    return Error{ErrorCode::kUnsupported, "this build has one set of CPU kernels, built in: nothing to choose from"};
-  }
-  const auto rounds = [&](std::size_t from) {
-    for (int round = 0; round < kRounds; ++round) {
+  const auto measure = [&](std::size_t from, int rounds) {
+    for (int round = 0; round < rounds; ++round) {
       for (std::size_t i = from; i < trials.size(); ++i) Measure(quantization, trials[i]);
     }
   };
-  rounds(0);
+  measure(0, kRounds);
   const KernelTrial best = ChooseKernels(quantization, trials).chosen();
   const std::size_t before = trials.size();
-  for (KernelTrial& trial : FewerThreads(best)) trials.push_back(std::move(trial));
-  rounds(before);
+  for (const int threads : OtherThreadCounts(profile, best.threads)) {
+    trials.push_back({best.variant, threads, 0, 0, ""});
+  }
+  measure(before, kThreadRounds);
   if (std::all_of(trials.begin(), trials.end(), [](const KernelTrial& t) { return std::isinf(RequestTime(t)); })) {
     return Error{ErrorCode::kInternal, "no CPU backend could be measured with " + quantization + " weights"};
   }
@@ -159,7 +184,7 @@ int PrintKernelSpeed(const std::string& quantization, int threads) {
   options.threads = threads;
   options.time_max = kFigureTime;
   // On the fastest cores, as a stage's threads are.
-  std::vector<int> cpus = SpeedCpus(ReadDeviceProfile(SystemFiles(), nullptr), 0);
+  std::vector<int> cpus = ReadDeviceProfile(SystemFiles(), nullptr).UsableCpus();
   if (threads > 0 && static_cast<std::size_t>(threads) <= cpus.size()) {
     cpus.resize(static_cast<std::size_t>(threads));
     options.cpus = std::move(cpus);

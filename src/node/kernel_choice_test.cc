@@ -21,7 +21,10 @@ TEST(KernelChoice, TriesTheBestBackendsAndTheirTwins) {
   }
   EXPECT_EQ(names, (std::vector<std::string>{"armv8.6_2", "armv8.6_0", "armv8.2_2", "armv8.6_2-kleidiai",
                                              "armv8.2_2-kleidiai"}));
-  EXPECT_TRUE(KernelCandidates({}, 4).empty());
+  const std::vector<KernelTrial> built_in = KernelCandidates({}, 4);
+  ASSERT_EQ(built_in.size(), 1U);
+  EXPECT_EQ(built_in[0].variant, kBuiltInKernels);
+  EXPECT_EQ(built_in[0].threads, 4);
 }
 
 TEST(KernelChoice, LeavesGgmlsOwnOnlyForAGain) {
@@ -41,6 +44,44 @@ TEST(KernelChoice, LeavesGgmlsOwnOnlyForAGain) {
   const KernelTrial dead{"armv9.2_2", 4, 0, 0, ""};
   EXPECT_EQ(ChooseKernels("Q4_0", {own, dead}).best, 0U);
   EXPECT_EQ(ChooseKernels("Q4_0", {dead, own}).best, 1U);
+}
+
+TEST(KernelChoice, FewerThreadsWhereTheyAreNoSlower) {
+  const auto with = [](int threads, double one_row, double rows) {
+    return KernelTrial{kBuiltInKernels, threads, one_row, rows, "CPU_REPACK"};
+  };
+  // More threads than big cores: the slow cores hold all up.
+  KernelChoice choice = ChooseKernels("Q4_0", {with(6, 30e9, 6e9), with(5, 29e9, 5e9), with(8, 21e9, 5e9)});
+  EXPECT_EQ(choice.chosen().threads, 6);
+  EXPECT_THAT(choice.why, HasSubstr("is the fastest"));
+  // What five cores read, six do not read faster; prompts gain a little, and it is not worth the heat.
+  choice = ChooseKernels("Q4_0", {with(6, 30e9, 6e9), with(5, 33e9, 5.9e9), with(4, 33e9, 5.85e9), with(3, 25e9, 3e9)});
+  EXPECT_EQ(choice.chosen().threads, 4);
+  EXPECT_THAT(choice.why, HasSubstr("times as fast as built in with 6 threads"));
+  choice = ChooseKernels("Q4_0", {with(6, 30e9, 6e9), with(5, 30.1e9, 6e9)});
+  EXPECT_EQ(choice.chosen().threads, 5);
+  EXPECT_THAT(choice.why, HasSubstr("and heats less"));
+  // A gain below the noise is none, and what did not run is not fewer threads.
+  choice = ChooseKernels("Q4_0", {with(6, 30e9, 6e9), with(8, 31e9, 6.1e9), with(3, 0, 0)});
+  EXPECT_EQ(choice.chosen().threads, 6);
+  // All cores, where that is faster by more than noise.
+  EXPECT_EQ(ChooseKernels("Q4_0", {with(6, 30e9, 6e9), with(8, 36e9, 8e9)}).chosen().threads, 8);
+}
+
+TEST(KernelChoice, TriesThreadsAtTheBoundariesOfClusters) {
+  DeviceProfile phone;  // two Cortex-A520, five Cortex-A720, one Cortex-X4
+  for (int cpu = 0; cpu < 8; ++cpu) {
+    Core core;
+    core.cpu = cpu;
+    core.allowed = true;
+    core.id = CoreId{0x41, 0, cpu < 2 ? 0xd80U : cpu < 7 ? 0xd81U : 0xd82U, 0};
+    phone.topology.cores.push_back(core);
+  }
+  phone.topology.groups = GroupCores(phone.topology.cores, {});
+  EXPECT_EQ(OtherThreadCounts(phone, 6), (std::vector<int>{5, 3, 1, 8}));
+  phone.cpu_quota = 3;
+  EXPECT_EQ(OtherThreadCounts(phone, 3), (std::vector<int>{2, 1})) << "no more than the quota feeds";
+  EXPECT_TRUE(OtherThreadCounts(DeviceProfile(), 1).empty());
 }
 
 TEST(KernelChoice, IsKeptForThisDeviceAlone) {

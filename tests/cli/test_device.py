@@ -42,7 +42,9 @@ def test_a_recorded_phone(shoal, tmp_path):
 def test_bench_is_kept(shoal, tmp_path, monkeypatch):
     monkeypatch.setenv("SHOAL_HOME", str(tmp_path))
     assert json.loads(shoal("device", "--json", "--quantization", "Q4_0").stdout)["speed"] is None
-    measured = json.loads(shoal("device", "--bench", "--quantization", "Q4_0", "--json").stdout)["speed"]
+    bench = json.loads(shoal("device", "--bench", "--quantization", "Q4_0", "--json").stdout)
+    measured, threads = bench["speed"], [trial["threads"] for trial in bench["kernel_choice"]["trials"]]
+    assert len(threads) == len(set(threads)) and bench["kernel_choice"]["why"], "numbers of threads were tried"
     assert measured["one_row_bytes_s"] > 0 and measured["rows_bytes_s"] > 0 and measured["groups"]
     assert json.loads(shoal("device", "--json", "--quantization", "Q4_0").stdout)["speed"] == measured
     wrong = shoal("device", "--bench", "--quantization", "Q9_Z")
