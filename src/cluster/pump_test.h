@@ -43,7 +43,7 @@ class Pump {
     std::set<std::tuple<std::string, std::int32_t, std::int32_t>> copies;
     int loads = 0;  // from the disk, copies not counted
     std::map<std::uint64_t, RequestDone> done;
-    std::vector<std::string> left;
+    std::vector<std::string> left, notes;
     std::vector<Epoch> activated;
   };
 
@@ -234,6 +234,8 @@ class Pump {
     } else if (const auto* left = std::get_if<Left>(&action)) {
       node.left.push_back(left->text);
       Crash(n);
+    } else if (const auto* note = std::get_if<Note>(&action)) {
+      node.notes.push_back(note->text);
     }
   }
 
