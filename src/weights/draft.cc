@@ -105,7 +105,13 @@ Status Draft::MakeRoom() {
 Status Draft::TakeFinished(std::size_t range) {
   const std::string sums = folder_ + "/" + std::to_string(range) + kSumsEnd;
   const std::uint64_t chunks = manifest_.ChunkCount(range);
-  SHOAL_ASSIGN_OR_RETURN(const auto bytes, ReadWholeFile(sums, chunks * sizeof(Digest)));
+  const auto read = ReadWholeFile(sums, chunks * sizeof(Digest));
+  if (!read.ok() && read.error().code == ErrorCode::kCorrupt) {  // not ours: the range is fetched anew
+    RemoveFolder(sums);
+    return {};
+  }
+  if (!read.ok()) return read.error();
+  const auto& bytes = *read;
   if (!bytes || bytes->size() != chunks * sizeof(Digest)) return {};
   WeightRange what = manifest_.ranges[range];
   what.chunks.resize(chunks);

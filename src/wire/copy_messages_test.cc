@@ -3,6 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <fstream>
+#include <string>
+
 namespace shoal {
 namespace {
 
@@ -19,6 +23,25 @@ TEST(CopyMessages, ComeBackAsTheyWere) {
     EXPECT_EQ(*back, rows);
   }
   EXPECT_EQ(DecodeCopyRows(EncodeCopyHello(hello)).error().code, ErrorCode::kCorrupt);
+}
+
+// SHOAL_FUZZ_SEEDS=tests/fuzz/stream_messages writes what the fuzz target begins with of these.
+TEST(CopyMessages, SeedsOfTheFuzzTarget) {
+  const auto keep = [](const char* name, const std::vector<std::uint8_t>& frame) {
+    if (const char* const folder = std::getenv("SHOAL_FUZZ_SEEDS"); folder != nullptr) {
+      std::ofstream(std::string(folder) + "/" + name, std::ios::binary)
+          .write(reinterpret_cast<const char*>(frame.data()), static_cast<std::streamsize>(frame.size()));
+    }
+  };
+  const auto hello = EncodeCopyHello({"SmolLM2", 77, 10, 20, 5});
+  ASSERT_TRUE(DecodeCopyHello(hello).ok());
+  keep("copy_hello", hello);
+  const auto rows = EncodeCopyRows(SomeRows());
+  ASSERT_TRUE(DecodeCopyRows(rows).ok());
+  keep("copy_rows", rows);
+  const auto forgotten = EncodeCopyRows({0, 4, {}, {}, WireType::kF32, {}});
+  ASSERT_TRUE(DecodeCopyRows(forgotten).ok());
+  keep("copy_rows_none", forgotten);
 }
 
 // Every prefix, and every value of every byte, under a sound header: what is accepted is written as it came.
