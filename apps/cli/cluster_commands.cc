@@ -84,14 +84,9 @@ int RunPlace(const PlaceOptions& options) {
   if (!status.ok()) return Fail(status.error());
   const Result<std::string> model = ObtainModel(options.model, &*status, options.json);
   if (!model.ok()) return Fail(model.error());
-  const PlaceCommand command{ModelForNode(*model),
-                             options.stages,
-                             SplitNames(options.nodes),
-                             options.context,
-                             options.slots,
-                             options.wire,
-                             options.goal,
-                             options.standby == "off" ? 0 : std::atoi(options.standby.c_str())};
+  const PlaceCommand command{
+      ModelForNode(*model), options.stages, SplitNames(options.nodes), options.context, options.slots,
+      options.wire,         options.goal,   CopiesOf(options.standby)};
   TransferBar bar(!options.json);
   const Result<PlacementStatus> placed =
       NodeHere().Place(command, [&](const std::vector<NodeStatus>& nodes) { ShowFetching(bar, nodes); });

@@ -107,6 +107,7 @@ struct DeviceOptions {
 struct PlanOptions {
   std::string model, devices_file, objective = "latency";
   std::int32_t prompt = 512, answer = 128, streams = 8, context = 4096;
+  std::string standby = "1";  // copies of each stage, or "off"
   double target_tps = 0;
   double speed_share = 0.5, battery_weight = 1;  // of the objective "energy"
   bool json = false;
@@ -139,6 +140,9 @@ void AddModelWords(CLI::App& command, std::string& model, const std::string& hel
 void RequireModel(const CLI::App& command, const std::string& model);
 // Options of llama.cpp that have several letters after one dash, as they are spelled here: "-hf" -> "--hf".
 std::string SpelledOut(const std::string& word);
+
+// "off" -> 0.
+std::int32_t CopiesOf(const std::string& standby);
 
 // A path as given; else SHOAL_HOME/models/NAME[.gguf]. Errors: kNotFound, saying where it looked.
 Result<std::string> ResolveModel(const std::string& name);

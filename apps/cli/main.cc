@@ -150,6 +150,13 @@ void NoteGiven(const CLI::App& command, RunOptions& o) {
   command.add_flag("-v,--verbose", o.verbose, "Log what the node does");
 }
 
+void AddStandbyOption(CLI::App& command, std::string& standby) {
+  command
+      .add_option("--standby", standby, "Copies of each stage that other nodes keep ready where they have room, or off")
+      ->check(CLI::Range(0, 8) | CLI::IsMember({"off"}))
+      ->capture_default_str();
+}
+
 void SetLevel(bool verbose, bool quiet) {
   SetLogLevel(verbose ? LogLevel::kInfo : quiet ? LogLevel::kError : LogLevel::kWarning);
 }
@@ -224,11 +231,7 @@ void ClusterCommands::AddPlacements(CLI::App& app, int& code) {
   place_command->add_option("--slots", place.slots, "Generations that run at once")->capture_default_str();
   place_command->add_option("--wire", place.wire, "Hidden states between stages: f32, f16 or bf16")
       ->capture_default_str();
-  place_command
-      ->add_option("--standby", place.standby,
-                   "Copies of each stage that other nodes keep ready where they have room, or off")
-      ->check(CLI::Range(0, 8) | CLI::IsMember({"off"}))
-      ->capture_default_str();
+  AddStandbyOption(*place_command, place.standby);
   place_command
       ->add_option(
           "--goal", place.goal,
@@ -271,6 +274,7 @@ void AddPlanOptions(CLI::App& command, PlanOptions& o) {
   command.add_option("--ctx", o.context, "Tokens of context that stages reserve")
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 24));
+  AddStandbyOption(command, o.standby);
   command.add_option("--target-tps", o.target_tps, "Say what it takes to reach so many tokens a second");
   command.add_flag("--json", o.json, "One JSON object on stdout");
 }

@@ -1,6 +1,7 @@
 // From the words of the command line to the options of a node.
 #include <charconv>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -33,6 +34,8 @@ std::vector<std::string> Split(const std::string& text, char separator) {
 }
 
 }  // namespace
+
+std::int32_t CopiesOf(const std::string& standby) { return standby == "off" ? 0 : std::atoi(standby.c_str()); }
 
 std::string ShoalHome() {
   const Result<std::string> folder = DefaultHomeFolder();

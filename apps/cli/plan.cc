@@ -1,4 +1,5 @@
 // `shoal plan`: the best split of a model over the devices there are, or over those of a file; what would change it.
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -11,6 +12,7 @@
 #include "node/model_library.h"
 #include "node/plan_inputs.h"
 #include "planner/device_speed.h"
+#include "planner/standby.h"
 #include "planner/what_if.h"
 
 namespace shoal::cli {
@@ -23,6 +25,18 @@ std::string Decimal(double value, const char* unit) {
   char text[48];
   std::snprintf(text, sizeof text, value < 10 ? "%.2f%s" : "%.1f%s", value, unit);
   return text;
+}
+
+std::string Joined(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+std::vector<std::string> NamesOf(const PlanInput& input, const std::vector<std::int32_t>& devices) {
+  std::vector<std::string> names;
+  for (const std::int32_t device : devices) names.push_back(input.devices[static_cast<std::size_t>(device)].name);
+  return names;
 }
 
 std::string NamesOf(const PlanInput& input, const Plan& plan) {
@@ -56,10 +70,31 @@ struct Planned {
   PlanInput input;
   PlanResult result;
   std::vector<std::string> estimated;
-  bool powers_of_table = false;  // else the file of devices says them
+  bool powers_of_table = false;                   // else the file of devices says them
+  std::vector<std::vector<std::int32_t>> copies;  // of each stage of the plan: devices that keep one
   std::vector<WhatIf> without, with;
   std::optional<Reach> reach;
 };
+
+// What the loss of one device of the plan means: names.
+struct Losses {
+  std::vector<std::string> harmless;  // a copy takes over, nothing is loaded
+  std::vector<std::string> loads;     // other devices have room, and load layers first
+  std::vector<std::string> fatal;     // the model does not fit any more
+};
+
+Losses LossesOf(const Planned& planned) {
+  Losses losses;
+  std::vector<std::int32_t> devices;
+  for (const PlanStage& stage : planned.result.plan.stages) devices.push_back(stage.device);
+  losses.harmless = NamesOf(planned.input, HarmlessLosses(devices, planned.copies));
+  for (const WhatIf& what : planned.without) {
+    const bool harmless =
+        std::find(losses.harmless.begin(), losses.harmless.end(), what.device) != losses.harmless.end();
+    if (!harmless) (what.plan ? losses.loads : losses.fatal).push_back(what.device);
+  }
+  return losses;
+}
 
 Result<std::optional<PlanCluster>> ReadDevices(const std::string& path) {
   if (path.empty()) return std::optional<PlanCluster>();
@@ -106,6 +141,7 @@ Result<Planned> MakePlanned(const PlanOptions& options) {
   SHOAL_ASSIGN_OR_RETURN(planned.input, MakeInput(options, devices, *planned.model.file, planned.estimated));
   planned.powers_of_table = !devices;
   SHOAL_ASSIGN_OR_RETURN(planned.result, MakePlan(planned.input));
+  planned.copies = PlanCopies(planned.input, planned.result.plan, CopiesOf(options.standby));
   planned.without = WithoutEach(planned.input, planned.result.plan);
   planned.with = WithTwinOfEach(planned.input, kUnmeasuredLink);
   if (options.target_tps > 0) planned.reach = WhatReaches(planned.input, options.target_tps, kUnmeasuredLink);
@@ -136,6 +172,13 @@ void PrintJson(const Planned& planned) {
     return list;
   };
   Json json = PlanJson(planned.input, planned.result.plan);
+  for (std::size_t i = 0; i < planned.copies.size(); ++i) {
+    json["stages"][i]["standby"] = NamesOf(planned.input, planned.copies[i]);
+  }
+  const Losses losses = LossesOf(planned);
+  json["survives"] = losses.harmless;
+  json["loads_after_loss_of"] = losses.loads;
+  json["does_not_fit_without"] = losses.fatal;
   const ModelHeader& model = planned.model;
   json["model"] = {{"name", ModelNameOf(model.file->path)},
                    {"quantization", model.file->info.quantization},
@@ -168,14 +211,23 @@ void PrintModel(const ModelHeader& model) {
   std::printf(". Its header was read, %s; no weights.\n\n", FormatBytes(model.read_bytes).c_str());
 }
 
+void PrintLosses(const Losses& losses) {
+  const std::string harmless = losses.harmless.empty() ? "none" : Joined(losses.harmless);
+  std::printf("May be lost one at a time with nothing loaded: %s.\n", harmless.c_str());
+  if (!losses.loads.empty())
+    std::printf("Others load layers first after a loss of: %s.\n", Joined(losses.loads).c_str());
+  if (!losses.fatal.empty()) std::printf("The model does not fit without: %s.\n", Joined(losses.fatal).c_str());
+}
+
 void PrintPlan(const Planned& planned, std::int32_t streams) {
   const Plan& plan = planned.result.plan;
-  Rows rows{{"stage", "device", "layers", "memory"}};
+  Rows rows{{"stage", "device", "layers", "memory", "standby"}};
   for (std::size_t i = 0; i < plan.stages.size(); ++i) {
     const LayerRange layers = plan.stages[i].layers;
     rows.push_back({std::to_string(i), planned.input.devices[static_cast<std::size_t>(plan.stages[i].device)].name,
                     std::to_string(layers.first) + "-" + std::to_string(layers.last - 1),
-                    FormatBytes(plan.memory_bytes[i])});
+                    FormatBytes(plan.memory_bytes[i]),
+                    planned.copies[i].empty() ? "-" : Joined(NamesOf(planned.input, planned.copies[i]))});
   }
   std::printf("%s\n%s\n", FormatTable(rows).c_str(), planned.result.reason.c_str());
   for (const std::string& warning : planned.result.warnings) std::printf("But: %s\n", warning.c_str());
@@ -186,11 +238,11 @@ void PrintPlan(const Planned& planned, std::int32_t streams) {
     std::printf("Energy: %s for each token of one request%s.\n", Decimal(plan.joules_token, " J").c_str(),
                 planned.powers_of_table ? ", by a table of what devices take, not measured" : "");
   }
+  PrintLosses(LossesOf(planned));
   if (!planned.result.exact) std::printf("A bounded search found it; a better one may exist.\n");
   if (!planned.estimated.empty()) {
-    std::string names;
-    for (const std::string& name : planned.estimated) names += (names.empty() ? "" : ", ") + name;
-    std::printf("Estimated from cores, not measured: %s (shoal device --bench measures).\n", names.c_str());
+    std::printf("Estimated from cores, not measured: %s (shoal device --bench measures).\n",
+                Joined(planned.estimated).c_str());
   }
 }
 

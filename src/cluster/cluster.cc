@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "cluster/state.h"
+#include "planner/standby.h"
 
 namespace shoal {
 namespace {
@@ -385,14 +386,9 @@ std::optional<PlacementView> Cluster::placement(const std::string& model) const 
   for (std::int32_t i = 0; i < static_cast<std::int32_t>(view.record.stages.size()); ++i) {
     view.copies.push_back(state_->CopiesOf(view.record, i));
   }
-  for (const StagePlace& stage : view.record.stages) {
-    const std::vector<std::int32_t> its = view.record.StagesOf(stage.node);
-    const bool known = std::find(view.survives.begin(), view.survives.end(), stage.node) != view.survives.end();
-    const bool covered = std::all_of(its.begin(), its.end(), [&](std::int32_t index) {
-      return !view.copies[static_cast<std::size_t>(index)].empty();
-    });
-    if (covered && !known) view.survives.push_back(stage.node);
-  }
+  std::vector<NodeId> nodes;
+  for (const StagePlace& stage : view.record.stages) nodes.push_back(stage.node);
+  view.survives = HarmlessLosses(nodes, view.copies);
   const auto care = state_->care.find(model);
   std::string failed = care == state_->care.end() ? "" : care->second.reason;
   if (view.broken) {

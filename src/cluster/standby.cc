@@ -9,6 +9,7 @@
 
 #include "cluster/split.h"
 #include "cluster/state.h"
+#include "planner/standby.h"
 
 namespace shoal {
 namespace {
@@ -56,12 +57,12 @@ std::uint64_t Cluster::State::CopiesTaken(const NodeId& node) const {
   return bytes;
 }
 
-// Of those with room: first who has no stage of the model, then neighbours in the pipeline, then who has least to do.
+// The best of those with room.
 std::optional<NodeId> Cluster::State::PlaceForCopy(const PlacementRecord& record, std::int32_t index) const {
   const LayerRange layers = record.LayersOf(index);
   const std::uint64_t bytes = StageBytes(record.request.shape, layers, record.request.options);
   std::optional<NodeId> best;
-  std::tuple<bool, std::int32_t, std::uint64_t> best_rank;
+  CopyRank best_rank;
   for (const auto& [id, member] : members) {
     if (!MayHost(id) || id == record.stages[static_cast<std::size_t>(index)].node) continue;
     const MemberFacts& facts = member.record.facts;
@@ -72,9 +73,7 @@ std::optional<NodeId> Cluster::State::PlaceForCopy(const PlacementRecord& record
     const std::uint64_t taken = MemoryTaken(id, {}) + CopiesTaken(id);
     if (facts.device.memory_budget_bytes < taken + bytes) continue;
     if (facts.device.memory_free_bytes != 0 && facts.device.memory_free_bytes < bytes + bytes / 4) continue;
-    std::int32_t distance = record.Has(id) ? static_cast<std::int32_t>(kStagesMax) : 0;
-    for (const std::int32_t other : record.StagesOf(id)) distance = std::min(distance, std::abs(other - index));
-    const std::tuple rank{record.Has(id), distance, taken};
+    const CopyRank rank = RankForCopy(record.StagesOf(id), index, taken);
     if (!best || rank < best_rank) std::tie(best, best_rank) = std::tuple(std::optional(id), rank);
   }
   return best;

@@ -41,6 +41,41 @@ def test_the_least_energy(shoal, smollm2, tmp_path):
     assert done.returncode == 2 and "what power" in done.stderr
 
 
+def named_losses(plan):
+    return [plan[key] for key in ("survives", "loads_after_loss_of", "does_not_fit_without")]
+
+
+def test_what_each_loss_means(shoal, smollm2, tmp_path):
+    """By memory: two devices that need each other, then two that could each run it all."""
+    file = tmp_path / "devices.json"
+
+    def plan(*words, gib, **more):
+        devices = [{**DEVICES["devices"][0], "name": name, "memory_gib": size, **more} for name, size in gib.items()]
+        file.write_text(json.dumps({**DEVICES, "devices": devices}))
+        return shoal("plan", smollm2, "--devices", file, "--ctx", "256", "--objective", "throughput", *words)
+
+    tight = {"a": 0.16, "b": 0.16}
+    alone = json.loads(plan("--json", gib=tight).stdout)
+    names = [stage["device"] for stage in alone["stages"]]
+    assert sorted(names) == ["a", "b"] and all(stage["standby"] == [] for stage in alone["stages"])
+    assert named_losses(alone) == [[], [], names]
+    text = plan(gib=tight).stdout
+    assert "nothing loaded: none." in text and f"The model does not fit without: {', '.join(names)}." in text
+
+    # The best plan is one of them alone; the other has room for a copy.
+    roomy = {"a": 2, "b": 2}
+    copied = json.loads(plan("--json", gib=roomy).stdout)
+    (stage,) = copied["stages"]
+    assert stage["standby"] == [name for name in roomy if name != stage["device"]]
+    assert named_losses(copied) == [[stage["device"]], [], []]
+    text = plan(gib=roomy).stdout
+    assert f"nothing loaded: {stage['device']}." in text and "does not fit without" not in text
+
+    off = json.loads(plan("--json", "--standby", "off", gib=roomy).stdout)
+    assert named_losses(off) == [[], [stage["device"]], []]
+    assert f"load layers first after a loss of: {stage['device']}." in plan("--standby", "off", gib=roomy).stdout
+
+
 def test_this_device(shoal, smollm2, tmp_path, monkeypatch):
     monkeypatch.setenv("SHOAL_HOME", str(tmp_path))
     plan = json.loads(shoal("plan", smollm2, "--json").stdout)
