@@ -27,6 +27,9 @@ constexpr std::int32_t kPassesMin = 3;
 constexpr double kLeast = 1e-12;  // seconds a byte: nothing is faster
 constexpr std::int32_t kContext = kSpeedRows * kDeepPasses + kDecodePasses + 2 * kSpeedGroupRows;
 constexpr std::chrono::milliseconds kOfOneFigure{350};
+// After a pass the worker threads of its engine spin for some 2 ms before they sleep (ComputeThreads), on the cores
+// that the next engine's pass needs; one engine alone, as in a stage, never meets that.
+constexpr std::chrono::milliseconds kOthersSpin{4};
 
 // One measured pass: what it asked for, and what it took.
 struct Sample {
@@ -62,6 +65,7 @@ class Slice {
     engine.cpus = options.cpus;
     Slice slice;
     slice.ration_ = options.ration;
+    slice.threads_ = engine.threads;
     SHOAL_ASSIGN_OR_RETURN(slice.engine_, Engine::Open(model, engine));
     slice.kv_bytes_ = static_cast<double>(model->info.KvBytesPerToken(layers, KvType::kF16));
     for (std::int32_t i = layers.first; i < layers.last; ++i) {
@@ -108,6 +112,7 @@ class Slice {
     const SteadyTime end = SteadyClock::now() + Rationed(kOfOneFigure, ration_);
     for (std::int32_t i = 0; i < kDecodePasses && (i <= kPassesMin || SteadyClock::now() < end); ++i) {
       if (between != nullptr) SHOAL_RETURN_IF_ERROR(between->Alone());
+      if (between != nullptr && threads_ > 1) OutlastSpinning();
       SHOAL_ASSIGN_OR_RETURN(const Sample sample, Pass(rows, of_many, output));
       if (i == 0) continue;
       seconds.push_back(sample.seconds);
@@ -126,9 +131,16 @@ class Slice {
   }
 
  private:
+  // Awake: a core that sleeps meanwhile would be slower after it.
+  static void OutlastSpinning() {
+    const SteadyTime end = SteadyClock::now() + kOthersSpin;
+    while (SteadyClock::now() < end) {}
+  }
+
   std::unique_ptr<Engine> engine_;
   double weight_bytes_ = 0, kv_bytes_ = 0;
   double ration_ = 1;
+  int threads_ = 1;
   std::vector<float> hidden_, out_;
 };
 
