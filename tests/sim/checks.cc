@@ -21,6 +21,7 @@ std::string_view InvariantName(Invariant invariant) {
     case Invariant::kEveryWishEnds: return "every request for a placement is answered";
     case Invariant::kEndsForAReason: return "a generation ends early for a known reason only";
     case Invariant::kAnswersAfterFaults: return "every node gets a whole answer after faults stop";
+    case Invariant::kAnswerIsFound: return "who comes back finds an answer that a node in reach has";
   }
   return "unknown";
 }
@@ -32,39 +33,50 @@ void Checks::Violate(Invariant invariant, const std::string& what) {
   what_ = what;
 }
 
-void Checks::OnToken(Ask& ask, std::size_t position, TokenId token) {
-  if (position < ask.delivered.size()) {
-    return Violate(Invariant::kOneTokenPerPosition,
-                   NameOf(ask) + " got a second token for position " + std::to_string(position));
+// Events are numbered from 1.
+void Checks::OnEvent(const Ask& ask, std::size_t had, std::size_t event) {
+  if (event <= had) {
+    Violate(Invariant::kOneTokenPerPosition, NameOf(ask) + " got a second event " + std::to_string(event));
+  } else if (event > had + 1) {
+    Violate(Invariant::kStreamEqualsOneNode,
+            NameOf(ask) + " skipped to event " + std::to_string(event) + " after " + std::to_string(had));
   }
-  const std::vector<TokenId>& expected = ask.expected.tokens;
-  if (position > ask.delivered.size()) {
-    return Violate(Invariant::kStreamEqualsOneNode, NameOf(ask) + " skipped to position " + std::to_string(position) +
-                                                        " after " + std::to_string(ask.delivered.size()) + " tokens");
-  }
-  if (position >= expected.size() || expected[position] != token) {
-    return Violate(Invariant::kStreamEqualsOneNode,
-                   NameOf(ask) + " got another token at position " + std::to_string(position) + " than one node gives");
-  }
-  ask.delivered.push_back(token);
 }
 
-void Checks::OnComplete(Ask& ask, bool stopped) {
-  if (ask.delivered.size() != ask.expected.tokens.size() || stopped != ask.expected.stopped) {
-    Violate(Invariant::kStreamEqualsOneNode, NameOf(ask) + " ended after " + std::to_string(ask.delivered.size()) +
+void Checks::OnToken(Ask& ask, std::size_t had, std::size_t event, TokenId token) {
+  OnEvent(ask, had, event);
+  const std::vector<TokenId>& expected = ask.expected.tokens;
+  if (event > expected.size() || expected[event - 1] != token) {
+    Violate(Invariant::kStreamEqualsOneNode,
+            NameOf(ask) + " got another token at position " + std::to_string(event - 1) + " than one node gives");
+  }
+  if (event == ask.delivered.size() + 1) ask.delivered.push_back(token);
+}
+
+void Checks::OnFinish(Ask& ask, std::size_t had, std::size_t event, bool stopped) {
+  OnEvent(ask, had, event);
+  if (event != ask.expected.tokens.size() + 1 || stopped != ask.expected.stopped) {
+    Violate(Invariant::kStreamEqualsOneNode, NameOf(ask) + " ended after " + std::to_string(event - 1) +
                                                  " tokens; one node gives " +
                                                  std::to_string(ask.expected.tokens.size()));
+  }
+  ask.stopped = stopped;
+}
+
+void Checks::OnComplete(Ask& ask, std::size_t had) {
+  if (had != ask.expected.tokens.size() + 1) {
+    Violate(Invariant::kStreamEqualsOneNode, NameOf(ask) + " was over after event " + std::to_string(had));
   }
   ask.complete = true;
 }
 
-void Checks::OnEndedBy(const Ask& ask, EndCause cause, bool knew_placement) {
-  const bool unplaced = cause == EndCause::kNotPlaced && (!knew_placement || unplaced_.contains(ask.model));
-  const bool engine = cause == EndCause::kEngine && engine_failed_.contains(ask.model);
-  const bool other = cause == EndCause::kCancelled || cause == EndCause::kHopeless || cause == EndCause::kLost ||
-                     cause == EndCause::kBusy;
+void Checks::OnEndedBy(const std::string& name, const std::string& model, EndCause cause, bool knew_placement,
+                       const std::string& error) {
+  const bool unplaced = cause == EndCause::kNotPlaced && (!knew_placement || unplaced_.contains(model));
+  const bool engine = cause == EndCause::kEngine && engine_failed_.contains(model);
+  const bool other = cause == EndCause::kHopeless || cause == EndCause::kLost || cause == EndCause::kBusy;
   if (unplaced || engine || other) return;
-  Violate(Invariant::kEndsForAReason, NameOf(ask) + " ended without a reason: " + ask.error);
+  Violate(Invariant::kEndsForAReason, name + " ended without a reason: " + error);
 }
 
 void Checks::OnStageWorks(int node, const PlacementRecord& placement) {

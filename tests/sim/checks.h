@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -27,14 +28,14 @@ enum class Invariant : std::uint8_t {
   kEveryWishEnds,         // every request to place or unplace gets an answer in time
   kEndsForAReason,        // a generation ends whole, or for one of EndCause
   kAnswersAfterFaults,    // then every node gets a whole answer again
+  kAnswerIsFound,         // who comes back gets an answer that a node in reach of the asked one has
 };
-inline constexpr int kInvariants = 9;
+inline constexpr int kInvariants = 10;
 std::string_view InvariantName(Invariant invariant);
 
 // Why a generation may end before it is whole, but for its node's end.
 enum class EndCause : std::uint8_t {
   kNone,       // none of these
-  kCancelled,  // by its client
   kNotPlaced,  // its node knew no placement; of one that it knew before: a person has ended it
   kHopeless,   // nobody here can run the model
   kLost,       // it was without a head for 60 s
@@ -45,7 +46,7 @@ enum class EndCause : std::uint8_t {
 // One generation as its client sees it.
 struct Ask {
   std::uint64_t id = 0;
-  int node = 0;
+  int node = 0;  // that was asked first
   std::string model;
   std::vector<TokenId> prompt;
   std::uint64_t seed = 0;
@@ -53,9 +54,19 @@ struct Ask {
   OneNodeRun expected;
 
   std::vector<TokenId> delivered;
-  bool ended = false;     // regularly, with an error, by its client, or with its node
-  bool complete = false;  // regularly
+  std::optional<bool> stopped;  // once its last event came: by an end token
+  bool ended = false;           // regularly, with an error, by its client, or given up
+  bool complete = false;        // regularly
   std::string error;
+
+  // What its client does.
+  bool comes_back = false, impatient = false;
+  bool knows_id = false;  // it got a status
+  bool cancelled = false, lost_entry = false, was_copied = false, was_found = false;
+  std::string not_found_by;               // why it gave up
+  int lines = 0, to_come = 0, tries = 0;  // connections; those to come; how often it came back
+
+  std::size_t events() const { return delivered.size() + (stopped ? 1 : 0); }
 };
 
 class Checks {
@@ -65,13 +76,15 @@ class Checks {
   Invariant invariant() const { return invariant_; }
   const std::string& what() const { return what_; }
 
-  // A token came to the client for the `position`-th place of the answer.
-  void OnToken(Ask& ask, std::size_t position, TokenId token);
-  // The generation ended regularly. `stopped`: by an end token.
-  void OnComplete(Ask& ask, bool stopped);
+  // An event came to the client on one of its connections, which had `had` before: a token, or that it ends.
+  void OnToken(Ask& ask, std::size_t had, std::size_t event, TokenId token);
+  void OnFinish(Ask& ask, std::size_t had, std::size_t event, bool stopped);
+  // After the last event.
+  void OnComplete(Ask& ask, std::size_t had);
 
-  // The generation ended with an error. `knew_placement`: its node did, since it was asked.
-  void OnEndedBy(const Ask& ask, EndCause cause, bool knew_placement);
+  // The generation of an answer ended with an error. `knew_placement`: its node did, since it was asked.
+  void OnEndedBy(const std::string& name, const std::string& model, EndCause cause, bool knew_placement,
+                 const std::string& error);
   void OnUnplaceAsked(const std::string& model) { unplaced_.insert(model); }
   void OnEngineFails(const std::string& model) { engine_failed_.insert(model); }
 
@@ -85,6 +98,8 @@ class Checks {
   std::uint64_t copies_taken = 0, copies_that_knew = 0, row_layers_spared = 0;
 
  private:
+  void OnEvent(const Ask& ask, std::size_t had, std::size_t event);
+
   bool violated_ = false;
   Invariant invariant_ = Invariant::kAgreement;
   std::string what_;

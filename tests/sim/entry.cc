@@ -14,20 +14,25 @@ constexpr DurationUs kStreamOpenUs = 3 * kSecond, kSilentUs = 200 * kMillisecond
 
 }  // namespace
 
-Entry::Entry(Network& network, Checks& checks, SimHost& host, int self, EntryRules rules, FindPlacement find)
-    : network_(network), checks_(checks), host_(host), self_(self), rules_(rules), find_(std::move(find)) {}
+Entry::Entry(Network& network, SimHost& host, int self, EntryRules rules, FindPlacement find)
+    : network_(network), host_(host), self_(self), rules_(rules), find_(std::move(find)) {}
 
-// ---- The client's side ----------------------------------------------------------------------------------------------
+// ---- The side that asks ---------------------------------------------------------------------------------------------
 
-void Entry::Begin(Ask& ask) {
-  Resumption generation({ask.prompt, 0, ask.tokens_max, ask.context_tokens_max, kLostMaxUs}, network_.now());
-  running_.emplace(ask.id, Running{&ask, std::move(generation), network_.now(), network_.now()});
-  WatchSilence(ask.id);
-  Try(ask.id);
+void Entry::Start(std::uint64_t id, EntryAsk ask, EntryEvents events) {
+  Resumption generation({std::move(ask.history), ask.emitted, ask.tokens_max, ask.context_tokens_max, kLostMaxUs},
+                        network_.now());
+  running_.emplace(
+      id, Running{ask.model, ask.seed, std::move(events), std::move(generation), network_.now(), network_.now()});
+  WatchSilence(id);
+  Try(id);
 }
 
-void Entry::Cancel(Ask& ask) {
-  if (running_.contains(ask.id)) End(ask.id, EndCause::kCancelled, "cancelled by its client");
+void Entry::Cancel(std::uint64_t id) {
+  const auto found = running_.find(id);
+  if (found == running_.end()) return;
+  found->second.events = {};
+  Fail(id, EndCause::kNone, {});
 }
 
 GenerationRequest Entry::RequestOf(const Running& running) const {
@@ -35,7 +40,7 @@ GenerationRequest Entry::RequestOf(const Running& running) const {
   request.tokens = running.generation.history();
   request.emitted = running.generation.emitted();
   request.tokens_max = running.generation.tokens_max();
-  request.sampling.seed = running.ask->seed;
+  request.sampling.seed = running.seed;
   if (rules_.break_resume && request.emitted > 0) {
     request.tokens.pop_back();
     --request.emitted;
@@ -48,8 +53,10 @@ void Entry::Try(std::uint64_t id) {
   const auto found = running_.find(id);
   if (found == running_.end()) return;
   const Resumption& generation = found->second.generation;
-  if (generation.ended()) return Complete(id, generation.ended() == Resumption::End::kStop);
-  const std::optional<PlacementView> placement = find_(found->second.ask->model);
+  if (const std::optional<Resumption::End> ended = generation.ended()) {
+    return End(id, {*ended == Resumption::End::kStop ? FinishReason::kStop : FinishReason::kLength});
+  }
+  const std::optional<PlacementView> placement = find_(found->second.model);
   if (!placement) return Refused(id, {ErrorCode::kUnavailable, "not placed"}, EndCause::kNotPlaced, false);
   found->second.knew_placement = true;
   if (placement->broken)
@@ -93,7 +100,7 @@ void Entry::Refused(std::uint64_t id, const Error& why, EndCause cause, bool pos
   const Running& running = running_.at(id);
   if (!running.generation.MayAskAgain(why, possible, network_.now())) {
     const bool late = network_.now() - running.headless_since >= kLostMaxUs;
-    return End(id, late ? EndCause::kLost : cause, why.message);
+    return Fail(id, late ? EndCause::kLost : cause, why);
   }
   network_.Post(self_, kAttemptEveryUs, [this, id] { Try(id); });
 }
@@ -101,18 +108,19 @@ void Entry::Refused(std::uint64_t id, const Error& why, EndCause cause, bool pos
 void Entry::OnAccepted(std::uint64_t number) {
   Attempt& attempt = attempts_.at(number);
   attempt.accepted = true;
-  running_.at(attempt.ask).had_head = true;
-  running_.at(attempt.ask).heard = network_.now();
-  if (running_.at(attempt.ask).generation.was_lost()) ++resumed_;
+  Running& running = running_.at(attempt.id);
+  running.heard = network_.now();
+  if (running.generation.was_lost()) ++resumed_;
+  if (!std::exchange(running.had_head, true) && running.events.on_started) running.events.on_started();
 }
 
 void Entry::OnToken(std::uint64_t number, Position position, const SampledToken& token) {
   const auto attempt = attempts_.find(number);
   if (attempt == attempts_.end()) return;
-  Running& running = running_.at(attempt->second.ask);
+  Running& running = running_.at(attempt->second.id);
   running.heard = network_.now();
-  checks_.OnToken(*running.ask, static_cast<std::size_t>(position) - running.ask->prompt.size(), token.token);
   running.generation.OnToken(token);
+  running.events.on_token(position, token);
 }
 
 void Entry::OnEnd(std::uint64_t number, FinishReason reason, const Error& error) {
@@ -120,26 +128,19 @@ void Entry::OnEnd(std::uint64_t number, FinishReason reason, const Error& error)
   if (found == attempts_.end()) return;
   const Attempt attempt = found->second;
   Drop(number);
-  if (reason == FinishReason::kStop || reason == FinishReason::kLength) {
-    return Complete(attempt.ask, reason == FinishReason::kStop);
-  }
-  Running& running = running_.at(attempt.ask);
+  if (reason == FinishReason::kStop || reason == FinishReason::kLength) { return End(attempt.id, {reason}); }
+  Running& running = running_.at(attempt.id);
   if (!attempt.accepted) {
     const bool busy = error.code == ErrorCode::kOverloaded && !running.had_head;
-    return Refused(attempt.ask, error, busy ? EndCause::kBusy : EndCause::kNone, true);
+    return Refused(attempt.id, error, busy ? EndCause::kBusy : EndCause::kNone, true);
   }
   if (!Resumption::MayPass(error)) {
     const bool engine = error.message.find(kEngineFailure) != std::string::npos;
-    return End(attempt.ask, engine ? EndCause::kEngine : EndCause::kNone, error.message);
+    return Fail(attempt.id, engine ? EndCause::kEngine : EndCause::kNone, error);
   }
   running.headless_since = network_.now();
   running.generation.OnLost(network_.now());
-  network_.Post(self_, 0, [this, ask = attempt.ask] { Try(ask); });
-}
-
-void Entry::Complete(std::uint64_t id, bool stopped) {
-  checks_.OnComplete(*running_.at(id).ask, stopped);
-  End(id, EndCause::kNone, {});
+  network_.Post(self_, 0, [this, id = attempt.id] { Try(id); });
 }
 
 // The head of a placement that was replaced may be frozen, and say nothing.
@@ -153,9 +154,9 @@ void Entry::WatchSilence(std::uint64_t id) {
 }
 
 void Entry::LeaveSuperseded(std::uint64_t id) {
-  const std::optional<PlacementView> placement = find_(running_.at(id).ask->model);
+  const std::optional<PlacementView> placement = find_(running_.at(id).model);
   for (const auto& [number, attempt] : attempts_) {
-    if (attempt.ask != id || !attempt.accepted || !placement || placement->record.epoch <= attempt.epoch) continue;
+    if (attempt.id != id || !attempt.accepted || !placement || placement->record.epoch <= attempt.epoch) continue;
     return OnEnd(number, FinishReason::kError, {ErrorCode::kUnavailable, "the model was placed anew"});
   }
 }
@@ -172,23 +173,24 @@ void Entry::Drop(std::uint64_t number) {
   }
 }
 
-void Entry::End(std::uint64_t id, EndCause cause, const std::string& error) {
-  Ask& ask = *running_.at(id).ask;
-  const bool knew_placement = running_.at(id).knew_placement;
-  running_.erase(id);
-  ask.ended = true;
-  ask.error = error;
-  if (!error.empty()) checks_.OnEndedBy(ask, cause, knew_placement);
-  for (auto attempt = attempts_.begin(); attempt != attempts_.end();) {
-    const auto one = attempt++;
-    if (one->second.ask == id) Drop(one->first);
-  }
+void Entry::Fail(std::uint64_t id, EndCause cause, const Error& error) {
+  End(id, {std::nullopt, cause, running_.at(id).knew_placement, error});
 }
 
-std::string Entry::Describe(const Ask& ask) const {
+void Entry::End(std::uint64_t id, const EntryEnd& end) {
+  const EntryEvents events = std::move(running_.at(id).events);
+  running_.erase(id);
+  for (auto attempt = attempts_.begin(); attempt != attempts_.end();) {
+    const auto one = attempt++;
+    if (one->second.id == id) Drop(one->first);
+  }
+  if (events.on_end) events.on_end(end);
+}
+
+std::string Entry::Describe(std::uint64_t id) const {
   std::string text;
   for (const auto& [number, attempt] : attempts_) {
-    if (attempt.ask != ask.id) continue;
+    if (attempt.id != id) continue;
     text += " '" + attempt.model + "' epoch " + std::to_string(attempt.epoch) +
             (attempt.stream == 0 ? " here" : " by stream " + std::to_string(attempt.stream)) +
             (attempt.accepted ? ", accepted;" : ", not accepted;");
@@ -203,7 +205,7 @@ void Entry::OnOpened(StreamId stream) {
   if (found == by_stream_.end()) return;
   Attempt& attempt = attempts_.at(found->second);
   attempt.open = true;
-  const GenerationRequest request = RequestOf(running_.at(attempt.ask));
+  const GenerationRequest request = RequestOf(running_.at(attempt.id));
   network_.Send(self_, stream, EncodeGenerate({attempt.model, request.tokens_max}, attempt.epoch));
   OpenSequence open;
   open.sampling = request.sampling;

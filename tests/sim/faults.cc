@@ -6,6 +6,8 @@ namespace {
 
 constexpr DurationUs kGapMaxUs = 12 * kSecond, kCalmUs = 30 * kSecond;
 constexpr std::uint64_t kCalmEvery = 12;
+constexpr DurationUs kAnsweringUs = 1 * kSecond;
+constexpr int kAsksOfCrash = 3;
 constexpr int kCalmNodes = 16;  // faults come more often in larger clusters
 
 LinkQuality Usual(Rng& rng) {
@@ -65,7 +67,7 @@ void Faults::Next() {
 void Faults::Disturb() {
   const int n = Pick(), m = Pick();
   switch (network_.rng().Below(19)) {
-    case 0: return Crash(n);
+    case 0: return CrashEntry(n);
     case 1:
     case 2: return Freeze(n);
     case 3:
@@ -92,6 +94,17 @@ void Faults::Crash(int node) {
   const DurationUs down = Between(500 * kMillisecond, 60 * kSecond);
   Note(down);
   network_.After(down, [this, node] { Restart(node); });
+}
+
+// Some have just asked it.
+void Faults::CrashEntry(int node) {
+  if (!at(node).up()) return Crash(node);
+  for (int asks = 0; asks < kAsksOfCrash; ++asks) {
+    (void)clients_.Begin(node, models_[network_.rng().Below(models_.size())]);
+  }
+  network_.After(Between(0, kAnsweringUs), [this, node] {
+    if (active_) Crash(node);
+  });
 }
 
 void Faults::Restart(int node) {

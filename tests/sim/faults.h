@@ -37,6 +37,7 @@ class Faults {
   void Next();
   void Disturb();
   void Crash(int node);
+  void CrashEntry(int node);
   void Restart(int node);
   void Freeze(int node);
   void CutNow(int a, int b);

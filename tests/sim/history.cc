@@ -127,18 +127,13 @@ class History {
 
   void Settle() {
     if (!Agree()) return;
-    const auto unended = [&] {
-      for (int node = 0; node < network_.nodes(); ++node) {
-        if (!network_.running(node)) clients_->OnCrash(node);
-      }
-      return clients_->FirstUnended();
-    };
+    const auto unended = [&] { return clients_->FirstUnended(); };
     if (!Until([&] { return unended() == nullptr; }, kAsksEndWithin)) {
       const Ask& ask = *unended();
-      return checks_.Violate(Invariant::kEveryAskEnds,
-                             "generation " + std::to_string(ask.id) + " of node " + std::to_string(ask.node) +
-                                 " hangs after " + std::to_string(ask.delivered.size()) +
-                                 " tokens:" + at(ask.node).entry().Describe(ask) + HostsText());
+      return checks_.Violate(Invariant::kEveryAskEnds, "generation " + std::to_string(ask.id) + " of node " +
+                                                           std::to_string(ask.node) + " hangs after " +
+                                                           std::to_string(ask.delivered.size()) +
+                                                           " tokens: " + clients_->Describe(ask) + HostsText());
     }
     if (!Until([&] { return faults_->UnansweredWish().empty(); }, kWishesEndWithin)) {
       checks_.Violate(Invariant::kEveryWishEnds, faults_->UnansweredWish() + " was never answered");
@@ -236,6 +231,7 @@ class History {
     result_.complete = clients_->complete();
     result_.tokens = clients_->tokens();
     result_.errors = clients_->errors();
+    result_.coming_back = clients_->coming_back();
     result_.placements = checks_.placements();
     result_.taken_over = checks_.taken_over;
     result_.row_layers_recovered = checks_.row_layers_recovered;

@@ -61,6 +61,8 @@ HistoryOptions HistoryOf(const Options& options, std::uint64_t seed) {
   history.rules.break_stale_check = options.broken == "stale-epoch";
   history.rules.entry.break_resume = options.broken == "resume";
   history.rules.copies.break_rewind = options.broken == "copy-rewind";
+  history.rules.answering.break_position = options.broken == "event-id";
+  history.rules.answering.break_found = options.broken == "copy-found";
   return history;
 }
 
@@ -74,6 +76,7 @@ struct Totals {
   DurationUs virtual_us = 0, node_us = 0, agreed_max_us = 0, faults_min_us = 0;
   std::vector<std::uint64_t> broken = std::vector<std::uint64_t>(kInvariants, 0);
   std::map<std::string, std::uint64_t> errors;
+  ComingBack back;
   Json violations = Json::array();
 
   void Add(const Options& options, std::uint64_t seed, const HistoryResult& result) {
@@ -88,6 +91,10 @@ struct Totals {
     overlapping_seeds += result.overlapping > 0 ? 1 : 0;
     resumed += result.resumed;
     for (const auto& [text, count] : result.errors) errors[text] += count;
+    back.lost += result.coming_back.lost;
+    back.found += result.coming_back.found;
+    back.complete += result.coming_back.complete;
+    for (const auto& [text, count] : result.coming_back.not_found_by) back.not_found_by[text] += count;
     placements += result.placements;
     taken_over += result.taken_over;
     row_layers_recovered += result.row_layers_recovered;
@@ -195,6 +202,10 @@ Json Report(const Options& options, const Totals& totals, double wall_s) {
           {"generations_complete", totals.complete},
           {"generations_resumed", totals.resumed},
           {"generations_ended_by", totals.errors},
+          {"entries_lost", totals.back.lost},
+          {"entries_lost_gone_on", totals.back.found},
+          {"entries_lost_complete", totals.back.complete},
+          {"not_gone_on_by", totals.back.not_found_by},
           {"tokens", totals.tokens},
           {"agreed_after_s_max", Rounded(static_cast<double>(totals.agreed_max_us) / 1e6)},
           {"control_bytes_per_node_s", Rounded(static_cast<double>(totals.control_bytes) / node_s)},
@@ -212,6 +223,9 @@ void Print(const Options& options, const Totals& totals, double wall_s) {
   std::printf("%llu generations (%llu whole, %llu times resumed), %llu tokens\n",
               static_cast<unsigned long long>(totals.asked), static_cast<unsigned long long>(totals.complete),
               static_cast<unsigned long long>(totals.resumed), static_cast<unsigned long long>(totals.tokens));
+  std::printf("%llu answers lost the node that was asked; %llu were gone on with, %llu of them to the end\n",
+              static_cast<unsigned long long>(totals.back.lost), static_cast<unsigned long long>(totals.back.found),
+              static_cast<unsigned long long>(totals.back.complete));
   std::printf("%llu stages went on in a later epoch; after losses %llu row-layers were run, of %llu from nothing\n",
               static_cast<unsigned long long>(totals.taken_over),
               static_cast<unsigned long long>(totals.row_layers_recovered),
@@ -243,7 +257,7 @@ int Main(int argc, char** argv) {
                "fails also when a check misses its bar: too few seeds, too little at a time");
   app.add_flag("--calm", options.calm, "no faults");
   app.add_option("--break", options.broken, "breaks a rule on purpose: the checks must see it")
-      ->check(CLI::IsMember({"epoch-tag", "stale-epoch", "resume", "copy-rewind"}));
+      ->check(CLI::IsMember({"epoch-tag", "stale-epoch", "resume", "copy-rewind", "event-id", "copy-found"}));
   CLI11_PARSE(app, argc, argv);
   if (one->count() > 0) {
     options.first = seed;

@@ -16,6 +16,7 @@ constexpr int kRetransmitsMax = 5;
 // How long a connection lives on which nothing gets through: somewhere between.
 constexpr DurationUs kPatienceMinUs = 8 * kSecond, kPatienceMaxUs = 30 * kSecond;
 constexpr std::uint64_t kPingUs = 15 * kSecond;
+constexpr DurationUs kUsualDelayMaxUs = 20 * kMillisecond;
 constexpr DurationUs kOwnStackUs = 100;  // of a node's own doings
 
 std::uint64_t Code(int node, std::uint64_t what) { return static_cast<std::uint64_t>(node) << 8 | what; }
@@ -37,6 +38,7 @@ void Network::Start(int node, Process* process) {
   SHOAL_CHECK(n.process == nullptr && process != nullptr);
   n.process = process;
   ++n.start;
+  n.changed = now();
   n.dark = false;
   Trace(Code(node, 1), n.start);
   for (int other = 0; other < nodes(); ++other) {
@@ -82,6 +84,7 @@ void Network::Crash(int node, bool silent) {
 void Network::Freeze(int node) {
   if (!running(node) || frozen(node)) return;
   at(node).frozen = true;
+  at(node).changed = now();
   Trace(Code(node, 4), 0);
 }
 
@@ -89,6 +92,7 @@ void Network::Thaw(int node) {
   Node& n = at(node);
   if (!n.frozen) return;
   n.frozen = false;
+  n.changed = now();
   Trace(Code(node, 5), n.held.size());
   const std::vector<Task> held = std::exchange(n.held, {});
   const std::uint64_t start = n.start;
@@ -182,6 +186,7 @@ std::size_t Network::Unread(int node, StreamId id) {
 }
 
 void Network::Disconnect(int node, int peer, Protocol quiet) {
+  pair(node, peer).changed = now();
   for (const StreamId id : std::set<StreamId>(pair(node, peer).streams)) {
     const Stream* stream = Find(id);
     const bool open = stream->sides[SideOf(*stream, node)].open;
@@ -292,6 +297,7 @@ void Network::Stall(StreamId id, int to) {
       const auto stuck = [&](StreamId one) { return Find(one)->sides[0].stalled || Find(one)->sides[1].stalled; };
       if (std::none_of(now_between.streams.begin(), now_between.streams.end(), stuck)) return;  // it healed
       // They share one connection: what stalls one ends all.
+      now_between.changed = now();
       for (const StreamId one : std::set<StreamId>(now_between.streams)) {
         const Stream& lost = *Find(one);
         const int side = SideOf(lost, node);
@@ -319,6 +325,20 @@ void Network::Resume(int a, int b) {
   }
 }
 
+void Network::SetQuality(int a, int b, LinkQuality quality) {
+  pair(a, b).quality = quality;
+  pair(a, b).changed = now();
+}
+
+bool Network::IsCalmSince(int a, int b, TimeUs time) {
+  const auto process = [&](int node) { return running(node) && !frozen(node) && at(node).changed < time; };
+  if (!process(a) || !process(b)) return false;
+  if (a == b) return true;
+  const Pair& between = pair(a, b);
+  return !between.cut() && between.changed < time && between.quality.loss == 0 &&
+         between.quality.delay_us <= kUsualDelayMaxUs;
+}
+
 void Network::Cut(int a, int b) {
   CutOneWay(a, b);
   CutOneWay(b, a);
@@ -326,12 +346,14 @@ void Network::Cut(int a, int b) {
 
 void Network::CutOneWay(int from, int to) {
   if (from == to || std::exchange(cut(from, to), true)) return;
+  pair(from, to).changed = now();
   Trace(Code(from, 11), static_cast<std::uint64_t>(to));
 }
 
 void Network::Heal(int a, int b) {
   if (a == b || !pair(a, b).cut()) return;
   cut(a, b) = cut(b, a) = false;
+  pair(a, b).changed = now();
   Trace(Code(a, 12), static_cast<std::uint64_t>(b));
   Resume(a, b);
 }

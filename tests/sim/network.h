@@ -23,7 +23,7 @@ namespace shoal::sim {
 inline constexpr DurationUs kMillisecond = 1'000, kSecond = 1'000'000;
 
 using StreamId = std::uint64_t;
-enum class Protocol : std::uint8_t { kControl = 1, kPipe = 2, kGenerate = 3, kCopy = 4 };
+enum class Protocol : std::uint8_t { kControl = 1, kPipe = 2, kGenerate = 3, kCopy = 4, kKeep = 5, kAnswer = 6 };
 
 struct LinkQuality {
   DurationUs delay_us = 500, jitter_us = 200;  // one way
@@ -68,7 +68,9 @@ class Network {
   // What `from` sends does not arrive, acknowledgements neither: the connection dies, unless it heals before.
   void CutOneWay(int from, int to);
   void Heal(int a, int b);
-  void SetQuality(int a, int b, LinkQuality quality) { pair(a, b).quality = quality; }
+  void SetQuality(int a, int b, LinkQuality quality);
+  // Both run, can reach each other as fast as usual, and nothing of that has changed since `time`.
+  bool IsCalmSince(int a, int b, TimeUs time);
   bool running(int node) const { return at(node).process != nullptr; }
   bool frozen(int node) const { return at(node).frozen; }
 
@@ -110,6 +112,7 @@ class Network {
     Process* process = nullptr;
     std::uint64_t start = 0;
     bool frozen = false, dark = false;  // dark: without power
+    TimeUs changed = 0;
     std::vector<Task> held;
   };
   struct Pair {
@@ -117,6 +120,7 @@ class Network {
     bool cut_up = false, cut_down = false;  // from the lower number to the higher; the other way
     bool cut() const { return cut_up || cut_down; }
     bool dying = false;  // a timeout runs
+    TimeUs changed = 0;
     std::set<StreamId> streams;
   };
 

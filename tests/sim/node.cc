@@ -1,12 +1,14 @@
 // Inputs of the cluster come from streams and the host, its actions go back to them.
 #include "sim/node.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace shoal::sim {
 namespace {
 
 constexpr DurationUs kTickUs = 200 * kMillisecond;
+constexpr DurationUs kChangesUs = 50 * kMillisecond;  // those that come together are looked at once
 constexpr DurationUs kReopenUs = 1 * kSecond, kStreamOpenUs = 3 * kSecond;
 constexpr DurationUs kDiscoverSoonUs = 2 * kSecond, kDiscoverUs = 10 * kSecond;  // a beacon
 
@@ -64,8 +66,11 @@ void SimNode::Start() {
   };
   hooks.may_serve = [this](const std::string& model, Epoch epoch) { return cluster_->MayServe(model, epoch); };
   host_ = std::make_unique<SimHost>(network_, checks_, self_, models_, hardware, rules_.copies, std::move(hooks));
-  entry_ = std::make_unique<Entry>(network_, checks_, *host_, self_, rules_.entry,
-                                   [this](const std::string& model) { return cluster_->placement(model); });
+  entry_ = std::make_unique<Entry>(network_, *host_, self_, rules_.entry,
+                                   [this](const std::string& model) { return FindPlacement(model); });
+  answers_ = std::make_unique<SimAnswers>(network_, checks_, *entry_, self_, models_);
+  keeping_ = std::make_unique<SimKeeping>(network_, *answers_, self_);
+  answering_ = std::make_unique<SimAnswering>(network_, *answers_, *keeping_, *entry_, self_, rules_.answering);
   for (int peer = 0; peer < network_.nodes(); ++peer) {
     if (peer == self_) continue;
     const auto soon = static_cast<DurationUs>(network_.rng().Below(kDiscoverSoonUs));
@@ -80,14 +85,18 @@ void SimNode::Crash(bool silent) {
   running_us_ += network_.now() - started_;
   resumed_ += entry_->resumed();
   network_.Crash(self_, silent);
+  answering_.reset();
+  keeping_.reset();
+  answers_.reset();
   entry_.reset();
   host_.reset();
   cluster_.reset();
   links_.clear();
   link_peers_.clear();
   opening_.clear();
+  placements_.clear();
   answered_.clear();
-  obeying_ = false;
+  obeying_ = changed_ = false;
 }
 
 std::uint64_t SimNode::control_bytes() const {
@@ -163,8 +172,10 @@ void SimNode::AddLink(int peer, StreamId stream) {
 
 void SimNode::OnOpened(StreamId stream) {
   const auto found = link_peers_.find(stream);
-  if (found == link_peers_.end()) {  // opened here for a stage or a generation
+  if (found == link_peers_.end()) {  // opened here for a stage, a generation or an answer
     host_->OnOpened(stream);
+    keeping_->OnOpened(stream);
+    answering_->OnOpened(stream);
     return entry_->OnOpened(stream);
   }
   const int peer = found->second;
@@ -180,6 +191,8 @@ void SimNode::OnStream(StreamId stream, Protocol protocol, int peer) {
     case Protocol::kPipe: return host_->OnStream(stream, peer);
     case Protocol::kGenerate: return entry_->OnStream(stream);
     case Protocol::kCopy: return host_->copies().OnStream(stream);
+    case Protocol::kKeep: return keeping_->OnStream(stream);
+    case Protocol::kAnswer: return answering_->OnStream(stream);
   }
 }
 
@@ -188,6 +201,8 @@ void SimNode::OnFrame(StreamId stream, FrameBytes frame) {
   if (found == link_peers_.end()) {
     if (host_->Knows(stream)) return host_->OnFrame(stream, std::move(frame));
     if (host_->copies().Knows(stream)) return host_->copies().OnFrame(stream, std::move(frame));
+    if (keeping_->Knows(stream)) return keeping_->OnFrame(stream, frame);
+    if (answering_->Knows(stream)) return answering_->OnFrame(stream, frame);
     return entry_->OnFrame(stream, std::move(frame));
   }
   const Result<ClusterMessage> message = DecodeClusterMessage(frame);
@@ -201,6 +216,8 @@ void SimNode::OnStreamEnd(StreamId stream) {
   if (found == link_peers_.end()) {
     if (host_->Knows(stream)) return host_->OnStreamEnd(stream);
     if (host_->copies().Knows(stream)) return host_->copies().OnStreamEnd(stream);
+    if (keeping_->Knows(stream)) return keeping_->OnStreamEnd(stream);
+    if (answering_->Knows(stream)) return answering_->OnStreamEnd(stream);
     return entry_->OnStreamEnd(stream);
   }
   const int peer = found->second;
@@ -220,7 +237,7 @@ void SimNode::OnStreamEnd(StreamId stream) {
 
 void SimNode::Obey() {
   if (std::exchange(obeying_, true)) return;
-  bool changed = false;  // of members, too: copies are there while their nodes are
+  bool changed = false;  // whether a placement is broken, and who has copies, depends on who is here
   for (;;) {
     const std::vector<Action> actions = cluster_->TakeActions();
     if (actions.empty()) break;
@@ -230,14 +247,48 @@ void SimNode::Obey() {
                 std::holds_alternative<MembersChanged>(action);
     }
   }
-  if (changed) TellWhoCopies();
+  if (changed && !std::exchange(changed_, true)) network_.Post(self_, kChangesUs, [this] { OnChanges(); });
   obeying_ = false;
 }
 
-void SimNode::TellWhoCopies() {
-  for (const PlacementView& one : cluster_->placements()) {
-    host_->SetCopies(one.record.model, one.record.epoch, one.copies);
+void SimNode::OnChanges() {
+  changed_ = false;
+  placements_ = cluster_->placements();
+  for (const PlacementView& one : placements_) host_->SetCopies(one.record.model, one.record.epoch, one.copies);
+  keeping_->SetMembers(Members());
+}
+
+std::optional<PlacementView> SimNode::FindPlacement(const std::string& model) const {
+  for (const PlacementView& one : placements_) {
+    if (one.record.model == model) return one;
   }
+  return std::nullopt;
+}
+
+// As node/cluster_views has it.
+std::vector<KeepingMember> SimNode::Members() const {
+  std::set<std::uint64_t> placed;
+  for (const PlacementView& placement : placements_) placed.insert(placement.record.request.fingerprint);
+  std::vector<KeepingMember> members;
+  for (const MemberView& member : cluster_->members()) {
+    if (member.self || !member.linked) continue;
+    if (member.state != MemberState::kAlive && member.state != MemberState::kSuspect) continue;
+    const MemberFacts& facts = member.record.facts;
+    KeepingMember& one = members.emplace_back();
+    one.node = NumberOf(member.record.id);
+    one.alive = member.state == MemberState::kAlive && !facts.leaving;
+    for (const ModelHolding& model : facts.models) one.models += placed.count(model.fingerprint);
+  }
+  return members;
+}
+
+bool SimNode::Sees(int peer) const {
+  const std::vector<KeepingMember>& members = keeping_->members();
+  return std::any_of(members.begin(), members.end(), [&](const KeepingMember& one) { return one.node == peer; });
+}
+
+std::string SimNode::DescribeView(std::uint64_t view) const {
+  return answering_ ? answering_->Describe(view) : " is gone";
 }
 
 void SimNode::Do(const Action& action) {

@@ -1,5 +1,5 @@
-// One simulated device: the real cluster state machine, a SimHost and an Entry on a Network, wired as
-// node/cluster_node wires their real likes. Crashes take all of it but what a disk keeps: the identity and its boot
+// One simulated device: the real cluster state machine, a SimHost, an Entry and the answers over it on a Network, wired
+// as node/cluster_node wires their real likes. Crashes take all of it but what a disk keeps: the identity and its boot
 // counter.
 #pragma once
 
@@ -11,9 +11,12 @@
 #include <vector>
 
 #include "cluster/cluster.h"
+#include "sim/answering.h"
+#include "sim/answers.h"
 #include "sim/checks.h"
 #include "sim/entry.h"
 #include "sim/host.h"
+#include "sim/keeping.h"
 #include "sim/network.h"
 
 namespace shoal::sim {
@@ -22,6 +25,7 @@ struct NodeRules {  // what is broken on purpose, or not there yet
   bool break_epoch_tag = false, break_stale_check = false;
   EntryRules entry;
   CopyRules copies;
+  AnsweringRules answering;
 };
 
 class SimNode final : public Process {
@@ -44,7 +48,10 @@ class SimNode final : public Process {
   // Precondition of the rest: running.
   Cluster& cluster() { return *cluster_; }
   SimHost& host() { return *host_; }
-  Entry& entry() { return *entry_; }
+  SimAnswers& answers() { return *answers_; }
+  SimAnswering& answering() { return *answering_; }
+  bool Sees(int peer) const;  // whom it would ask for an answer
+  std::string DescribeView(std::uint64_t view) const;
   TimeUs Now() const { return network_.now() + skew_; }
   void JumpClock(DurationUs by) { skew_ += by; }
   std::uint64_t Place(const std::string& model, std::int32_t stages);
@@ -74,7 +81,9 @@ class SimNode final : public Process {
   void AddLink(int peer, StreamId stream);
   void Obey();
   void Do(const Action& action);
-  void TellWhoCopies();
+  void OnChanges();
+  std::vector<KeepingMember> Members() const;
+  std::optional<PlacementView> FindPlacement(const std::string& model) const;
 
   Network& network_;
   Checks& checks_;
@@ -92,11 +101,15 @@ class SimNode final : public Process {
   std::unique_ptr<Cluster> cluster_;
   std::unique_ptr<SimHost> host_;
   std::unique_ptr<Entry> entry_;
+  std::unique_ptr<SimAnswers> answers_;
+  std::unique_ptr<SimKeeping> keeping_;
+  std::unique_ptr<SimAnswering> answering_;
   std::map<int, StreamId> links_;       // control streams that are up
   std::map<StreamId, int> link_peers_;  // these and those being opened
   std::map<int, StreamId> opening_;
+  std::vector<PlacementView> placements_;  // as of the last change; what answers go by
   std::map<std::uint64_t, Status> answered_;
-  bool obeying_ = false;
+  bool obeying_ = false, changed_ = false;  // changed_: OnChanges will be called
 };
 
 }  // namespace shoal::sim

@@ -53,7 +53,9 @@ def caught(sim, rule, invariant, seeds):
 def main():
     """All of it."""
     sim = sys.argv[1]
-    clean(sim, "2 to 12 nodes", "--seeds", "60", "-j", "2")
+    report = clean(sim, "2 to 12 nodes", "--seeds", "60", "-j", "2")
+    gone_on, lost = report["entries_lost_gone_on"], report["entries_lost"]
+    expect(gone_on > lost / 2 and gone_on > 10, f"{gone_on} of {lost} answers whose node was lost were gone on with")
     code, _, stderr = run(sim, "--strict", "--seeds", "1", "--minutes", "1")
     expect(code == 1 and "seeds run, at least" in stderr, "--strict fails where a bar is missed", stderr)
     clean(sim, "40 nodes", "--seeds", "2", "--nodes", "40", "--minutes", "2")
@@ -64,6 +66,8 @@ def main():
     caught(sim, "stale-epoch", "stale epoch", 200)
     caught(sim, "resume", "one token per position", 50)
     caught(sim, "copy-rewind", "one-node run", 50)
+    caught(sim, "event-id", "one token per position", 50)
+    caught(sim, "copy-found", "a node in reach has", 50)
 
 
 if __name__ == "__main__":
