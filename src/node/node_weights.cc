@@ -22,7 +22,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kFirstQuestionMax{10'000};
 constexpr std::size_t kCheckThreadsMax = 8;
-constexpr std::size_t kOutdatedMax = 256;
+constexpr std::size_t kRefusedMax = 256;
 
 // Frames with nothing in them but a message about weights.
 FrameBytes WeightsFrame(std::span<const std::uint8_t> message) {
@@ -242,18 +242,18 @@ std::vector<WeightPeer> NodeWeights::Peers() const {
 Result<StoredModel> NodeWeights::ManifestOf(ModelFingerprint fingerprint, const std::string& name) {
   const std::shared_ptr<void> turn = TakeTurn(Work::kGetManifest, fingerprint);
   Result<StoredModel> known = Stored(fingerprint);
-  std::set<ModelId> outdated;
+  std::set<ModelId> refused;
   {
     const std::lock_guard lock(mutex_);
-    outdated = outdated_;
+    refused = refused_;
   }
-  const bool current = known.ok() && !outdated.contains(known->id);
+  const bool current = known.ok() && !refused.contains(known->id);
   if (current && (known->name == name || store_->Find(name).ok())) return known;
   Manifest manifest;  // the same model may go by several names
   if (current) {
     manifest = *known->manifest;
   } else {
-    SHOAL_ASSIGN_OR_RETURN(manifest, FetchManifest(Peers(), fingerprint, outdated));
+    SHOAL_ASSIGN_OR_RETURN(manifest, FetchManifest(Peers(), fingerprint, refused));
   }
   const std::string free = FreeName(name, fingerprint);
   SHOAL_RETURN_IF_ERROR(store_->Add(manifest, free, "cluster"));
@@ -284,16 +284,19 @@ Result<LibraryModel> NodeWeights::Obtain(ModelFingerprint fingerprint, const std
                    "no whole file of '" + name + "' is here (the log tells of broken ones): " + stored.error().message};
     }
     const Result<LibraryModel> model = ObtainStored(*stored, fingerprint, layers, cancelled);
-    if (model.ok() || model.error().code != ErrorCode::kStale || !stored->manifest->sourced()) return model;
-    // Others may know a newer state of the file.
+    if (model.ok() || !stored->manifest->sourced() || model.error().code == ErrorCode::kCancelled) return model;
+    // Others may know a newer state of the file, or have all of it.
+    const bool stale = model.error().code == ErrorCode::kStale;
     {
       const std::lock_guard lock(mutex_);
-      if (outdated_.size() >= kOutdatedMax) outdated_.clear();
-      outdated_.insert(stored->id);
+      if (refused_.size() >= kRefusedMax) refused_.clear();
+      refused_.insert(stored->id);
     }
-    if (!ManifestOf(fingerprint, name).ok()) {
-      return Error{ErrorCode::kStale, model.error().message + ": place it again, by the name that it came by"};
-    }
+    if (ManifestOf(fingerprint, name).ok()) continue;
+    if (stale) return Error{ErrorCode::kStale, model.error().message + ": place it again, by the name that it came by"};
+    const std::lock_guard lock(mutex_);
+    refused_.erase(stored->id);
+    return model;
   }
 }
 

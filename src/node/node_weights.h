@@ -112,8 +112,8 @@ class NodeWeights {
   std::multimap<std::string, FetchProgress> fetching_;  // guarded by mutex_: by model
   std::set<std::pair<Work, ModelFingerprint>> turns_;   // guarded by mutex_: taken
   std::condition_variable turn_over_;
-  std::set<ModelId> outdated_;  // guarded by mutex_: sourced, of which the source has another state now
-  std::set<Digest> checked_;    // guarded by mutex_: blobs that need not be read anew
+  std::set<ModelId> refused_;  // guarded by mutex_: sourced models whose source does not give what is needed
+  std::set<Digest> checked_;   // guarded by mutex_: blobs that need not be read anew
 };
 
 }  // namespace shoal

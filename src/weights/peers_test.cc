@@ -14,6 +14,7 @@
 
 #include "weights/swarm.h"
 #include "weights/test_model.h"
+#include "weights/test_peer.h"
 
 namespace shoal {
 namespace {
@@ -21,44 +22,6 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using Bytes = std::vector<std::uint8_t>;
-
-// A node: its store and its server, behind a link of so many bytes a second that all who ask share.
-struct TestNode {
-  std::string name;
-  std::shared_ptr<WeightStore> store;
-  std::unique_ptr<WeightServer> server;
-  std::uint64_t bytes_per_s = 0;  // 0: no limit
-  std::mutex uplink;
-  std::atomic<std::uint64_t> bytes_sent{0};
-  std::atomic<int> answers_left{-1};          // then it is gone; -1: never
-  std::atomic<int> answers_until_silent{-1};  // then it takes questions and says nothing; -1: never
-  std::atomic<bool> lies{false};
-};
-
-class TestLink final : public WeightLink {
- public:
-  explicit TestLink(TestNode& node) : node_(node) {}
-  Result<Bytes> Ask(Bytes question, std::chrono::milliseconds limit) override {
-    if (node_.answers_until_silent == 0) {
-      std::this_thread::sleep_for(limit);
-      return Error{ErrorCode::kUnavailable, "no answer"};
-    }
-    if (node_.answers_until_silent > 0) --node_.answers_until_silent;
-    if (node_.answers_left == 0) return Error{ErrorCode::kUnavailable, "gone"};
-    if (node_.answers_left > 0) --node_.answers_left;
-    Bytes answer = node_.server->Answer(question);
-    if (node_.lies && answer.size() > 4096) answer[answer.size() / 2] ^= 1;
-    node_.bytes_sent += answer.size();
-    if (node_.bytes_per_s > 0) {
-      const std::lock_guard lock(node_.uplink);
-      std::this_thread::sleep_for(std::chrono::microseconds(answer.size() * 1'000'000 / node_.bytes_per_s));
-    }
-    return answer;
-  }
-
- private:
-  TestNode& node_;
-};
 
 class PeersTest : public testing::Test {
  protected:
@@ -95,12 +58,6 @@ class PeersTest : public testing::Test {
                                    : Result<StoredModel>(Error{ErrorCode::kNotFound, "no such model here"});
     });
     return node;
-  }
-  static WeightPeer Peer(TestNode& node) {
-    return {node.name, [&node]() -> Result<std::unique_ptr<WeightLink>> {
-              if (node.answers_left == 0) return Error{ErrorCode::kUnavailable, "gone"};
-              return std::unique_ptr<WeightLink>(std::make_unique<TestLink>(node));
-            }};
   }
   void ExpectWhole(const TestNode& node) {
     for (const std::size_t range : all_) EXPECT_TRUE(node.store->Verify(manifest_, range).ok()) << range;

@@ -248,7 +248,8 @@ Error SourcedFetch::Nobody() const {
   std::string what;
   for (const std::size_t range : missing_) what += (what.empty() ? "" : ", ") + manifest_->ranges[range].Name();
   return {source_error_.error().code, "no node that can be reached has " + what.substr(0, 200) + " of " + model_.name +
-                                          ", and its source does not give it: " + source_error_.error().message};
+                                          ", and its source does not give it here: " + source_error_.error().message +
+                                          ". Where it does, `shoal pull` fetches all of it for the others"};
 }
 
 Result<FetchReport> SourcedFetch::Run(const std::vector<std::size_t>& ranges) {

@@ -80,10 +80,13 @@ bool IsSameSource(const std::string& before, const std::string& origin) {
   return before == origin && origin.find_first_of("/:") != std::string::npos;
 }
 
+// Whether `manifest` is another state of what a sourced one says, or says more of the same.
 bool IsSameSource(const Manifest& before, const Manifest& manifest) {
+  if (!before.sourced()) return false;
   const auto same_place = [](const SourceFile& a, const SourceFile& b) { return a.url == b.url; };
-  return before.sourced() && std::equal(before.sources.begin(), before.sources.end(), manifest.sources.begin(),
-                                        manifest.sources.end(), same_place);
+  return (before.header == manifest.header && before.file_bytes == manifest.file_bytes) ||
+         std::equal(before.sources.begin(), before.sources.end(), manifest.sources.begin(), manifest.sources.end(),
+                    same_place);
 }
 
 std::uint64_t DiskFreeBytes(const std::string& folder) {

@@ -134,7 +134,8 @@ def test_one_node_that_has_it_all_holds_it_against_the_hubs_hash(lan, smollm2, m
     assert refused.returncode != 0 and "is not what the hub says" in refused.stderr, refused.stderr
 
 
-def test_who_may_not_ask_the_hub_says_so(lan, make_hub, monkeypatch):
+@pytest.mark.parametrize("others", ["their layers", "all of it"])
+def test_who_may_not_ask_the_hub_says_so_and_takes_what_others_have(lan, make_hub, monkeypatch, others):
     """The model's place wants a token, which one of the nodes does not have."""
     hosts = lan.add_hosts(3)
     hub = make_hub()
@@ -150,9 +151,11 @@ def test_who_may_not_ask_the_hub_says_so(lan, make_hub, monkeypatch):
     words = ("--stages", "0-14,15-29", "--standby", "off", "--nodes")
     refused = first.cli("place", url, *words, f"{first.name},{third.name}", check=False, timeout=120)
     assert refused.returncode != 0 and "set HF_TOKEN" in refused.stderr and "layer" in refused.stderr, refused.stderr
-    # What others have got it takes from them.
-    first.cli("place", url, *words, f"{first.name},{second.name}", timeout=120)
-    first.cli("unplace", NAME)
+    if others == "all of it":
+        second.cli("pull", url, timeout=120)
+    else:
+        first.cli("place", url, *words, f"{first.name},{second.name}", timeout=120)
+        first.cli("unplace", NAME)
     first.cli("place", url, *words, f"{first.name},{third.name}", timeout=120)
     assert first.complete(NAME, PROMPT, 4)
     assert all("right" not in member.output() for member in members), "no log tells the token"

@@ -1,0 +1,217 @@
+// A sourced model fetched by several nodes of this process, from each other and from a server of their own.
+#include "weights/sourced_fetch.h"
+
+#include <cpp-httplib/httplib.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <future>
+
+#include "weights/test_model.h"
+#include "weights/test_peer.h"
+#include "weights/whole_file.h"
+
+namespace shoal {
+namespace {
+
+using testing::HasSubstr;
+
+// One file, by ranges.
+class TestServer {
+ public:
+  explicit TestServer(std::vector<std::uint8_t> bytes) : bytes_(std::move(bytes)) {
+    server_.Get("/model.gguf", [this](const httplib::Request&, httplib::Response& response) {
+      if (refuses) {
+        response.status = 401;
+        return;
+      }
+      response.set_header("ETag", "\"" + etag + "\"");
+      response.set_content_provider(bytes_.size(), "application/octet-stream",
+                                    [this](std::size_t offset, std::size_t n, httplib::DataSink& sink) {
+                                      sent += n;
+                                      return sink.write(reinterpret_cast<const char*>(bytes_.data()) + offset, n);
+                                    });
+    });
+    port_ = server_.bind_to_any_port("127.0.0.1");
+    thread_ = std::thread([this] { server_.listen_after_bind(); });
+    server_.wait_until_ready();
+  }
+  ~TestServer() {
+    server_.stop();
+    thread_.join();
+  }
+  std::string url() const { return "http://127.0.0.1:" + std::to_string(port_) + "/model.gguf"; }
+
+  std::string etag = "one";  // changed between fetches only
+  std::atomic<bool> refuses{false};
+  std::atomic<std::uint64_t> sent{0};
+
+ private:
+  const std::vector<std::uint8_t> bytes_;
+  httplib::Server server_;
+  int port_ = 0;
+  std::thread thread_;
+};
+
+class SourcedFetchTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = testing::TempDir() + "sourced_fetch_test_" + std::to_string(getpid());
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+    const std::string file = WriteTestModel(folder_ + "/model.gguf", 4, 700);
+    hashed_ = *HashTestModel(file);
+    const std::vector<std::uint8_t> bytes = ReadTestFile(file);
+    server_ = std::make_unique<TestServer>(bytes);
+    sourced_ = hashed_;
+    for (WeightRange& range : sourced_.ranges) range.chunks.clear();
+    sourced_.sources = {{server_->url(), sourced_.file_bytes, server_->etag, Sha256(bytes)}};
+    sourced_.extents = {{0, sourced_.file_bytes, 0, 0}};
+    for (std::size_t i = 0; i < sourced_.ranges.size(); ++i) all_.push_back(i);
+    for (const char* variable : {"http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"}) unsetenv(variable);
+  }
+  void TearDown() override {
+    server_.reset();
+    std::filesystem::remove_all(folder_);
+  }
+
+  std::unique_ptr<TestNode> Node(const std::string& name) {
+    auto node = std::make_unique<TestNode>();
+    node->name = name;
+    StoreOptions options;
+    options.folder = folder_ + "/" + name;
+    options.disk_free_min_bytes = 0;
+    node->store = *WeightStore::Open(options);
+    EXPECT_TRUE(node->store->Add(sourced_, "model", "test").ok());
+    node->server =
+        std::make_unique<WeightServer>(node->store, [store = node->store](auto) { return store->Find("model"); });
+    return node;
+  }
+  static Result<FetchReport> Fetch(TestNode& node, const std::vector<std::size_t>& ranges,
+                                   const std::vector<WeightPeer>& peers) {
+    HttpOptions http;
+    http.attempts_max = 2;
+    http.backoff_first_ms = 10;
+    FetchOptions options;
+    options.patience_ms = 500;
+    const auto hang = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    options.cancelled = [hang] { return std::chrono::steady_clock::now() > hang; };
+    return FetchSourced(*node.store, *node.store->Find("model"), ranges, peers, http, options);
+  }
+  std::uint64_t BytesOf(const std::vector<std::size_t>& ranges) const {
+    std::uint64_t bytes = 0;
+    for (const std::size_t range : ranges) bytes += sourced_.ranges[range].bytes;
+    return bytes;
+  }
+  // Of what HashTestModel says the model is.
+  void ExpectWhole(const TestNode& node, const std::vector<std::size_t>& ranges) {
+    for (const std::size_t range : ranges) EXPECT_TRUE(node.store->Verify(hashed_, range).ok()) << range;
+  }
+
+  std::string folder_;
+  Manifest hashed_, sourced_;
+  std::vector<std::size_t> all_;
+  std::unique_ptr<TestServer> server_;
+};
+
+TEST_F(SourcedFetchTest, OneAloneGetsWhatItNeedsOnce) {
+  const auto node = Node("node");
+  const std::vector<std::size_t> needed = *RangesOf(sourced_, {1, 3});
+  const auto report = Fetch(*node, needed, {});
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  EXPECT_EQ(report->source_bytes, BytesOf(needed));
+  EXPECT_EQ(server_->sent, BytesOf(needed));
+  EXPECT_EQ(node->store->Usage().pinned_bytes, BytesOf(needed));
+  ExpectWhole(*node, needed);
+  const StoredModel model = *node->store->Find("model");
+  EXPECT_EQ(model.held_bytes, BytesOf(needed));
+  EXPECT_EQ(model.id, Sha256(EncodeManifest(sourced_)));
+  ASSERT_TRUE(Fetch(*node, needed, {}).ok());
+  EXPECT_EQ(server_->sent, BytesOf(needed)) << "it is here";
+  EXPECT_EQ(node->store->Collect(true), 0U) << "nothing of it is in nobody's need";
+  ASSERT_TRUE(node->store->Remove("model").ok());
+  EXPECT_TRUE(ListFiles(node->store->Path("sums")).empty());
+}
+
+TEST_F(SourcedFetchTest, OfTwoWhoNeedTheSameOneAsksTheSource) {
+  const auto a = Node("a"), b = Node("b");
+  auto other = std::async(std::launch::async, [&] { return Fetch(*b, all_, {Peer(*a, true)}); });
+  const auto report = Fetch(*a, all_, {Peer(*b, false)});
+  const auto others = other.get();
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  ASSERT_TRUE(others.ok()) << others.error().message;
+  EXPECT_EQ(server_->sent, BytesOf(all_)) << "each byte once";
+  EXPECT_EQ(report->source_bytes + others->source_bytes, BytesOf(all_));
+  ExpectWhole(*a, all_);
+  ExpectWhole(*b, all_);
+  for (const std::size_t range : all_) {
+    EXPECT_EQ(a->store->claims().Of(Sha256(EncodeManifest(sourced_)), range), RangeState::kNone);
+  }
+}
+
+TEST_F(SourcedFetchTest, AWrongByteOfAPeerIsNamedAndComesFromTheSource) {
+  const auto bad = Node("bad"), node = Node("node");
+  ASSERT_TRUE(Fetch(*bad, all_, {}).ok());
+  bad->lies = true;
+  const auto report = Fetch(*node, all_, {Peer(*bad)});
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  EXPECT_EQ(report->source_bytes, BytesOf(all_));
+  ExpectWhole(*node, all_);
+}
+
+TEST_F(SourcedFetchTest, HashesThatTheSourceDoesNotConfirmAreSaidWithWhoToldThem) {
+  const auto liar = Node("liar"), node = Node("node");
+  ASSERT_TRUE(Fetch(*liar, all_, {}).ok());
+  const std::size_t range = RangesOf(sourced_, {2, 3})->back();
+  std::vector<Digest> other = hashed_.ranges[range].chunks;
+  other[0][0] ^= 1;
+  ASSERT_TRUE(node->store->KeepHashes(Sha256(EncodeManifest(sourced_)), range, other).ok());
+  const auto report = Fetch(*node, {range}, {});
+  ASSERT_FALSE(report.ok());
+  EXPECT_EQ(report.error().code, ErrorCode::kCorrupt);
+  EXPECT_THAT(report.error().message, HasSubstr("is not what came of it before"));
+}
+
+TEST_F(SourcedFetchTest, AnotherStateOfTheFileIsRefused) {
+  const auto node = Node("node");
+  server_->etag = "two";
+  const auto report = Fetch(*node, all_, {});
+  ASSERT_FALSE(report.ok());
+  EXPECT_EQ(report.error().code, ErrorCode::kStale);
+  EXPECT_EQ(node->store->Usage().blob_bytes, 0U);
+}
+
+TEST_F(SourcedFetchTest, WhomTheSourceRefusesTakesWhatPeersHave) {
+  const auto peer = Node("peer"), node = Node("node");
+  const std::vector<std::size_t> some = *RangesOf(sourced_, {1, 3});
+  ASSERT_TRUE(Fetch(*peer, some, {}).ok());
+  server_->refuses = true;
+  const auto given = Fetch(*node, some, {Peer(*peer)});
+  ASSERT_TRUE(given.ok()) << given.error().message;
+  EXPECT_EQ(given->source_bytes, 0U);
+  EXPECT_EQ(given->bytes_by_peer.at("peer"), BytesOf(some));
+  const auto refused = Fetch(*node, all_, {Peer(*peer)});
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.error().message,
+              HasSubstr("no node that can be reached has embeddings, output, layer 0, layer 3"));
+  EXPECT_THAT(refused.error().message, HasSubstr("set HF_TOKEN"));
+}
+
+TEST_F(SourcedFetchTest, TheWholeFilesHashIsHeldAgainstWhatTheSourceSays) {
+  const auto node = Node("node");
+  ASSERT_TRUE(Fetch(*node, all_, {}).ok());
+  StoredModel model = *node->store->Find("model");
+  Status right = CheckWholeFiles(node->store, model, {});
+  EXPECT_TRUE(right.ok()) << right.error().message;
+  Manifest other = *model.manifest;
+  other.sources[0].sha256 = Digest{};
+  model.manifest = std::make_shared<Manifest>(other);
+  right = CheckWholeFiles(node->store, model, {});
+  ASSERT_FALSE(right.ok());
+  EXPECT_EQ(right.error().code, ErrorCode::kCorrupt);
+}
+
+}  // namespace
+}  // namespace shoal
