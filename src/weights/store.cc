@@ -227,7 +227,7 @@ std::shared_ptr<const Manifest> WeightStore::WithHashes(const ModelId& id,
 
 Status WeightStore::KeepHashes(const ModelId& id, std::size_t range, const std::vector<Digest>& chunks) {
   const std::string path = SumsPath(id, range);
-  if (FileBytes(path) > 0) return {};
+  if (FileBytes(path) == chunks.size() * sizeof(Digest)) return {};
   return ReplaceFile(path, {reinterpret_cast<const std::uint8_t*>(chunks.data()), chunks.size() * sizeof(Digest)});
 }
 

@@ -1,6 +1,6 @@
 // Any bytes as a file of the store, as a node finds it on its disk: a model's name, a record of a local file, a
-// manifest, the header or the hashes of an unfinished model. Reading never crashes, never reaches outside the store,
-// and takes nothing from the other models that are there.
+// manifest, the header or the hashes of an unfinished model, the hashes that became known of a sourced one. Reading
+// never crashes, never reaches outside the store, and takes nothing from the other models that are there.
 //
 // The first byte says which file it is. In memory where the system has such a folder: drafts are synced to the disk.
 #include <unistd.h>
@@ -38,6 +38,14 @@ class StoreUnderTest {
     const Result<ModelId> id = store_->Add(good_, "good", "here");
     SHOAL_CHECK(id.ok());
     id_ = *id;
+    Manifest sourced = good_;
+    for (WeightRange& range : sourced.ranges) range.chunks.clear();
+    sourced.sources = {{kSource, good_.file_bytes, "a state of it", {}}};
+    const std::uint64_t data = good_.header.size();
+    sourced.extents = {{data, good_.file_bytes - data, 0, data}};
+    const Result<ModelId> sourced_id = store_->Add(sourced, "sourced", kSource);
+    SHOAL_CHECK(sourced_id.ok());
+    sourced_id_ = *sourced_id;
   }
   ~StoreUnderTest() { std::filesystem::remove_all(folder_); }
   StoreUnderTest(const StoreUnderTest&) = delete;
@@ -103,6 +111,21 @@ class StoreUnderTest {
     std::filesystem::remove_all(store_->Path(DraftFolder()));
   }
 
+  void TrySourcedSums(Bytes bytes) {
+    const std::string path = Write("sums/" + HexOf(sourced_id_) + ".0", bytes);
+    CheckModel("sourced");
+    const auto known = [&] {
+      const Result<StoredModel> model = store_->Find("sourced");
+      SHOAL_CHECK(model.ok());
+      return !model->manifest->ranges[0].chunks.empty();
+    };
+    const bool was_known = bytes.size() == good_.ranges[0].chunks.size() * sizeof(Digest);
+    SHOAL_CHECK(known() == was_known);
+    SHOAL_CHECK(store_->KeepHashes(sourced_id_, 0, good_.ranges[0].chunks).ok() && known());
+    CheckGood();
+    std::filesystem::remove(path);
+  }
+
  private:
   static std::string Folder() {
     std::error_code ignored;
@@ -166,7 +189,7 @@ class StoreUnderTest {
   const std::string folder_;
   const std::unique_ptr<WeightStore> store_;
   Manifest good_;
-  ModelId id_{};
+  ModelId id_{}, sourced_id_{};
   std::vector<std::uint8_t> file_;
 };
 
@@ -177,12 +200,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static shoal::StoreUnderTest store;
   if (size == 0 || size > (1U << 16)) return 0;
   const std::span<const std::uint8_t> bytes(data + 1, size - 1);
-  switch (data[0] % 5) {
+  switch (data[0] % 6) {
     case 0: store.TryName(bytes); break;
     case 1: store.TryLocalRecord(bytes); break;
     case 2: store.TryManifest(bytes); break;
     case 3: store.TryDraftHeader(bytes); break;
-    default: store.TryDraftSums(bytes);
+    case 4: store.TryDraftSums(bytes); break;
+    default: store.TrySourcedSums(bytes);
   }
   return 0;
 }

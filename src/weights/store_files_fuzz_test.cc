@@ -40,6 +40,9 @@ TEST_F(StoreFilesFuzz, Seeds) {
   Keep(4, "draft_sums", sums);
   sums.resize(sums.size() + 14);
   Keep(4, "draft_sums_too_long", sums);  // was an error of every later pull
+  Keep(5, "sourced_sums_too_long", sums);
+  sums.resize(sizeof(Digest));
+  Keep(5, "sourced_sums", sums);
 }
 
 }  // namespace
