@@ -56,6 +56,20 @@ class ClusterTest : public testing::Test {
     return true;
   }
   std::optional<PlacementView> At(int n) { return pump.At(n).placement("m"); }
+  // What node `n` answers when it is asked to prepare `record`; nothing when it takes the stages up.
+  std::optional<StageStatus> Refusal(int n, PlacementRecord record) {
+    record.state = PlacementState::kPreparing;
+    record.decider = TestId(0);
+    pump.At(n).OnMessage(pump.now, TestId(0), Prepare{record});
+    std::optional<StageStatus> refusal;
+    for (const Action& action : pump.At(n).TakeActions()) {
+      if (std::holds_alternative<LoadStage>(action)) return std::nullopt;
+      const auto* send = std::get_if<Send>(&action);
+      const auto* news = send != nullptr ? std::get_if<StageNews>(&send->message) : nullptr;
+      if (news != nullptr) refusal = news->status;
+    }
+    return refusal;
+  }
   Pump pump;
 };
 
@@ -605,18 +619,27 @@ TEST_F(ClusterTest, AStaleEpochIsRefused) {
   ASSERT_TRUE(pump.Place(0, {}).ok());
   PlacementRecord stale = At(0)->record;
   stale.epoch -= Epoch{1} << 32;
-  stale.state = PlacementState::kPreparing;
-  stale.decider = TestId(0);
-  pump.At(1).OnMessage(pump.now, TestId(0), Prepare{stale});
-  bool refused = false, loads = false;
-  for (const Action& action : pump.At(1).TakeActions()) {
-    loads = loads || std::holds_alternative<LoadStage>(action);
-    const auto* send = std::get_if<Send>(&action);
-    const auto* news = send != nullptr ? std::get_if<StageNews>(&send->message) : nullptr;
-    refused = refused || (news != nullptr && news->status == StageStatus::kStale);
+  EXPECT_EQ(Refusal(1, stale), StageStatus::kStale);
+}
+
+// Whoever decides may not know what another part of the cluster has placed there.
+TEST_F(ClusterTest, WhatHasNoRoomBesideOtherModelsIsRefused) {
+  for (int i = 0; i < 2; ++i) {
+    pump.Add([](ClusterOptions& options) { options.facts.device.memory_budget_bytes = 1'000; });
   }
-  EXPECT_TRUE(refused);
-  EXPECT_FALSE(loads);
+  pump.MeetAll();
+  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+  PlaceRequest request;
+  request.nodes = {TestId(1)};
+  ASSERT_TRUE(pump.Place(0, request).ok());
+  ASSERT_TRUE(pump.Until([&] { return At(1).has_value(); }));
+  PlacementRecord other = At(1)->record;
+  other.model = other.request.model = "other";
+  other.epoch += Epoch{1} << 32;
+  EXPECT_EQ(Refusal(1, other), StageStatus::kFailed) << "600 bytes beside 600";
+  other.stages.front().layers.last = 4;
+  other.epoch += Epoch{1} << 32;
+  EXPECT_EQ(Refusal(1, other), std::nullopt) << "400 bytes fit";
 }
 
 TEST_F(ClusterTest, ThrownOutIsOutEverywhere) {

@@ -242,6 +242,7 @@ struct Cluster::State {
   void On(const NodeId& from, const MoveFailed& failed);
   void Adopt(const PlacementRecord& record, bool spread);
   StageSource SourceOf(const PlacementRecord& record, std::int32_t index) const;
+  bool HasRoomFor(const PlacementRecord& record, const std::vector<std::int32_t>& indices) const;
   void DropLocal(const StageKey& key);
   void DropLocals(const std::string& model, const std::function<bool(const Local&)>& which);
   void TellStage(const NodeId& to, const Local& local);

@@ -231,6 +231,7 @@ void SimAnswering::PassOn(std::uint64_t number, StreamId from) {
   View& view = views_.at(number);
   view.here = nullptr;
   view.from = from;
+  view.streamed = false;
   view.text.clear();
   network_.Send(self_, from, EncodeAnswerMessage(AnswerAttach{AnswerAttach::Mode::kAsFirstAsked, view.position}));
 }
@@ -238,12 +239,13 @@ void SimAnswering::PassOn(std::uint64_t number, StreamId from) {
 void SimAnswering::OnPassed(std::uint64_t number, const AnswerMessage& message) {
   View& view = views_.at(number);
   if (const auto* head = std::get_if<AnswerHeadMessage>(&message)) {
-    if (head->streamed) Begin(view);
+    view.streamed = head->streamed;
+    if (view.streamed) Begin(view);
     return;
   }
   const auto* piece = std::get_if<AnswerPiece>(&message);
   SHOAL_CHECK(piece != nullptr);
-  if (!view.begun) return Fail(number, {ErrorCode::kUnavailable, piece->bytes});
+  if (!view.streamed) return Fail(number, {ErrorCode::kUnavailable, piece->bytes});
   view.text += piece->bytes;
   const std::string events = TakeEvents(view.text, view.position);
   if (events.empty()) return;

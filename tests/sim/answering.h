@@ -63,6 +63,7 @@ class SimAnswering {
     std::size_t next = 0, events = 0, has = 0;  // entries read; events played; those the client has had
     // Passed on from elsewhere:
     StreamId from = 0;
+    bool streamed = false;  // its head said so
     std::string text;
     // Looked for:
     bool looking = false, best_lost = false;
