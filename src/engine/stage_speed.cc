@@ -3,17 +3,20 @@
 #include "engine/stage_speed.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <numeric>
 #include <optional>
 #include <thread>
 #include <utility>
 
+#include "engine/candidates.h"
 #include "engine/engine.h"
 #include "engine/made_up_weights.h"
 #include "engine/matrix_speed.h"
 #include "engine/split_rules.h"
 #include "runtime/rng.h"
+#include "sample/draw.h"
 
 namespace shoal {
 namespace {
@@ -93,6 +96,7 @@ class Slice {
     const std::span<const float> hidden(hidden_.data(), hidden_.size() / kSpeedRows * static_cast<std::size_t>(rows));
     const SteadyTime start = SteadyClock::now();
     SHOAL_RETURN_IF_ERROR(engine_->Forward(list, hidden, out_));
+    if (output && engine_->is_last()) Draw(static_cast<std::size_t>(rows));
     sample.seconds = std::chrono::duration<double>(SteadyClock::now() - start).count();
     return sample;
   }
@@ -131,6 +135,17 @@ class Slice {
   }
 
  private:
+  // As a last stage does with each row's logits when a request says nothing of sampling: with a large vocabulary that
+  // is not little.
+  void Draw(std::size_t rows) {
+    const std::size_t n_vocab = out_.size() / rows;
+    for (float& logit : out_) logit = std::isfinite(logit) ? logit : 0;  // made-up weights give anything
+    for (std::size_t row = 0; row < rows; ++row) {
+      FilterCandidates(std::span(out_).subspan(row * n_vocab, n_vocab), SamplingParams(), candidates_);
+      drawn_ += DrawIndex(candidates_.probabilities, row, 0);
+    }
+  }
+
   // Awake: a core that sleeps meanwhile would be slower after it.
   static void OutlastSpinning() {
     const SteadyTime end = SteadyClock::now() + kOthersSpin;
@@ -142,6 +157,8 @@ class Slice {
   double ration_ = 1;
   int threads_ = 1;
   std::vector<float> hidden_, out_;
+  Candidates candidates_;
+  std::size_t drawn_ = 0;
 };
 
 // seconds = base + slope * row_positions.

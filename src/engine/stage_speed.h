@@ -25,7 +25,8 @@ struct StageSpeedOptions {
 };
 
 // Positive. A pass of r rows takes pass_s, and the bytes of its layers' weights by the speed for r; each row reads K
-// and V of all positions before it; each row with output reads the output head by the speed for as many of them.
+// and V of all positions before it; each row with output reads the output head by the speed for as many of them,
+// and draws a token from it.
 struct StageSpeed {
   double pass_s = 0;
   double one_row_bytes_s = 0;       // weight bytes of layers
