@@ -1,5 +1,6 @@
 // A process that fetches and evicts is killed at any instant: the store is consistent, and what had come is not fetched
-// again. Ranges by their hashes, as from peers, and a model of a source that tells none, as from the hub.
+// again. Ranges by their hashes, as from peers; a model of a source that tells none, as from the hub, all of it or
+// ranges.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -27,18 +28,33 @@ struct Tally {
   void Forget() { std::memset(static_cast<void*>(fetched), 0, sizeof fetched); }
 };
 
-class KillTest : public StoreTest, public testing::WithParamInterface<bool> {
+enum class Kind { kRanges, kDraft, kSourced };
+
+class KillTest : public StoreTest, public testing::WithParamInterface<Kind> {
  protected:
-  bool is_draft() const { return GetParam(); }
+  bool is_draft() const { return GetParam() == Kind::kDraft; }
+  bool is_sourced() const { return GetParam() == Kind::kSourced; }
   // As a process that starts: no lock may be shared with the one before.
   void Start() {
     draft_.reset();
     // Room for all but one range: so fetching goes hand in hand with evicting. Of a draft nothing may be missing.
     Reopen(is_draft() ? 0 : manifest_.file_bytes - manifest_.ranges[Layer(0)].bytes);
     if (is_draft()) draft_ = *Draft::Open(*store_, "source", manifest_.header, manifest_.file_bytes);
+    if (!is_sourced()) return;
+    auto sourced = std::make_shared<Manifest>(manifest_);
+    for (WeightRange& range : sourced->ranges) range.chunks.clear();
+    sourced->sources = {{"http://host/model.gguf", manifest_.file_bytes, "etag", {}}};
+    id_ = *store_->Add(*sourced, "model", "source");
+    sourced_ = store_->WithHashes(id_, sourced);
   }
-  bool Has(std::size_t range) const { return is_draft() ? draft_->Has(range) : store_->Has(Blob(range)); }
-  auto BeginRange(std::size_t range) { return is_draft() ? draft_->Begin(range) : store_->Begin(manifest_, range); }
+  bool Has(std::size_t range) const {
+    if (is_sourced()) return store_->Has(*sourced_, range);
+    return is_draft() ? draft_->Has(range) : store_->Has(Blob(range));
+  }
+  auto BeginRange(std::size_t range) {
+    if (is_sourced()) return store_->Begin(*sourced_, range);
+    return is_draft() ? draft_->Begin(range) : store_->Begin(manifest_, range);
+  }
 
   // Of the child, until it is killed; the exit's code tells what went wrong.
   [[noreturn]] void Live(Tally& tally, unsigned seed) {
@@ -66,6 +82,10 @@ class KillTest : public StoreTest, public testing::WithParamInterface<bool> {
     if (is_draft()) {
       draft_->Finished(range, *std::move(finished));
     } else {
+      if (is_sourced()) {
+        if (!store_->KeepHashes(id_, range, finished->chunks).ok()) _exit(8);
+        sourced_ = store_->WithHashes(id_, sourced_);
+      }
       for (auto& chunk : tally.fetched[range]) chunk = 0;  // it may be evicted now
     }
     ++tally.rounds;
@@ -102,6 +122,8 @@ class KillTest : public StoreTest, public testing::WithParamInterface<bool> {
   }
 
   std::unique_ptr<Draft> draft_;  // of is_draft()
+  ModelId id_{};                  // of is_sourced()
+  std::shared_ptr<const Manifest> sourced_;
 };
 
 TEST_P(KillTest, AtAnyInstantNoMoreThanAChunkIsLost) {
@@ -138,8 +160,9 @@ TEST_P(KillTest, AtAnyInstantNoMoreThanAChunkIsLost) {
   munmap(tally, sizeof(Tally));
 }
 
-INSTANTIATE_TEST_SUITE_P(Kill, KillTest, testing::Bool(),
-                         [](const auto& info) { return info.param ? "OfADraft" : "OfRanges"; });
+constexpr const char* kNames[] = {"OfRanges", "OfADraft", "OfASourcedModel"};
+INSTANTIATE_TEST_SUITE_P(Kill, KillTest, testing::Values(Kind::kRanges, Kind::kDraft, Kind::kSourced),
+                         [](const auto& kind) { return kNames[static_cast<int>(kind.param)]; });
 
 }  // namespace
 }  // namespace shoal

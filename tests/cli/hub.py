@@ -33,8 +33,8 @@ class Hub:
     """Two servers: the hub, which answers and redirects, and the host that has the bytes."""
 
     def __init__(self, folder, tls=False, host=None, rate="0"):
-        """`tls`: both by HTTPS, with a certificate of an authority of their own, in `authority`. `host`: of a LAN, where
-        they run (else on loopback here). `rate`: the most bytes a second of a connection ("4m"; "0": any)."""
+        """`tls`: both by HTTPS, with a certificate of an authority of their own, in `authority`. `host`: of a LAN,
+        where they run (else on loopback here). `rate`: the most bytes a second of a connection ("4m"; "0": any)."""
         self.folder = pathlib.Path(folder)
         self.host, self.rate = host, rate
         self.address, self.bytes_name = (host.ipv4, host.ipv4) if host else ("127.0.0.1", "localhost")
