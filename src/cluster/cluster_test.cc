@@ -407,6 +407,18 @@ TEST_F(ClusterTest, StagesThatDoNotHearEachOtherAreParted) {
   }
 }
 
+// A word that a stage does not hear another one is good for a while. Who waits for the placement hears both times.
+TEST_F(ClusterTest, AProblemThatPassesByItselfIsTold) {
+  PlacedOnTwo(2, 300);
+  ASSERT_TRUE(At(0));
+  pump.Run(5 * kSecond);
+  const auto told_broken = [&] { return !pump.Of(0).told.empty() && pump.Of(0).told.front().broken; };
+  EXPECT_FALSE(told_broken());
+  pump.At(0).OnMessage(pump.now, TestId(1), StageNews{"m", At(0)->record.epoch, 1, StageStatus::kUnheard, 0, {}});
+  ASSERT_TRUE(pump.Until(told_broken, 2 * kSecond));
+  EXPECT_TRUE(pump.Until([&] { return !told_broken() && !At(0)->broken; }, 20 * kSecond));
+}
+
 TEST_F(ClusterTest, AFrozenStageIsNotTakenForOneThatIsUnheard) {
   ASSERT_NO_FATAL_FAILURE(FourWithCopies());
   const PlacementRecord first = At(0)->record;

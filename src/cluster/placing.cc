@@ -258,6 +258,7 @@ void Cluster::State::TickPlacing() {
     }
   }
   CareForPlacements();
+  TellProblems();
   CareForPace();
   CareForStandby();
 }
@@ -300,6 +301,17 @@ bool Cluster::State::IsCutOff() const {
                                return entry.second.record.state == MemberState::kDead &&
                                       now - entry.second.state_since < 2 * kCutOffUs;
                              }) > 1;
+}
+
+// A problem may come or pass by what a stage says, or by time alone: nobody else would tell those who wait for it.
+void Cluster::State::TellProblems() {
+  bool changed = false;
+  for (auto& [model, placed] : placements) {
+    const bool broken = placed.record.state == PlacementState::kLive && ProblemOf(placed).kind > Problem::kMoves;
+    changed = changed || broken != placed.told_broken;
+    placed.told_broken = broken;
+  }
+  if (changed) Act(PlacementsChanged{});
 }
 
 void Cluster::State::CareForPlacements() {

@@ -45,6 +45,7 @@ class Pump {
     std::map<std::uint64_t, RequestDone> done;
     std::vector<std::string> left, notes;
     std::vector<Epoch> activated;
+    std::vector<PlacementView> told;  // as of its last word that something changed
   };
 
   int Add(std::function<void(ClusterOptions&)> change = {}) {
@@ -234,6 +235,8 @@ class Pump {
     } else if (const auto* left = std::get_if<Left>(&action)) {
       node.left.push_back(left->text);
       Crash(n);
+    } else if (std::holds_alternative<PlacementsChanged>(action) || std::holds_alternative<MembersChanged>(action)) {
+      nodes[Index(n)].told = At(n).placements();
     } else if (const auto* note = std::get_if<Note>(&action)) {
       node.notes.push_back(note->text);
     }

@@ -126,6 +126,7 @@ struct Cluster::State {
     std::map<std::pair<NodeId, NodeId>, TimeUs> unheard;  // the first does not hear the second: when it said so last
     TimeUs unheard_said = 0;
     TimeUs lost_said = 0;
+    bool told_broken = false;  // what the last tick saw
   };
   struct Problem {
     // kMoves: it runs, but a node wants to go. kUnheard: two of its nodes have lost each other, and nobody else them.
@@ -225,6 +226,7 @@ struct Cluster::State {
   Epoch NewEpoch();
   void NoteFailure(const StagePlace& stage, const std::string& model);
   void CareForPlacements();
+  void TellProblems();
   void PlaceAnew(const std::string& model, Care& care);
   bool IsCutOff() const;
   bool InDoubt(const PlacementRecord& record) const;
