@@ -210,9 +210,19 @@ Result<PlanResult> Spread(const SplitInput& input, const PlanInput& plan) {
   return Search(plan, 0, 0);
 }
 
-PlacementForecast ForecastFrom(const PlanResult& result, PlaceGoal goal, const std::vector<std::string>& estimated) {
+// Of a prompt of kPromptTokens, also where the context is so short that the plan is made for less.
+double FirstTokenTime(const PlanInput& input, const Plan& plan) {
+  if (input.workload.prompt_tokens == kPromptTokens) return plan.first_token_s;
+  PlanInput longer = input;
+  longer.workload.prompt_tokens = kPromptTokens;
+  const Result<Plan> judged = JudgePlan(longer, plan.stages);
+  return judged.ok() ? judged->first_token_s : plan.first_token_s;
+}
+
+PlacementForecast ForecastFrom(const PlanInput& plan, const PlanResult& result, PlaceGoal goal,
+                               const std::vector<std::string>& estimated) {
   PlacementForecast forecast;
-  forecast.first_token_s = result.plan.first_token_s;
+  forecast.first_token_s = FirstTokenTime(plan, result.plan);
   forecast.tokens_s = result.plan.tokens_s;
   forecast.tokens_s_many = result.plan.tokens_s_many;
   forecast.measured = estimated.empty();
@@ -283,7 +293,7 @@ Result<Split> SplitModel(const SplitInput& input) {
                                                                  : Search(plan, 0, 0);
   if (!result.ok()) return std::move(result).error();
   for (const PlanStage& stage : result->plan.stages) split.stages.push_back({stage.device, stage.layers});
-  split.forecast = ForecastFrom(*result, input.goal, estimated);
+  split.forecast = ForecastFrom(plan, *result, input.goal, estimated);
   return split;
 }
 
@@ -296,7 +306,7 @@ Result<PlacementForecast> ForecastOf(const SplitInput& input, const std::vector<
   SHOAL_ASSIGN_OR_RETURN(result.plan, JudgePlan(plan, given));
   result.best_single = BestSingle(plan);
   Explain(plan, result);
-  return ForecastFrom(result, input.goal, estimated);
+  return ForecastFrom(plan, result, input.goal, estimated);
 }
 
 }  // namespace shoal

@@ -165,6 +165,21 @@ TEST(SplitModel, FastestMayLeaveDevicesOutAndSpreadSaysWhatThatWouldBring) {
   EXPECT_GT(fastest->forecast.tokens_s, spread->forecast.tokens_s);
 }
 
+// `status` holds it against what prompts take, which is told as of the same length.
+TEST(ForecastOf, TheFirstTokenIsOfTheSamePromptHoweverShortTheContext) {
+  SplitInput input = Input(Shape(12, kMiB, 0), {Device(1, kGiB, 3), Device(2, kGiB, 1)});
+  const std::vector<SplitStage> stages{{0, {0, 9}}, {1, {9, 12}}};
+  input.options.context_tokens = 4096;
+  const auto usual = ForecastOf(input, stages);
+  ASSERT_TRUE(usual.ok()) << usual.error().message;
+  for (const std::int32_t context : {16, 256, 600}) {
+    input.options.context_tokens = context;
+    const auto little = ForecastOf(input, stages);
+    ASSERT_TRUE(little.ok()) << little.error().message;
+    EXPECT_NEAR(little->first_token_s, usual->first_token_s, 0.01 * usual->first_token_s) << context;
+  }
+}
+
 TEST(SplitModel, TheLeastEnergyIsAGoal) {
   SplitInput input = Input(Shape(12, kMiB, 0), {Device(1, kGiB, 9), Device(2, kGiB, 6)});
   for (PlanLink& link : input.links) link.latency_s = 0.05;
