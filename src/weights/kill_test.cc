@@ -127,14 +127,16 @@ class KillTest : public StoreTest, public testing::WithParamInterface<Kind> {
 };
 
 TEST_P(KillTest, AtAnyInstantNoMoreThanAChunkIsLost) {
-  const int kills = 200;
+  const int kills = 200, kills_min = 20;
+  const auto enough = std::chrono::steady_clock::now() + std::chrono::seconds(40);  // where disk or cores are slow
   auto* tally =
       static_cast<Tally*>(mmap(nullptr, sizeof(Tally), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   ASSERT_NE(tally, MAP_FAILED);
   std::mt19937 random(20250711);
   std::uint64_t finished = 0;
   std::chrono::nanoseconds range_time = std::chrono::milliseconds(5);
-  for (int k = 0; k < kills; ++k) {
+  int k = 0;
+  for (; k < kills && (k < kills_min || std::chrono::steady_clock::now() < enough); ++k) {
     std::memset(static_cast<void*>(tally), 0, sizeof(Tally));
     draft_.reset();
     const pid_t child = fork();
@@ -156,7 +158,7 @@ TEST_P(KillTest, AtAnyInstantNoMoreThanAChunkIsLost) {
     Start();
     EXPECT_LE(Lost(*tally), 1U) << "chunks at kill " << k;
   }
-  EXPECT_GT(finished, static_cast<std::uint64_t>(kills) / 4) << "the child hardly ever got to finish a range";
+  EXPECT_GT(finished, static_cast<std::uint64_t>(k) / 4) << "the child hardly ever got to finish a range";
   munmap(tally, sizeof(Tally));
 }
 

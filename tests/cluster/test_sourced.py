@@ -104,7 +104,7 @@ def test_a_killed_node_goes_on_where_it_was(lan, smollm2, make_hub):
 
 def test_a_file_that_changes_is_said_and_then_taken_anew(lan, smollm2, make_hub):
     members = nodes.cluster_on(lan.add_hosts(3), "--store", QUOTA)
-    hub = make_hub(rate="1m")
+    hub = make_hub(rate="256k")  # it lasts much longer than anybody takes to notice
     with subprocess.Popen(members[0].host.command(nodes.BINARY, *place_words(members)),
                           env={**os.environ, "SHOAL_HOME": str(members[0].home)}, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True) as asked:
