@@ -42,7 +42,7 @@ def test_a_recorded_phone(shoal, tmp_path):
 def test_bench_is_kept(shoal, tmp_path, monkeypatch):
     monkeypatch.setenv("SHOAL_HOME", str(tmp_path))
     assert json.loads(shoal("device", "--json", "--quantization", "Q4_0").stdout)["speed"] is None
-    bench = json.loads(shoal("device", "--bench", "--quantization", "Q4_0", "--json").stdout)
+    bench = json.loads(shoal("device", "--bench", "--quantization", "Q4_0", "--json", timeout=300).stdout)
     measured, choice = bench["speed"], bench["kernel_choice"]
     tried = {(trial["variant"], trial["threads"]) for trial in choice["trials"]}
     assert len(tried) == len(choice["trials"]) and choice["why"], "each once"

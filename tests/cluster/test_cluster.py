@@ -176,10 +176,10 @@ def test_status_holds_what_is_measured_against_what_was_expected(lan, smollm2):
     with nodes.asking(head.complete, "smollm2", prompt, TOKENS):
         for node in members:
             nodes.wait_for("one stream is measured, and who is not the head hears of it",
-                           seen(node, "tokens_s", "prompt_tokens_s"))
+                           seen(node, "tokens_s", "prompt_tokens_s"), timeout_s=180)
     ask = ("smollm2", PROMPT, TOKENS)
     with nodes.asking(head.complete, *ask), nodes.asking(other.complete, *ask):
-        nodes.wait_for("two at once are measured", seen(head, "tokens_s_many"))
+        nodes.wait_for("two at once are measured", seen(head, "tokens_s_many"), timeout_s=180)
     assert 1 < head.placement("smollm2")["observed"]["streams"] < 2.01
     assert "measured: first token after" in other.cli("status").stdout
 
