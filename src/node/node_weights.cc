@@ -69,9 +69,7 @@ class PinnedSource final : public TensorSource {
 // With this node's own token, where its hub has the model.
 HttpOptions HttpFor(const Manifest& manifest) {
   HttpOptions http;
-  if (const Result<Url> url = ParseUrl(manifest.sources[0].url); url.ok()) {
-    http.token = TokenFor(HubFromEnvironment(), *url);
-  }
+  http.token = TokenFor(HubFromEnvironment(), manifest.sources);
   http.on_wait = [](const std::string& why) { Log(LogLevel::kInfo, "weights", why); };
   return http;
 }

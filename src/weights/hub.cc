@@ -153,6 +153,14 @@ std::string TokenFor(const Hub& hub, const Url& url) {
   return own.ok() && own->tls == url.tls && own->host == url.host && own->port == url.port ? hub.token : "";
 }
 
+std::string TokenFor(const Hub& hub, const std::vector<SourceFile>& files) {
+  for (const SourceFile& file : files) {
+    const Result<Url> url = ParseUrl(file.url);
+    if (!url.ok() || TokenFor(hub, *url).empty()) return "";
+  }
+  return files.empty() ? "" : hub.token;
+}
+
 Result<Url> HubUrl(const Hub& hub, const std::string& repository, const std::string& file) {
   return ParseUrl(hub.endpoint + "/" + repository + "/resolve/main/" + Escaped(file));
 }

@@ -12,6 +12,7 @@
 
 #include "base/result.h"
 #include "weights/http.h"
+#include "weights/manifest.h"
 
 namespace shoal {
 
@@ -49,6 +50,8 @@ struct Hub {
 Hub HubFromEnvironment();
 // What is sent with `url`: the token where it is the hub's, by scheme, host and port; else nothing.
 std::string TokenFor(const Hub& hub, const Url& url);
+// What is sent for a sourced model: the token where all its files are the hub's; else nothing, to none of them.
+std::string TokenFor(const Hub& hub, const std::vector<SourceFile>& files);
 
 // The GGUF models of a repository, without projectors and without models whose parts are not all there.
 // Errors: as HttpFile::Probe, kCorrupt (no list), kNotFound (no GGUF file in it).

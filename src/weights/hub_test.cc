@@ -79,6 +79,23 @@ TEST(Urls, AreParsedOrRefused) {
   }
 }
 
+TEST(Hub, ATokenGoesToTheHubAlone) {
+  const Hub hub{"https://hub.example", "secret"};
+  const auto sent = [&](const std::vector<std::string>& urls) {
+    std::vector<SourceFile> files;
+    for (const std::string& url : urls) files.push_back({url, 1, "", {}});
+    return TokenFor(hub, files);
+  };
+  EXPECT_EQ(sent({"https://hub.example/a", "https://hub.example:443/b"}), "secret");
+  // A member says where the parts of a model are: no part of it may lie elsewhere.
+  EXPECT_EQ(sent({"https://hub.example/a", "https://other.example/b"}), "");
+  EXPECT_EQ(sent({"https://other.example/a", "https://hub.example/b"}), "");
+  EXPECT_EQ(sent({"http://hub.example/a"}), "");
+  EXPECT_EQ(sent({"https://hub.example:8443/a"}), "");
+  EXPECT_EQ(sent({"https://hub.example.other.example/a"}), "");
+  EXPECT_EQ(sent({}), "");
+}
+
 TEST(HubLists, HaveWholeModelsOnly) {
   const auto files = ParseHubTree(R"([
     {"type": "directory", "path": "x", "size": 0},
