@@ -1,7 +1,8 @@
 // What this process means to fetch of sourced models, and who of several members fetches a range from its source.
 //
 // Each says what it wants before it looks at what the others do; so of two that want the same at the same time one, at
-// least, sees the other, and only one of both waits. Any thread.
+// least, sees the other, and only one of both waits. Who then goes to the source says that too, and looks once more:
+// the other may have looked too early to wait. Any thread.
 #pragma once
 
 #include <map>

@@ -42,10 +42,11 @@ class SourcedFetch {
   void Want(std::size_t range);
   void WantNoMore(std::size_t range);
   void TakeWhatIsHere();
-  void AskStates();
+  void AskStates(bool anew);
   Result<Round> Plan();
   Status PlanSource(std::size_t range, Round& round);
   bool LearnHashes(std::size_t range);
+  void BeginSource(Round& round);
   Status FromSource(const Round& round);
   Status FromPeers(const Round& round);
   Status AfterSource(const Status& fetched, const Round& round);
@@ -101,9 +102,11 @@ void SourcedFetch::TakeWhatIsHere() {
   source_bytes_ = peers_bytes_ = 0;
 }
 
-void SourcedFetch::AskStates() {
+// `anew`: also who did not answer before.
+void SourcedFetch::AskStates(bool anew) {
   states_.assign(peers_.size(), {});
   for (std::size_t i = 0; i < peers_.size() && !Cancelled(); ++i) {
+    if (links_[i] == nullptr && !anew) continue;
     if (links_[i] == nullptr) {
       Result<std::unique_ptr<WeightLink>> link = peers_[i].open();
       if (!link.ok()) continue;
@@ -167,6 +170,27 @@ Status SourcedFetch::PlanSource(std::size_t range, Round& round) {
   if (writer.error().code != ErrorCode::kUnavailable) return writer.error();
   round.waits = true;  // another fetch of this node has it
   return {};
+}
+
+// Says what comes from the source in this round, then looks once more: who looked at us before we wanted a range may be
+// about to fetch it too. Of two that say so, who looks last sees the other and waits.
+void SourcedFetch::BeginSource(Round& round) {
+  for (const std::size_t range : round.of_source) store_.claims().Add(model_.id, range, RangeState::kFetching);
+  if (round.of_source.empty()) return;
+  const std::vector<std::vector<RangeState>> before = std::move(states_);
+  AskStates(false);
+  std::erase_if(round.of_source, [&](std::size_t range) {
+    bool others = false;
+    for (std::size_t i = 0; i < peers_.size(); ++i) {
+      const bool was = !before[i].empty() && before[i][range] >= RangeState::kFetching;
+      others = others || (!was && !states_[i].empty() && states_[i][range] >= RangeState::kFetching);
+    }
+    if (!others) return false;
+    store_.claims().Drop(model_.id, range, RangeState::kFetching);
+    round.writers.erase(range);
+    round.waits = true;
+    return true;
+  });
 }
 
 Status SourcedFetch::FromSource(const Round& round) {
@@ -260,9 +284,9 @@ Result<FetchReport> SourcedFetch::Run(const std::vector<std::size_t>& ranges) {
   for (const std::size_t range : missing_) Want(range);
   while (!missing_.empty()) {
     if (Cancelled()) return Error{ErrorCode::kCancelled, "fetching was cancelled"};
-    AskStates();
+    AskStates(true);
     SHOAL_ASSIGN_OR_RETURN(Round round, Plan());
-    for (const std::size_t range : round.of_source) { store_.claims().Add(model_.id, range, RangeState::kFetching); }
+    BeginSource(round);
     Report(0, 0);
     Status of_source;
     std::thread source;

@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <functional>
 #include <future>
+#include <mutex>
 
 #include "weights/test_model.h"
 #include "weights/test_peer.h"
@@ -53,6 +55,29 @@ class TestServer {
   int port_ = 0;
   std::thread thread_;
 };
+
+// A peer whose answers are followed by `after`, before whoever asked has them.
+WeightPeer PeerWith(TestNode& node, bool first, std::function<void()> after) {
+  class Link final : public WeightLink {
+   public:
+    Link(TestNode& node, std::function<void()> after) : link_(node), after_(std::move(after)) {}
+    Result<std::vector<std::uint8_t>> Ask(std::vector<std::uint8_t> question,
+                                          std::chrono::milliseconds limit) override {
+      auto answer = link_.Ask(std::move(question), limit);
+      after_();
+      return answer;
+    }
+
+   private:
+    TestLink link_;
+    const std::function<void()> after_;
+  };
+  WeightPeer peer = Peer(node, first);
+  peer.open = [&node, after]() -> Result<std::unique_ptr<WeightLink>> {
+    return std::unique_ptr<WeightLink>(std::make_unique<Link>(node, after));
+  };
+  return peer;
+}
 
 class SourcedFetchTest : public testing::Test {
  protected:
@@ -148,6 +173,30 @@ TEST_F(SourcedFetchTest, OfTwoWhoNeedTheSameOneAsksTheSource) {
   for (const std::size_t range : all_) {
     EXPECT_EQ(a->store->claims().Of(Sha256(EncodeManifest(sourced_)), range), RangeState::kNone);
   }
+}
+
+// b sees nobody who wants anything; before it goes on, a says what it wants and sees b, which it goes before.
+TEST_F(SourcedFetchTest, OfTwoOfWhomOneLookedTooEarlyOneAsksTheSource) {
+  const auto a = Node("a"), b = Node("b");
+  std::promise<void> a_has_looked;
+  std::once_flag a_looks, b_looks;
+  const std::vector<WeightPeer> of_a = {
+      PeerWith(*b, false, [&] { std::call_once(a_looks, [&] { a_has_looked.set_value(); }); })};
+  std::future<Result<FetchReport>> other;
+  const std::vector<WeightPeer> of_b = {PeerWith(*a, true, [&] {
+    std::call_once(b_looks, [&] {
+      other = std::async(std::launch::async, [&] { return Fetch(*a, all_, of_a); });
+      EXPECT_EQ(a_has_looked.get_future().wait_for(std::chrono::seconds(60)), std::future_status::ready);
+    });
+  })};
+  const auto report = Fetch(*b, all_, of_b);
+  ASSERT_TRUE(other.valid());
+  const auto others = other.get();
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  ASSERT_TRUE(others.ok()) << others.error().message;
+  EXPECT_EQ(server_->sent, BytesOf(all_)) << "each byte once";
+  ExpectWhole(*a, all_);
+  ExpectWhole(*b, all_);
 }
 
 TEST_F(SourcedFetchTest, AWrongByteOfAPeerIsNamedAndComesFromTheSource) {
