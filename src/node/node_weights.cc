@@ -23,6 +23,7 @@ namespace {
 constexpr std::chrono::milliseconds kFirstQuestionMax{10'000};
 constexpr std::size_t kCheckThreadsMax = 8;
 constexpr std::size_t kRefusedMax = 256;
+constexpr int kCheckWholeAttempts = 2;
 
 // Frames with nothing in them but a message about weights.
 FrameBytes WeightsFrame(std::span<const std::uint8_t> message) {
@@ -310,7 +311,8 @@ Result<LibraryModel> NodeWeights::ObtainStored(const StoredModel& model, ModelFi
   return AsLibraryModel(here, std::make_shared<PinnedSource>(MakeStoreSource(store_, here), std::move(report.pins)));
 }
 
-// Where all of a sourced model is on one node, its files can be held against what the hub says of them.
+// Where all of a sourced model is on one node, its files can be held against what the hub says of them. That wants a
+// little of each part that is no weights: a model that is here starts also where its source cannot be had.
 Status NodeWeights::CheckWhole(const StoredModel& model, const std::function<bool()>& cancelled) {
   const Manifest& manifest = *model.manifest;
   if (!manifest.sourced() || store_->IsCheckedWhole(model.id)) return {};
@@ -319,7 +321,15 @@ Status NodeWeights::CheckWhole(const StoredModel& model, const std::function<boo
   }
   HttpOptions http = HttpFor(manifest);
   http.cancelled = cancelled;
-  SHOAL_RETURN_IF_ERROR(CheckWholeFiles(store_, model, http));
+  http.attempts_max = kCheckWholeAttempts;
+  const Status right = CheckWholeFiles(store_, model, http);
+  if (!right.ok()) {
+    const ErrorCode code = right.error().code;
+    if (code == ErrorCode::kCorrupt || code == ErrorCode::kCancelled) return right;
+    Log(LogLevel::kInfo, "weights",
+        model.name + " is not held against its source's hash yet, which its next start does: " + right.error().message);
+    return {};
+  }
   return store_->KeepCheckedWhole(model.id);
 }
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 
 #include "weights/test_store.h"
@@ -62,6 +63,28 @@ TEST_F(NodeWeightsTest, TellsWhatIsHereAsItComesAndGoes) {
   EXPECT_EQ(bytes, manifest_.file_bytes - manifest_.header.size());
   std::filesystem::remove(folder_ + "/store/blobs/" + HexOf(Blob(Layer(1))));
   EXPECT_EQ(Held().layers, (std::vector<LayerRange>{{0, 1}, {2, 4}}));
+}
+
+TEST_F(NodeWeightsTest, ASourcedModelThatIsAllHereNeedsNoSource) {
+  for (const char* variable : {"http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"}) unsetenv(variable);
+  Open(folder_ + "/none");
+  Manifest sourced = manifest_;
+  for (WeightRange& range : sourced.ranges) range.chunks.clear();
+  // A part with a head of its own; port 1 is nobody's.
+  const std::uint64_t data = manifest_.header.size();
+  sourced.sources = {{"http://127.0.0.1:1/m.gguf", manifest_.file_bytes, "", Sha256(bytes_)}};
+  sourced.extents = {{data, manifest_.file_bytes - data, 0, data}};
+  const auto id = store_->Add(sourced, "m", "cluster");
+  ASSERT_TRUE(id.ok()) << id.error().message;
+  for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) {
+    Fill(i);
+    ASSERT_TRUE(store_->KeepHashes(*id, i, manifest_.ranges[i].chunks).ok());
+  }
+  (void)weights_->stored();
+  const ModelFingerprint fingerprint = FingerprintOf(manifest_.header, manifest_.file_bytes);
+  const auto model = weights_->Obtain(fingerprint, "m", {0, 4}, {});
+  EXPECT_TRUE(model.ok()) << model.error().message;
+  EXPECT_FALSE(store_->IsCheckedWhole(*id));
 }
 
 TEST_F(NodeWeightsTest, AFileIsAllOfIt) {
