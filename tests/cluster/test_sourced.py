@@ -66,7 +66,8 @@ def test_each_node_fetches_its_own_layers_from_the_hub(lan, smollm2, make_hub):
         needed = needed_bytes(smollm2, member, placement)
         assert needed <= kept_bytes(member) < 1.02 * needed + 100_000, member.name
     model_bytes = pathlib.Path(smollm2).stat().st_size
-    assert 0.95 * model_bytes < hub.sent() < 1.1 * model_bytes, "what two nodes need, one of them fetches"
+    nodes.wait_for("the hub has written down what it sent", lambda: hub.sent() > 0.95 * model_bytes)
+    assert hub.sent() < 1.1 * model_bytes, "what two nodes need, one of them fetches"
     want = unsplit(smollm2)
     for member in members:
         assert member.complete(NAME, PROMPT, TOKENS) == want, member.name
@@ -82,12 +83,12 @@ def test_each_node_fetches_its_own_layers_from_the_hub(lan, smollm2, make_hub):
 
 def test_a_killed_node_goes_on_where_it_was(lan, smollm2, make_hub):
     members = nodes.cluster_on(lan.add_hosts(3), "--store", QUOTA)
-    hub = make_hub(rate="1m")
+    hub = make_hub(rate="256k")  # so slow that no node has all of its layers when one is killed
     target = members[2]
     with subprocess.Popen(members[0].host.command(nodes.BINARY, *place_words(members)),
                           env={**os.environ, "SHOAL_HOME": str(members[0].home)}, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT) as asked:
-        nodes.wait_for("some layers have come", lambda: kept_bytes(target) > 5_000_000)
+        nodes.wait_for("some layers have come", lambda: kept_bytes(target) > 2_000_000)
         target.kill()
         before = kept_bytes(target)
         asked.communicate(timeout=120)
