@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -19,13 +20,17 @@ std::string TextOf(const fs::path& path) {
   return text.str();
 }
 
+// Of this process alone: tests run side by side.
+fs::path NewFolder() {
+  std::string pattern = testing::TempDir() + "shoal_log_file_XXXXXX";
+  EXPECT_NE(::mkdtemp(pattern.data()), nullptr);
+  return pattern;
+}
+
 // Puts stderr back at the end, whatever a test expects.
 class LogFileTest : public testing::Test {
  protected:
-  LogFileTest() : stderr_(::dup(STDERR_FILENO)), folder_(fs::path(testing::TempDir()) / "shoal_log_file") {
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
+  LogFileTest() : stderr_(::dup(STDERR_FILENO)), folder_(NewFolder()) {}
   ~LogFileTest() override {
     ::dup2(stderr_, STDERR_FILENO);
     ::close(stderr_);
