@@ -73,10 +73,11 @@ void ModelLibrary::Scan() {
   for (const std::string& folder : folders_) {
     for (const std::string& path : GgufFilesIn(folder)) {
       if (by_path_.contains(path) || by_path_.size() >= kModelsMax) continue;
+      LocalFile as_it_is = LookAt(path);  // before it is read: it may be written meanwhile, and whole afterwards
       const auto refused = refused_.find(path);
-      if (refused != refused_.end() && refused->second.SameFile(LookAt(path))) continue;
+      if (refused != refused_.end() && refused->second.SameFile(as_it_is)) continue;
       if (const Result<LibraryModel> added = Add(path); !added.ok()) {
-        refused_[path] = LookAt(path);
+        refused_[path] = std::move(as_it_is);
         Log(LogLevel::kWarning, "models", path + " is left out: " + added.error().message);
       }
     }
