@@ -4,10 +4,11 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+
+#include "base/test_folder.h"
 
 namespace shoal::cli {
 namespace {
@@ -20,24 +21,17 @@ std::string TextOf(const fs::path& path) {
   return text.str();
 }
 
-// Of this process alone: tests run side by side.
-fs::path NewFolder() {
-  std::string pattern = testing::TempDir() + "shoal_log_file_XXXXXX";
-  EXPECT_NE(::mkdtemp(pattern.data()), nullptr);
-  return pattern;
-}
-
 // Puts stderr back at the end, whatever a test expects.
 class LogFileTest : public testing::Test {
  protected:
-  LogFileTest() : stderr_(::dup(STDERR_FILENO)), folder_(NewFolder()) {}
+  LogFileTest() : stderr_(::dup(STDERR_FILENO)) {}
   ~LogFileTest() override {
     ::dup2(stderr_, STDERR_FILENO);
     ::close(stderr_);
-    fs::remove_all(folder_);
   }
   const int stderr_;
-  const fs::path folder_;
+  const TestFolder temporary_;
+  const fs::path folder_ = temporary_.path();
 };
 
 TEST_F(LogFileTest, RotatesAndForgetsTheOldest) {

@@ -2,11 +2,8 @@
 #include "device/available_memory.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
-#include <fstream>
-
+#include "base/test_folder.h"
 #include "device/memory_facts.h"
 
 namespace shoal {
@@ -14,17 +11,10 @@ namespace {
 
 class AvailableMemoryTest : public testing::Test {
  protected:
-  void SetUp() override {
-    root_ = testing::TempDir() + "available_memory_" + std::to_string(::getpid());
-    std::filesystem::remove_all(root_);
-    Write("/proc/meminfo", "MemTotal:  16000 kB\nMemFree:  10 kB\nMemAvailable:    8000 kB\n");
-  }
-  void TearDown() override { std::filesystem::remove_all(root_); }
-  void Write(const std::string& path, const std::string& text) {
-    std::filesystem::create_directories(std::filesystem::path(root_ + path).parent_path());
-    std::ofstream(root_ + path) << text;
-  }
-  std::string root_;
+  void SetUp() override { Write("/proc/meminfo", "MemTotal:  16000 kB\nMemFree:  10 kB\nMemAvailable:    8000 kB\n"); }
+  void Write(const std::string& path, const std::string& text) { folder_.Write(path, text); }
+  const TestFolder folder_;
+  const std::string root_ = folder_.path();
 };
 
 TEST(ParseMeminfo, ReadsKibibytes) {

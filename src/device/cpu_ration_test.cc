@@ -3,24 +3,16 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
-#include <fstream>
+#include "base/test_folder.h"
 
 namespace shoal {
 namespace {
 
 class CpuQuotaTest : public testing::Test {
  protected:
-  void SetUp() override {
-    root_ = testing::TempDir() + "cpu_quota_" + testing::UnitTest::GetInstance()->current_test_info()->name();
-    std::filesystem::remove_all(root_);
-  }
-  void TearDown() override { std::filesystem::remove_all(root_); }
-  void Put(const std::string& path, const std::string& text) {
-    std::filesystem::create_directories(std::filesystem::path(root_ + path).parent_path());
-    std::ofstream(root_ + path) << text;
-  }
-  std::string root_;
+  void Put(const std::string& path, const std::string& text) { folder_.Write(path, text); }
+  const TestFolder folder_;
+  const std::string root_ = folder_.path();
 };
 
 TEST_F(CpuQuotaTest, TheTightestGroupCounts) {

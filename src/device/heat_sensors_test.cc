@@ -2,25 +2,17 @@
 #include "device/heat_sensors.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
-#include <fstream>
+
+#include "base/test_folder.h"
 
 namespace shoal {
 namespace {
 
 class HeatSensorsTest : public testing::Test {
  protected:
-  void SetUp() override {
-    root_ = testing::TempDir() + "heat_sensors_" + std::to_string(::getpid());
-    std::filesystem::remove_all(root_);
-  }
-  void TearDown() override { std::filesystem::remove_all(root_); }
-  void Write(const std::string& path, const std::string& text) {
-    std::filesystem::create_directories(std::filesystem::path(root_ + path).parent_path());
-    std::ofstream(root_ + path) << text << '\n';
-  }
+  void Write(const std::string& path, const std::string& text) { folder_.Write(path, text + '\n'); }
   void Zone(int number, const std::string& type, const std::string& temperature) {
     const std::string zone = "/sys/class/thermal/thermal_zone" + std::to_string(number);
     Write(zone + "/type", type);
@@ -38,7 +30,8 @@ class HeatSensorsTest : public testing::Test {
     Write(folder + "/scaling_max_freq", allowed);
   }
   HeatReading Read(const std::vector<int>& cpus = {}) { return HeatSensors(SystemFiles(root_), cpus).Read(); }
-  std::string root_;
+  const TestFolder folder_;
+  const std::string root_ = folder_.path();
 };
 
 TEST_F(HeatSensorsTest, NothingIsReadWhereNothingIs) {

@@ -13,6 +13,7 @@
 #include <fstream>
 #include <string>
 
+#include "base/test_folder.h"
 #include "identity/private_file.h"
 
 namespace shoal {
@@ -20,20 +21,9 @@ namespace {
 
 constexpr std::int64_t kNow = 1'800'000'000;
 
-// A folder that is gone after the test; `path` inside it does not exist yet.
+// `path_` does not exist yet.
 class HomeTest : public testing::Test {
  protected:
-  HomeTest() {
-    std::string pattern = testing::TempDir() + "/shoal_home_XXXXXX";
-    SHOAL_CHECK(mkdtemp(pattern.data()) != nullptr);
-    root_ = pattern;
-    path_ = root_ + "/deep/er";
-  }
-  ~HomeTest() override {
-    std::error_code error;
-    std::filesystem::remove_all(root_, error);
-  }
-
   std::unique_ptr<Home> OpenHome(std::int64_t now_s = kNow) {
     auto home = Home::Open(path_, now_s);
     EXPECT_TRUE(home.ok()) << home.error().message;
@@ -56,7 +46,8 @@ class HomeTest : public testing::Test {
     return info.st_mode & 07777;
   }
 
-  std::string root_, path_;
+  const TestFolder temporary_;
+  const std::string root_ = temporary_.path(), path_ = root_ + "/deep/er";
 };
 
 TEST_F(HomeTest, ANewFolderHasAKeyThatStaysAndIsPrivate) {

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/test_folder.h"
 #include "model/model_info.h"
 #include "model/test_parts.h"
 
@@ -35,9 +36,6 @@ TEST(SplitName, IsReadAndWritten) {
 class SplitModel : public testing::Test {
  protected:
   void SetUp() override {
-    folder_ = testing::TempDir() + "split_gguf_" + std::to_string(getpid());
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
     Gguf gguf;
     gguf.Set("general.architecture", GgufValue::String("llama"));
     gguf.Set("general.name", GgufValue::String("small"));
@@ -63,7 +61,6 @@ class SplitModel : public testing::Test {
     path_ = folder_ + "/model.gguf";
     WriteBytes(path_, whole_);
   }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
 
   static void WriteBytes(const std::string& path, const std::vector<std::uint8_t>& bytes) {
     std::ofstream(path, std::ios::binary)
@@ -78,7 +75,9 @@ class SplitModel : public testing::Test {
     return file.error().message;
   }
 
-  std::string folder_, path_;
+  const TestFolder temporary_;
+  const std::string folder_ = temporary_.path();
+  std::string path_;
   std::vector<std::uint8_t> whole_;
 };
 

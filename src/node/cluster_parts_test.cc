@@ -1,13 +1,13 @@
 // The small parts of a cluster's node, each alone.
 #include <gtest/gtest.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <thread>
 
+#include "base/test_folder.h"
 #include "base/test_models.h"
 #include "model/test_parts.h"
 #include "node/control_link.h"
@@ -230,12 +230,8 @@ TEST(ResolveTest, LiteralsAndNames) {
 
 class ModelLibraryTest : public testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = testing::TempDir() + "library-" + std::to_string(::getpid());
-    std::filesystem::create_directories(folder_);
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-  std::string folder_;
+  const TestFolder temporary_;
+  const std::string folder_ = temporary_.path();
 };
 
 TEST_F(ModelLibraryTest, FindsFilesAndLeavesOutWhatIsNone) {

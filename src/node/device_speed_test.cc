@@ -2,11 +2,11 @@
 #include "node/device_speed.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 
 #include "base/check.h"
+#include "base/test_folder.h"
 #include "node/speed_keeper.h"
 
 namespace shoal {
@@ -74,8 +74,8 @@ TEST(SpeedJson, FieldsOfAnotherTypeCountAsAbsent) {
 }
 
 TEST(SaveSpeeds, KeepsTheOldFileWhereANewOneCannotBeWritten) {
-  const std::filesystem::path home = testing::TempDir() + "save_speeds_" + std::to_string(::getpid());
-  const std::string path = home / "speed.json";
+  const TestFolder folder;
+  const std::string home = folder.path() + "/home", path = home + "/speed.json";
   const DeviceProfile profile;
   ASSERT_TRUE(SaveSpeeds(home, profile, {{Speed()}, {}}).ok());
   EXPECT_EQ(LoadSpeeds(home, profile).devices.size(), 1U);
@@ -83,7 +83,6 @@ TEST(SaveSpeeds, KeepsTheOldFileWhereANewOneCannotBeWritten) {
   std::filesystem::create_directories(path + ".new/in the way");
   EXPECT_EQ(SaveSpeeds(home, profile, {}).error().code, ErrorCode::kIo);
   EXPECT_EQ(LoadSpeeds(home, profile).devices.size(), 1U);
-  std::filesystem::remove_all(home);
 }
 
 TEST(FillSpeeds, StaysWithinWhatMembersMayTell) {

@@ -2,10 +2,11 @@
 #include "offload/verdicts.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
+
+#include "base/test_folder.h"
 
 namespace shoal {
 namespace {
@@ -14,10 +15,8 @@ namespace fs = std::filesystem;
 
 class VerdictsTest : public testing::Test {
  protected:
-  void SetUp() override { fs::create_directories(home_); }
-  void TearDown() override { fs::remove_all(home_); }
-
-  const fs::path home_ = fs::temp_directory_path() / ("shoal-verdicts-" + std::to_string(::getpid()));
+  const TestFolder folder_;
+  const fs::path home_ = folder_.path();
 };
 
 TEST_F(VerdictsTest, AreThereAfterAStart) {

@@ -109,7 +109,7 @@ class KillTest : public StoreTest, public testing::WithParamInterface<Kind> {
   std::uint64_t Lost(const Tally& tally) {
     std::uint64_t lost = 0;
     for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) {
-      if (store_->Has(Blob(i))) EXPECT_TRUE(store_->Verify(manifest_, i).ok());
+      if (store_->Has(Blob(i))) { EXPECT_TRUE(store_->Verify(manifest_, i).ok()); }
       const auto& fetched = tally.fetched[i];
       const bool any = std::any_of(std::begin(fetched), std::end(fetched), [](const auto& n) { return n > 0; });
       if (!any || Has(i) || tally.ending) continue;  // to begin what is not asked for may evict what is

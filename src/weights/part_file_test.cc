@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/test_folder.h"
 #include "weights/test_model.h"
 
 namespace shoal {
@@ -16,14 +17,11 @@ namespace {
 
 class PartFileTest : public testing::Test {
  protected:
-  PartFileTest() : folder_(testing::TempDir() + "/part_file_test-" + std::to_string(::getpid())) {
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
+  PartFileTest() {
     model_path_ = WriteTestModel(folder_ + "/model.gguf", 4, 512);
     from_ = Open("from");
     EXPECT_TRUE(from_->AddLocal(model_path_, "model", {}).ok());
   }
-  ~PartFileTest() override { std::filesystem::remove_all(folder_); }
 
   std::unique_ptr<WeightStore> Open(const std::string& name) const {
     StoreOptions options;
@@ -39,7 +37,9 @@ class PartFileTest : public testing::Test {
     return path;
   }
 
-  std::string folder_, model_path_;
+  const TestFolder temporary_;
+  const std::string folder_ = temporary_.path();
+  std::string model_path_;
   std::unique_ptr<WeightStore> from_;
 };
 

@@ -7,11 +7,11 @@
 
 #include <atomic>
 #include <chrono>
-#include <filesystem>
 #include <fstream>
 #include <future>
 #include <thread>
 
+#include "base/test_folder.h"
 #include "weights/swarm.h"
 #include "weights/test_model.h"
 #include "weights/test_peer.h"
@@ -26,9 +26,6 @@ using Bytes = std::vector<std::uint8_t>;
 class PeersTest : public testing::Test {
  protected:
   void SetUp() override {
-    folder_ = testing::TempDir() + "peers_test_" + std::to_string(getpid());
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
     file_ = WriteTestModel(folder_ + "/model.gguf", 4, 1500);
     auto manifest = HashTestModel(file_);
     ASSERT_TRUE(manifest.ok()) << manifest.error().message;
@@ -37,7 +34,6 @@ class PeersTest : public testing::Test {
     bytes_ = ReadTestFile(file_);
     for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) all_.push_back(i);
   }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
 
   // `whole`: has the model as a local file.
   std::unique_ptr<TestNode> Node(const std::string& name, bool whole, std::uint64_t quota = 0) {
@@ -63,7 +59,9 @@ class PeersTest : public testing::Test {
     for (const std::size_t range : all_) EXPECT_TRUE(node.store->Verify(manifest_, range).ok()) << range;
   }
 
-  std::string folder_, file_;
+  const TestFolder temporary_;
+  const std::string folder_ = temporary_.path();
+  std::string file_;
   Manifest manifest_;
   ModelFingerprint fingerprint_ = 0;
   Bytes bytes_;

@@ -6,11 +6,11 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <filesystem>
 #include <functional>
 #include <future>
 #include <mutex>
 
+#include "base/test_folder.h"
 #include "weights/test_model.h"
 #include "weights/test_peer.h"
 #include "weights/whole_file.h"
@@ -82,9 +82,6 @@ WeightPeer PeerWith(TestNode& node, bool first, std::function<void()> after) {
 class SourcedFetchTest : public testing::Test {
  protected:
   void SetUp() override {
-    folder_ = testing::TempDir() + "sourced_fetch_test_" + std::to_string(getpid());
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
     const std::string file = WriteTestModel(folder_ + "/model.gguf", 4, 700);
     hashed_ = *HashTestModel(file);
     const std::vector<std::uint8_t> bytes = ReadTestFile(file);
@@ -95,10 +92,6 @@ class SourcedFetchTest : public testing::Test {
     sourced_.extents = {{0, sourced_.file_bytes, 0, 0}};
     for (std::size_t i = 0; i < sourced_.ranges.size(); ++i) all_.push_back(i);
     for (const char* variable : {"http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"}) unsetenv(variable);
-  }
-  void TearDown() override {
-    server_.reset();
-    std::filesystem::remove_all(folder_);
   }
 
   std::unique_ptr<TestNode> Node(const std::string& name) {
@@ -134,7 +127,8 @@ class SourcedFetchTest : public testing::Test {
     for (const std::size_t range : ranges) EXPECT_TRUE(node.store->Verify(hashed_, range).ok()) << range;
   }
 
-  std::string folder_;
+  const TestFolder temporary_;
+  const std::string folder_ = temporary_.path();
   Manifest hashed_, sourced_;
   std::vector<std::size_t> all_;
   std::unique_ptr<TestServer> server_;

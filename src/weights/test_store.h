@@ -2,13 +2,12 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "base/test_folder.h"
 #include "weights/store.h"
 #include "weights/test_model.h"
 
@@ -17,9 +16,6 @@ namespace shoal {
 class StoreTest : public testing::Test {
  protected:
   void SetUp() override {
-    folder_ = testing::TempDir() + "store_test_" + std::to_string(getpid());
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
     file_ = WriteTestModel(folder_ + "/model.gguf", 4, 700);  // layers of several chunks
     auto manifest = HashTestModel(file_);
     ASSERT_TRUE(manifest.ok()) << manifest.error().message;
@@ -27,7 +23,6 @@ class StoreTest : public testing::Test {
     bytes_ = ReadTestFile(file_);
     Reopen(0);
   }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
 
   void Reopen(std::uint64_t quota) {
     StoreOptions options;
@@ -62,7 +57,9 @@ class StoreTest : public testing::Test {
   }
   Digest Blob(std::size_t range) const { return BlobId(manifest_.ranges[range], manifest_.chunk_bytes); }
 
-  std::string folder_, file_;
+  const TestFolder temporary_;
+  const std::string folder_ = temporary_.path();
+  std::string file_;
   Manifest manifest_;
   std::vector<std::uint8_t> bytes_;  // of the model file
   std::shared_ptr<WeightStore> store_;

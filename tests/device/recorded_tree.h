@@ -1,4 +1,4 @@
-// Unpacks a recorded /proc and /sys tree (README.md) into a folder of its own, and removes it at the end.
+// Unpacks a recorded /proc and /sys tree (README.md) into a folder of its own.
 #pragma once
 
 #include <unistd.h>
@@ -8,15 +8,13 @@
 #include <string>
 
 #include "base/check.h"
+#include "base/test_folder.h"
 
 namespace shoal {
 
 class RecordedTree {
  public:
   explicit RecordedTree(const std::string& file) {
-    std::string folder = (std::filesystem::temp_directory_path() / "shoal-tree-XXXXXX").string();
-    SHOAL_CHECK(::mkdtemp(folder.data()) != nullptr);
-    root_ = folder;
     std::ifstream in(file);
     SHOAL_CHECK(in.good());
     std::ofstream out;
@@ -34,9 +32,6 @@ class RecordedTree {
       }
     }
   }
-  ~RecordedTree() { std::filesystem::remove_all(root_); }
-  RecordedTree(const RecordedTree&) = delete;
-  RecordedTree& operator=(const RecordedTree&) = delete;
 
   const std::string& root() const { return root_; }
 
@@ -46,7 +41,8 @@ class RecordedTree {
     return root_ + path;
   }
 
-  std::string root_;
+  const TestFolder folder_;
+  const std::string root_ = folder_.path();
 };
 
 }  // namespace shoal
