@@ -44,7 +44,7 @@ double Quantile(std::vector<double> values, double q) {
   return values.empty() ? 0 : values[static_cast<std::size_t>(q * static_cast<double>(values.size() - 1))];
 }
 
-Json Check(const char* name, double value, const char* sense, double bar) {
+Json Check(const std::string& name, double value, const char* sense, double bar) {
   const bool holds = sense[0] == '<' ? value <= bar : value >= bar;
   return {{"name", name}, {"value", value}, {"bar", std::string(sense) + " " + Json(bar).dump()}, {"holds", holds}};
 }
@@ -52,12 +52,14 @@ Json Check(const char* name, double value, const char* sense, double bar) {
 // --- Against trying everything
 // ----------------------------------------------------------------------------------------
 
-Json SmallInstances(Json& checks) {
-  InstanceRng rng(7);
+// Instances of `random` until `wanted` of them fit; `see` gets the result of each that does.
+Json AgainstBruteForce(
+    const std::string& name, int wanted, const std::function<PlanInput()>& random, Json& checks,
+    const std::function<void(const PlanResult&)>& see = [](const PlanResult&) {}) {
   int tried = 0, solved = 0, optimal = 0, agreed = 0;
   std::vector<double> times;
-  for (; solved < kSmallInstances; ++tried) {
-    const PlanInput input = RandomInstance(rng, InstanceOptions{});
+  for (; solved < wanted; ++tried) {
+    const PlanInput input = random();
     const BruteForce brute(input);
     std::optional<Result<PlanResult>> result;
     times.push_back(Milliseconds([&] { result.emplace(MakePlan(input)); }));
@@ -66,36 +68,30 @@ Json SmallInstances(Json& checks) {
     ++solved;
     if (!result->ok()) continue;
     optimal += (*result)->exact && (*result)->plan.cost <= *brute.best() * (1 + kEqual) ? 1 : 0;
+    see(**result);
   }
-  checks.push_back(Check("small_same_verdict", static_cast<double>(agreed) / tried, ">=", 1));
-  checks.push_back(Check("small_optimal", static_cast<double>(optimal) / solved, ">=", 1));
+  checks.push_back(Check(name + "_same_verdict", static_cast<double>(agreed) / tried, ">=", 1));
+  checks.push_back(Check(name + "_optimal", static_cast<double>(optimal) / solved, ">=", 1));
   return {{"instances_that_fit", solved}, {"that_do_not", tried - solved},     {"same_verdict", agreed},
           {"optimal", optimal},           {"ms_median", Quantile(times, 0.5)}, {"ms_worst", Quantile(times, 1)}};
 }
 
-// The same for the least energy among plans that are fast enough.
+Json SmallInstances(Json& checks) {
+  InstanceRng rng(7);
+  return AgainstBruteForce(
+      "small", kSmallInstances, [&] { return RandomInstance(rng, InstanceOptions{}); }, checks);
+}
+
+// The least energy among plans that are fast enough.
 Json EnergyInstances(Json& checks) {
   InstanceRng rng(10);
-  int tried = 0, solved = 0, optimal = 0, agreed = 0;
-  std::vector<double> times, saved;
-  for (; solved < kSmallInstances / 2; ++tried) {
-    const PlanInput input = RandomEnergyInstance(rng, InstanceOptions{});
-    const BruteForce brute(input);
-    std::optional<Result<PlanResult>> result;
-    times.push_back(Milliseconds([&] { result.emplace(MakePlan(input)); }));
-    agreed += result->ok() == brute.best().has_value() ? 1 : 0;
-    if (!brute.best()) continue;
-    ++solved;
-    if (!result->ok()) continue;
-    optimal += (*result)->exact && (*result)->plan.cost <= *brute.best() * (1 + kEqual) ? 1 : 0;
-    saved.push_back(1 - (*result)->plan.cost / (*result)->fastest->cost);
-  }
-  checks.push_back(Check("energy_same_verdict", static_cast<double>(agreed) / tried, ">=", 1));
-  checks.push_back(Check("energy_optimal", static_cast<double>(optimal) / solved, ">=", 1));
-  return {
-      {"instances_that_fit", solved},         {"that_do_not", tried - solved},    {"optimal", optimal},
-      {"saved_median", Quantile(saved, 0.5)}, {"saved_most", Quantile(saved, 1)}, {"ms_median", Quantile(times, 0.5)},
-      {"ms_worst", Quantile(times, 1)}};
+  std::vector<double> saved;
+  Json report = AgainstBruteForce(
+      "energy", kSmallInstances / 2, [&] { return RandomEnergyInstance(rng, InstanceOptions{}); }, checks,
+      [&](const PlanResult& result) { saved.push_back(1 - result.plan.cost / result.fastest->cost); });
+  report["saved_median"] = Quantile(saved, 0.5);
+  report["saved_most"] = Quantile(saved, 1);
+  return report;
 }
 
 // The exact search at its largest: ten devices.
