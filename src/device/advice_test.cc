@@ -7,6 +7,7 @@
 #include "base/units.h"
 #include "device/advice.h"
 #include "device/health.h"
+#include "device/test_cores.h"
 
 namespace shoal {
 namespace {
@@ -15,16 +16,9 @@ DeviceProfile Phone() {
   DeviceProfile profile;
   profile.os = "android";
   profile.android_api = 34;
+  profile.topology = PhoneTopology();
   profile.topology.architecture = CpuArchitecture::kArm64;
   profile.topology.instruction_sets = InstructionSets{"fp16", "dotprod", "i8mm"};
-  for (int cpu = 0; cpu < 8; ++cpu) {
-    Core core;
-    core.cpu = cpu;
-    core.allowed = true;
-    core.id = CoreId{0x41, 0, cpu < 2 ? 0xd80U : cpu < 7 ? 0xd81U : 0xd82U, 0};
-    profile.topology.cores.push_back(core);
-  }
-  profile.topology.groups = GroupCores(profile.topology.cores, {});
   profile.memory = {11 * kGiB, 6 * kGiB, std::nullopt, std::nullopt, std::nullopt};
   return profile;
 }

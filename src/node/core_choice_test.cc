@@ -3,20 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include "device/test_cores.h"
+
 namespace shoal {
 namespace {
 
-// Two Cortex-A520, five Cortex-A720, one Cortex-X4.
 DeviceProfile Phone(int allowed_below = 8) {
   DeviceProfile profile;
-  for (int cpu = 0; cpu < 8; ++cpu) {
-    Core core;
-    core.cpu = cpu;
-    core.allowed = cpu < allowed_below;
-    core.id = CoreId{0x41, 0, cpu < 2 ? 0xd80U : cpu < 7 ? 0xd81U : 0xd82U, 0};
-    profile.topology.cores.push_back(core);
-  }
-  profile.topology.groups = GroupCores(profile.topology.cores, {});
+  profile.topology = PhoneTopology(allowed_below);
   return profile;
 }
 

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "device/test_cores.h"
+
 namespace shoal {
 namespace {
 
@@ -69,15 +71,8 @@ TEST(KernelChoice, FewerThreadsWhereTheyAreNoSlower) {
 }
 
 TEST(KernelChoice, TriesThreadsAtTheBoundariesOfClusters) {
-  DeviceProfile phone;  // two Cortex-A520, five Cortex-A720, one Cortex-X4
-  for (int cpu = 0; cpu < 8; ++cpu) {
-    Core core;
-    core.cpu = cpu;
-    core.allowed = true;
-    core.id = CoreId{0x41, 0, cpu < 2 ? 0xd80U : cpu < 7 ? 0xd81U : 0xd82U, 0};
-    phone.topology.cores.push_back(core);
-  }
-  phone.topology.groups = GroupCores(phone.topology.cores, {});
+  DeviceProfile phone;
+  phone.topology = PhoneTopology();
   EXPECT_EQ(OtherThreadCounts(phone, 6), (std::vector<int>{5, 3, 1, 8}));
   phone.cpu_quota = 3;
   EXPECT_EQ(OtherThreadCounts(phone, 3), (std::vector<int>{2, 1})) << "no more than the quota feeds";

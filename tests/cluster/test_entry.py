@@ -159,6 +159,18 @@ def test_a_client_that_lost_only_its_connection(lan, smollm2):
     assert Reader(others[1], "GET", "/stream/cmpl-aaaaaaaaaaaaaaaaaaaaaaaa").wait().status == 404
 
 
+def broken_off(entry, victim, tokens):
+    """A stream at `entry` that ends as unavailable because `victim` is killed; and the error that it ends with."""
+    body = {"model": "smollm2", "prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "stream": True}
+    waiting = Reader(entry, "POST", "/completions", body)
+    nodes.wait_for("it has begun", lambda: len(waiting.events) > 20)
+    victim.kill()
+    waiting.wait(40)
+    error = waiting.chunks()[-1]["error"]
+    assert not waiting.done and error["code"] == "unavailable", error
+    return waiting, error
+
+
 def test_when_the_model_no_longer_fits_it_is_said_and_service_resumes(lan, smollm2):
     """Two nodes that hold half of the model each at most: without one of them nothing can run."""
     hosts = lan.add_hosts(3)
@@ -166,13 +178,7 @@ def test_when_the_model_no_longer_fits_it_is_said_and_service_resumes(lan, smoll
     members = [nodes.join_on(host, entry, "--threads", "1", "--memory", "130M", models=[smollm2]) for host in hosts[1:]]
     nodes.wait_for("all see each other", lambda: nodes.all_alive([entry, *members]))
     entry.cli("place", "smollm2", "--stages", "2", "--nodes", ",".join(m.name for m in members))
-    body = {"model": "smollm2", "prompt": PROMPT, "max_tokens": 400, "temperature": 0, "stream": True}
-    waiting = Reader(entry, "POST", "/completions", body)
-    nodes.wait_for("it has begun", lambda: len(waiting.events) > 20)
-    members[1].kill()
-    waiting.wait(40)
-    error = json.loads(waiting.events[-1].split("\n")[0][6:])["error"]
-    assert not waiting.done and error["code"] == "unavailable", error
+    waiting, error = broken_off(entry, members[1], 400)
     for part in ("smollm2", members[1].name, "missing", "1 device"):
         assert part in error["message"], error
     with entry.client() as client:

@@ -6,7 +6,7 @@ import shutil
 
 import nodes
 from test_cluster import PROMPT, TOKENS, unsplit
-from test_entry import Reader, answers
+from test_entry import answers, broken_off
 
 MODEL = "smollm2"
 
@@ -107,13 +107,7 @@ def test_when_the_last_copy_of_layers_is_lost_it_is_said_and_service_resumes(lan
     first.cli(*cut, ",".join(member.name for member in members), timeout=60)
     assert first.stop() == 0
     nodes.wait_for("it is seen to be gone", lambda: entry.states()[first.name] in ("dead", "left"), 20)
-    body = {"model": MODEL, "prompt": PROMPT, "max_tokens": 1000, "temperature": 0, "stream": True}
-    waiting = Reader(entry, "POST", "/completions", body)
-    nodes.wait_for("it has begun", lambda: len(waiting.events) > 20)
-    members[1].kill()
-    waiting.wait(40)
-    error = json.loads(waiting.events[-1].split("\n")[0][6:])["error"]
-    assert not waiting.done and error["code"] == "unavailable", error
+    _, error = broken_off(entry, members[1], 1000)
     for part in ("layers 15-29", "output head", "embeddings", f"'{members[1].name}'", "not here now"):
         assert (part in error["message"]) == (part != "embeddings"), error  # those are on the other one too
     refused = entry.cli("place", MODEL, check=False)
