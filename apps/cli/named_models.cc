@@ -104,7 +104,7 @@ Result<RemoteTarget> FindRemote(const ModelName& model, const HttpOptions& http,
   if (model.kind == ModelNameKind::kUrl) {
     SHOAL_ASSIGN_OR_RETURN(const Url url, ParseUrl(model.text));
     target.files = RemoteFilesOf(url);
-    target.name = ModelNameOf(url.path.substr(0, url.path.find('?')));
+    target.name = ModelNameOf(WithoutQuery(url.path));
     target.http.token = TokenFor(hub, url);
     return target;
   }

@@ -220,6 +220,8 @@ Result<Url> ParseUrl(const std::string& text) {
   return url;
 }
 
+std::string WithoutQuery(const std::string& url) { return url.substr(0, url.find('?')); }
+
 struct HttpFile::State {
   Url url;
   HttpOptions options;
@@ -285,8 +287,7 @@ bool HttpFile::State::Wait(std::int64_t ms) const {
 
 // What a status other than success means.
 HttpFile::State::Answer HttpFile::State::Judge(const Url& at, int status, const httplib::Headers& headers) const {
-  const std::string what =
-      at.host + " answers " + std::to_string(status) + " for " + at.path.substr(0, at.path.find('?'));
+  const std::string what = at.host + " answers " + std::to_string(status) + " for " + WithoutQuery(at.path);
   const auto fatal = [](ErrorCode code, std::string text) {
     return Answer{Verdict::kFatal, Error{code, std::move(text)}, -1};
   };

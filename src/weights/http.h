@@ -26,6 +26,8 @@ struct Url {
 };
 // http:// and https:// only, without user and password. Errors: kInvalidArgument.
 Result<Url> ParseUrl(const std::string& text);
+// Of a URL or its path, for people and for names: a query may be long, or a secret.
+std::string WithoutQuery(const std::string& url);
 
 struct HttpOptions {
   std::string token;     // sent as a bearer token, to the host of the first URL alone

@@ -38,7 +38,7 @@ Result<Head> FetchHead(HttpFile& file, std::uint64_t file_bytes) {
 }
 
 std::string FileName(const Url& url) {
-  const std::string path = url.path.substr(0, url.path.find('?'));
+  const std::string path = WithoutQuery(url.path);
   return path.substr(path.find_last_of('/') + 1);
 }
 
@@ -168,13 +168,13 @@ Status PullInto(Draft& draft, const std::vector<RemoteFile>& files, const Remote
 }  // namespace
 
 std::vector<RemoteFile> RemoteFilesOf(const Url& url) {
-  const std::size_t query = std::min(url.path.find('?'), url.path.size());
-  const auto split = ParseSplitName(url.path.substr(0, query));
+  const std::string path = WithoutQuery(url.path), query = url.path.substr(path.size());
+  const auto split = ParseSplitName(path);
   if (!split) return {{url, {}}};
   std::vector<RemoteFile> files;
   for (std::int32_t i = 1; i <= split->parts; ++i) {
     files.push_back({url, {}});
-    files.back().url.path = PartName(*split, i) + url.path.substr(query);
+    files.back().url.path = PartName(*split, i) + query;
   }
   return files;
 }

@@ -13,7 +13,7 @@ constexpr std::uint64_t kRunBytes = 16U << 20;  // of one request
 constexpr std::uint64_t kPaddingBytes = 64U << 10;
 
 // Chunks [first, last) of one range: one request.
-struct Run {
+struct ChunkRun {
   std::size_t range;
   std::uint64_t first, last;
 };
@@ -46,9 +46,9 @@ class Pull {
   using Take = std::function<Status(std::span<const std::uint8_t>)>;
 
   void Work();
-  Status Fetch(Connection& connection, const HttpOptions& http, const shoal::Run& run);
+  Status Fetch(Connection& connection, const HttpOptions& http, const ChunkRun& run);
   Status Read(Connection& connection, const HttpOptions& http, Extent extent, const Take& take);
-  Status Done(const shoal::Run& run);
+  Status Done(const ChunkRun& run);
   void Report(std::uint64_t more);
   void Fail(const Status& why);
 
@@ -56,7 +56,7 @@ class Pull {
   const RemoteBytes& from_;
   const RangeSink& sink_;
   const HttpOptions& http_;
-  std::vector<shoal::Run> runs_;
+  std::vector<ChunkRun> runs_;
   std::vector<Open> open_;  // [ranges]
   std::atomic<bool> failed_{false};
 
@@ -96,7 +96,7 @@ void Pull::Fail(const Status& why) {
   if (status_.ok()) status_ = why;
 }
 
-Status Pull::Done(const shoal::Run& run) {
+Status Pull::Done(const ChunkRun& run) {
   Open& open = open_[run.range];
   {
     const std::lock_guard lock(mutex_);
@@ -130,7 +130,7 @@ Status Pull::Read(Connection& connection, const HttpOptions& http, Extent extent
   return {};
 }
 
-Status Pull::Fetch(Connection& connection, const HttpOptions& http, const shoal::Run& run) {
+Status Pull::Fetch(Connection& connection, const HttpOptions& http, const ChunkRun& run) {
   RangeWriter& writer = *open_[run.range].writer;
   std::vector<std::uint8_t> chunk;
   std::uint64_t at = run.first, bytes = 0;

@@ -246,8 +246,8 @@ Status SourcedFetch::AfterSource(const Status& fetched, const Round& round) {
         said += (said.empty() ? "" : ", ") + manifest_->ranges[range].Name() + " by '" + told->second + "'";
     }
     return Error{ErrorCode::kCorrupt,
-                 "what " + manifest_->sources[0].url.substr(0, manifest_->sources[0].url.find('?')) + " sends of " +
-                     model_.name + " is not what came of it before" + (said.empty() ? "" : " (told of " + said + ")") +
+                 "what " + WithoutQuery(manifest_->sources[0].url) + " sends of " + model_.name +
+                     " is not what came of it before" + (said.empty() ? "" : " (told of " + said + ")") +
                      "; one of both is wrong. `shoal verify " + model_.name +
                      "` on each node finds damage; `shoal rm " + model_.name + "` on all begins anew"};
   }

@@ -25,7 +25,7 @@ Result<HashedFile> FileOf(const Manifest& manifest, const RemoteBytes& from, std
                           const HttpOptions& http) {
   const SourceFile& source = manifest.sources[index];
   HashedFile one;
-  one.name = source.url.substr(0, source.url.find('?'));
+  one.name = WithoutQuery(source.url);
   one.sha256 = *source.sha256;
   std::uint64_t begin = source.bytes, end = 0;
   for (const PartExtent& extent : manifest.extents) {
