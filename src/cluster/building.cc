@@ -42,12 +42,7 @@ std::uint64_t Cluster::State::MemoryTaken(const NodeId& node, const std::string&
   std::uint64_t taken = 0;
   const auto add = [&](const PlacementRecord& record) {
     if (record.model == but_model) return;
-    for (const std::int32_t index : record.StagesOf(node)) {
-      const LayerRange layers = record.LayersOf(index);
-      if (layers.last <= record.request.shape.layers()) {
-        taken += StageBytes(record.request.shape, layers, record.request.options);
-      }
-    }
+    for (const std::int32_t index : record.StagesOf(node)) taken += StageBytes(record, index);
   };
   for (const auto& [model, placed] : placements) add(placed.record);
   for (const auto& [model, one] : deciding) add(one.record);
@@ -113,12 +108,11 @@ std::optional<NodeId> Cluster::State::BestFor(const PlacementRecord& record, std
     const MemberFacts& facts = member.record.facts;
     if (!MayGet(facts, record.model, request.fingerprint) || !MayHost(id) || avoid.contains(id)) continue;
     const bool holds = HoldingOf(facts, request.fingerprint) != nullptr;
-    std::uint64_t need =
-        MemoryTaken(id, record.model) + StageBytes(request.shape, record.LayersOf(index), request.options);
+    std::uint64_t need = MemoryTaken(id, record.model) + StageBytes(record, index);
     bool works = false;
     for (const std::int32_t other : record.StagesOf(id)) {
       if (std::find(vacant.begin(), vacant.end(), other) != vacant.end()) continue;
-      need += StageBytes(request.shape, record.LayersOf(other), request.options);
+      need += StageBytes(record, other);
       works = true;
     }
     if (need > facts.device.memory_budget_bytes) continue;

@@ -51,22 +51,15 @@ StageSource Cluster::State::SourceOf(const PlacementRecord& record, std::int32_t
 // Whether stages of `record` that are to be loaded fit beside those of other models here: its decider may not have
 // heard of these, which another part of a divided cluster placed. Ranges that a person named count as they are.
 bool Cluster::State::HasRoomFor(const PlacementRecord& record, const std::vector<std::int32_t>& indices) const {
-  const auto bytes_of = [](const PlacementRecord& of, std::int32_t index) {
-    const LayerRange layers = of.LayersOf(index);
-    if (layers.last > of.request.shape.layers()) return std::uint64_t{0};  // its load says so
-    return StageBytes(of.request.shape, layers, of.request.options);
-  };
   const std::uint64_t budget = members.at(options.self).record.facts.device.memory_budget_bytes;
   std::uint64_t bytes = 0;
   bool loads = false;
   for (const std::int32_t index : indices) {
-    bytes += bytes_of(record, index);
+    bytes += StageBytes(record, index);
     loads = loads || SourceOf(record, index).kind == StageSource::Kind::kDisk;
   }
   for (const auto& [key, local] : locals) {
-    const bool same = local.record.model == record.model;
-    const bool counted = local.source.kind != StageSource::Kind::kRunning || local.active;
-    if (!same && counted) bytes += bytes_of(local.record, local.index);
+    if (local.record.model != record.model && local.takes_memory()) bytes += StageBytes(local.record, local.index);
   }
   return !loads || !record.request.ranges.empty() || bytes <= budget;
 }

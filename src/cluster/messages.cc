@@ -317,7 +317,7 @@ void Fields(A& io, PlacementRecord& record) {
     is_whole = is_whole && stage.layers.first == next;
     next = stage.layers.last;
   }
-  io.Require(is_whole);
+  io.Require(is_whole && next <= record.request.shape.layers());
 }
 
 template <typename A>

@@ -165,7 +165,8 @@ using ClusterMessage = std::variant<Hello, Heartbeat, SyncAsk, SyncDelta, HearsA
 
 // A whole frame (wire/frame.h). Precondition (CHECK): within the limits; Cluster sends nothing else.
 std::vector<std::uint8_t> EncodeClusterMessage(const ClusterMessage& message);
-// Checks frame and contents: ids sorted nowhere assumed, ranges sane (0 <= first < last <= kLayersMax), enums known.
+// Checks frame and contents: ids sorted nowhere assumed, ranges sane (0 <= first < last <= kLayersMax, and those of a
+// placement's stages within its model), enums known.
 // Allocates at most a small multiple of bytes.size(). Errors: kCorrupt, kUnsupported (another wire version).
 Result<ClusterMessage> DecodeClusterMessage(std::span<const std::uint8_t> bytes);
 

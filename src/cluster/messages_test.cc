@@ -160,6 +160,22 @@ TEST(ClusterMessages, LayersHeldAreOfTheModelAndInOrder) {
   }
 }
 
+TEST(ClusterMessages, LayersOfAPlacementAreThoseOfItsModel) {
+  const auto taken = [](std::int32_t last) {
+    const std::array<std::int32_t, 4> before{6, 0, 2, 3};  // the second stage: its boot, then its layers
+    auto frame = EncodeClusterMessage(Prepare{Placement(PlacementState::kPreparing)});
+    const auto* const bytes = reinterpret_cast<const std::uint8_t*>(before.data());
+    const auto found = std::search(frame.begin(), frame.end(), bytes, bytes + sizeof before);
+    EXPECT_NE(found, frame.end());
+    std::memcpy(&*found + 3 * sizeof last, &last, sizeof last);
+    SealFrame(FrameType::kCluster, 0, frame);
+    return DecodeClusterMessage(frame).ok();
+  };
+  EXPECT_TRUE(taken(3));
+  EXPECT_FALSE(taken(4)) << "the model has three";
+  EXPECT_FALSE(taken(1024));
+}
+
 TEST(ClusterMessages, HeartbeatIsSmall) { EXPECT_LE(EncodeClusterMessage(Heartbeat{}).size(), 72U); }
 
 // Sealed again after each change, so that the checksum does not hide the decoder.

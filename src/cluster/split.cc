@@ -253,6 +253,7 @@ std::optional<PlanDevice> MeasuredSpeeds(const DeviceFacts& facts, std::uint64_t
 }
 
 std::uint64_t StageBytes(const ModelShape& shape, LayerRange layers, const PlaceOptions& options) {
+  if (layers.last > shape.layers()) return 0;
   const auto tokens = static_cast<std::uint64_t>(ContextOf(options));
   std::uint64_t bytes = layers.last == shape.layers() ? shape.output_bytes : SentBytes(shape, options);
   for (std::int32_t i = layers.first; i < layers.last; ++i) {

@@ -49,8 +49,12 @@ struct Split {
 };
 
 // Bytes that layers take on a node: weights, K and V for `context_tokens`, the output head on the last stage, on the
-// others the hidden states that they keep of what they sent.
+// others the hidden states that they keep of what they sent. Nothing where the model does not have these layers.
 std::uint64_t StageBytes(const ModelShape& shape, LayerRange layers, const PlaceOptions& options);
+// Of its stage `index`.
+inline std::uint64_t StageBytes(const PlacementRecord& record, std::int32_t index) {
+  return StageBytes(record.request.shape, record.LayersOf(index), record.request.options);
+}
 
 // What this device measured of stages of the model, or else of its kind of weights, at its pace; empty: neither.
 std::optional<PlanDevice> MeasuredSpeeds(const DeviceFacts& facts, std::uint64_t fingerprint,

@@ -72,6 +72,12 @@ TEST(StageBytes, CountsTheHiddenStatesThatAStageKeeps) {
   EXPECT_EQ(StageBytes(shape, {2, 4}, options), 2 * (100U + 10) + 50) << "the last stage sends none";
 }
 
+TEST(StageBytes, NothingOfLayersThatTheModelDoesNotHave) {
+  EXPECT_EQ(StageBytes(Shape(4, 100, 50), {2, 5}, {}), 0U);
+  EXPECT_EQ(StageBytes(Shape(4, 100, 50), {4, 1024}, {}), 0U);
+  EXPECT_EQ(StageBytes({}, {0, 1}, {}), 0U);
+}
+
 TEST(SplitModel, SharesBySpeed) {
   const auto split = Cut(Shape(12, kMiB, 0), {Device(1, kGiB, 3), Device(2, kGiB, 1)});
   ASSERT_TRUE(split.ok()) << split.error().message;

@@ -51,7 +51,7 @@ std::uint64_t Cluster::State::CopiesTaken(const NodeId& node) const {
     const auto placed = placements.find(copy.model);
     if (placed == placements.end() || placed->second.record.state != PlacementState::kLive) continue;
     const PlaceRequest& request = placed->second.record.request;
-    if (copy.layers.last <= request.shape.layers()) bytes += StageBytes(request.shape, copy.layers, request.options);
+    bytes += StageBytes(request.shape, copy.layers, request.options);
   }
   for (const auto& [key, asked] : copies_asked) bytes += asked.node == node ? asked.bytes : 0;
   return bytes;
@@ -60,7 +60,7 @@ std::uint64_t Cluster::State::CopiesTaken(const NodeId& node) const {
 // The best of those with room.
 std::optional<NodeId> Cluster::State::PlaceForCopy(const PlacementRecord& record, std::int32_t index) const {
   const LayerRange layers = record.LayersOf(index);
-  const std::uint64_t bytes = StageBytes(record.request.shape, layers, record.request.options);
+  const std::uint64_t bytes = StageBytes(record, index);
   std::optional<NodeId> best;
   CopyRank best_rank;
   for (const auto& [id, member] : members) {
@@ -110,8 +110,7 @@ void Cluster::State::CareForStandby() {
       if (have >= record.request.options.standby || copies_asked.contains(key)) continue;
       const std::optional<NodeId> node = PlaceForCopy(record, index);
       if (!node) continue;
-      const std::uint64_t bytes = StageBytes(record.request.shape, record.LayersOf(index), record.request.options);
-      copies_asked[key] = {*node, bytes, now, now};
+      copies_asked[key] = {*node, StageBytes(record, index), now, now};
     }
   }
   const std::map<StageKey, CopyAsked> asked = copies_asked;  // telling oneself changes it
@@ -142,7 +141,7 @@ void Cluster::State::On(const NodeId& from, const StandbyAsk& ask) {
   Spare spare;
   spare.fingerprint = record.request.fingerprint;
   spare.options_hash = OptionsHash(record.request.options);
-  spare.bytes = StageBytes(record.request.shape, layers, record.request.options);
+  spare.bytes = StageBytes(record, ask.stage);
   const std::uint64_t budget = self().record.facts.device.memory_budget_bytes;
   if (MemoryTaken(options.self, {}) + SparesTaken() + spare.bytes > budget) return;
   if (!spares.emplace(SpareKey{record.model, layers.first, layers.last}, spare).second) return;
@@ -166,8 +165,8 @@ void Cluster::State::ReviewSpares() {
     const LayerRange layers = record.LayersOf(local.index);
     if (local.source.kind == StageSource::Kind::kStandby && !local.active) {
       keep.insert({record.model, layers.first, layers.last});  // to be taken over: counted as a copy
-    } else if (local.source.kind != StageSource::Kind::kRunning || local.active) {
-      taken += StageBytes(record.request.shape, layers, record.request.options);
+    } else if (local.takes_memory()) {
+      taken += StageBytes(record, local.index);
     }
   }
   for (const auto& [model, placed] : placements) {

@@ -69,6 +69,9 @@ struct Cluster::State {
     bool broken = false;  // active, but its pipeline is not
     TimeUs broken_said = 0;
     TimeUs prepared = 0;  // when Prepare came last
+
+    // One that goes on with what runs here is counted there.
+    bool takes_memory() const { return active || source.kind != StageSource::Kind::kRunning; }
   };
   // A copy of a stage on this node.
   struct Spare {
