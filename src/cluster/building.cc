@@ -189,7 +189,7 @@ Result<PlacementRecord> Cluster::State::Continue(const Placed& placed, const std
   record.epoch = only_asks ? 0 : NewEpoch();
   record.state = PlacementState::kPreparing;
   record.decider = options.self;
-  record.forecast = ForecastFor(record);
+  if (!only_asks) record.forecast = ForecastFor(record);
   return record;
 }
 

@@ -391,9 +391,9 @@ std::optional<PlacementView> Cluster::placement(const std::string& model) const 
   view.survives = HarmlessLosses(nodes, view.copies);
   const auto care = state_->care.find(model);
   std::string failed = care == state_->care.end() ? "" : care->second.reason;
-  if (view.broken) {
+  if (view.broken && !state_->Continue(found->second, {}, true).ok()) {  // the cheaper question first
     const Result<PlacementRecord> possible = state_->Build(view.record.request, true, true);
-    view.hopeless = !possible.ok() && !state_->Continue(found->second, {}, true).ok();
+    view.hopeless = !possible.ok();
     if (view.hopeless) failed = possible.error().message;
   }
   if (!view.reason.empty() && !failed.empty()) view.reason += "; it cannot be placed anew: " + failed;

@@ -269,9 +269,12 @@ void Cluster::State::TickPlacing() {
 Cluster::State::Problem Cluster::State::ProblemOf(const Placed& placed) const {
   for (const StagePlace& stage : placed.record.stages) {
     const auto found = members.find(stage.node);
-    const std::string name = NameOf(stage.node);
-    if (found == members.end() || !found->second.here()) return {Problem::kGone, "node '" + name + "' is gone"};
-    if (found->second.record.boot() != stage.boot) return {Problem::kGone, "node '" + name + "' has started anew"};
+    if (found == members.end() || !found->second.here()) {
+      return {Problem::kGone, "node '" + NameOf(stage.node) + "' is gone"};
+    }
+    if (found->second.record.boot() != stage.boot) {
+      return {Problem::kGone, "node '" + NameOf(stage.node) + "' has started anew"};
+    }
   }
   if (!placed.lost.empty()) return {Problem::kBroken, "a stage was lost"};
   if (placed.broken) return {Problem::kBroken, "a link between its stages was lost"};

@@ -394,8 +394,9 @@ void RealClusterNode::Do(const MembersChanged&) {
 void RealClusterNode::Do(const PlacementsChanged&) {
   std::vector<PlacementView> placements = cluster_->placements();
   for (const PlacementView& one : placements) host_.SetCopies(one.record.model, one.record.epoch, one.copies);
+  std::vector<AnswerMember> members = AnswerMembersOf(*cluster_, placements);
   placements_.Set(std::move(placements), IsAlone(*cluster_));
-  answer_streams_->SetMembers(AnswerMembersOf(*cluster_));
+  answer_streams_->SetMembers(std::move(members));
 }
 
 void RealClusterNode::Do(const Left& left) {

@@ -139,9 +139,9 @@ bool IsAlone(const Cluster& cluster) {
                       [](const MemberView& member) { return !member.self && member.state == MemberState::kAlive; });
 }
 
-std::vector<AnswerMember> AnswerMembersOf(const Cluster& cluster) {
+std::vector<AnswerMember> AnswerMembersOf(const Cluster& cluster, const std::vector<PlacementView>& placements) {
   std::set<std::uint64_t> placed;
-  for (const PlacementView& placement : cluster.placements()) placed.insert(placement.record.request.fingerprint);
+  for (const PlacementView& placement : placements) placed.insert(placement.record.request.fingerprint);
   std::vector<AnswerMember> members;
   for (const MemberView& member : cluster.members()) {
     if (member.self || !member.linked) continue;

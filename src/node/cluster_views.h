@@ -19,8 +19,8 @@ PlacementStatus StatusOf(const Cluster& cluster, const PlacementView& view);
 
 // Whether no other member is here.
 bool IsAlone(const Cluster& cluster);
-// The other members that are here, as AnswerStreams wants to know them.
-std::vector<AnswerMember> AnswerMembersOf(const Cluster& cluster);
+// The other members that are here, as AnswerStreams wants to know them, with how many of `placements` each could run.
+std::vector<AnswerMember> AnswerMembersOf(const Cluster& cluster, const std::vector<PlacementView>& placements);
 
 // The member that a person means by a name or a peer id. Errors: kNotFound, kInvalidArgument (two have the name).
 Result<NodeId> FindMember(const Cluster& cluster, const std::string& text);
