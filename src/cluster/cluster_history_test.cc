@@ -15,7 +15,6 @@
 namespace shoal {
 namespace {
 
-constexpr DurationUs kSecond = 1'000'000;
 constexpr DurationUs kAgreeWithin = 120 * kSecond;
 
 class History {

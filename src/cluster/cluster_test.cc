@@ -10,22 +10,20 @@
 namespace shoal {
 namespace {
 
-constexpr DurationUs kSecond = 1'000'000;
-
 class ClusterTest : public testing::Test {
  protected:
   void Three() {
     for (int i = 0; i < 3; ++i) pump.Add();
     pump.Meet(0, 1);
     pump.Meet(0, 2);  // the third link comes by gossip
-    ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }, 10 * kSecond));
+    ASSERT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree(); }, 10 * kSecond));
   }
   // The model over the last three of four, and a copy of each of its stages.
   void FourWithCopies() {
     Three();
     pump.Add();
     pump.MeetAll();
-    ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+    ASSERT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree(); }));
     PlaceRequest request;
     request.nodes = {TestId(1), TestId(2), TestId(3)};
     ASSERT_TRUE(pump.Place(0, request).ok());
@@ -40,20 +38,12 @@ class ClusterTest : public testing::Test {
       });
     }
     pump.MeetAll();
-    EXPECT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+    EXPECT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree(); }));
     PlaceRequest request;
     request.nodes = {TestId(0), TestId(1)};
     request.options.standby = 0;
     EXPECT_TRUE(pump.Place(0, request).ok());
     return At(0) ? At(0)->record.epoch : Epoch{};
-  }
-  bool AllAlive() {
-    for (int a = 0; a < pump.Count(); ++a) {
-      for (int b = 0; b < pump.Count(); ++b) {
-        if (pump.StateOf(a, b) != MemberState::kAlive) return false;
-      }
-    }
-    return true;
   }
   std::optional<PlacementView> At(int n) { return pump.At(n).placement("m"); }
   // What node `n` answers when it is asked to prepare `record`; nothing when it takes the stages up.
@@ -117,7 +107,7 @@ TEST_F(ClusterTest, ASilentNodeIsReplacedWithinThreeSeconds) {
   pump.Of(1).frozen = true;
   EXPECT_TRUE(pump.Until([&] { return At(0)->record.epoch > first; }, 3 * kSecond));
   pump.Of(1).frozen = false;
-  EXPECT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }, 3 * kSecond)) << "and seen again as soon";
+  EXPECT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree(); }, 3 * kSecond)) << "and seen again as soon";
 }
 
 TEST_F(ClusterTest, AFrozenNodeIsSuspectedThenDeadAndComesBack) {
@@ -126,7 +116,7 @@ TEST_F(ClusterTest, AFrozenNodeIsSuspectedThenDeadAndComesBack) {
   ASSERT_TRUE(pump.Until([&] { return pump.StateOf(0, 1) == MemberState::kSuspect; }, 10 * kSecond));
   ASSERT_TRUE(pump.Until([&] { return pump.StateOf(0, 1) == MemberState::kDead; }, 15 * kSecond));
   pump.Of(1).frozen = false;
-  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }, 30 * kSecond));
+  ASSERT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree(); }, 30 * kSecond));
   EXPECT_EQ(pump.At(1).counters().deaths_declared, 0U) << "who was stopped accuses nobody";
   EXPECT_GE(pump.At(1).incarnation(), (std::uint64_t{1} << 16) + 1) << "it refuted its death";
 }
@@ -136,7 +126,7 @@ TEST_F(ClusterTest, AClockThatJumpsAccusesNobody) {
   for (const DurationUs jump : {3600 * kSecond, -7200 * kSecond}) {
     pump.skew[1] = jump;
     pump.Run(10 * kSecond);
-    EXPECT_TRUE(AllAlive());
+    EXPECT_TRUE(pump.AllAlive());
   }
   EXPECT_EQ(pump.At(1).counters().deaths_declared, 0U);
 }
@@ -148,7 +138,7 @@ TEST_F(ClusterTest, ALinkThatIsCutBetweenTwoKillsNobody) {
   EXPECT_NE(pump.StateOf(1, 2), MemberState::kDead) << "the third hears it";
   EXPECT_EQ(pump.StateOf(0, 2), MemberState::kAlive);
   pump.Heal();
-  EXPECT_TRUE(pump.Until([&] { return AllAlive(); }, 30 * kSecond));
+  EXPECT_TRUE(pump.Until([&] { return pump.AllAlive(); }, 30 * kSecond));
 }
 
 TEST_F(ClusterTest, ARestartComesWithAHigherIncarnation) {
@@ -156,7 +146,7 @@ TEST_F(ClusterTest, ARestartComesWithAHigherIncarnation) {
   pump.Crash(2);
   pump.Run(kSecond);
   pump.Restart(2);
-  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }, 20 * kSecond));
+  ASSERT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree(); }, 20 * kSecond));
   EXPECT_EQ(pump.At(2).incarnation() >> 16, 2U);
   EXPECT_EQ(pump.At(0).members().size(), 3U) << "no ghost";
 }
@@ -167,14 +157,14 @@ TEST_F(ClusterTest, ARestartThatForgotItsBootNumberIsHeardAll) {
   pump.Run(kSecond);
   pump.Of(2).options.boot = 0;  // Restart makes it 1 again: as before the crash
   pump.Restart(2);
-  EXPECT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }, 20 * kSecond));
+  EXPECT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree(); }, 20 * kSecond));
 }
 
 TEST_F(ClusterTest, PlacesOverAllAndActivatesEverywhere) {
   Three();
   pump.Add([](ClusterOptions& options) { options.facts.device.memory_budget_bytes = 0; });
   pump.MeetAll();
-  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+  ASSERT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree(); }));
   PlaceRequest request;
   request.stages = 3;
   ASSERT_TRUE(pump.Place(2, request).ok());
@@ -197,7 +187,7 @@ TEST_F(ClusterTest, WhoDoesNotKnowTheModelGetsLayersOfItAtOnce) {
   pump.Add([](ClusterOptions& options) { options.facts.models.clear(); });
   pump.Add([](ClusterOptions& options) { options.facts.models.front().fingerprint = 78; });  // another one named so
   pump.MeetAll();
-  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+  ASSERT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree(); }));
   PlaceRequest request;
   request.fingerprint = TestHolding(6).fingerprint;
   ASSERT_TRUE(pump.Place(2, request).ok());
@@ -224,7 +214,7 @@ class ReplanTest : public ClusterTest {
       });
     }
     pump.MeetAll();
-    ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+    ASSERT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree(); }));
     PlaceRequest request;
     request.stages = 3;
     request.ranges = std::move(ranges);
@@ -402,7 +392,7 @@ TEST_F(ClusterTest, StagesThatDoNotHearEachOtherAreParted) {
     EXPECT_EQ(At(0)->record.epoch, next.epoch) << "it stays there";
     for (int n = 0; n < 4; ++n) EXPECT_EQ(pump.At(0).members().size(), 4U);
     pump.deaf.clear();
-    ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+    ASSERT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree(); }));
     EXPECT_EQ(pump.wrong, "");
   }
 }
@@ -440,7 +430,7 @@ TEST_F(ClusterTest, CopiesGiveWayToPlacements) {
   };
   for (int i = 0; i < 2; ++i) pump.Add(small);
   pump.Meet(0, 1);
-  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+  ASSERT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree(); }));
   ASSERT_TRUE(pump.Place(0, {}).ok());
   ASSERT_TRUE(pump.Until([&] { return pump.Of(0).copies.size() == 1 && pump.Of(1).copies.size() == 1; }, 20 * kSecond));
   EXPECT_EQ(At(1)->survives.size(), 2U);
@@ -520,7 +510,7 @@ TEST_F(ClusterTest, ANodeThatRestsGivesItsLayersAwayAndStays) {
   EXPECT_EQ(pump.At(0).decider(), TestId(1));
   pump.At(0).SetDraining(pump.now, "");
   ASSERT_TRUE(pump.Until([&] { return !pump.Of(0).copies.empty(); }, 20 * kSecond)) << "it is of use again";
-  EXPECT_TRUE(AllAlive());
+  EXPECT_TRUE(pump.AllAlive());
 }
 
 TEST_F(ClusterTest, TheDecidersDeathStopsNothing) {
@@ -571,7 +561,7 @@ TEST_F(ClusterTest, LeavingWhereNobodyCanTakeTheLayersSaysSo) {
   pump.Add();
   pump.Add([](ClusterOptions& options) { options.facts.device.memory_budget_bytes = 0; });
   pump.Meet(0, 1);
-  ASSERT_TRUE(pump.Until([&] { return AllAlive(); }));
+  ASSERT_TRUE(pump.Until([&] { return pump.AllAlive(); }));
   ASSERT_TRUE(pump.Place(1, {}).ok());
   pump.At(0).Leave(pump.now);
   ASSERT_TRUE(pump.Until([&] { return pump.Of(0).left.size() == 1; }));
@@ -596,7 +586,7 @@ TEST_F(ClusterTest, ARequestAfterARestartGetsAnAnswerOfItsOwn) {
   ASSERT_TRUE(pump.Place(2, {}).ok());
   pump.Crash(2);
   pump.Restart(2);
-  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree() && !pump.At(2).placement("m")->broken; }));
+  ASSERT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree() && !pump.At(2).placement("m")->broken; }));
   pump.Of(2).done.clear();
   const std::uint64_t id = pump.At(2).RequestUnplace(pump.now, "m");
   ASSERT_TRUE(pump.Until([&] { return pump.Of(2).done.contains(id); }));
@@ -606,7 +596,7 @@ TEST_F(ClusterTest, ARequestAfterARestartGetsAnAnswerOfItsOwn) {
 TEST_F(ClusterTest, ADividedClusterHealsIntoOnePlacement) {
   for (int i = 0; i < 4; ++i) pump.Add();
   pump.MeetAll();
-  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+  ASSERT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree(); }));
   for (const int a : {0, 1}) {
     for (const int b : {2, 3}) pump.Part(a, b);
   }
@@ -617,7 +607,7 @@ TEST_F(ClusterTest, ADividedClusterHealsIntoOnePlacement) {
   const Epoch left = At(0)->record.epoch, right = At(3)->record.epoch;
   EXPECT_NE(left, right) << "two deciders never make the same epoch";
   pump.Heal();
-  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+  ASSERT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree(); }));
   for (int n = 0; n < 4; ++n) EXPECT_EQ(At(n)->record.epoch, std::max(left, right));
   ASSERT_TRUE(pump.Until([&] {
     std::size_t loaded = 0;
@@ -640,7 +630,7 @@ TEST_F(ClusterTest, WhatHasNoRoomBesideOtherModelsIsRefused) {
     pump.Add([](ClusterOptions& options) { options.facts.device.memory_budget_bytes = 1'000; });
   }
   pump.MeetAll();
-  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.Agree(); }));
+  ASSERT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree(); }));
   PlaceRequest request;
   request.nodes = {TestId(1)};
   ASSERT_TRUE(pump.Place(0, request).ok());

@@ -8,8 +8,6 @@
 namespace shoal {
 namespace {
 
-constexpr DurationUs kSecond = 1'000'000;
-
 class MissingWeightsTest : public testing::Test {
  protected:
   // Of a model of six layers.

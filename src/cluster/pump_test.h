@@ -14,6 +14,8 @@
 
 namespace shoal {
 
+inline constexpr DurationUs kSecond = 1'000'000;
+
 inline NodeId TestId(int number) {
   NodeId id;
   id.bytes.fill(static_cast<std::uint8_t>(number + 1));
@@ -139,6 +141,14 @@ class Pump {
       if (member.record.id == TestId(of)) return member.state;
     }
     return MemberState::kLeft;
+  }
+  bool AllAlive() {
+    for (int a = 0; a < Count(); ++a) {
+      for (int b = 0; b < Count(); ++b) {
+        if (StateOf(a, b) != MemberState::kAlive) return false;
+      }
+    }
+    return true;
   }
   bool Agree() {
     for (int n = 1; n < Count(); ++n) {

@@ -9,18 +9,8 @@
 namespace shoal {
 namespace {
 
-constexpr DurationUs kSecond = 1'000'000;
-
 class WakingTest : public testing::Test {
  protected:
-  bool AllAlive() {
-    for (int a = 0; a < pump.Count(); ++a) {
-      for (int b = 0; b < pump.Count(); ++b) {
-        if (pump.StateOf(a, b) != MemberState::kAlive) return false;
-      }
-    }
-    return pump.Agree();
-  }
   int Said(int node, const std::string& words) {
     const std::vector<std::string>& notes = pump.Of(node).notes;
     return static_cast<int>(std::count_if(notes.begin(), notes.end(),
@@ -32,11 +22,11 @@ class WakingTest : public testing::Test {
 TEST_F(WakingTest, SaysThatItWasGivenUpAndWhatItDropsAndRejoins) {
   for (int i = 0; i < 3; ++i) pump.Add();
   pump.MeetAll();
-  ASSERT_TRUE(pump.Until([&] { return AllAlive(); }, 10 * kSecond));
+  ASSERT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree(); }, 10 * kSecond));
   PlaceRequest request;
   request.nodes = {TestId(1), TestId(2)};
   ASSERT_TRUE(pump.Place(0, request).ok());
-  ASSERT_TRUE(pump.Until([&] { return AllAlive() && pump.At(2).placement("m"); }));
+  ASSERT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree() && pump.At(2).placement("m"); }));
   const Epoch stale = pump.At(2).placement("m")->record.epoch;
 
   pump.Of(2).frozen = true;
@@ -46,7 +36,7 @@ TEST_F(WakingTest, SaysThatItWasGivenUpAndWhatItDropsAndRejoins) {
   EXPECT_TRUE(pump.At(2).MayServe("m", stale)) << "it does not know yet";
 
   pump.Of(2).frozen = false;
-  ASSERT_TRUE(pump.Until([&] { return AllAlive(); })) << "it is back, without anybody's help";
+  ASSERT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree(); })) << "it is back, without anybody's help";
   EXPECT_EQ(Said(2, "the others had given this node up: it says that it is here"), 1);
   EXPECT_EQ(Said(2, "'m' was placed without this node: its stages here are out of date and dropped"), 1);
   EXPECT_EQ(Said(0, "given this node up") + Said(1, "given this node up"), 0);
@@ -58,12 +48,12 @@ TEST_F(WakingTest, SaysThatItWasGivenUpAndWhatItDropsAndRejoins) {
 TEST_F(WakingTest, AShortOneIsNobodysNews) {
   for (int i = 0; i < 3; ++i) pump.Add();
   pump.MeetAll();
-  ASSERT_TRUE(pump.Until([&] { return AllAlive(); }, 10 * kSecond));
+  ASSERT_TRUE(pump.Until([&] { return pump.AllAlive() && pump.Agree(); }, 10 * kSecond));
   pump.Of(2).frozen = true;
   pump.Run(kSecond);
   pump.Of(2).frozen = false;
   pump.Run(5 * kSecond);
-  EXPECT_TRUE(AllAlive());
+  EXPECT_TRUE(pump.AllAlive() && pump.Agree());
   EXPECT_EQ(Said(2, "given this node up"), 0);
 }
 
