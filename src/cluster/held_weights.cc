@@ -47,16 +47,12 @@ void MissingWeights::Want(LayerRange layers, std::int32_t layers_of_model) {
 
 bool MissingWeights::Find(const HeldWeights& held) {
   const MissingWeights before = *this;
-  if (held.sourced) {
-    *this = {};
-    return !before.empty();
-  }
+  if (held.sourced) *this = {};
   for (const LayerRange& range : held.layers) layers_ = Without(layers_, range);
   shared_ = shared_ && !held.shared;
   embeddings_ = embeddings_ && !held.embeddings;
   output_ = output_ && !held.output;
-  return layers_ != before.layers_ || shared_ != before.shared_ || embeddings_ != before.embeddings_ ||
-         output_ != before.output_;
+  return *this != before;
 }
 
 std::string MissingWeights::Text() const {

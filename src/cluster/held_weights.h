@@ -18,6 +18,7 @@ class MissingWeights {
   // Takes away what `held` has; whether that was anything.
   bool Find(const HeldWeights& held);
   bool empty() const { return layers_.empty() && !shared_ && !embeddings_ && !output_; }
+  bool operator==(const MissingWeights&) const = default;
   // "layers 3-5, 7 and the embeddings"; empty where nothing is missing.
   std::string Text() const;
 

@@ -97,6 +97,13 @@ class Reader {
   ByteReader in_;
 };
 
+// A number from `least` to `most`, both included.
+template <typename A, typename T>
+void Bounded(A& io, T& value, std::type_identity_t<T> least, std::type_identity_t<T> most) {
+  io.Num(value);
+  io.Require(value >= least && value <= most);
+}
+
 template <typename A>
 void Fields(A& io, LayerRange& range) {
   io.Num(range.first);
@@ -132,8 +139,7 @@ void Fields(A& io, HeldWeights& held, std::int32_t layers) {
   io.Flag(held.shared);
   io.Flag(held.embeddings);
   io.Flag(held.output);
-  io.Num(held.bytes);
-  io.Require(held.bytes <= (1ULL << 48));
+  Bounded(io, held.bytes, 0, 1ULL << 48);
   io.Flag(held.sourced);
 }
 
@@ -143,21 +149,18 @@ void Speeds(A& io, DeviceFacts& device) {
     io.Num(value);
     io.Require(value > 0 && value <= kBytesPerSecondMax);
   };
-  io.Num(device.memory_bytes_s);
-  io.Require(device.memory_bytes_s >= 0 && device.memory_bytes_s <= kBytesPerSecondMax);
+  Bounded(io, device.memory_bytes_s, 0, kBytesPerSecondMax);
   io.List(device.speeds, kSpeedsMax, 28, [&](SpeedFacts& speed) {
     io.Text(speed.quantization, kQuantizationBytesMax);
     rate(speed.one_row_bytes_s);
     rate(speed.rows_bytes_s);
-    io.Num(speed.operation_s);
-    io.Require(speed.operation_s >= 0 && speed.operation_s <= 1);
+    Bounded(io, speed.operation_s, 0, 1);
   });
   io.Require(device.speeds.empty() || device.memory_bytes_s > 0);
   io.List(device.stage_speeds, kStageSpeedsMax, 72, [&](StageSpeedFacts& one) {
     io.Num(one.fingerprint);
     MeasuredStageSpeed& speed = one.speed;
-    io.Num(speed.pass_s);
-    io.Require(speed.pass_s >= 0 && speed.pass_s <= 1);
+    Bounded(io, speed.pass_s, 0, 1);
     for (double* value : {&speed.one_row_bytes_s, &speed.group_bytes_s, &speed.rows_bytes_s, &speed.kv_bytes_s,
                           &speed.kv_rows_bytes_s, &speed.output_bytes_s, &speed.output_group_bytes_s}) {
       rate(*value);
@@ -165,17 +168,12 @@ void Speeds(A& io, DeviceFacts& device) {
   });
   io.Num(device.ration);
   io.Require(device.ration > 0 && device.ration <= 1);
-  io.Num(device.pace);
-  io.Require(device.pace >= kPaceMin && device.pace <= kPaceMax);
-  io.Num(device.battery_percent);
-  io.Require(device.battery_percent >= -1 && device.battery_percent <= 100);
-  io.Num(device.rest);
-  io.Require(device.rest >= 0 && device.rest <= kRestToldMax);
+  Bounded(io, device.pace, kPaceMin, kPaceMax);
+  Bounded(io, device.battery_percent, -1, 100);
+  Bounded(io, device.rest, 0, kRestToldMax);
   io.Text(device.draining, kNameBytesMax);
-  for (double* const watts : {&device.idle_w, &device.active_w}) {
-    io.Num(*watts);
-    io.Require(*watts >= 0 && *watts <= kWattsMax);
-  }
+  Bounded(io, device.idle_w, 0, kWattsMax);
+  Bounded(io, device.active_w, 0, kWattsMax);
   io.Flag(device.on_battery);
   io.List(device.groups, kCoreGroupsMax, 16, [&](CoreGroupFacts& group) {
     io.Text(group.kind, kNameBytesMax);
@@ -229,8 +227,7 @@ void Fields(A& io, MemberFacts& facts) {
     io.Num(one.epoch);
     ObservedSpeeds& speeds = one.speeds;
     for (double* const value : {&speeds.tokens_s, &speeds.tokens_s_many, &speeds.streams, &speeds.prompt_tokens_s}) {
-      io.Num(*value);
-      io.Require(*value >= 0 && *value <= kBytesPerSecondMax);
+      Bounded(io, *value, 0, kBytesPerSecondMax);
     }
   });
 }
@@ -267,30 +264,25 @@ void Fields(A& io, PlaceRequest& request) {
   io.Num(request.fingerprint);
   Fields(io, request.shape);
   io.List(request.nodes, kStagesMax, 32, [&](NodeId& v) { io.Id(v); });
-  io.Num(request.stages);
-  io.Require(request.stages >= 0 && request.stages <= static_cast<std::int32_t>(kStagesMax));
+  Bounded(io, request.stages, 0, static_cast<std::int32_t>(kStagesMax));
   io.List(request.ranges, kStagesMax, 8, [&](LayerRange& v) { Fields(io, v); });
   io.Enum(request.goal, PlaceGoal::kEnergy);
   PlaceOptions& o = request.options;
-  io.Num(o.context_tokens);
-  io.Num(o.slots);
-  io.Num(o.queue_max);
-  io.Num(o.micro_batch_tokens);
-  io.Require(o.context_tokens >= 0 && o.context_tokens <= (1 << 20) && o.slots >= 1 && o.slots <= 256);
-  io.Require(o.queue_max >= 0 && o.queue_max <= (1 << 16) && o.micro_batch_tokens >= 1 && o.micro_batch_tokens <= 4096);
+  Bounded(io, o.context_tokens, 0, 1 << 20);
+  Bounded(io, o.slots, 1, 256);
+  Bounded(io, o.queue_max, 0, 1 << 16);
+  Bounded(io, o.micro_batch_tokens, 1, 4096);
   io.Enum(o.wire_type, WireType::kBf16);
   io.Enum(o.kv_type, KvType::kQ8_0);
   io.Flag(o.flash_attention);
   io.Flag(o.reproducible);
-  io.Num(o.standby);
-  io.Require(o.standby >= 0 && o.standby <= kStandbyMax);
+  Bounded(io, o.standby, 0, kStandbyMax);
 }
 
 template <typename A>
 void Fields(A& io, PlacementForecast& forecast) {
   for (double* const value : {&forecast.first_token_s, &forecast.tokens_s, &forecast.tokens_s_many}) {
-    io.Num(*value);
-    io.Require(*value >= 0 && *value <= kBytesPerSecondMax);
+    Bounded(io, *value, 0, kBytesPerSecondMax);
   }
   io.Flag(forecast.measured);
   io.Text(forecast.reason, kForecastTextBytesMax);
@@ -424,8 +416,7 @@ void Fields(A& io, Abort& m) {
 template <typename A>
 void Fields(A& io, StageNews& m) {
   ModelEpoch(io, m);
-  io.Num(m.stage);
-  io.Require(m.stage >= 0 && m.stage < static_cast<std::int32_t>(kStagesMax));
+  Bounded(io, m.stage, 0, static_cast<std::int32_t>(kStagesMax) - 1);
   io.Enum(m.status, StageStatus::kUnheard);
   io.Require(static_cast<std::uint8_t>(m.status) >= 1);
   io.Num(m.known);
@@ -435,8 +426,7 @@ void Fields(A& io, StageNews& m) {
 template <typename A>
 void Fields(A& io, StandbyAsk& m) {
   ModelEpoch(io, m);
-  io.Num(m.stage);
-  io.Require(m.stage >= 0 && m.stage < static_cast<std::int32_t>(kStagesMax));
+  Bounded(io, m.stage, 0, static_cast<std::int32_t>(kStagesMax) - 1);
 }
 
 template <typename A>
