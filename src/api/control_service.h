@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "planner/device_speed.h"
 #include "planner/observed_speed.h"
+#include "planner/plan.h"
 
 namespace shoal {
 
@@ -89,8 +90,6 @@ struct PlacedStage {
 };
 
 // What the planner expected of a placement when it was made; tokens_s is 0 where it said nothing.
-inline constexpr int kForecastPromptTokens = 512;
-
 struct ForecastStatus {
   double first_token_s = 0, tokens_s = 0, tokens_s_many = 0;
   bool measured = false;  // every device's speed was, none estimated

@@ -66,7 +66,7 @@ inline constexpr std::int32_t kStandbyMax = 8;
 
 // What the planner expects of a placement, as of when it was made.
 struct PlacementForecast {
-  double first_token_s = 0;  // of a prompt of 512 tokens
+  double first_token_s = 0;  // of a prompt of kForecastPromptTokens
   double tokens_s = 0;       // one stream; 0: no forecast was made
   double tokens_s_many = 0;  // all slots busy, together
   bool measured = false;     // every device's speed for these weights was

@@ -11,9 +11,9 @@ namespace shoal {
 namespace {
 
 constexpr std::int32_t kContextTokensDefault = 4096;
-constexpr std::int32_t kPromptTokens = 512, kAnswerTokens = 128;  // of the request that a plan is made for
-constexpr std::uint64_t kSentRowExtra = 48;                       // bookkeeping of a row that is kept
-constexpr double kOrderMatters = 1.02;  // devices stay in the order given unless another one is so much better
+constexpr std::int32_t kAnswerTokens = 128;  // of the request that a plan is made for, at most
+constexpr std::uint64_t kSentRowExtra = 48;  // bookkeeping of a row that is kept
+constexpr double kOrderMatters = 1.02;       // devices stay in the order given unless another one is so much better
 
 std::int32_t ContextOf(const PlaceOptions& options) {
   return options.context_tokens > 0 ? options.context_tokens : kContextTokensDefault;
@@ -79,7 +79,7 @@ PlanInput PlanInputOf(const SplitInput& input, std::vector<std::string>& estimat
   if (plan.links.empty()) plan.links.assign(input.devices.size() * input.devices.size(), kUnmeasuredLink);
   plan.model = ModelOf(input.shape, input.options);
   const std::int32_t context = ContextOf(input.options);
-  plan.workload.prompt_tokens = std::clamp(context * 3 / 4, 1, kPromptTokens);
+  plan.workload.prompt_tokens = std::clamp(context * 3 / 4, 1, kForecastPromptTokens);
   plan.workload.answer_tokens = std::clamp(context / 4, 1, kAnswerTokens);
   plan.workload.streams = input.options.slots;
   plan.workload.context_tokens = context;
@@ -210,16 +210,16 @@ Result<PlanResult> Spread(const SplitInput& input, const PlanInput& plan) {
   return Search(plan, 0, 0);
 }
 
-// Of a prompt of kPromptTokens, also where the context is so short that the plan is made for less.
+// Of a prompt of kForecastPromptTokens, also where the context is so short that the plan is made for less.
 double FirstTokenTime(const PlanInput& input, const Plan& plan) {
-  if (input.workload.prompt_tokens == kPromptTokens) return plan.first_token_s;
+  if (input.workload.prompt_tokens == kForecastPromptTokens) return plan.first_token_s;
   PlanInput longer = input;
-  longer.workload.prompt_tokens = kPromptTokens;
+  longer.workload.prompt_tokens = kForecastPromptTokens;
   const Result<Plan> judged = JudgePlan(longer, plan.stages);
   return judged.ok() ? judged->first_token_s : plan.first_token_s;
 }
 
-PlacementForecast ForecastFrom(const PlanInput& plan, const PlanResult& result, PlaceGoal goal,
+PlacementForecast ForecastFrom(const PlanInput& plan, const PlanResult& result,
                                const std::vector<std::string>& estimated) {
   PlacementForecast forecast;
   forecast.first_token_s = FirstTokenTime(plan, result.plan);
@@ -233,7 +233,7 @@ PlacementForecast ForecastFrom(const PlanInput& plan, const PlanResult& result, 
     for (std::size_t i = 0; i < estimated.size(); ++i) forecast.reason += (i > 0 ? ", " : "") + estimated[i];
     forecast.reason += ".";
   }
-  if (goal == PlaceGoal::kEnergy) forecast.reason += " Powers are of a table, not measured.";
+  if (plan.policy.objective == PlanObjective::kEnergy) forecast.reason += " Powers are of a table, not measured.";
   if (forecast.reason.size() > kForecastTextBytesMax) forecast.reason.resize(kForecastTextBytesMax);
   return forecast;
 }
@@ -294,7 +294,7 @@ Result<Split> SplitModel(const SplitInput& input) {
                                                                  : Search(plan, 0, 0);
   if (!result.ok()) return std::move(result).error();
   for (const PlanStage& stage : result->plan.stages) split.stages.push_back({stage.device, stage.layers});
-  split.forecast = ForecastFrom(plan, *result, input.goal, estimated);
+  split.forecast = ForecastFrom(plan, *result, estimated);
   return split;
 }
 
@@ -307,7 +307,7 @@ Result<PlacementForecast> ForecastOf(const SplitInput& input, const std::vector<
   SHOAL_ASSIGN_OR_RETURN(result.plan, JudgePlan(plan, given));
   result.best_single = BestSingle(plan);
   Explain(plan, result);
-  return ForecastFrom(plan, result, input.goal, estimated);
+  return ForecastFrom(plan, result, estimated);
 }
 
 }  // namespace shoal

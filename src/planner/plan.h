@@ -19,6 +19,7 @@ namespace shoal {
 inline constexpr std::size_t kPlanDevicesMax = 256;
 inline constexpr std::size_t kPlanLayersMax = 1024;
 inline constexpr std::size_t kExactDevicesMax = 10;
+inline constexpr std::int32_t kForecastPromptTokens = 512;  // of the request that a forecast is of
 
 // Speeds are measured (engine/matrix_speed.h) or estimated; who fills them says which.
 struct PlanDevice {
@@ -58,7 +59,7 @@ struct PlanModel {
 };
 
 struct PlanWorkload {
-  std::int32_t prompt_tokens = 512;
+  std::int32_t prompt_tokens = kForecastPromptTokens;
   std::int32_t answer_tokens = 128;
   std::int32_t streams = 8;            // for the prediction of many at once, and the throughput objective
   std::int32_t context_tokens = 4096;  // KV cells that every stage reserves
