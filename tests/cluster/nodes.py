@@ -121,6 +121,11 @@ class Node:
         assert not check or done.returncode == 0, f"{self.name}: {words}: {done.stdout}{done.stderr}"
         return done
 
+    def begun(self, *words):
+        """Another command in this node's SHOAL_HOME, that runs; what it prints is to be read from it."""
+        return subprocess.Popen(self.host.command(BINARY, *words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                text=True, env=self._environment(), stdin=subprocess.DEVNULL)
+
     def status(self):
         return json.loads(self.cli("status", "--json").stdout)
 

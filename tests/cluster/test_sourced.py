@@ -3,7 +3,6 @@ import hashlib
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 import lan as lans
 import nodes
 from test_cluster import PROMPT, TOKENS, unsplit
-from test_weights import fetching, kept_bytes, model_facts
+from test_weights import fetching, kept_bytes, needed_bytes
 
 sys.path.append(str(lans.ROOT / "tests" / "cli"))
 
@@ -48,15 +47,6 @@ def place_words(members, name=f"hf:{hubs.REPOSITORY}:Q4_1"):
             ",".join(member.name for member in members))
 
 
-def needed_bytes(smollm2, member, placement):
-    facts = model_facts(smollm2)
-    stage = next(s for s in placement["stages"] if s["name"] == member.name)
-    needed = sum(facts["layer_bytes"][stage["first"]:stage["last"] + 1])
-    if stage["first"] == 0 or stage["last"] == facts["layers"] - 1:
-        needed += facts["embedding_bytes"]
-    return needed
-
-
 def test_each_node_fetches_its_own_layers_from_the_hub(lan, smollm2, make_hub):
     members = nodes.cluster_on(lan.add_hosts(3), "--store", QUOTA)
     hub = make_hub()
@@ -85,9 +75,7 @@ def test_a_killed_node_goes_on_where_it_was(lan, smollm2, make_hub):
     members = nodes.cluster_on(lan.add_hosts(3), "--store", QUOTA)
     hub = make_hub(rate="256k")  # so slow that no node has all of its layers when one is killed
     target = members[2]
-    with subprocess.Popen(members[0].host.command(nodes.BINARY, *place_words(members)),
-                          env={**os.environ, "SHOAL_HOME": str(members[0].home)}, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT) as asked:
+    with members[0].begun(*place_words(members)) as asked:
         nodes.wait_for("some layers have come", lambda: kept_bytes(target) > 2_000_000)
         target.kill()
         before = kept_bytes(target)
@@ -106,9 +94,7 @@ def test_a_killed_node_goes_on_where_it_was(lan, smollm2, make_hub):
 def test_a_file_that_changes_is_said_and_then_taken_anew(lan, smollm2, make_hub):
     members = nodes.cluster_on(lan.add_hosts(3), "--store", QUOTA)
     hub = make_hub(rate="256k")  # it lasts much longer than anybody takes to notice
-    with subprocess.Popen(members[0].host.command(nodes.BINARY, *place_words(members)),
-                          env={**os.environ, "SHOAL_HOME": str(members[0].home)}, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True) as asked:
+    with members[0].begun(*place_words(members)) as asked:
         nodes.wait_for("something comes", lambda: any(fetching(members[0], member) for member in members))
         os.utime(hub.folder / "files" / hubs.FILE, (1_000_000_000, 1_000_000_000))  # another ETag
         said, _ = asked.communicate(timeout=120)

@@ -46,6 +46,16 @@ def model_facts(model):
     return json.loads(done.stdout)
 
 
+def needed_bytes(smollm2, member, placement):
+    """Of weights, by the stage of the placement that the node has."""
+    facts = model_facts(smollm2)
+    stage = next(s for s in placement["stages"] if s["name"] == member.name)
+    needed = sum(facts["layer_bytes"][stage["first"]:stage["last"] + 1])
+    if stage["first"] == 0 or stage["last"] == facts["layers"] - 1:
+        needed += facts["embedding_bytes"]  # looked up by the head; the last stage's output too, being tied to it
+    return needed
+
+
 def test_each_host_gets_its_layers_and_no_more(lan, smollm2):
     members = cluster_with_one_file(lan.add_hosts(4), smollm2)
     nodes.wait_for("all know the model", lambda: all(holds_model(member) for member in members), 20)
@@ -57,11 +67,8 @@ def test_each_host_gets_its_layers_and_no_more(lan, smollm2):
     facts = model_facts(smollm2)
     placement = members[0].placement(MODEL)
     for member in members[1:]:
-        stage = next(s for s in placement["stages"] if s["name"] == member.name)
-        needed = sum(facts["layer_bytes"][stage["first"]:stage["last"] + 1])
-        if stage["first"] == 0 or stage["last"] == facts["layers"] - 1:
-            needed += facts["embedding_bytes"]  # looked up by the head; the last stage's output too, being tied to it
-        assert needed <= kept_bytes(member) < 1.02 * needed + 100_000, stage
+        needed = needed_bytes(smollm2, member, placement)
+        assert needed <= kept_bytes(member) < 1.02 * needed + 100_000, member.name
     assert kept_bytes(members[0]) == 0, "who has the file keeps no copy"
     held = {stage["name"]: [{"first": stage["first"], "last": stage["last"]}] for stage in placement["stages"]}
     held[members[0].name] = [{"first": 0, "last": facts["layers"] - 1}]
@@ -164,9 +171,7 @@ def test_a_killed_fetch_goes_on(lan, smollm2):
     lan.link("*", "*", rate_bytes_per_s=20_000_000)
     target = members[1]
     words = ("place", MODEL, "--stages", 1, "--standby", "off", "--nodes", target.name)
-    with nodes.subprocess.Popen(members[0].host.command(nodes.BINARY, *words),
-                                env={**os.environ, "SHOAL_HOME": str(members[0].home)},
-                                stdout=nodes.subprocess.PIPE, stderr=nodes.subprocess.STDOUT) as asked:
+    with members[0].begun(*words) as asked:
         nodes.wait_for("some layers have come", lambda: kept_bytes(target) > 5_000_000, 30)
         (seen,) = nodes.wait_for("others see them come", lambda: fetching(members[0], target), 30)
         assert seen["model"] == MODEL and 0 < seen["bytes_done"] <= seen["bytes_total"]
