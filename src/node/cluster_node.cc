@@ -172,6 +172,9 @@ Status RealClusterNode::Begin() {
   };
   answer_streams_ = std::make_unique<AnswerStreams>(*this, answers_, AnswerStreamsOptions{home_->id(), open});
   SHOAL_ASSIGN_OR_RETURN(weights_, NodeWeights::Open(library_, metrics_, WeightsOptions()));
+  // Both look at the disk: before the loop has anything to do.
+  facts_.device = MeasureDevice(options_.memory_bytes_max);
+  facts_.models = weights_->Holdings();
   {
     const PlacedWhile placed(options_.waiting_cpus);  // the network's threads
     SHOAL_ASSIGN_OR_RETURN(peers_, Peers::Start(loop_, tasks_, MakePeersOptions(), MakePeersHandlers()));
@@ -185,8 +188,6 @@ Status RealClusterNode::StartCluster() {
   const NodeId cluster_id = home_->membership()->cluster();
   facts_.name = options_.name;
   facts_.owner = home_->membership()->is_owner();
-  facts_.device = MeasureDevice(options_.memory_bytes_max);
-  facts_.models = weights_->Holdings();
   TakeAddresses();
   ClusterOptions options;
   options.self = home_->id();
