@@ -16,7 +16,7 @@ constexpr std::chrono::milliseconds kIdlePause{50};
 constexpr std::chrono::milliseconds kReopenPause{1000};
 constexpr int kFailuresMax = 5;  // of a peer in a row
 
-Result<Manifest> ManifestFrom(WeightLink& link, ModelFingerprint fingerprint) {
+Result<Manifest> ManifestFrom(WeightLink& link, ModelFingerprint fingerprint, const std::set<ModelId>& refused) {
   std::vector<std::uint8_t> bytes;
   ModelId id{};
   for (;;) {
@@ -28,6 +28,7 @@ Result<Manifest> ManifestFrom(WeightLink& link, ModelFingerprint fingerprint) {
       return Error{ErrorCode::kCorrupt, "it answers something else than a manifest"};
     }
     id = piece->id;
+    if (refused.contains(id)) return Error{ErrorCode::kStale, "it knows an older state of the file"};
     bytes.insert(bytes.end(), piece->bytes.begin(), piece->bytes.end());
     if (bytes.size() >= piece->total_bytes) break;
   }
@@ -271,10 +272,7 @@ Result<Manifest> FetchManifest(const std::vector<WeightPeer>& peers, ModelFinger
   std::string why;
   for (const WeightPeer& peer : peers) {
     const Result<std::unique_ptr<WeightLink>> link = peer.open();
-    Result<Manifest> manifest = link.ok() ? ManifestFrom(**link, fingerprint) : Result<Manifest>(link.error());
-    if (manifest.ok() && manifest->sourced() && refused.contains(Sha256(EncodeManifest(*manifest)))) {
-      manifest = Error{ErrorCode::kStale, "it knows an older state of the file"};
-    }
+    Result<Manifest> manifest = link.ok() ? ManifestFrom(**link, fingerprint, refused) : Result<Manifest>(link.error());
     if (manifest.ok()) return manifest;
     why += (why.empty() ? ": '" : "; '") + peer.name + "': " + manifest.error().message;
   }

@@ -16,11 +16,11 @@ WeightServer::WeightServer(std::shared_ptr<const WeightStore> store,
     : store_(std::move(store)), find_(std::move(find)) {}
 
 // Not locked while it finds: a file may be hashed first, and other models are served meanwhile.
-Result<std::shared_ptr<WeightServer::Known>> WeightServer::ByFingerprint(ModelFingerprint fingerprint) {
+Result<std::shared_ptr<WeightServer::Known>> WeightServer::ByFingerprint(ModelFingerprint fingerprint, bool anew) {
   {
     const std::lock_guard lock(mutex_);
     const auto found = known_.find(fingerprint);
-    if (found != known_.end() && !found->second->model.manifest->sourced()) return found->second;
+    if (found != known_.end() && !(anew && found->second->model.manifest->sourced())) return found->second;
   }
   auto known = std::make_shared<Known>();
   SHOAL_ASSIGN_OR_RETURN(known->model, find_(fingerprint));
@@ -44,7 +44,7 @@ std::shared_ptr<WeightServer::Known> WeightServer::Renewed(std::shared_ptr<Known
   return renewed;
 }
 
-Result<std::shared_ptr<WeightServer::Known>> WeightServer::ById(const ModelId& id) {
+Result<std::shared_ptr<WeightServer::Known>> WeightServer::ById(const ModelId& id, std::optional<std::size_t> range) {
   std::shared_ptr<Known> one;
   {
     const std::lock_guard lock(mutex_);
@@ -55,10 +55,14 @@ Result<std::shared_ptr<WeightServer::Known>> WeightServer::ById(const ModelId& i
       }
     }
   }
-  if (one != nullptr) return Renewed(std::move(one));
+  if (one != nullptr) {
+    const std::vector<WeightRange>& ranges = one->model.manifest->ranges;
+    if (range && *range < ranges.size() && ranges[*range].known()) return one;
+    return Renewed(std::move(one));
+  }
   SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Manifest> manifest, store_->FindManifest(id));
   SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<Known> known,
-                         ByFingerprint(FingerprintOf(manifest->header, manifest->file_bytes)));
+                         ByFingerprint(FingerprintOf(manifest->header, manifest->file_bytes), true));
   if (known->model.id != id) return Error{ErrorCode::kNotFound, "another file of the same name is here"};
   return known;
 }
@@ -86,7 +90,8 @@ WeightAnswer WeightServer::ReplyRanges(const Known& known) const {
 
 Result<WeightAnswer> WeightServer::Reply(const WeightAsk& ask) {
   if (const auto* manifest = std::get_if<ManifestAsk>(&ask)) {
-    SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Known> known, ByFingerprint(manifest->fingerprint));
+    SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Known> known,
+                           ByFingerprint(manifest->fingerprint, manifest->offset == 0));
     const std::vector<std::uint8_t>& bytes = known->manifest;
     const std::uint64_t from = std::min<std::uint64_t>(manifest->offset, bytes.size());
     const std::uint64_t to = std::min<std::uint64_t>(bytes.size(), from + kManifestPieceBytesMax);
@@ -108,7 +113,7 @@ Result<WeightAnswer> WeightServer::Reply(const WeightAsk& ask) {
     return ReplyRanges(*known);
   }
   if (const auto* hashes = std::get_if<HashesAsk>(&ask)) {
-    SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<Known> known, ById(hashes->id));
+    SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<Known> known, ById(hashes->id, hashes->range));
     const Manifest& manifest = *known->model.manifest;
     if (hashes->range >= manifest.ranges.size() || !manifest.ranges[hashes->range].known()) {
       return Error{ErrorCode::kNotFound, "its hashes are not known here"};
@@ -116,7 +121,7 @@ Result<WeightAnswer> WeightServer::Reply(const WeightAsk& ask) {
     return WeightAnswer(HashesAnswer{manifest.ranges[hashes->range].chunks});
   }
   const auto& chunk = std::get<ChunkAsk>(ask);
-  SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<Known> known, ById(chunk.id));
+  SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<Known> known, ById(chunk.id, chunk.range));
   return ReplyChunk(*known, chunk);
 }
 

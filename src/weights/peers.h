@@ -55,9 +55,11 @@ class WeightServer {
     std::vector<std::uint8_t> manifest;  // encoded
     std::set<std::uint64_t> damaged;     // chunks by their bit of a HaveAnswer; guarded by mutex_
   };
-  Result<std::shared_ptr<Known>> ByFingerprint(ModelFingerprint fingerprint);
+  // `anew`: of a sourced model the state may be another one by now.
+  Result<std::shared_ptr<Known>> ByFingerprint(ModelFingerprint fingerprint, bool anew);
   std::shared_ptr<Known> Renewed(std::shared_ptr<Known> known);
-  Result<std::shared_ptr<Known>> ById(const ModelId& id);
+  // `range`: only its hashes matter. Else all that are known by now are there.
+  Result<std::shared_ptr<Known>> ById(const ModelId& id, std::optional<std::size_t> range = {});
   Result<WeightAnswer> ReplyChunk(Known& known, const ChunkAsk& ask);
   WeightAnswer ReplyRanges(const Known& known) const;
   Result<WeightAnswer> Reply(const WeightAsk& ask);
