@@ -27,12 +27,6 @@ std::string Decimal(double value, const char* unit) {
   return text;
 }
 
-std::string Joined(const std::vector<std::string>& names) {
-  std::string text;
-  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
-  return text;
-}
-
 std::vector<std::string> NamesOf(const PlanInput& input, const std::vector<std::int32_t>& devices) {
   std::vector<std::string> names;
   for (const std::int32_t device : devices) names.push_back(input.devices[static_cast<std::size_t>(device)].name);

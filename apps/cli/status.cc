@@ -83,12 +83,6 @@ std::string Links(const ClusterStatus& status) {
   return rows.size() > 1 ? "\n" + FormatTable(rows) : "";
 }
 
-std::string Joined(const std::vector<std::string>& names) {
-  std::string text;
-  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
-  return text;
-}
-
 std::string ForecastText(const ForecastStatus& forecast) {
   if (forecast.tokens_s <= 0) return "";
   char text[160];

@@ -52,14 +52,7 @@ Json ToJson(const StoredModel& model) {
 
 // The layers that are here.
 std::string LayersText(const StoredModel& model) {
-  std::vector<LayerRange> ranges;
-  for (std::size_t i = 0; i < model.held.size(); ++i) {
-    const WeightRange& range = model.manifest->ranges[i];
-    if (range.kind != RangeKind::kLayer || !model.held[i]) continue;
-    if (ranges.empty() || ranges.back().last != range.layer) ranges.push_back({range.layer, 0});
-    ranges.back().last = range.layer + 1;
-  }
-  return cli::LayersText(ranges, LayersOf(*model.manifest));
+  return cli::LayersText(HeldLayers(*model.manifest, model.held), LayersOf(*model.manifest));
 }
 
 // `reason`: why this file of several was taken; empty: there was no choice.

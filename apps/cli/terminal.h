@@ -45,6 +45,8 @@ std::string StageTable(const std::vector<StageReport>& stages);
 // Columns aligned by width; the first row is the heading. Numbers (cells that start with a digit) align right.
 std::string FormatTable(const std::vector<std::vector<std::string>>& rows);
 
+std::string Joined(const std::vector<std::string>& names);  // by commas
+
 // "shoal: message" on stderr; returns the exit code that fits.
 int Fail(const Error& error);
 

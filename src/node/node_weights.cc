@@ -101,12 +101,12 @@ Result<std::unique_ptr<NodeWeights>> NodeWeights::Open(ModelLibrary& library, Me
   SHOAL_ASSIGN_OR_RETURN(std::unique_ptr<WeightStore> store, WeightStore::Open(options.store));
   std::unique_ptr<NodeWeights> weights(
       new NodeWeights(library, metrics, std::move(options), std::shared_ptr<WeightStore>(std::move(store))));
-  (void)weights->stored();
+  weights->LookAtStore();
   return weights;
 }
 
 // Called every few seconds: manifests are read once.
-std::vector<LibraryModel> NodeWeights::stored() const {
+void NodeWeights::LookAtStore() const {
   const std::lock_guard lock(mutex_);
   std::map<std::string, Known> known;
   for (const StoredName& one : store_->Names()) {
@@ -122,9 +122,6 @@ std::vector<LibraryModel> NodeWeights::stored() const {
     known[one.name] = {one.id, one.local_path, *std::move(model), stored->manifest};
   }
   known_ = std::move(known);
-  std::vector<LibraryModel> models;
-  for (const auto& [name, one] : known_) models.push_back(one.model);
-  return models;
 }
 
 std::vector<ModelHolding> NodeWeights::Holdings() const {
@@ -133,34 +130,43 @@ std::vector<ModelHolding> NodeWeights::Holdings() const {
     HeldWeights all = WholeModel(*model.file);
     models.emplace_back(std::move(model), std::move(all));
   }
-  (void)stored();
+  LookAtStore();
   std::map<std::string, Known> known;
   {
     const std::lock_guard lock(mutex_);
     known = known_;
   }
-  for (const auto& [name, one] : known) models.emplace_back(one.model, HeldOf(one));
+  for (auto& [name, one] : known) {
+    const std::shared_ptr<const Manifest> before = one.manifest;
+    one.manifest = store_->WithHashes(one.id, before);
+    models.emplace_back(one.model, HeldOf(one));
+    if (one.manifest == before) continue;
+    const std::lock_guard lock(mutex_);  // so that they are read once
+    if (const auto kept = known_.find(name); kept != known_.end() && kept->second.manifest == before) {
+      kept->second.manifest = one.manifest;
+    }
+  }
   return HoldingsOf(models);
 }
 
 HeldWeights NodeWeights::HeldOf(const Known& known) const {
   if (!known.local_path.empty()) return WholeModel(*known.model.file);
-  const std::shared_ptr<const Manifest> manifest = store_->WithHashes(known.id, known.manifest);
-  HeldWeights held{{}, true, true, true, 0, manifest->sourced()};
-  for (std::size_t i = 0; i < manifest->ranges.size(); ++i) {
-    const WeightRange& range = manifest->ranges[i];
-    const bool here = store_->Has(*manifest, i);
+  const Manifest& manifest = *known.manifest;
+  HeldWeights held{{}, true, true, true, 0, manifest.sourced()};
+  std::vector<bool> is_here;
+  for (std::size_t i = 0; i < manifest.ranges.size(); ++i) {
+    const WeightRange& range = manifest.ranges[i];
+    const bool here = store_->Has(manifest, i);
     if (here) held.bytes += range.bytes;
     switch (range.kind) {
       case RangeKind::kShared: held.shared = here; break;
       case RangeKind::kEmbedding: held.embeddings = here; break;
       case RangeKind::kOutput: held.output = here; break;
-      case RangeKind::kLayer:
-        if (!here) break;
-        if (held.layers.empty() || held.layers.back().last != range.layer) held.layers.push_back({range.layer, 0});
-        held.layers.back().last = range.layer + 1;
+      case RangeKind::kLayer: break;
     }
+    is_here.push_back(here);
   }
+  held.layers = HeldLayers(manifest, is_here);
   return held;
 }
 
@@ -212,7 +218,7 @@ Result<StoredModel> NodeWeights::FindToServe(ModelFingerprint fingerprint) {
   };
   SHOAL_RETURN_IF_ERROR(store_->AddLocal(model.file->path, name, progress));
   shown.reset();
-  (void)stored();
+  LookAtStore();
   return store_->Find(name);
 }
 
@@ -256,7 +262,7 @@ Result<StoredModel> NodeWeights::ManifestOf(ModelFingerprint fingerprint, const 
   }
   const std::string free = FreeName(name, fingerprint);
   SHOAL_RETURN_IF_ERROR(store_->Add(manifest, free, "cluster"));
-  (void)stored();
+  LookAtStore();
   return store_->Find(free);
 }
 

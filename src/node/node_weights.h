@@ -56,8 +56,8 @@ class NodeWeights {
   // What this node can be given stages of: files of the library, and models whose manifest is in the store; with what
   // of each is here. Looks at the disk.
   std::vector<ModelHolding> Holdings() const;
-  // Models of the store, of which all, something or nothing but the manifest is here.
-  std::vector<LibraryModel> stored() const;
+  // Gets to know the models of the store, of which all, something or nothing but the manifest is here.
+  void LookAtStore() const;
   // A member holds this model: gets its manifest, so that this node can be given stages of it. False: not now.
   bool Learn(ModelFingerprint fingerprint, const std::string& name);
 
@@ -80,7 +80,7 @@ class NodeWeights {
   // Waits until nobody else does this work for the model, and keeps others waiting as long as the result lives.
   std::shared_ptr<void> TakeTurn(Work work, ModelFingerprint fingerprint);
   Result<StoredModel> Stored(ModelFingerprint fingerprint) const;
-  HeldWeights HeldOf(const Known& known) const;
+  HeldWeights HeldOf(const Known& known) const;  // by the hashes that its manifest has
   // What is shown as on its way to this node, or hashed here; as long as the result lives.
   using Shown = std::multimap<std::string, FetchProgress>::iterator;
   std::shared_ptr<Shown> Show(const std::string& model, const FetchProgress& start);

@@ -80,7 +80,7 @@ TEST_F(NodeWeightsTest, ASourcedModelThatIsAllHereNeedsNoSource) {
     Fill(i);
     ASSERT_TRUE(store_->KeepHashes(*id, i, manifest_.ranges[i].chunks).ok());
   }
-  (void)weights_->stored();
+  weights_->LookAtStore();
   const ModelFingerprint fingerprint = FingerprintOf(manifest_.header, manifest_.file_bytes);
   const auto model = weights_->Obtain(fingerprint, "m", {0, 4}, {});
   EXPECT_TRUE(model.ok()) << model.error().message;

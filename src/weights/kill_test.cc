@@ -52,7 +52,7 @@ class KillTest : public StoreTest, public testing::WithParamInterface<Kind> {
     return is_draft() ? draft_->Has(range) : store_->Has(Blob(range));
   }
   auto BeginRange(std::size_t range) {
-    if (is_sourced()) return store_->Begin(*sourced_, range);
+    if (is_sourced()) return store_->Begin(*sourced_, range, id_);
     return is_draft() ? draft_->Begin(range) : store_->Begin(manifest_, range);
   }
 

@@ -89,13 +89,9 @@ void PutSources(std::vector<std::uint8_t>& bytes, const Manifest& manifest) {
 }
 
 SourceFile GetSource(ByteReader& in) {
-  const auto text = [&] {
-    const auto bytes = in.Take(in.GetCount(kSourceTextBytesMax, 1));
-    return std::string(bytes.begin(), bytes.end());
-  };
   SourceFile file;
-  file.url = text();
-  file.etag = text();
+  file.url = in.GetText(in.GetCount(kSourceTextBytesMax, 1));
+  file.etag = in.GetText(in.GetCount(kSourceTextBytesMax, 1));
   file.bytes = in.Get<std::uint64_t>();
   const auto has_hash = in.Get<std::uint8_t>();
   if (has_hash > 1) in.Fail();
@@ -253,8 +249,7 @@ Result<Manifest> ParseManifest(std::span<const std::uint8_t> bytes) {
     if (!GetSources(bytes, *manifest)) return Damaged("it does not say where its bytes are");
     return manifest;
   }
-  std::uint64_t chunks = 0;
-  for (std::size_t i = 0; i < manifest->ranges.size(); ++i) chunks += manifest->ChunkCount(i);
+  const std::uint64_t chunks = manifest->ChunksBefore(manifest->ranges.size());
   if (bytes.size() % sizeof(Digest) != 0 || bytes.size() / sizeof(Digest) != chunks) {
     return Damaged("it has not one hash for each chunk");
   }

@@ -50,7 +50,7 @@ class SourcedFetch {
   Status FromSource(const Round& round);
   Status FromPeers(const Round& round);
   Status AfterSource(const Status& fetched, const Round& round);
-  void Report(std::uint64_t from_source, std::uint64_t from_peers);
+  void Report(std::uint64_t more);
   Error Nobody() const;
 
   WeightStore& store_;
@@ -70,13 +70,13 @@ class SourcedFetch {
   FetchReport report_;
 
   std::mutex mutex_;
-  FetchProgress progress_;          // guarded by mutex_
-  std::uint64_t source_bytes_ = 0;  // guarded by mutex_; of this round
-  std::uint64_t peers_bytes_ = 0;   // guarded by mutex_; of this round
+  FetchProgress progress_;         // guarded by mutex_
+  std::uint64_t round_bytes_ = 0;  // guarded by mutex_; that came in this round
+  std::vector<OwnedFd> coming_;    // guarded by mutex_; pins of what came in this round
 };
 
 void SourcedFetch::Want(std::size_t range) {
-  const RangeState state = store_.HasSome(*manifest_, range) ? RangeState::kBegun : RangeState::kWanted;
+  const RangeState state = store_.HasSome(*manifest_, range, model_.id) ? RangeState::kBegun : RangeState::kWanted;
   wanted_[range] = state;
   store_.claims().Add(model_.id, range, state);
 }
@@ -99,7 +99,8 @@ void SourcedFetch::TakeWhatIsHere() {
     progress_.bytes_done += manifest_->ranges[range].bytes;
     return true;
   });
-  source_bytes_ = peers_bytes_ = 0;
+  round_bytes_ = 0;
+  coming_.clear();
 }
 
 // `anew`: also who did not answer before.
@@ -161,7 +162,7 @@ Result<SourcedFetch::Round> SourcedFetch::Plan() {
 }
 
 Status SourcedFetch::PlanSource(std::size_t range, Round& round) {
-  Result<std::shared_ptr<RangeWriter>> writer = store_.Begin(*manifest_, range);
+  Result<std::shared_ptr<RangeWriter>> writer = store_.Begin(*manifest_, range, model_.id);
   if (writer.ok()) {
     round.writers[range] = *std::move(writer);
     round.of_source.push_back(range);
@@ -199,20 +200,18 @@ Status SourcedFetch::FromSource(const Round& round) {
   sink.begin = [&](std::size_t range) -> Result<std::shared_ptr<RangeWriter>> { return round.writers.at(range); };
   sink.finished = [&](std::size_t range, RangeWriter::Finished finished) -> Status {
     const std::lock_guard lock(mutex_);
-    report_.pins.push_back(std::move(finished.pin));
+    coming_.push_back(std::move(finished.pin));
     report_.source_bytes += manifest_->ranges[range].bytes;
     return store_.KeepHashes(model_.id, range, finished.chunks);
   };
-  sink.on_bytes = [&](std::uint64_t more) { Report(more, 0); };
+  sink.on_bytes = [&](std::uint64_t more) { Report(more); };
   return PullRanges(*manifest_, round.of_source, from, sink, http_, kSourceConnections);
 }
 
 Status SourcedFetch::FromPeers(const Round& round) {
   FetchOptions options = options_;
   std::uint64_t had = 0;
-  options.on_progress = [&](const FetchProgress& now) {
-    Report(0, now.bytes_done - std::exchange(had, now.bytes_done));
-  };
+  options.on_progress = [&](const FetchProgress& now) { Report(now.bytes_done - std::exchange(had, now.bytes_done)); };
   std::vector<WeightPeer> good;
   for (const WeightPeer& peer : peers_) {
     const auto& bad = report_.bad_peers;
@@ -226,7 +225,7 @@ Status SourcedFetch::FromPeers(const Round& round) {
   }
   if (!fetched.ok()) return fetched.error();
   const std::lock_guard lock(mutex_);
-  for (OwnedFd& pin : fetched->pins) report_.pins.push_back(std::move(pin));
+  for (OwnedFd& pin : fetched->pins) coming_.push_back(std::move(pin));
   report_.bytes_fetched += fetched->bytes_fetched;
   report_.bytes_refused += fetched->bytes_refused;
   report_.bad_peers.insert(report_.bad_peers.end(), fetched->bad_peers.begin(), fetched->bad_peers.end());
@@ -259,12 +258,11 @@ Status SourcedFetch::AfterSource(const Status& fetched, const Round& round) {
   return {};
 }
 
-void SourcedFetch::Report(std::uint64_t from_source, std::uint64_t from_peers) {
+void SourcedFetch::Report(std::uint64_t more) {
   const std::lock_guard lock(mutex_);
-  source_bytes_ += from_source;
-  peers_bytes_ += from_peers;
+  round_bytes_ += more;
   FetchProgress now = progress_;
-  now.bytes_done = std::min(now.bytes_total, now.bytes_done + source_bytes_ + peers_bytes_);
+  now.bytes_done = std::min(now.bytes_total, now.bytes_done + round_bytes_);
   if (options_.on_progress) options_.on_progress(now);
 }
 
@@ -280,14 +278,14 @@ Result<FetchReport> SourcedFetch::Run(const std::vector<std::size_t>& ranges) {
   missing_ = ranges;
   for (const std::size_t range : ranges) progress_.bytes_total += manifest_->ranges[range].bytes;
   TakeWhatIsHere();
-  SHOAL_RETURN_IF_ERROR(store_.MakeRoomFor(*manifest_, missing_));
+  SHOAL_RETURN_IF_ERROR(store_.MakeRoomFor(*manifest_, missing_, model_.id));
   for (const std::size_t range : missing_) Want(range);
   while (!missing_.empty()) {
     if (Cancelled()) return Error{ErrorCode::kCancelled, "fetching was cancelled"};
     AskStates(true);
     SHOAL_ASSIGN_OR_RETURN(Round round, Plan());
     BeginSource(round);
-    Report(0, 0);
+    Report(0);
     Status of_source;
     std::thread source;
     if (!round.of_source.empty()) source = std::thread([&] { of_source = FromSource(round); });

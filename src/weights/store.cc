@@ -198,6 +198,17 @@ std::shared_ptr<const Manifest> WeightStore::FindSource(const Digest& source) co
   return nullptr;
 }
 
+std::vector<LayerRange> HeldLayers(const Manifest& manifest, const std::vector<bool>& held) {
+  std::vector<LayerRange> layers;
+  for (std::size_t i = 0; i < held.size(); ++i) {
+    const WeightRange& range = manifest.ranges[i];
+    if (range.kind != RangeKind::kLayer || !held[i]) continue;
+    if (layers.empty() || layers.back().last != range.layer) layers.push_back({range.layer, 0});
+    layers.back().last = range.layer + 1;
+  }
+  return layers;
+}
+
 // ---- Hashes of sourced models ---------------------------------------------------------------------------------------
 
 std::string WeightStore::SumsPath(const ModelId& id, std::size_t range) const {
@@ -211,10 +222,11 @@ std::shared_ptr<const Manifest> WeightStore::WithHashes(const ModelId& id,
   for (std::size_t i = 0; manifest->sourced() && i < manifest->ranges.size(); ++i) {
     if (manifest->ranges[i].known()) continue;
     for (const char* end : {"", kMakingEnd}) {
+      const std::uint64_t chunks = manifest->ChunkCount(i);
+      const auto bytes = ReadWholeFile(SumsPath(id, i) + end, chunks * sizeof(Digest));
+      if (!bytes.ok() || !*bytes || (*bytes)->size() != chunks * sizeof(Digest)) continue;
       WeightRange range = manifest->ranges[i];
-      range.chunks.resize(manifest->ChunkCount(i));
-      const auto bytes = ReadWholeFile(SumsPath(id, i) + end, range.chunks.size() * sizeof(Digest));
-      if (!bytes.ok() || !*bytes || (*bytes)->size() != range.chunks.size() * sizeof(Digest)) continue;
+      range.chunks.resize(chunks);
       std::memcpy(range.chunks.data(), (*bytes)->data(), (*bytes)->size());
       if (*end != '\0' && !Has(BlobId(range, manifest->chunk_bytes))) continue;
       if (more == nullptr) more = std::make_shared<Manifest>(*manifest);
@@ -363,10 +375,11 @@ Result<OwnedFd> WeightStore::Pin(const Manifest& manifest, std::size_t range) co
 }
 
 // Of what comes until it is whole; while its hashes are unknown it has its model's name.
-std::string WeightStore::PartPath(const Manifest& manifest, std::size_t range) const {
+std::string WeightStore::PartPath(const Manifest& manifest, std::size_t range, const ModelId& id) const {
   const WeightRange& what = manifest.ranges[range];
-  const std::string name = what.known() ? HexOf(BlobId(what, manifest.chunk_bytes))
-                                        : HexOf(Sha256(EncodeManifest(manifest))) + "." + std::to_string(range);
+  SHOAL_CHECK(what.known() || id != ModelId{});
+  const std::string name =
+      what.known() ? HexOf(BlobId(what, manifest.chunk_bytes)) : HexOf(id) + "." + std::to_string(range);
   return Path("partial/" + name + ".part");
 }
 
@@ -387,11 +400,12 @@ Result<OwnedFd> WeightStore::Pin(const Digest& blob) const {
   }
 }
 
-Result<std::shared_ptr<RangeWriter>> WeightStore::Begin(const Manifest& manifest, std::size_t range) {
-  SHOAL_RETURN_IF_ERROR(MakeRoomFor(manifest, {range}));
-  RangeWriter::Place place{PartPath(manifest, range), "", Path("blobs")};
+Result<std::shared_ptr<RangeWriter>> WeightStore::Begin(const Manifest& manifest, std::size_t range,
+                                                        const ModelId& id) {
+  SHOAL_RETURN_IF_ERROR(MakeRoomFor(manifest, {range}, id));
+  RangeWriter::Place place{PartPath(manifest, range, id), "", Path("blobs")};
   const bool known = manifest.ranges[range].known();
-  if (!known) place.sums_path = SumsPath(Sha256(EncodeManifest(manifest)), range) + kMakingEnd;
+  if (!known) place.sums_path = SumsPath(id, range) + kMakingEnd;
   SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<RangeWriter> writer, RangeWriter::Open(manifest, range, std::move(place)));
   if (!known) return writer;
   const std::lock_guard lock(writers_mutex_);
@@ -560,12 +574,12 @@ Status WeightStore::MakeRoom(std::uint64_t bytes, const std::set<std::string>& k
                                    " could go. Free some space and try again: what is there already is kept"};
 }
 
-Status WeightStore::MakeRoomFor(const Manifest& manifest, const std::vector<std::size_t>& ranges) {
+Status WeightStore::MakeRoomFor(const Manifest& manifest, const std::vector<std::size_t>& ranges, const ModelId& id) {
   std::uint64_t bytes = 0;
   std::set<std::string> kept;
   for (const std::size_t range : ranges) {
     const WeightRange& what = manifest.ranges[range];
-    const std::string part = PartPath(manifest, range);
+    const std::string part = PartPath(manifest, range, id);
     kept.insert(part);
     if (what.known()) kept.insert(BlobPath(BlobId(what, manifest.chunk_bytes)));
     if (!Has(manifest, range)) bytes += what.bytes - std::min(what.bytes, FileBytes(part));

@@ -53,6 +53,9 @@ struct StoredModel {
   std::uint64_t held_bytes = 0;
 };
 
+// Layers that are held by `held` [ranges], ascending, apart from each other.
+std::vector<LayerRange> HeldLayers(const Manifest& manifest, const std::vector<bool>& held);
+
 // A model without its manifest.
 struct StoredName {
   std::string name;
@@ -110,8 +113,11 @@ class WeightStore {
   bool Has(const Digest& blob) const;
   // False, too, where its hashes are not known.
   bool Has(const Manifest& manifest, std::size_t range) const;
-  // Some of it is here, of an earlier writer.
-  bool HasSome(const Manifest& manifest, std::size_t range) const { return FileBytes(PartPath(manifest, range)) > 0; }
+  // Some of it is here, of an earlier writer. `id` here and below: the manifest's, needed (CHECK) where hashes of
+  // ranges are not known.
+  bool HasSome(const Manifest& manifest, std::size_t range, const ModelId& id = {}) const {
+    return FileBytes(PartPath(manifest, range, id)) > 0;
+  }
   // Keeps a finished range from being evicted as long as the descriptor is open, and marks it as used now. The
   // descriptor reads its bytes. Errors: kNotFound, kIo.
   Result<OwnedFd> Pin(const Digest& blob) const;
@@ -119,7 +125,7 @@ class WeightStore {
   Result<OwnedFd> Pin(const Manifest& manifest, std::size_t range) const;
   // Of a range whose hashes are not known, the writer makes them: then KeepHashes. Makes room first. Errors: as
   // MakeRoom and RangeWriter::Open.
-  Result<std::shared_ptr<RangeWriter>> Begin(const Manifest& manifest, std::size_t range);
+  Result<std::shared_ptr<RangeWriter>> Begin(const Manifest& manifest, std::size_t range, const ModelId& id = {});
   // Reads a finished range anew; one with a wrong byte is removed. Errors: kNotFound, kCorrupt (it was removed), kIo.
   Status Verify(const Manifest& manifest, std::size_t range);
   // One verified chunk from wherever it is on this node: a blob (which counts as used), an unfinished range, a local
@@ -140,7 +146,7 @@ class WeightStore {
   // went; says what is in the way).
   Status MakeRoom(std::uint64_t bytes, const std::set<std::string>& kept = {});
   // For all that is missing of `ranges`, none of which goes for another. Errors: as MakeRoom.
-  Status MakeRoomFor(const Manifest& manifest, const std::vector<std::size_t>& ranges);
+  Status MakeRoomFor(const Manifest& manifest, const std::vector<std::size_t>& ranges, const ModelId& id = {});
   StoreUsage Usage() const;
   const StoreOptions& options() const { return options_; }
   std::string Path(std::string_view name) const { return options_.folder + "/" + std::string(name); }
@@ -149,7 +155,7 @@ class WeightStore {
   explicit WeightStore(StoreOptions options) : options_(std::move(options)) {}
   std::shared_ptr<RangeWriter> WriterOf(const Digest& blob) const;
   std::string BlobPath(const Digest& blob) const { return Path("blobs/" + HexOf(blob)); }
-  std::string PartPath(const Manifest& manifest, std::size_t range) const;
+  std::string PartPath(const Manifest& manifest, std::size_t range, const ModelId& id) const;
   std::string SumsPath(const ModelId& id, std::size_t range) const;
   std::optional<std::string> LocalPathOf(const ModelId& id) const;
   Result<StoredModel> Load(const std::string& name) const;
