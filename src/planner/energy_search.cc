@@ -28,7 +28,18 @@ double Density(const StagePrice& price, double context_tokens) {
 class EnergySearch {
  public:
   EnergySearch(const SearchSpace& fast, double request_s_max, PlansByStages& plans)
-      : space_(fast), sizes_(fast.sizes), time_(fast.prices[1]), request_s_max_(request_s_max), plans_(plans) {}
+      : space_(fast),
+        sizes_(fast.sizes),
+        time_(fast.prices[1]),
+        seconds_max_(request_s_max * (1 + kSlack)),
+        plans_(plans) {
+    std::vector<std::pair<double, std::size_t>> by_energy;
+    for (std::size_t d = 0; d < space_.devices(); ++d) {
+      if (sizes_.room(d) > 0) by_energy.emplace_back(PlanPrices(space_.input, Order{d}).sum(d).weight, d);
+    }
+    std::sort(by_energy.begin(), by_energy.end());
+    for (const auto& [joules, device] : by_energy) thrifty_.push_back(device);
+  }
 
   // Of these devices in this order. True if it is better than the best so far.
   bool Try(const Order& order) {
@@ -36,16 +47,14 @@ class EnergySearch {
       return false;
     }
     const PlanPrices prices(space_.input, order);
-    const auto fast_enough = [&](const SegmentPlan& plan) {
-      return CostOf(sizes_, time_, plan) <= request_s_max_ * (1 + kSlack);
-    };
+    const auto fast_enough = [&](const SegmentPlan& plan) { return CostOf(sizes_, time_, plan) <= seconds_max_; };
     const std::optional<SegmentPlan> plan = CutInOrder(sizes_, prices, order, fast_enough);
     work_ += static_cast<double>(order.size() * sizes_.segments() * sizes_.segments());
     return plan && Take(*plan);
   }
 
   void Adopt(SegmentPlan plan) {
-    if (plan.devices.empty() || CostOf(sizes_, time_, plan) > request_s_max_ * (1 + kSlack)) return;
+    if (plan.devices.empty() || CostOf(sizes_, time_, plan) > seconds_max_) return;
     plan.cost = CostOf(sizes_, PlanPrices(space_.input, plan.devices), plan);
     (void)Take(plan);
   }
@@ -95,24 +104,18 @@ class EnergySearch {
 
   // Who takes the least energy for a byte among those that are not in `order`.
   Order Newcomers(const Order& order) const {
-    std::vector<std::pair<double, std::size_t>> by_energy;
-    for (std::size_t d = 0; d < space_.devices(); ++d) {
-      if (std::find(order.begin(), order.end(), d) != order.end() || sizes_.room(d) <= 0) continue;
-      const PlanPrices alone(space_.input, Order{d});
-      by_energy.emplace_back(alone.sum(d).weight, d);
-    }
-    std::sort(by_energy.begin(), by_energy.end());
-    Order newcomers;
-    for (std::size_t i = 0; i < std::min(by_energy.size(), kNewcomersMax); ++i)
-      newcomers.push_back(by_energy[i].second);
+    Order newcomers = thrifty_;
+    std::erase_if(newcomers, [&](std::size_t d) { return std::find(order.begin(), order.end(), d) != order.end(); });
+    newcomers.resize(std::min(newcomers.size(), kNewcomersMax));
     return newcomers;
   }
 
   const SearchSpace& space_;
   const PlanSizes& sizes_;
   const PlanPrices& time_;
-  const double request_s_max_;
+  const double seconds_max_;  // of a request, with slack
   PlansByStages& plans_;
+  Order thrifty_;  // devices with room, by the energy that one alone takes for a byte
   double best_ = kInfinity;
   Order best_order_;
   double work_ = 0;
@@ -123,34 +126,15 @@ class EnergySearch {
 class EnergySearch::OfSet {
  public:
   OfSet(EnergySearch& search, Order set)
-      : search_(search), sizes_(search.sizes_), set_(std::move(set)), energy_(search.space_.input, set_) {
-    const auto context = static_cast<double>(search.space_.input.workload.context_tokens);
-    for (const std::size_t d : set_) {
-      of_.push_back({d, Density(energy_.sum(d), context), Density(search.time_.sum(d), context), sizes_.room(d)});
-    }
-    by_energy_ = by_time_ = std::vector<std::size_t>(set_.size());
-    std::iota(by_energy_.begin(), by_energy_.end(), std::size_t{0});
-    by_time_ = by_energy_;
-    std::sort(by_energy_.begin(), by_energy_.end(), [&](auto a, auto b) { return of_[a].energy < of_[b].energy; });
-    std::sort(by_time_.begin(), by_time_.end(), [&](auto a, auto b) { return of_[a].time < of_[b].time; });
-    if (set_.size() > 1) {
-      energy_link_ = time_link_ = kInfinity;
-      for (const std::size_t a : set_) {
-        for (const std::size_t b : set_) {
-          if (a == b) continue;
-          energy_link_ = std::min(energy_link_, energy_.link_sum(a, b));
-          time_link_ = std::min(time_link_, search.time_.link_sum(a, b));
-        }
-      }
-    }
-  }
+      : search_(search),
+        sizes_(search.sizes_),
+        set_(std::move(set)),
+        prices_(search.space_.input, set_),
+        energy_(SideOf(prices_)),
+        time_(SideOf(search.time_)) {}
 
   // The least energy of a plan of this set; infinite when it cannot hold the model, or not in time.
-  double Bound() const {
-    const double time = Rest(0, 0, search_.time_, by_time_, &Device::time, time_link_);
-    if (time > search_.request_s_max_ * (1 + kSlack)) return kInfinity;
-    return Rest(0, 0, energy_, by_energy_, &Device::energy, energy_link_);
-  }
+  double Bound() const { return Rest(0, 0, time_) > search_.seconds_max_ ? kInfinity : Rest(0, 0, energy_); }
 
   bool Run() {
     for (std::size_t i = 0; i < set_.size(); ++i) {
@@ -160,31 +144,50 @@ class EnergySearch::OfSet {
   }
 
  private:
-  struct Device {
-    std::size_t device = 0;
-    double energy = 0, time = 0;  // of a byte, at least
-    double room = 0;
+  // One of the two sums: energy, or time.
+  struct Side {
+    const PlanPrices& prices;
+    std::vector<double> density;          // [set]: of a byte on the device, at least
+    std::vector<std::size_t> by_density;  // places of the set
+    double link = 0;                      // of one, at least
   };
   struct Spent {
     double energy = 0, time = 0, pace = 0;
   };
 
+  Side SideOf(const PlanPrices& prices) const {
+    Side side{prices, {}, std::vector<std::size_t>(set_.size())};
+    const auto context = static_cast<double>(search_.space_.input.workload.context_tokens);
+    for (const std::size_t d : set_) side.density.push_back(Density(prices.sum(d), context));
+    std::iota(side.by_density.begin(), side.by_density.end(), std::size_t{0});
+    std::sort(side.by_density.begin(), side.by_density.end(),
+              [&](auto a, auto b) { return side.density[a] < side.density[b]; });
+    if (set_.size() == 1) return side;
+    side.link = kInfinity;
+    for (const std::size_t a : set_) {
+      for (const std::size_t b : set_) {
+        if (a != b) side.link = std::min(side.link, prices.link_sum(a, b));
+      }
+    }
+    return side;
+  }
+
   // What the rest from `at` on adds at least on the devices outside `used`, all of which take part.
-  double Rest(std::size_t used, std::size_t at, const PlanPrices& prices, const std::vector<std::size_t>& by_density,
-              double Device::*density, double link) const {
+  double Rest(std::size_t used, std::size_t at, const Side& side) const {
     double left = sizes_.memory(at, sizes_.segments()), sum = 0, last = kInfinity;
     std::size_t devices = 0;
-    for (const std::size_t i : by_density) {
+    for (const std::size_t i : side.by_density) {
       if ((used >> i & 1) != 0) continue;
       ++devices;
-      const double taken = std::clamp(of_[i].room, 0.0, left);
+      const double taken = std::clamp(sizes_.room(set_[i]), 0.0, left);
+      const StagePrice& price = side.prices.sum(set_[i]);
       left -= taken;
-      sum += taken * (of_[i].*density) + prices.sum(of_[i].device).fixed;
-      last = std::min(last, prices.sum(of_[i].device).last);
+      sum += taken * side.density[i] + price.fixed;
+      last = std::min(last, price.last);
     }
     if (left > sizes_.memory(0, sizes_.segments()) * kSlack) return kInfinity;
     // A link to each of them, but none in front of the first.
-    return devices == 0 ? 0 : sum + last + link * static_cast<double>(devices - (used == 0 ? 1 : 0));
+    return devices == 0 ? 0 : sum + last + side.link * static_cast<double>(devices - (used == 0 ? 1 : 0));
   }
 
   bool IsDominated(std::size_t last, std::size_t at, const Spent& spent) {
@@ -219,22 +222,21 @@ class EnergySearch::OfSet {
       if (!sizes_.Fits(device, at, end)) break;
       const double weights = sizes_.weights(at, end), kv = sizes_.kv(at, end);
       Spent now = before;
-      now.energy += energy_.sum(device).Of(weights, kv, is_last);
-      now.time += search_.time_.sum(device).Of(weights, kv, is_last);
-      now.pace = std::max(now.pace, search_.time_.pace(device).Of(weights, kv, is_last));
+      now.energy += energy_.prices.sum(device).Of(weights, kv, is_last);
+      now.time += time_.prices.sum(device).Of(weights, kv, is_last);
+      now.pace = std::max(now.pace, time_.prices.pace(device).Of(weights, kv, is_last));
       if (is_last) return Finish(now), true;
       if (++search_.steps_ > search_.space_.input.policy.exact_steps_max) return false;
-      const double rest_s = Rest(used_, end, search_.time_, by_time_, &Device::time, time_link_);
-      if (search_.time_.Cost(now.time + rest_s, now.pace) > search_.request_s_max_ * (1 + kSlack)) continue;
-      const double rest = Rest(used_, end, energy_, by_energy_, &Device::energy, energy_link_);
-      if (energy_.Cost(now.energy + rest, now.pace) >= search_.best_ * (1 - kSlack)) continue;
+      if (time_.prices.Cost(now.time + Rest(used_, end, time_), now.pace) > search_.seconds_max_) continue;
+      const double energy = now.energy + Rest(used_, end, energy_);
+      if (energy_.prices.Cost(energy, now.pace) >= search_.best_ * (1 - kSlack)) continue;
       if (IsDominated(i, end, now)) continue;
       for (std::size_t next = 0; next < set_.size(); ++next) {
         if ((used_ >> next & 1) != 0) continue;
         Spent linked = now;
-        linked.energy += energy_.link_sum(device, set_[next]);
-        linked.time += search_.time_.link_sum(device, set_[next]);
-        linked.pace = std::max(linked.pace, search_.time_.link_pace(device, set_[next]));
+        linked.energy += energy_.prices.link_sum(device, set_[next]);
+        linked.time += time_.prices.link_sum(device, set_[next]);
+        linked.pace = std::max(linked.pace, time_.prices.link_pace(device, set_[next]));
         if (!Take(next, end, linked)) return false;
       }
     }
@@ -243,22 +245,19 @@ class EnergySearch::OfSet {
 
   void Finish(const Spent& spent) {
     const std::size_t last = set_[order_.back()], head = set_[order_.front()];
-    const double time = search_.time_.Cost(spent.time + search_.time_.way_back(last, head), spent.pace);
-    if (time > search_.request_s_max_ * (1 + kSlack)) return;
+    if (time_.prices.Cost(spent.time + time_.prices.way_back(last, head), spent.pace) > search_.seconds_max_) return;
     SegmentPlan plan;
     for (const std::size_t i : order_) plan.devices.push_back(set_[i]);
     plan.starts = starts_;
-    plan.cost = energy_.Cost(spent.energy + energy_.way_back(last, head), spent.pace);
+    plan.cost = energy_.prices.Cost(spent.energy + energy_.prices.way_back(last, head), spent.pace);
     (void)search_.Take(plan);
   }
 
   EnergySearch& search_;
   const PlanSizes& sizes_;
   const Order set_;
-  const PlanPrices energy_;
-  std::vector<Device> of_;  // [set]
-  std::vector<std::size_t> by_energy_, by_time_;
-  double energy_link_ = 0, time_link_ = 0;
+  const PlanPrices prices_;  // energy
+  const Side energy_, time_;
   std::unordered_map<std::uint64_t, std::vector<Spent>> seen_;
   // The plan so far, in places of the set.
   Order order_, starts_;
