@@ -39,10 +39,11 @@ StagePrice PassPrice(const PlanInput& input, const PlanDevice& device) {
   return price;
 }
 
-// All computing of a request.
-StagePrice BusyPrice(const PlanInput& input, const PlanDevice& device) {
-  const double answers = std::max(input.workload.answer_tokens - 1, 0), passes = Passes(input.workload);
-  const StagePrice decode = DecodePrice(input, device, 1), pass = PassPrice(input, device);
+// Tokens that a request asks for after its first.
+double Answers(const PlanWorkload& workload) { return std::max(workload.answer_tokens - 1, 0); }
+
+// `passes` of a prompt and `answers` more tokens. The output head is asked once for the prompt, then for every token.
+StagePrice RequestPrice(const StagePrice& decode, const StagePrice& pass, double answers, double passes) {
   return {answers * decode.fixed + passes * pass.fixed, answers * decode.weight + passes * pass.weight,
           answers * decode.kv + passes * pass.kv, (answers + 1) * decode.last};
 }
@@ -105,8 +106,7 @@ PlanSizes::PlanSizes(const PlanInput& input) {
   last_extra_ = static_cast<double>(model.output_bytes);
   sent_extra_ = static_cast<double>(model.sent_bytes);
   for (const PlanDevice& device : input.devices) {
-    room_.push_back(static_cast<double>(device.memory_bytes) * (1 - input.policy.memory_headroom) -
-                    static_cast<double>(input.policy.stage_bytes));
+    room_.push_back(RoomOf(input, device) - static_cast<double>(input.policy.stage_bytes));
   }
 }
 
@@ -126,7 +126,8 @@ PlanPrices::PlanPrices(const PlanInput& input, const std::vector<std::size_t>& d
   for (const std::size_t d : devices) idle_w += JouleWeight(input, input.devices[d]) * input.devices[d].idle_w;
   for (std::size_t d = 0; d < devices_; ++d) {
     const double active_w = JouleWeight(input, input.devices[d]) * input.devices[d].active_w;
-    const StagePrice busy = BusyPrice(input, input.devices[d]);
+    const StagePrice busy = RequestPrice(DecodePrice(input, input.devices[d], 1), pace_[d], Answers(input.workload),
+                                         Passes(input.workload));
     StagePrice& sum = sum_[d];
     sum = {idle_w * sum.fixed + active_w * busy.fixed, idle_w * sum.weight + active_w * busy.weight,
            idle_w * sum.kv + active_w * busy.kv, idle_w * sum.last + active_w * busy.last};
@@ -139,14 +140,11 @@ PlanPrices::PlanPrices(const PlanInput& input, const std::vector<std::size_t>& d
 }
 
 void PlanPrices::PriceLatency(const PlanInput& input) {
-  const double answers = std::max(input.workload.answer_tokens - 1, 0);
+  const double answers = Answers(input.workload);
   pace_weight_ = Passes(input.workload) - 1;
   for (const PlanDevice& device : input.devices) {
-    const StagePrice decode = DecodePrice(input, device, 1);
     const StagePrice pass = PassPrice(input, device);
-    // The output head is asked once for the prompt, and then for every token.
-    sum_.push_back({answers * decode.fixed + pass.fixed, answers * decode.weight + pass.weight,
-                    answers * decode.kv + pass.kv, (answers + 1) * decode.last});
+    sum_.push_back(RequestPrice(DecodePrice(input, device, 1), pass, answers, 1));
     pace_.push_back(pass);
   }
   const auto row = static_cast<double>(input.model.hidden_bytes);
@@ -197,7 +195,7 @@ double CostOf(const PlanSizes& sizes, const PlanPrices& prices, const SegmentPla
 Plan Predict(const PlanInput& input, const std::vector<PlanStage>& stages) {
   const Groups groups = GroupsOf(input.workload, stages.size());
   const auto row = static_cast<double>(input.model.hidden_bytes);
-  const double passes = Passes(input.workload);
+  const double answers = Answers(input.workload), passes = Passes(input.workload);
   Plan plan;
   plan.stages = stages;
   double token = 0, prompt = 0, pace = 0, round = 0, round_pace = 0;
@@ -212,14 +210,14 @@ Plan Predict(const PlanInput& input, const std::vector<PlanStage>& stages) {
       weights += static_cast<double>(input.model.layer_bytes[static_cast<std::size_t>(layer)]);
       kv += static_cast<double>(input.model.kv_bytes[static_cast<std::size_t>(layer)]);
     }
-    const StagePrice one = DecodePrice(input, device, 1);
+    const StagePrice one = DecodePrice(input, device, 1), of_pass = PassPrice(input, device);
     const double of_token = one.Of(weights, kv, is_last);
     token += of_token;
     brief += of_token * device.ration;
     longest = std::max(longest, of_token);
-    const double pass = PassPrice(input, device).Of(weights, kv, is_last);
+    const double pass = of_pass.Of(weights, kv, is_last);
     prompt += pass + (is_last ? one.last : 0);
-    const double active = device.active_w * BusyPrice(input, device).Of(weights, kv, is_last);
+    const double active = device.active_w * RequestPrice(one, of_pass, answers, passes).Of(weights, kv, is_last);
     joules += active;
     weighted += JouleWeight(input, device) * active;
     idle_w += device.idle_w;
@@ -249,7 +247,7 @@ Plan Predict(const PlanInput& input, const std::vector<PlanStage>& stages) {
   plan.first_token_s = prompt + (passes - 1) * pace;
   plan.tokens_s = 1 / std::max(brief, longest);
   plan.tokens_s_many = input.workload.streams / std::max(groups.count * round_pace, round);
-  plan.request_s = plan.first_token_s + std::max(input.workload.answer_tokens - 1, 0) * token;
+  plan.request_s = plan.first_token_s + answers * token;
   if (knows_power) plan.joules_token = (joules + idle_w * plan.request_s) / input.workload.answer_tokens;
   switch (input.policy.objective) {
     case PlanObjective::kLatency: plan.cost = plan.request_s; break;

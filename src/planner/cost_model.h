@@ -32,6 +32,11 @@ struct BytePrices {
   double output = 0, output_group = 0;  // of the output head, one row and kGroupRows
 };
 
+// Bytes of `device` that stages may take, compute buffers included.
+inline double RoomOf(const PlanInput& input, const PlanDevice& device) {
+  return static_cast<double>(device.memory_bytes) * (1 - input.policy.memory_headroom);
+}
+
 // Prefix sums over the places where the model may be cut, and what every device can hold.
 class PlanSizes {
  public:

@@ -7,6 +7,7 @@
 #include <limits>
 #include <set>
 
+#include "base/check.h"
 #include "base/units.h"
 #include "planner/cost_model.h"
 #include "planner/relaxation.h"
@@ -205,7 +206,28 @@ Status CheckStages(const PlanInput& input, const std::vector<PlanStage>& stages)
              : Status{Bad("the stages end before the model's last layer")};
 }
 
-// `result` has the fastest plan.
+// Of what a search found: the best plan of as many stages as asked, those that come after it, and the best single
+// device. False: no plan has as many.
+bool TakeBest(const PlanInput& input, const SearchSpace& space, const PlansByStages& found, PlanResult& result) {
+  std::vector<Plan> plans;
+  for (const SegmentPlan& plan : found) {
+    if (!plan.devices.empty()) plans.push_back(Predict(input, StagesOf(space.sizes, plan)));
+  }
+  // Of equal plans the one with fewer devices.
+  std::stable_sort(plans.begin(), plans.end(), [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
+  const auto single =
+      std::find_if(plans.begin(), plans.end(), [](const Plan& plan) { return plan.stages.size() == 1; });
+  if (single != plans.end()) result.best_single = *single;
+  std::erase_if(plans, [&](const Plan& plan) { return plan.stages.size() < space.stages_min; });
+  if (plans.empty()) return false;
+  result.plan = plans.front();
+  plans.erase(plans.begin());
+  plans.resize(std::min(plans.size(), kRunnersUpMax));
+  result.runners_up = std::move(plans);
+  return true;
+}
+
+// From the fastest plan, and those that come after it, to the one of the least energy that is not too slow.
 Result<PlanResult> MakeEnergyPlan(const PlanInput& input) {
   PlanInput fast = input;
   fast.policy.objective = PlanObjective::kLatency;
@@ -221,20 +243,7 @@ Result<PlanResult> MakeEnergyPlan(const PlanInput& input) {
   const double request_s_max = fastest.plan.request_s / input.policy.speed_share_min;
   PlanResult result;
   result.exact = SearchEnergy(space, request_s_max, known, found) && fastest.exact;
-  std::vector<Plan> plans;
-  for (const SegmentPlan& plan : found) {
-    if (plan.devices.size() >= space.stages_min) plans.push_back(Predict(input, StagesOf(sizes, plan)));
-  }
-  std::stable_sort(plans.begin(), plans.end(), [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
-  result.plan = plans.front();
-  plans.erase(plans.begin());
-  plans.resize(std::min(plans.size(), kRunnersUpMax));
-  result.runners_up = std::move(plans);
-  for (std::size_t d = 0; d < input.devices.size(); ++d) {
-    if (!sizes.Fits(d, 0, sizes.segments()) || !input.devices[d].may_be_head) continue;
-    const Plan alone = Predict(input, StagesOf(sizes, {{d}, {0}, 0}));
-    if (!result.best_single || alone.cost < result.best_single->cost) result.best_single = alone;
-  }
+  SHOAL_CHECK(TakeBest(input, space, found, result));  // the fastest is among them
   result.fastest = Predict(input, fastest.plan.stages);
   Explain(input, result);
   return result;
@@ -250,23 +259,7 @@ Result<PlanResult> MakePlan(const PlanInput& input) {
   PlansByStages found = SearchBounded(space);
   PlanResult result;
   result.exact = input.devices.size() <= kExactDevicesMax && SearchExact(space, found);
-  std::vector<Plan> plans;
-  for (const SegmentPlan& plan : found) {
-    if (!plan.devices.empty()) plans.push_back(Predict(input, StagesOf(sizes, plan)));
-  }
-  const auto asked = [&](const Plan& plan) { return plan.stages.size() >= space.stages_min; };
-  if (std::none_of(plans.begin(), plans.end(), asked)) return TooLarge(input, sizes);
-  // Of equal plans the one with fewer devices.
-  std::stable_sort(plans.begin(), plans.end(), [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
-  for (const Plan& plan : plans) {
-    if (plan.stages.size() == 1) result.best_single = plan;
-  }
-  result.plan = *std::find_if(plans.begin(), plans.end(), asked);
-  for (const Plan& plan : plans) {
-    if (result.runners_up.size() < kRunnersUpMax && asked(plan) && plan.stages != result.plan.stages) {
-      result.runners_up.push_back(plan);
-    }
-  }
+  if (!TakeBest(input, space, found, result)) return TooLarge(input, sizes);
   Explain(input, result);
   return result;
 }
@@ -299,7 +292,7 @@ Result<Plan> JudgePlan(const PlanInput& input, const std::vector<PlanStage>& sta
   Plan plan = Predict(input, stages);
   for (std::size_t i = 0; i < stages.size(); ++i) {
     const PlanDevice& device = input.devices[static_cast<std::size_t>(stages[i].device)];
-    const double room = static_cast<double>(device.memory_bytes) * (1 - input.policy.memory_headroom);
+    const double room = RoomOf(input, device);
     if (static_cast<double>(plan.memory_bytes[i]) > room) {
       return Error{ErrorCode::kOutOfMemory, device.name + " has " + FormatBytes(static_cast<std::uint64_t>(room)) +
                                                 " for stages, its stage needs " + FormatBytes(plan.memory_bytes[i])};

@@ -111,7 +111,7 @@ struct Plan {
 struct PlanResult {
   Plan plan;
   bool exact = false;               // nothing is better, by the cost model
-  std::optional<Plan> best_single;  // empty: no device holds the whole model
+  std::optional<Plan> best_single;  // empty: no device holds the whole model (kEnergy: and is fast enough)
   std::optional<Plan> fastest;      // kEnergy: what kLatency would choose
   std::vector<Plan> runners_up;     // the best of each other number of stages, best first
   std::string reason;               // one sentence

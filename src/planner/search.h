@@ -1,6 +1,7 @@
-// Two searches for the cheapest plan: one that ends with the best there is, one that ends soon.
+// Three searches for the cheapest plan: one that ends with the best there is, one that ends soon, and one for the plan
+// of the least energy, which does either.
 //
-// Both work on segments (cost_model.h) and are pure and deterministic.
+// All work on segments (cost_model.h) and are pure and deterministic.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +14,7 @@
 
 namespace shoal {
 
-// What both look for plans in.
+// What they look for plans in.
 struct SearchSpace {
   const PlanInput& input;
   const PlanSizes& sizes;

@@ -5,6 +5,8 @@
 #include <limits>
 #include <optional>
 
+#include "planner/cost_model.h"
+
 namespace shoal {
 
 CopyRank RankForCopy(const std::vector<std::int32_t>& stages_there, std::int32_t index, std::uint64_t bytes_taken) {
@@ -27,10 +29,10 @@ std::vector<std::vector<std::int32_t>> PlanCopies(const PlanInput& input, const 
     CopyRank best_rank;
     for (std::size_t d = 0; d < devices; ++d) {
       const auto device = static_cast<std::int32_t>(d);
-      const double room = static_cast<double>(input.devices[d].memory_bytes) * (1 - input.policy.memory_headroom);
       const bool has_it = plan.stages[stage].device == device ||
                           std::find(kept[stage].begin(), kept[stage].end(), device) != kept[stage].end();
-      if (has_it || static_cast<double>(taken[d] + plan.memory_bytes[stage]) > room) continue;
+      if (has_it || static_cast<double>(taken[d] + plan.memory_bytes[stage]) > RoomOf(input, input.devices[d]))
+        continue;
       const CopyRank rank = RankForCopy(stages_of[d], static_cast<std::int32_t>(stage), taken[d]);
       if (!best || rank < best_rank) std::tie(best, best_rank) = std::tuple(std::optional(d), rank);
     }
