@@ -108,10 +108,9 @@ std::string SimAnswering::Describe(std::uint64_t number) const {
 
 void SimAnswering::Show(std::uint64_t number) {
   View& view = views_.at(number);
-  view.next = view.events = 0;
-  view.has = EventsOf(view.position);
+  view.next = EventsOf(view.position);
   view.started = false;
-  if (rules_.break_position && view.has > 0) --view.has;
+  if (rules_.break_position && view.next > 0) --view.next;
   if (!entry_.knows(view.here->record.model)) {
     view.here = nullptr;
     return Fail(number, {ErrorCode::kUnavailable, "not placed"});
@@ -130,7 +129,7 @@ void SimAnswering::OnStarted(std::uint64_t number, const Status& started) {
   Update(number);
 }
 
-// Plays what the log has more, and writes what the client has not.
+// Writes what the log has more than the client.
 void SimAnswering::Update(std::uint64_t number) {
   View& view = views_.at(number);
   const SimAnswerPtr answer = view.here;
@@ -141,7 +140,9 @@ void SimAnswering::Update(std::uint64_t number) {
     const AnswerEntry& entry = answer->log[view.next];
     const bool token = entry.kind == AnswerEntry::Kind::kToken;
     const bool stop = entry.kind == AnswerEntry::Kind::kStop;
-    Play(view, token ? std::to_string(entry.token.token) : stop ? "stop" : "length", out);
+    view.position = std::to_string(view.next + 1);
+    out += "id: " + view.position + "\ndata: ";
+    out += (token ? std::to_string(entry.token.token) : stop ? "stop" : "length") + "\n\n";
   }
   if (answer->state == State::kIdle && out.empty() && !view.begun) return Fail(number, *answer->stopped);
   const bool ends = answer->state == State::kEnded || answer->state == State::kIdle;
@@ -151,12 +152,6 @@ void SimAnswering::Update(std::uint64_t number) {
   const Sink sink = view.sink;
   if (ends) Gone(number);
   sink.write(out);
-}
-
-void SimAnswering::Play(View& view, const std::string& text, std::string& out) {
-  if (++view.events <= view.has) return;
-  view.position = std::to_string(view.events);
-  out += "id: " + view.position + "\ndata: " + text + "\n\n";
 }
 
 // ---- Looking for one ------------------------------------------------------------------------------------------------
@@ -293,7 +288,7 @@ void SimAnswering::OnStreamEnd(StreamId stream) {
 
 void SimAnswering::Serve(StreamId stream, const AnswerMessage& message) {
   Served& served = served_.at(stream);
-  if (!std::exchange(served.asked, true)) {
+  if (served.answer == nullptr) {
     const auto* ask = std::get_if<AnswerAsk>(&message);
     SHOAL_CHECK(ask != nullptr);
     served.answer = answers_.Find(ask->id);

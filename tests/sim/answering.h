@@ -60,7 +60,7 @@ class SimAnswering {
     bool begun = false, started = false;
     // Shown from here:
     SimAnswerPtr here;
-    std::size_t next = 0, events = 0, has = 0;  // entries read; events played; those the client has had
+    std::size_t next = 0;  // entry of the log, each of which is an event; those before the client has had
     // Passed on from elsewhere:
     StreamId from = 0;
     bool streamed = false;  // its head said so
@@ -73,9 +73,8 @@ class SimAnswering {
     AnswerPlace best_place = AnswerPlace::kNowhere;
     TimeUs until = 0;  // after a loss; 0: it was not found yet
   };
-  struct Served {  // a node that asks
-    bool asked = false;
-    SimAnswerPtr answer;
+  struct Served {         // a node that asks
+    SimAnswerPtr answer;  // null: it has not said which
     std::uint64_t view = 0;
   };
 
@@ -83,7 +82,6 @@ class SimAnswering {
   void Show(std::uint64_t number);
   void OnStarted(std::uint64_t number, const Status& started);
   void Update(std::uint64_t number);
-  void Play(View& view, const std::string& text, std::string& out);
   void Begin(View& view);
   void Fail(std::uint64_t number, const Error& error);
   void Locate(std::uint64_t number);

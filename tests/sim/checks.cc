@@ -26,6 +26,15 @@ std::string_view InvariantName(Invariant invariant) {
   return "unknown";
 }
 
+void Recovery::operator+=(const Recovery& other) {
+  taken_over += other.taken_over;
+  row_layers_recovered += other.row_layers_recovered;
+  row_layers_from_nothing += other.row_layers_from_nothing;
+  copies_taken += other.copies_taken;
+  copies_that_knew += other.copies_that_knew;
+  row_layers_spared += other.row_layers_spared;
+}
+
 void Checks::Violate(Invariant invariant, const std::string& what) {
   if (violated_) return;
   violated_ = true;

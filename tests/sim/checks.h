@@ -69,6 +69,16 @@ struct Ask {
   std::size_t events() const { return delivered.size() + (stopped ? 1 : 0); }
 };
 
+// What became of stages and their work in later epochs.
+struct Recovery {
+  // Stages that went on in a later epoch with what they held; and the work of having generations run again after a
+  // loss, as in RecoveryStats.
+  std::uint64_t taken_over = 0, row_layers_recovered = 0, row_layers_from_nothing = 0;
+  // Stages that copies took over; those of them that held rows then; and the work that these spared.
+  std::uint64_t copies_taken = 0, copies_that_knew = 0, row_layers_spared = 0;
+  void operator+=(const Recovery& other);
+};
+
 class Checks {
  public:
   void Violate(Invariant invariant, const std::string& what);
@@ -91,11 +101,7 @@ class Checks {
   // A stage of it was loaded, is active or ran a micro-batch.
   void OnStageWorks(int node, const PlacementRecord& placement);
   std::uint64_t placements() const { return plans_.size(); }
-  // Stages that went on in a later epoch with what they held; and the work of having generations run again after a
-  // loss, as in RecoveryStats.
-  std::uint64_t taken_over = 0, row_layers_recovered = 0, row_layers_from_nothing = 0;
-  // Stages that copies took over; those of them that held rows then; and the work that these spared.
-  std::uint64_t copies_taken = 0, copies_that_knew = 0, row_layers_spared = 0;
+  Recovery recovery;
 
  private:
   void OnEvent(const Ask& ask, std::size_t had, std::size_t event);

@@ -27,6 +27,13 @@ Number NumberIn(std::string_view text) {
 
 }  // namespace
 
+void ComingBack::operator+=(const ComingBack& other) {
+  lost += other.lost;
+  found += other.found;
+  complete += other.complete;
+  for (const auto& [text, count] : other.not_found_by) not_found_by[text] += count;
+}
+
 Clients::Clients(Network& network, Checks& checks, std::vector<std::unique_ptr<SimNode>>& nodes,
                  const std::vector<FakeModel>& models)
     : network_(network), checks_(checks), nodes_(nodes), models_(models) {
@@ -75,7 +82,7 @@ const Ask& Clients::Begin(int node, const FakeModel& model) {
       GiveUp(ask, "cancelled by its client");
     });
   }
-  (void)Open(ask, node, false);
+  Open(ask, node, false);
   return ask;
 }
 
@@ -85,7 +92,7 @@ bool Clients::Has(int node, const Ask& ask) {
   return network_.running(node) && at(node).answers().Find(IdOf(ask)) != nullptr;
 }
 
-std::uint64_t Clients::Open(Ask& ask, int node, bool comes_back) {
+void Clients::Open(Ask& ask, int node, bool comes_back) {
   const std::uint64_t number = ++last_line_;
   Line& line = lines_[number];
   line = {&ask, node, at(node).boot(), 0, ask.events(), network_.now(), network_.now(), comes_back, {}};
@@ -109,7 +116,6 @@ std::uint64_t Clients::Open(Ask& ask, int node, bool comes_back) {
     view = answering.Post(std::move(record), SinkOf(number));
   }
   if (const auto found = lines_.find(number); found != lines_.end()) found->second.view = view;
-  return number;
 }
 
 SimAnswering::Sink Clients::SinkOf(std::uint64_t line) {
@@ -264,7 +270,7 @@ void Clients::ComeBack(Ask& ask) {
   if (ask.complete || ask.cancelled) return EndIfOver(ask);
   if (up.empty()) return ComeBackLater(ask);
   ++ask.tries;
-  (void)Open(ask, up[network_.rng().Below(up.size())], true);
+  Open(ask, up[network_.rng().Below(up.size())], true);
 }
 
 void Clients::GiveUp(Ask& ask, const std::string& why) {

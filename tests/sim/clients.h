@@ -1,6 +1,6 @@
 // Clients of the simulated cluster: at random nodes, with random prompts of which many share their beginning. One whose
-// node is lost, or says nothing for long, comes back to any node with the answer's id and its last event, once it has
-// heard of an id; some by two connections at once, some not at all.
+// node is lost comes back to any node with the answer's id and its last event, once it has heard of an id, and one in
+// three also when its node says nothing for long; some by two connections at once, some not at all.
 //
 // Keeps every answer with what one node would give, so that the checks have something to compare with.
 #pragma once
@@ -25,6 +25,7 @@ struct ComingBack {
   std::uint64_t found = 0;     // of those, gone on with
   std::uint64_t complete = 0;  // of those, to the end
   std::map<std::string, std::uint64_t> not_found_by;
+  void operator+=(const ComingBack& other);
 };
 
 class Clients {
@@ -61,7 +62,7 @@ class Clients {
   void Next();
   SimNode& at(int node) { return *nodes_[static_cast<std::size_t>(node)]; }
   bool Has(int node, const Ask& ask);
-  std::uint64_t Open(Ask& ask, int node, bool comes_back);
+  void Open(Ask& ask, int node, bool comes_back);
   SimAnswering::Sink SinkOf(std::uint64_t line);
   void Watch(std::uint64_t line);
   void OnEvents(std::uint64_t line, std::string_view events);

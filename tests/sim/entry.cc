@@ -10,7 +10,7 @@ namespace shoal::sim {
 namespace {
 
 constexpr DurationUs kLostMaxUs = 60 * kSecond, kAttemptEveryUs = 100 * kMillisecond;
-constexpr DurationUs kStreamOpenUs = 3 * kSecond, kSilentUs = 200 * kMillisecond;
+constexpr DurationUs kSilentUs = 200 * kMillisecond;
 
 }  // namespace
 
@@ -111,7 +111,7 @@ void Entry::OnAccepted(std::uint64_t number) {
   Running& running = running_.at(attempt.id);
   running.heard = network_.now();
   if (running.generation.was_lost()) ++resumed_;
-  if (!std::exchange(running.had_head, true) && running.events.on_started) running.events.on_started();
+  if (!std::exchange(running.had_head, true)) running.events.on_started();
 }
 
 void Entry::OnToken(std::uint64_t number, Position position, const SampledToken& token) {

@@ -127,9 +127,8 @@ class History {
 
   void Settle() {
     if (!Agree()) return;
-    const auto unended = [&] { return clients_->FirstUnended(); };
-    if (!Until([&] { return unended() == nullptr; }, kAsksEndWithin)) {
-      const Ask& ask = *unended();
+    if (!Until([&] { return clients_->FirstUnended() == nullptr; }, kAsksEndWithin)) {
+      const Ask& ask = *clients_->FirstUnended();
       return checks_.Violate(Invariant::kEveryAskEnds, "generation " + std::to_string(ask.id) + " of node " +
                                                            std::to_string(ask.node) + " hangs after " +
                                                            std::to_string(ask.delivered.size()) +
@@ -233,12 +232,7 @@ class History {
     result_.errors = clients_->errors();
     result_.coming_back = clients_->coming_back();
     result_.placements = checks_.placements();
-    result_.taken_over = checks_.taken_over;
-    result_.row_layers_recovered = checks_.row_layers_recovered;
-    result_.row_layers_from_nothing = checks_.row_layers_from_nothing;
-    result_.copies_taken = checks_.copies_taken;
-    result_.copies_that_knew = checks_.copies_that_knew;
-    result_.row_layers_spared = checks_.row_layers_spared;
+    result_.recovery = checks_.recovery;
     for (const auto& node : nodes_) {
       result_.control_bytes += node->control_bytes();
       result_.node_us += node->running_us();

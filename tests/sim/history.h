@@ -33,8 +33,7 @@ struct HistoryResult {
   std::uint64_t faults = 0, overlapping = 0, resumed = 0, asked = 0, complete = 0, tokens = 0, placements = 0;
   std::map<std::string, std::uint64_t> errors;  // that ended answers
   ComingBack coming_back;
-  std::uint64_t taken_over = 0, row_layers_recovered = 0, row_layers_from_nothing = 0;  // as in Checks
-  std::uint64_t copies_taken = 0, copies_that_knew = 0, row_layers_spared = 0;          // the same
+  Recovery recovery;
   std::uint64_t control_bytes = 0;
   DurationUs node_us = 0;  // running time of all nodes together
 };

@@ -6,7 +6,7 @@
 namespace shoal::sim {
 namespace {
 
-constexpr DurationUs kLinkMaxUs = 10 * kSecond, kLinkRetryUs = 200 * kMillisecond, kStreamOpenUs = 3 * kSecond;
+constexpr DurationUs kLinkMaxUs = 10 * kSecond, kLinkRetryUs = 200 * kMillisecond;
 constexpr DurationUs kHeadWaitUs = 20 * kSecond;
 constexpr StreamId kLocalStreams = StreamId{1} << 62;
 
@@ -117,11 +117,11 @@ std::unique_ptr<SimStage> SimHost::TakeOver(Hosted& hosted) {
       stage = std::move(from->stage);
       failed = from->failed;
     }
-    if (stage && !failed) ++checks_.taken_over;
+    if (stage && !failed) ++checks_.recovery.taken_over;
   } else {
     stage = copies_.Take(model, layers);
-    if (stage) ++checks_.copies_taken;
-    if (stage && stage->holds_rows()) ++checks_.copies_that_knew;
+    if (stage) ++checks_.recovery.copies_taken;
+    if (stage && stage->holds_rows()) ++checks_.recovery.copies_that_knew;
   }
   if (stage == nullptr) checks_.Violate(Invariant::kNoStaleEpoch, "a stage is taken over that is not there");
   if (stage == nullptr || failed) return std::make_unique<SimStage>(ModelOf(models_, model), layers);
@@ -365,8 +365,8 @@ void SimHost::Unload(const std::string& model, Epoch epoch, std::int32_t index) 
 void SimHost::End(Hosted& hosted) {
   if (hosted.head) {
     const RecoveryStats recovery = hosted.head->stats().recovery;
-    checks_.row_layers_recovered += recovery.row_layers;
-    checks_.row_layers_from_nothing += recovery.row_layers_from_nothing;
+    checks_.recovery.row_layers_recovered += recovery.row_layers;
+    checks_.recovery.row_layers_from_nothing += recovery.row_layers_from_nothing;
     hosted.head->Stop();
   }
   for (const auto& asked : std::exchange(hosted.waiting, {})) {

@@ -119,7 +119,7 @@ bool SimHost::HandleFrame(const Key& key, Hosted& hosted, const FrameBytes& fram
   if (const auto* control = std::get_if<ControlMessage>(&decoded->message)) {
     const Status applied = hosted.stage->Apply(*control, hosted.index);
     SHOAL_CHECK(applied.ok());
-    checks_.row_layers_spared += hosted.stage->TakeSpared();
+    checks_.recovery.row_layers_spared += hosted.stage->TakeSpared();
     const bool last = hosted.stage->is_last();
     return last || PassOn(hosted, frame);
   }

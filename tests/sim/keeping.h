@@ -20,7 +20,6 @@ struct KeepingMember {
   int node = 0;
   bool alive = true;
   std::size_t models = 0;
-  bool operator==(const KeepingMember&) const = default;
 };
 
 class SimKeeping {

@@ -70,12 +70,11 @@ HistoryOptions HistoryOf(const Options& options, std::uint64_t seed) {
 struct Totals {
   std::uint64_t seeds = 0, events = 0, asked = 0, complete = 0, tokens = 0, faults = 0, placements = 0, nodes = 0;
   std::uint64_t overlapping = 0, overlapping_seeds = 0, resumed = 0;
-  std::uint64_t taken_over = 0, row_layers_recovered = 0, row_layers_from_nothing = 0;
-  std::uint64_t copies_taken = 0, copies_that_knew = 0, row_layers_spared = 0;
   std::uint64_t control_bytes = 0, trace = 0;
   DurationUs virtual_us = 0, node_us = 0, agreed_max_us = 0, faults_min_us = 0;
   std::vector<std::uint64_t> broken = std::vector<std::uint64_t>(kInvariants, 0);
   std::map<std::string, std::uint64_t> errors;
+  Recovery recovery;
   ComingBack back;
   Json violations = Json::array();
 
@@ -91,17 +90,9 @@ struct Totals {
     overlapping_seeds += result.overlapping > 0 ? 1 : 0;
     resumed += result.resumed;
     for (const auto& [text, count] : result.errors) errors[text] += count;
-    back.lost += result.coming_back.lost;
-    back.found += result.coming_back.found;
-    back.complete += result.coming_back.complete;
-    for (const auto& [text, count] : result.coming_back.not_found_by) back.not_found_by[text] += count;
+    back += result.coming_back;
     placements += result.placements;
-    taken_over += result.taken_over;
-    row_layers_recovered += result.row_layers_recovered;
-    row_layers_from_nothing += result.row_layers_from_nothing;
-    copies_taken += result.copies_taken;
-    copies_that_knew += result.copies_that_knew;
-    row_layers_spared += result.row_layers_spared;
+    recovery += result.recovery;
     nodes += static_cast<std::uint64_t>(result.nodes);
     control_bytes += result.control_bytes;
     trace += result.trace;  // the order of the seeds does not matter
@@ -192,12 +183,12 @@ Json Report(const Options& options, const Totals& totals, double wall_s) {
           {"faults", totals.faults},
           {"faults_overlapping", totals.overlapping},
           {"placements", totals.placements},
-          {"stages_taken_over", totals.taken_over},
-          {"row_layers_recovered", totals.row_layers_recovered},
-          {"row_layers_from_nothing", totals.row_layers_from_nothing},
-          {"copies_taken_over", totals.copies_taken},
-          {"copies_that_knew", totals.copies_that_knew},
-          {"row_layers_spared_by_copies", totals.row_layers_spared},
+          {"stages_taken_over", totals.recovery.taken_over},
+          {"row_layers_recovered", totals.recovery.row_layers_recovered},
+          {"row_layers_from_nothing", totals.recovery.row_layers_from_nothing},
+          {"copies_taken_over", totals.recovery.copies_taken},
+          {"copies_that_knew", totals.recovery.copies_that_knew},
+          {"row_layers_spared_by_copies", totals.recovery.row_layers_spared},
           {"generations", totals.asked},
           {"generations_complete", totals.complete},
           {"generations_resumed", totals.resumed},
@@ -227,13 +218,13 @@ void Print(const Options& options, const Totals& totals, double wall_s) {
               static_cast<unsigned long long>(totals.back.lost), static_cast<unsigned long long>(totals.back.found),
               static_cast<unsigned long long>(totals.back.complete));
   std::printf("%llu stages went on in a later epoch; after losses %llu row-layers were run, of %llu from nothing\n",
-              static_cast<unsigned long long>(totals.taken_over),
-              static_cast<unsigned long long>(totals.row_layers_recovered),
-              static_cast<unsigned long long>(totals.row_layers_from_nothing));
+              static_cast<unsigned long long>(totals.recovery.taken_over),
+              static_cast<unsigned long long>(totals.recovery.row_layers_recovered),
+              static_cast<unsigned long long>(totals.recovery.row_layers_from_nothing));
   std::printf("%llu copies took over, %llu of them knew something, which spared %llu row-layers\n",
-              static_cast<unsigned long long>(totals.copies_taken),
-              static_cast<unsigned long long>(totals.copies_that_knew),
-              static_cast<unsigned long long>(totals.row_layers_spared));
+              static_cast<unsigned long long>(totals.recovery.copies_taken),
+              static_cast<unsigned long long>(totals.recovery.copies_that_knew),
+              static_cast<unsigned long long>(totals.recovery.row_layers_spared));
   std::printf("agreement at the latest %.1f s after the faults; %.0f bytes of control traffic a node and second\n",
               static_cast<double>(totals.agreed_max_us) / 1e6,
               static_cast<double>(totals.control_bytes) / std::max(1.0, static_cast<double>(totals.node_us) / 1e6));

@@ -21,6 +21,7 @@
 namespace shoal::sim {
 
 inline constexpr DurationUs kMillisecond = 1'000, kSecond = 1'000'000;
+inline constexpr DurationUs kStreamOpenUs = 3 * kSecond;  // a stream that is not open by then is given up
 
 using StreamId = std::uint64_t;
 enum class Protocol : std::uint8_t { kControl = 1, kPipe = 2, kGenerate = 3, kCopy = 4, kKeep = 5, kAnswer = 6 };

@@ -9,7 +9,7 @@ namespace {
 
 constexpr DurationUs kTickUs = 200 * kMillisecond;
 constexpr DurationUs kChangesUs = 50 * kMillisecond;  // those that come together are looked at once
-constexpr DurationUs kReopenUs = 1 * kSecond, kStreamOpenUs = 3 * kSecond;
+constexpr DurationUs kReopenUs = 1 * kSecond;
 constexpr DurationUs kDiscoverSoonUs = 2 * kSecond, kDiscoverUs = 10 * kSecond;  // a beacon
 
 }  // namespace

@@ -7,7 +7,6 @@
 namespace shoal::sim {
 namespace {
 
-constexpr DurationUs kStreamOpenUs = 3 * kSecond;
 constexpr DurationUs kAgainMinUs = 500 * kMillisecond, kAgainMaxUs = 30 * kSecond;
 constexpr std::size_t kFramesMax = 2;                   // one on its way, one ready
 constexpr std::size_t kWayFramesMax = 3;                // that the way itself holds
