@@ -19,7 +19,6 @@ Error Corrupt(const char* what) { return {ErrorCode::kCorrupt, std::string("brok
 // Both archives: Num, Flag, Enum, Text, Id, Blob and List, each over a field that is read or written.
 class Writer {
  public:
-  static constexpr bool kReads = false;
   explicit Writer(std::vector<std::uint8_t>& bytes) : out_(bytes) {}
   template <typename T>
   void Num(T& value) {
@@ -55,7 +54,6 @@ class Writer {
 
 class Reader {
  public:
-  static constexpr bool kReads = true;
   explicit Reader(std::span<const std::uint8_t> bytes) : in_(bytes) {}
   bool AtEnd() const { return in_.AtEnd(); }
   template <typename T>
