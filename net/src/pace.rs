@@ -14,8 +14,12 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(40);
 /// At the start, when a wrong rate has to be found out soon.
 const FIRST_TICKS: Duration = Duration::from_millis(20);
-/// Until the first is over, TCP's slow start decides on links that carry less.
+/// Until TCP's slow start is over, that decides on links that carry less.
 const FIRST_RATE: f64 = 25e6;
+/// In a tick, two round trips, it doubles twice.
+const SLOW_START: f64 = 4.0;
+/// More than this times the best before, from one tick to the next: slow start goes on.
+const STILL_GROWS: f64 = 1.25;
 const RATE_MIN: f64 = 64e3;
 const CYCLE_TICKS: u32 = 24;
 /// Of the first cycle after a rate was found: what was found in a bad moment is looked at again soon.
@@ -129,7 +133,7 @@ impl Pace {
             return true;
         }
         if self.starting {
-            self.start(delivered, seen);
+            self.start(delivered, best, seen);
         } else {
             self.cruise(delivered > ROOM * best, seen);
         }
@@ -146,9 +150,15 @@ impl Pace {
         self.delivered.iter().copied().fold(0.0, f64::max)
     }
 
-    fn start(&mut self, delivered: f64, seen: Seen) {
+    /// `before`: the best so far.
+    fn start(&mut self, delivered: f64, before: f64, seen: Seen) {
         if delivered >= FULL * self.rate {
             self.rate *= GROW;
+            return;
+        }
+        if delivered > STILL_GROWS * before {
+            // TCP's slow start may hold it back, not the link: on a long way it takes some round trips.
+            self.rate = self.rate.min(SLOW_START * delivered);
             return;
         }
         (self.starting, self.phase, self.cycle_ticks) = (false, 1, FIRST_CYCLE_TICKS);
@@ -192,6 +202,8 @@ mod tests {
         acked: f64,
         /// The other end's acknowledgements come in bursts of so many ms, as over radio.
         burst_ms: u64,
+        /// Of TCP's slow start, which doubles it each round trip: no more than this is under way. Infinite: it is over.
+        window: f64,
         delivered: f64,
         now: Instant,
         ms: u64,
@@ -201,7 +213,8 @@ mod tests {
     impl Link {
         fn new(capacity: f64, rtt_us: f64) -> Self {
             let (queued, acked, delivered, queue_ms) = (0.0, 0.0, 0.0, vec![]);
-            Link { capacity, rtt_us, queued, acked, burst_ms: 1, delivered, now: Instant::now(), ms: 0, queue_ms }
+            let window = f64::INFINITY;
+            Link { capacity, rtt_us, queued, acked, burst_ms: 1, window, delivered, now: Instant::now(), ms: 0, queue_ms }
         }
 
         /// `offered`: what the sender has to send, bytes a second.
@@ -210,7 +223,8 @@ mod tests {
             for _ in 0..ms {
                 self.now += Duration::from_millis(1);
                 self.ms += 1;
-                self.queued += (pace.rate() as f64).min(offered) / 1e3;
+                self.queued += (pace.rate() as f64).min(offered).min(self.window / self.rtt_us * 1e6) / 1e3;
+                self.window *= 2f64.powf(1e3 / self.rtt_us);
                 let out = self.queued.min(self.capacity / 1e3);
                 self.queued -= out;
                 self.delivered += out;
@@ -244,6 +258,16 @@ mod tests {
             let queue_ms = link.queue_ms_p95();
             assert!(rate > 0.82 * capacity && rate < capacity, "{rate} of {capacity}");
             assert!(queue_ms < 2.0 + 0.1 * rtt_us / 1e3, "a queue of {queue_ms} ms at {capacity}");
+        }
+    }
+
+    #[test]
+    fn slow_start_is_not_taken_for_the_link() {
+        for (capacity, rtt_us) in [(50e6, 11e3), (20e6, 40e3), (100e6, 5e3)] {
+            let (mut link, mut pace) = (Link::new(capacity, rtt_us), Pace::default());
+            link.window = 14_480.0;
+            link.run(&mut pace, 15 * (rtt_us / 1e3) as u64 + 200, f64::INFINITY);
+            assert!(pace.best() > 0.8 * capacity, "{} of {capacity}", pace.best());
         }
     }
 
