@@ -75,11 +75,29 @@ MetricsRegistry::Family& MetricsRegistry::FamilyFor(std::string_view name, std::
   return families_.emplace_back(Family{std::string(name), EscapedHelp(help), kind, {}});
 }
 
+MetricsRegistry::Series* MetricsRegistry::Shown(Family& family, std::string_view labels) {
+  for (Series& series : family.series) {
+    if (series.labels != labels) continue;
+    series.shown = true;
+    return &series;
+  }
+  return nullptr;
+}
+
+void MetricsRegistry::KeepOnly(std::string_view name, const std::vector<std::string>& labels) {
+  const std::lock_guard lock(mutex_);
+  for (Family& family : families_) {
+    if (family.name != name) continue;
+    for (Series& series : family.series) {
+      series.shown = std::find(labels.begin(), labels.end(), series.labels) != labels.end();
+    }
+  }
+}
+
 Counter& MetricsRegistry::GetCounter(std::string_view name, std::string_view help, std::string_view labels) {
   const std::lock_guard lock(mutex_);
   Family& family = FamilyFor(name, help, Kind::kCounter);
-  for (const Series& s : family.series)
-    if (s.labels == labels) return counters_[s.index];
+  if (const Series* const known = Shown(family, labels)) return counters_[known->index];
   family.series.push_back({std::string(labels), counters_.size()});
   return counters_.emplace_back();
 }
@@ -87,8 +105,7 @@ Counter& MetricsRegistry::GetCounter(std::string_view name, std::string_view hel
 Gauge& MetricsRegistry::GetGauge(std::string_view name, std::string_view help, std::string_view labels) {
   const std::lock_guard lock(mutex_);
   Family& family = FamilyFor(name, help, Kind::kGauge);
-  for (const Series& s : family.series)
-    if (s.labels == labels) return gauges_[s.index];
+  if (const Series* const known = Shown(family, labels)) return gauges_[known->index];
   family.series.push_back({std::string(labels), gauges_.size()});
   return gauges_.emplace_back();
 }
@@ -97,8 +114,7 @@ Histogram& MetricsRegistry::GetHistogram(std::string_view name, std::string_view
                                          std::string_view labels) {
   const std::lock_guard lock(mutex_);
   Family& family = FamilyFor(name, help, Kind::kHistogram);
-  for (const Series& s : family.series)
-    if (s.labels == labels) return histograms_[s.index];
+  if (const Series* const known = Shown(family, labels)) return histograms_[known->index];
   family.series.push_back({std::string(labels), histograms_.size()});
   return histograms_.emplace_back(std::move(bounds));
 }
@@ -107,10 +123,14 @@ std::string MetricsRegistry::PrometheusText() const {
   const std::lock_guard lock(mutex_);
   std::string out;
   for (const Family& family : families_) {
+    const bool empty =
+        std::none_of(family.series.begin(), family.series.end(), [](const Series& s) { return s.shown; });
+    if (empty) continue;
     static constexpr const char* kKinds[] = {"counter", "gauge", "histogram"};
     out += "# HELP " + family.name + " " + family.help + "\n";
     out += "# TYPE " + family.name + " " + kKinds[static_cast<int>(family.kind)] + "\n";
     for (const Series& s : family.series) {
+      if (!s.shown) continue;
       switch (family.kind) {
         case Kind::kCounter:
           out += SeriesName(family.name, s.labels) + " " + std::to_string(counters_[s.index].value()) + "\n";

@@ -61,6 +61,9 @@ class MetricsRegistry {
   Gauge& GetGauge(std::string_view name, std::string_view help, std::string_view labels = "");
   Histogram& GetHistogram(std::string_view name, std::string_view help, std::vector<double> bounds,
                           std::string_view labels = "");
+  // Of `name`'s series only these stay in the text, until another is asked for again: what the rest were about has
+  // ended.
+  void KeepOnly(std::string_view name, const std::vector<std::string>& labels);
   // Families in order of first registration, each with its HELP and TYPE line.
   std::string PrometheusText() const;
 
@@ -69,6 +72,7 @@ class MetricsRegistry {
   struct Series {
     std::string labels;
     std::size_t index;
+    bool shown = true;
   };
   struct Family {
     std::string name, help;
@@ -76,6 +80,8 @@ class MetricsRegistry {
     std::vector<Series> series;
   };
   Family& FamilyFor(std::string_view name, std::string_view help, Kind kind);
+  // The series with these labels, which is shown from now on; null: there is none yet.
+  static Series* Shown(Family& family, std::string_view labels);
 
   mutable std::mutex mutex_;
   std::deque<Family> families_;

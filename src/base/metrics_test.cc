@@ -25,6 +25,25 @@ TEST(MetricsRegistry, TheSameNameAndLabelsAreTheSameMetric) {
   EXPECT_EQ(b.value(), 0U);
 }
 
+TEST(MetricsRegistry, WhatHasEndedIsNoLongerShown) {
+  MetricsRegistry registry;
+  Gauge& first = registry.GetGauge("speed", "Speeds.", "model=\"a\"");
+  first.Set(1);
+  registry.GetGauge("speed", "Speeds.", "model=\"b\"").Set(2);
+  registry.GetGauge("nodes", "Nodes.").Set(3);
+  registry.KeepOnly("speed", {"model=\"b\""});
+  EXPECT_EQ(registry.PrometheusText(),
+            "# HELP speed Speeds.\n# TYPE speed gauge\nspeed{model=\"b\"} 2\n"
+            "# HELP nodes Nodes.\n# TYPE nodes gauge\nnodes 3\n");
+  registry.KeepOnly("speed", {});
+  EXPECT_EQ(registry.PrometheusText(), "# HELP nodes Nodes.\n# TYPE nodes gauge\nnodes 3\n");
+  registry.KeepOnly("never seen", {});
+  EXPECT_EQ(&registry.GetGauge("speed", "", "model=\"a\""), &first);  // asked for again
+  EXPECT_EQ(registry.PrometheusText(),
+            "# HELP speed Speeds.\n# TYPE speed gauge\nspeed{model=\"a\"} 1\n"
+            "# HELP nodes Nodes.\n# TYPE nodes gauge\nnodes 3\n");
+}
+
 TEST(MetricsRegistry, PrometheusTextOfEveryKind) {
   MetricsRegistry registry;
   EXPECT_EQ(registry.PrometheusText(), "");

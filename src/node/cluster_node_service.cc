@@ -61,8 +61,8 @@ void RealClusterNode::RefreshMetrics() {
   set("shoal_nodes_alive", "Nodes of the cluster that are here.", alive);
   set("shoal_placements", "Models that are placed.", status.placements.size());
   SetNetworkMetrics(metrics_, peers_->network().stats());
-  for (const PlacementStatus& placement : status.placements) SetSpeedMetrics(metrics_, placement);
-  for (const auto& [model, totals] : host_.HeadTotals()) SetStageMetrics(metrics_, model, totals);
+  SetSpeedMetrics(metrics_, status.placements);
+  SetStageMetrics(metrics_, host_.HeadTotals());
   SetRecoveryMetrics(metrics_, host_.Recovery());
 }
 

@@ -121,7 +121,7 @@ void LocalNode::RefreshMetrics() {
                   "stage=\"" + std::to_string(i) + "\"")
         .Set(static_cast<double>(reports[i].memory.total()));
   }
-  SetStageMetrics(metrics_, "", totals);
+  SetStageMetrics(metrics_, {{"", totals}});
 }
 
 }  // namespace

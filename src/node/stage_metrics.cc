@@ -17,43 +17,60 @@ std::string Escaped(std::string_view text) {
   return escaped;
 }
 
+// Sets gauges of one family by their labels; at its end those that it has not set are no longer shown.
+class Family {
+ public:
+  Family(MetricsRegistry& metrics, std::string_view name, std::string_view help)
+      : metrics_(metrics), name_(name), help_(help) {}
+  ~Family() { metrics_.KeepOnly(name_, labels_); }
+  Family(const Family&) = delete;
+  Family& operator=(const Family&) = delete;
+  void Set(const std::string& labels, double value) {
+    metrics_.GetGauge(name_, help_, labels).Set(value);
+    labels_.push_back(labels);
+  }
+
+ private:
+  MetricsRegistry& metrics_;
+  const std::string_view name_, help_;
+  std::vector<std::string> labels_;
+};
+
 }  // namespace
 
-void SetStageMetrics(MetricsRegistry& metrics, std::string_view model, const std::vector<StageTotals>& stages) {
-  const std::string labels = model.empty() ? "" : "model=\"" + Escaped(model) + "\",";
-  for (std::size_t i = 0; i < stages.size(); ++i) {
-    const StageTotals& stage = stages[i];
-    const std::string label = labels + "stage=\"" + std::to_string(i) + "\"";
-    const auto seconds = [&](const char* activity, std::uint64_t us) {
-      metrics
-          .GetGauge("shoal_stage_seconds", "Time a stage spent computing, waiting or on the wire since start.",
-                    label + ",activity=\"" + activity + "\"")
-          .Set(static_cast<double>(us) / 1e6);
-    };
-    seconds("compute", stage.compute_us);
-    seconds("wait", stage.wait_us);
-    seconds("wire", stage.wire_us);
-    metrics.GetGauge("shoal_stage_micro_batches", "Micro-batches a stage has computed since start.", label)
-        .Set(static_cast<double>(stage.batches));
+void SetStageMetrics(MetricsRegistry& metrics, const std::map<std::string, std::vector<StageTotals>>& stages) {
+  Family seconds(metrics, "shoal_stage_seconds", "Time a stage spent computing, waiting or on the wire since start.");
+  Family batches(metrics, "shoal_stage_micro_batches", "Micro-batches a stage has computed since start.");
+  for (const auto& [model, totals] : stages) {
+    for (std::size_t i = 0; i < totals.size(); ++i) {
+      const std::string label =
+          (model.empty() ? "" : "model=\"" + Escaped(model) + "\",") + "stage=\"" + std::to_string(i) + "\"";
+      const auto spent = [&](const char* activity, std::uint64_t us) {
+        seconds.Set(label + ",activity=\"" + activity + "\"", static_cast<double>(us) / 1e6);
+      };
+      spent("compute", totals[i].compute_us);
+      spent("wait", totals[i].wait_us);
+      spent("wire", totals[i].wire_us);
+      batches.Set(label, static_cast<double>(totals[i].batches));
+    }
   }
 }
 
-void SetSpeedMetrics(MetricsRegistry& metrics, const PlacementStatus& placement) {
-  const ForecastStatus& forecast = placement.forecast;
-  const ObservedSpeeds& observed = placement.observed;
-  const auto set = [&](const char* of, const char* is, double value) {
-    if (value <= 0) return;
-    metrics
-        .GetGauge("shoal_tokens_per_second", "What a placement gives, and what was expected of it when it was made.",
-                  "model=\"" + Escaped(placement.model) + "\",of=\"" + of + "\",is=\"" + is + "\"")
-        .Set(value);
-  };
-  set("one_stream", "expected", forecast.tokens_s);
-  set("many_streams", "expected", forecast.tokens_s_many);
-  set("prompt", "expected", forecast.PromptTokensPerSecond());
-  set("one_stream", "measured", observed.tokens_s);
-  set("many_streams", "measured", observed.tokens_s_many);
-  set("prompt", "measured", observed.prompt_tokens_s);
+void SetSpeedMetrics(MetricsRegistry& metrics, const std::vector<PlacementStatus>& placements) {
+  Family speeds(metrics, "shoal_tokens_per_second",
+                "What a placement gives, and what was expected of it when it was made.");
+  for (const PlacementStatus& placement : placements) {
+    const auto set = [&](const char* of, const char* is, double value) {
+      if (value <= 0) return;
+      speeds.Set("model=\"" + Escaped(placement.model) + "\",of=\"" + of + "\",is=\"" + is + "\"", value);
+    };
+    set("one_stream", "expected", placement.forecast.tokens_s);
+    set("many_streams", "expected", placement.forecast.tokens_s_many);
+    set("prompt", "expected", placement.forecast.PromptTokensPerSecond());
+    set("one_stream", "measured", placement.observed.tokens_s);
+    set("many_streams", "measured", placement.observed.tokens_s_many);
+    set("prompt", "measured", placement.observed.prompt_tokens_s);
+  }
 }
 
 void SetNetworkMetrics(MetricsRegistry& metrics, const NetworkStats& stats) {

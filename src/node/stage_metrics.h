@@ -1,7 +1,8 @@
 // What stages did with their time, what losses cost, and the network with its bytes, as gauges for GET /metrics.
 #pragma once
 
-#include <string_view>
+#include <map>
+#include <string>
 #include <vector>
 
 #include "api/control_service.h"
@@ -11,11 +12,12 @@
 
 namespace shoal {
 
-// Sets shoal_stage_seconds{model,stage,activity} and shoal_stage_micro_batches{model,stage}. `model` may be any text;
-// empty: without that label.
-void SetStageMetrics(MetricsRegistry& metrics, std::string_view model, const std::vector<StageTotals>& stages);
-// Sets shoal_tokens_per_second{model,of,is} of what is known.
-void SetSpeedMetrics(MetricsRegistry& metrics, const PlacementStatus& placement);
+// Sets shoal_stage_seconds{model,stage,activity} and shoal_stage_micro_batches{model,stage} of models by name, which
+// may be any text; empty: without that label. Those of other models are no longer shown.
+void SetStageMetrics(MetricsRegistry& metrics, const std::map<std::string, std::vector<StageTotals>>& stages);
+// Sets shoal_tokens_per_second{model,of,is} of what is known of all placements. What was known of others is no longer
+// shown.
+void SetSpeedMetrics(MetricsRegistry& metrics, const std::vector<PlacementStatus>& placements);
 // Sets shoal_recovery_row_layers{work}.
 void SetRecoveryMetrics(MetricsRegistry& metrics, const RecoveryStats& recovery);
 
