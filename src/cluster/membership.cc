@@ -107,8 +107,10 @@ void Cluster::State::On(const NodeId& from, const Heartbeat& heartbeat) {
     if (rtt >= 0 && rtt < kRttMaxUs) {
       const auto sample = static_cast<std::uint32_t>(std::max<DurationUs>(rtt, 1));
       const std::uint32_t before = link.rtt_us;
-      link.rtt_us = before == 0 ? sample : static_cast<std::uint32_t>((7ULL * before + sample) / 8);
-      if (Notable(before, link.rtt_us)) links_changed = true;
+      link.round_trips.Add(sample);
+      link.rtt_us = link.round_trips.smoothed();
+      // Where there are many, what drifts is not worth telling all of them.
+      if (Notable(HereCount() <= kCalmMembers ? link.rtt_told : before, link.rtt_us)) links_changed = true;
       if (before == 0) links_report_due = std::min(links_report_due, now + 500'000);
     }
   }
@@ -265,7 +267,8 @@ void Cluster::State::ReportLinks() {
   const auto factor = static_cast<DurationUs>(std::max(kCalmMembers, HereCount()));
   links_report_due = now + options.links_report_us * factor / static_cast<DurationUs>(kCalmMembers);
   std::vector<LinkFacts> facts;
-  for (const auto& [id, link] : links) {
+  for (auto& [id, link] : links) {
+    link.rtt_told = link.rtt_us;
     if (link.rtt_us > 0) facts.push_back({id, link.rtt_us, link.bytes_per_s});
   }
   if (facts == self().record.links) return;

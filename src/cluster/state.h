@@ -14,6 +14,7 @@
 
 #include "cluster/cluster.h"
 #include "cluster/detector.h"
+#include "cluster/round_trips.h"
 #include "cluster/split.h"
 #include "runtime/rng.h"
 
@@ -52,7 +53,8 @@ struct Cluster::State {
     TimeUs heartbeat_due = 0;
     std::int64_t peer_stamp = 0;
     TimeUs peer_stamp_at = 0;
-    std::uint32_t rtt_us = 0;
+    RoundTrips round_trips;
+    std::uint32_t rtt_us = 0, rtt_told = 0;  // smoothed, and what others know
     std::uint64_t bytes_per_s = 0;
     int prompt_left = 3;  // heartbeats answered at once, until the round trip is known
     int mismatches = 0;   // heartbeats in a row with another digest
