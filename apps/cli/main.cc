@@ -255,9 +255,10 @@ void AddPlanOptions(CLI::App& command, PlanOptions& o) {
       ->type_name("FILE");
   command
       .add_option("--objective", o.objective,
-                  "What to be best at: one request's time, many streams, or one request's energy")
+                  "What to be best at: one request's time, many streams, one request's energy, or many streams with a "
+                  "stage on every device (what place does unless told else)")
       ->capture_default_str()
-      ->check(CLI::IsMember({"latency", "throughput", "energy"}));
+      ->check(CLI::IsMember({"latency", "throughput", "energy", "spread"}));
   command.add_option("--speed-share", o.speed_share, "Energy: how much of the best speed a plan must keep (0 to 1)")
       ->capture_default_str()
       ->check(CLI::Range(0.01, 1.0));

@@ -64,8 +64,9 @@ struct Planned {
   PlanInput input;
   PlanResult result;
   std::vector<std::string> estimated;
-  bool powers_of_table = false;                   // else the file of devices says them
+  bool powers_of_table = false;                   // else the file of devices says them, or batteries
   std::vector<std::vector<std::int32_t>> copies;  // of each stage of the plan: devices that keep one
+  std::optional<Plan> spread;                     // what `place` does unless told else, judged as this one
   std::vector<WhatIf> without, with;
   std::optional<Reach> reach;
 };
@@ -106,7 +107,7 @@ AtHand MemoryOf(const PlanCluster& cluster) {
 }
 
 Result<PlanInput> MakeInput(const PlanOptions& options, const std::optional<PlanCluster>& devices,
-                            const ModelFile& model, std::vector<std::string>& estimated) {
+                            const ModelFile& model, std::vector<std::string>& estimated, bool& powers_of_table) {
   KnownCluster known;
   if (devices) {
     known.cluster = *devices;
@@ -117,14 +118,27 @@ Result<PlanInput> MakeInput(const PlanOptions& options, const std::optional<Plan
     known = ThisDeviceForPlans(ShoalHome(), model.info);
   }
   estimated = known.estimated;
+  powers_of_table = !devices && known.powers_of_table;
   PlanInput input{known.cluster.devices, known.cluster.links, PlanModelOf(model), {}, {}};
   input.workload = {options.prompt, options.answer, options.streams, options.context};
-  input.policy.objective = options.objective == "throughput" ? PlanObjective::kThroughput
-                           : options.objective == "energy"   ? PlanObjective::kEnergy
-                                                             : PlanObjective::kLatency;
+  input.policy.spread = options.objective == "spread";
+  input.policy.objective = options.objective == "energy"    ? PlanObjective::kEnergy
+                           : options.objective == "latency" ? PlanObjective::kLatency
+                                                            : PlanObjective::kThroughput;
   input.policy.speed_share_min = options.speed_share;
   input.policy.battery_weight = options.battery_weight;
   return input;
+}
+
+// A stage on every device, cut for many streams; its cost is by what this plan is made for.
+std::optional<Plan> SpreadOf(const PlanInput& input) {
+  PlanInput many = input;
+  many.policy.objective = PlanObjective::kThroughput;
+  many.policy.spread = true;
+  const Result<PlanResult> spread = MakePlan(many);
+  if (!spread.ok()) return std::nullopt;
+  const Result<Plan> judged = JudgePlan(input, spread->plan.stages);
+  return judged.ok() ? std::optional(*judged) : std::nullopt;
 }
 
 Result<Planned> MakePlanned(const PlanOptions& options) {
@@ -132,10 +146,11 @@ Result<Planned> MakePlanned(const PlanOptions& options) {
   Planned planned;
   SHOAL_ASSIGN_OR_RETURN(planned.model,
                          ReadModelHeader(options.model, [&] { return devices ? MemoryOf(*devices) : LookAtHand(); }));
-  SHOAL_ASSIGN_OR_RETURN(planned.input, MakeInput(options, devices, *planned.model.file, planned.estimated));
-  planned.powers_of_table = !devices;
+  SHOAL_ASSIGN_OR_RETURN(planned.input,
+                         MakeInput(options, devices, *planned.model.file, planned.estimated, planned.powers_of_table));
   SHOAL_ASSIGN_OR_RETURN(planned.result, MakePlan(planned.input));
   planned.copies = PlanCopies(planned.input, planned.result.plan, CopiesOf(options.standby));
+  planned.spread = SpreadOf(planned.input);
   planned.without = WithoutEach(planned.input, planned.result.plan);
   planned.with = WithTwinOfEach(planned.input, kUnmeasuredLink);
   if (options.target_tps > 0) planned.reach = WhatReaches(planned.input, options.target_tps, kUnmeasuredLink);
@@ -186,6 +201,7 @@ void PrintJson(const Planned& planned) {
   json["estimated"] = planned.estimated;
   json["runners_up"] = Json::array();
   for (const Plan& plan : planned.result.runners_up) json["runners_up"].push_back(PlanJson(planned.input, plan));
+  json["spread"] = planned.spread ? PlanJson(planned.input, *planned.spread) : Json();
   json["without"] = changes(planned.without);
   json["with_another"] = changes(planned.with);
   if (planned.reach) json["target"] = ReachJson(*planned.reach);
@@ -251,6 +267,9 @@ void PrintOthers(const Planned& planned) {
     rows.push_back(std::move(row));
   };
   for (const Plan& plan : planned.result.runners_up) add(NamesOf(planned.input, plan), plan);
+  if (planned.spread && planned.spread->stages != planned.result.plan.stages) {
+    add("spread: " + NamesOf(planned.input, *planned.spread), planned.spread);
+  }
   for (const WhatIf& what : planned.without) add("without " + what.device, what.plan);
   for (const WhatIf& what : planned.with) add("with another " + what.device, what.plan);
   if (rows.size() > 1) std::fputs(FormatTable(rows).c_str(), stdout);

@@ -79,6 +79,7 @@ Json ToJson(const NodeStatus& node) {
             {"draining", node.draining.empty() ? Json(nullptr) : Json(node.draining)},
             {"idle_w", node.idle_w},
             {"active_w", node.active_w},
+            {"power_measured", node.power_measured},
             {"on_battery", node.on_battery},
             {"core_groups", std::move(groups)}}},
           {"models", std::move(models)},
@@ -226,6 +227,7 @@ NodeStatus NodeFrom(const Json& json) {
     node.draining = Text(*device, "draining");
     node.idle_w = Real(*device, "idle_w");
     node.active_w = Real(*device, "active_w");
+    node.power_measured = Flag(*device, "power_measured");
     node.on_battery = Flag(*device, "on_battery");
     for (const Json& s : Objects(*device, "speeds")) {
       node.speeds.push_back(

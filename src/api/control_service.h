@@ -70,6 +70,7 @@ struct NodeStatus {
   double rest = 0;                    // seconds between micro-batches for each second of computing
   std::string draining;               // why it takes no stages; empty: it does
   double idle_w = 0, active_w = 0;    // what it takes awake, and more while it computes; 0 both: unknown
+  bool power_measured = false;        // of its battery; else by a table
   bool on_battery = false;
   std::vector<CoreGroupStatus> groups;
   std::vector<ModelStatus> models;

@@ -71,12 +71,14 @@ struct DeviceFacts {
   double memory_bytes_s = 0;              // read by its fast cores; 0: not measured, nor are the next
   std::vector<SpeedFacts> speeds;
   std::vector<StageSpeedFacts> stage_speeds;
-  double ration = 1;                  // share of the time in which its cores may compute (a control group's quota)
+  double ration = 1;                  // share of the time in which its cores may compute (a control group's quota);
+                                      // the speeds are those while they do
   double pace = 1;                    // share of those speeds that its stages really reach of late
   std::int32_t battery_percent = -1;  // about; -1: none, or unknown
   double rest = 0;                    // seconds between micro-batches for each second of computing, for its heat
   std::string draining;               // why it takes no stages for now; empty: it does
-  double idle_w = 0, active_w = 0;    // by device/power_table.h: awake, and more while it computes; 0 both: unknown
+  double idle_w = 0, active_w = 0;    // awake, and more while it computes; 0 both: unknown
+  bool power_measured = false;        // of its battery (node/draw_meter.h); else by device/power_table.h
   bool on_battery = false;
   std::vector<CoreGroupFacts> groups;
   bool operator==(const DeviceFacts&) const = default;
@@ -157,7 +159,7 @@ struct MemberFacts {
 // One member's link to another, as that member measures it.
 struct LinkFacts {
   NodeId to;
-  std::uint32_t rtt_us = 0;       // smoothed; 0: not measured yet
+  std::uint32_t rtt_us = 0;       // smoothed (cluster/round_trips.h); 0: not measured yet
   std::uint64_t bytes_per_s = 0;  // 0: not measured yet
   bool operator==(const LinkFacts&) const = default;
 };

@@ -155,7 +155,7 @@ void Speeds(A& io, DeviceFacts& device) {
     Bounded(io, speed.operation_s, 0, 1);
   });
   io.Require(device.speeds.empty() || device.memory_bytes_s > 0);
-  io.List(device.stage_speeds, kStageSpeedsMax, 72, [&](StageSpeedFacts& one) {
+  io.List(device.stage_speeds, kStageSpeedsMax, 80, [&](StageSpeedFacts& one) {
     io.Num(one.fingerprint);
     MeasuredStageSpeed& speed = one.speed;
     Bounded(io, speed.pass_s, 0, 1);
@@ -163,6 +163,7 @@ void Speeds(A& io, DeviceFacts& device) {
                           &speed.kv_rows_bytes_s, &speed.output_bytes_s, &speed.output_group_bytes_s}) {
       rate(*value);
     }
+    Bounded(io, speed.token_s, 0, 1);
   });
   io.Num(device.ration);
   io.Require(device.ration > 0 && device.ration <= 1);
@@ -172,6 +173,7 @@ void Speeds(A& io, DeviceFacts& device) {
   io.Text(device.draining, kNameBytesMax);
   Bounded(io, device.idle_w, 0, kWattsMax);
   Bounded(io, device.active_w, 0, kWattsMax);
+  io.Flag(device.power_measured);
   io.Flag(device.on_battery);
   io.List(device.groups, kCoreGroupsMax, 16, [&](CoreGroupFacts& group) {
     io.Text(group.kind, kNameBytesMax);

@@ -31,8 +31,9 @@ MemberRecord Member() {
   m.facts_version = 2;
   m.facts = {"phone", true, false, {"/ip4/10.0.0.1/tcp/48100"}, "http://10.0.0.1:1", {}, {}, {}};
   m.facts.device = {"linux", "aarch64", 8, 1000, 500, 400, 2e10, {{"Q4_0", 1e10, 3e9, 4e-6}}};
-  m.facts.device.stage_speeds = {{0xfeed, {2e-5, 1e10, 4e9, 1e9, 5e9, 2e10, 2e10, 3e9}}};
+  m.facts.device.stage_speeds = {{0xfeed, {2e-5, 1e10, 4e9, 1e9, 5e9, 2e10, 2e10, 3e9, 3e-4}}};
   m.facts.device.ration = 0.25;
+  m.facts.device.power_measured = true;
   m.facts.device.pace = 0.5;
   m.facts.device.battery_percent = 85;
   m.facts.device.rest = 0.2;

@@ -1,6 +1,7 @@
 // At the decider: a placement whose devices have become slower or faster than planned is placed anew, if that pays.
 //
-// Members tell what share of their measured speed they reach (DeviceFacts::pace). The plan for the speeds of now must
+// Members tell what share of their measured speed they reach (DeviceFacts::pace), and what share of the time they may
+// compute (DeviceFacts::ration). The plan for the speeds of now must
 // be better by kGainMin, for kGainLastsUs, and by enough to pay for what has to be loaded. After a move the placement
 // is left alone, each time longer when moves follow each other: devices that go up and down do not drag it along.
 #include <algorithm>
@@ -61,6 +62,7 @@ void Cluster::State::LookAtPace(const std::string& model, Replan& one) {
     if (!member.here()) continue;
     const DeviceFacts& device = member.record.facts.device;
     speeds = MixHash(speeds, MixHash(HashOf(id), static_cast<std::uint64_t>(device.pace * 100)));
+    speeds = MixHash(speeds, static_cast<std::uint64_t>(device.ration * 1000));
     speeds = MixHash(speeds, device.speeds.size() + device.stage_speeds.size());
   }
   // Nothing has changed since the last look: the same answer.

@@ -58,8 +58,7 @@ PlanDevice SpeedsOf(const SplitDevice& given, const SplitInput& input, bool& mea
 }
 
 PlanDevice DeviceOf(const SplitDevice& given, const SplitInput& input, bool& measured) {
-  PlanDevice device = SpeedsOf(given, input, measured);
-  device.ration = given.facts.ration;
+  PlanDevice device = UnderRation(SpeedsOf(given, input, measured), given.facts.ration);
   device.idle_w = given.facts.idle_w;
   device.active_w = given.facts.active_w;
   device.on_battery = given.facts.on_battery;
@@ -182,32 +181,13 @@ void Settle(const PlanInput& plan, PlanResult& result) {
   Explain(plan, result);
 }
 
-Result<PlanResult> Search(PlanInput plan, std::int32_t stages_min, std::int32_t stages_max) {
-  plan.policy.stages_min = stages_min;
-  plan.policy.stages_max = stages_max;
+// `stages`: 0, as many as are best, or on every device that can hold one (spread).
+Result<PlanResult> Search(PlanInput plan, std::int32_t stages, bool spread) {
+  plan.policy.stages_min = plan.policy.stages_max = stages;
+  plan.policy.spread = spread && stages == 0;
   SHOAL_ASSIGN_OR_RETURN(PlanResult result, MakePlan(plan));
   Settle(plan, result);
   return result;
-}
-
-// A stage on every device that can hold a layer; on fewer, as many as possible, where they do not hold the model so.
-Result<PlanResult> Spread(const SplitInput& input, const PlanInput& plan) {
-  std::int32_t able = 0;
-  for (const SplitDevice& device : input.devices) {
-    std::uint64_t least = StageBytes(input.shape, {0, input.shape.layers()}, input.options);
-    std::int32_t first = 0;
-    for (const std::int32_t cut : input.shape.cuts) {
-      least = std::min(least, StageBytes(input.shape, {first, cut}, input.options));
-      first = cut;
-    }
-    able += device.memory_bytes >= least ? 1 : 0;
-  }
-  for (std::int32_t count = std::min<std::int32_t>(able, static_cast<std::int32_t>(input.shape.cuts.size()) + 1);
-       count > 1; count = count > 10 ? count * 7 / 8 : count - 1) {
-    Result<PlanResult> found = Search(plan, count, count);
-    if (found.ok()) return found;
-  }
-  return Search(plan, 0, 0);
 }
 
 // Of a prompt of kForecastPromptTokens, also where the context is so short that the plan is made for less.
@@ -219,7 +199,15 @@ double FirstTokenTime(const PlanInput& input, const Plan& plan) {
   return judged.ok() ? judged->first_token_s : plan.first_token_s;
 }
 
-PlacementForecast ForecastFrom(const PlanInput& plan, const PlanResult& result,
+std::string PowersOf(const std::vector<SplitDevice>& devices) {
+  const auto measured = std::count_if(devices.begin(), devices.end(),
+                                      [](const SplitDevice& device) { return device.facts.power_measured; });
+  if (measured == 0) return " Powers are of a table, not measured.";
+  if (measured == std::ssize(devices)) return " Powers are measured by batteries.";
+  return " Powers of " + std::to_string(measured) + " devices are measured by batteries, of the others by a table.";
+}
+
+PlacementForecast ForecastFrom(const PlanInput& plan, const PlanResult& result, const std::vector<SplitDevice>& devices,
                                const std::vector<std::string>& estimated) {
   PlacementForecast forecast;
   forecast.first_token_s = FirstTokenTime(plan, result.plan);
@@ -233,7 +221,7 @@ PlacementForecast ForecastFrom(const PlanInput& plan, const PlanResult& result,
     for (std::size_t i = 0; i < estimated.size(); ++i) forecast.reason += (i > 0 ? ", " : "") + estimated[i];
     forecast.reason += ".";
   }
-  if (plan.policy.objective == PlanObjective::kEnergy) forecast.reason += " Powers are of a table, not measured.";
+  if (plan.policy.objective == PlanObjective::kEnergy) forecast.reason += PowersOf(devices);
   if (forecast.reason.size() > kForecastTextBytesMax) forecast.reason.resize(kForecastTextBytesMax);
   return forecast;
 }
@@ -288,13 +276,11 @@ Result<Split> SplitModel(const SplitInput& input) {
   }
   std::vector<std::string> estimated;
   const PlanInput plan = PlanInputOf(input, estimated);
-  Result<PlanResult> result = input.in_order                     ? InOrder(input, plan, stages)
-                              : stages > 0                       ? Search(plan, stages, stages)
-                              : input.goal == PlaceGoal::kSpread ? Spread(input, plan)
-                                                                 : Search(plan, 0, 0);
+  Result<PlanResult> result =
+      input.in_order ? InOrder(input, plan, stages) : Search(plan, stages, input.goal == PlaceGoal::kSpread);
   if (!result.ok()) return std::move(result).error();
   for (const PlanStage& stage : result->plan.stages) split.stages.push_back({stage.device, stage.layers});
-  split.forecast = ForecastFrom(plan, *result, estimated);
+  split.forecast = ForecastFrom(plan, *result, input.devices, estimated);
   return split;
 }
 
@@ -307,7 +293,7 @@ Result<PlacementForecast> ForecastOf(const SplitInput& input, const std::vector<
   SHOAL_ASSIGN_OR_RETURN(result.plan, JudgePlan(plan, given));
   result.best_single = BestSingle(plan);
   Explain(plan, result);
-  return ForecastFrom(plan, result, estimated);
+  return ForecastFrom(plan, result, input.devices, estimated);
 }
 
 }  // namespace shoal

@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "base/test_folder.h"
 #include "device/command.h"
 #include "device/cpu_affinity.h"
 #include "device/cpuinfo.h"
@@ -94,6 +95,53 @@ TEST(BestCpuVariant, SmeNeedsSve) {
             "armv9.2_2");
   EXPECT_EQ(BestCpuVariant(CpuArchitecture::kArm64, {"dotprod", "fp16", "i8mm", "sme"}).name, "armv8.6_0");
   EXPECT_EQ(BestCpuVariant(CpuArchitecture::kUnknown, {}).name, "");
+}
+
+// What drivers say of a battery that is discharged: kernel.org, ABI/testing/sysfs-class-power.
+class BatteryDraw : public testing::Test {
+ protected:
+  std::optional<double> Drawn(const std::vector<std::pair<const char*, const char*>>& files) {
+    const TestFolder folder;
+    folder.Write("/sys/class/power_supply/BAT0/type", "Battery\n");
+    for (const auto& [name, text] : files) folder.Write(std::string("/sys/class/power_supply/") + name, text);
+    return ReadSupplyFacts(SystemFiles(folder.path()), nullptr).drawn_w();
+  }
+};
+
+TEST_F(BatteryDraw, IsPowerOrCurrentTimesVoltage) {
+  EXPECT_NEAR(*Drawn({{"BAT0/status", "Discharging\n"}, {"BAT0/power_now", "7250000\n"}}), 7.25, 1e-9);
+  // Some drivers count what goes out of it below zero.
+  for (const char* current : {"812000\n", "-812000\n"}) {
+    const auto drawn = Drawn({{"BAT0/status", "Discharging\n"},
+                              {"BAT0/power_now", "0\n"},
+                              {"BAT0/current_now", current},
+                              {"BAT0/voltage_now", "3850000\n"}});
+    EXPECT_NEAR(*drawn, 0.812 * 3.85, 1e-9);
+  }
+}
+
+TEST_F(BatteryDraw, IsUnknownWhereItIsNotWhatTheDeviceTakes) {
+  const std::pair<const char*, const char*> power{"BAT0/power_now", "7250000\n"}, out{"BAT0/status", "Discharging\n"};
+  EXPECT_FALSE(Drawn({power})) << "nothing says which way";
+  EXPECT_FALSE(Drawn({power, {"BAT0/status", "Charging\n"}}));
+  EXPECT_FALSE(Drawn({power, out, {"AC/type", "Mains\n"}, {"AC/online", "1\n"}}));
+  EXPECT_FALSE(Drawn({power, out, {"BAT1/type", "Battery\n"}, {"BAT1/status", "Discharging\n"}}))
+      << "the other one does not tell";
+  EXPECT_FALSE(Drawn({out}));
+  EXPECT_FALSE(Drawn({out, {"BAT0/current_now", "812000\n"}}));
+  EXPECT_FALSE(Drawn({out, {"BAT0/current_now", "812\n"}, {"BAT0/voltage_now", "3850000\n"}})) << "milliamperes";
+  EXPECT_FALSE(Drawn({out, {"BAT0/power_now", "9000000000000\n"}}));
+  EXPECT_TRUE(Drawn({power, out, {"pen/type", "Battery\n"}, {"pen/scope", "Device\n"}})) << "not of this device";
+}
+
+TEST(ParseTermuxBattery, TellsPowerWhereTheAppIsNewEnough) {
+  const auto watts = [](const char* more) {
+    return ParseTermuxBattery(std::string(R"({"percentage":60,"status":"DISCHARGING")") + more + "}")->battery.watts;
+  };
+  EXPECT_NEAR(*watts(R"(,"current":-650000,"voltage":4000)"), 2.6, 1e-9);
+  EXPECT_FALSE(watts(R"(,"current":-650000)"));
+  EXPECT_FALSE(watts(R"(,"current":"x","voltage":4000)"));
+  EXPECT_FALSE(watts(R"(,"current":0,"voltage":4000)"));
 }
 
 TEST(ParseTermuxBattery, RefusesWhatIsNotOne) {

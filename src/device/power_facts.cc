@@ -2,6 +2,7 @@
 #include "device/power_facts.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 
@@ -11,6 +12,8 @@ namespace {
 constexpr std::size_t kZonesMax = 256;
 constexpr double kCelsiusMin = -60, kCelsiusMax = 200;  // beyond that a sensor is broken, not hot
 constexpr std::size_t kTypeBytesMax = 64;
+// Of a device in use: some drivers tell milliamperes where microamperes are due, or nothing but zeros.
+constexpr double kWattsMin = 0.05, kWattsMax = 400;
 
 std::optional<double> Plausible(double celsius) {
   return celsius > kCelsiusMin && celsius < kCelsiusMax ? std::optional(celsius) : std::nullopt;
@@ -35,6 +38,21 @@ std::optional<int> Percent(std::optional<std::int64_t> value) {
   return value && *value >= 0 && *value <= 100 ? std::optional(static_cast<int>(*value)) : std::nullopt;
 }
 
+std::optional<double> PlausibleWatts(double watts) {
+  return watts >= kWattsMin && watts <= kWattsMax ? std::optional(watts) : std::nullopt;
+}
+
+// power_now (µW) or current_now (µA; below zero in some drivers when it is discharged) times voltage_now (µV).
+std::optional<double> ReadWatts(const SystemFiles& files, const std::string& folder) {
+  if (const auto power = ReadInteger(files, folder + "/power_now"); power && *power != 0) {
+    return PlausibleWatts(std::abs(static_cast<double>(*power)) * 1e-6);
+  }
+  const auto current = ReadInteger(files, folder + "/current_now"),
+             voltage = ReadInteger(files, folder + "/voltage_now");
+  if (!current || !voltage) return std::nullopt;
+  return PlausibleWatts(std::abs(static_cast<double>(*current)) * 1e-6 * static_cast<double>(*voltage) * 1e-6);
+}
+
 void ReadZones(const SystemFiles& files, PowerFacts& facts) {
   for (const std::string& name : files.List("/sys/class/thermal")) {
     if (!name.starts_with("thermal_zone") || facts.zones.size() >= kZonesMax) continue;
@@ -57,7 +75,8 @@ void ReadSupplies(const SystemFiles& files, PowerFacts& facts) {
       const auto tenths = ReadInteger(files, folder + "/temp");
       facts.batteries.push_back({name, Percent(ReadInteger(files, folder + "/capacity")),
                                  ChargingOf(files.ReadLine(folder + "/status").value_or("")),
-                                 tenths ? Plausible(static_cast<double>(*tenths) / 10) : std::nullopt});
+                                 tenths ? Plausible(static_cast<double>(*tenths) / 10) : std::nullopt,
+                                 ReadWatts(files, folder)});
     } else if (!type.empty()) {
       const auto online = ReadInteger(files, folder + "/online");
       if (online) facts.on_mains = facts.on_mains.value_or(false) || *online > 0;
@@ -73,6 +92,16 @@ std::optional<double> PowerFacts::hottest() const {
     if (zone.celsius && (!hottest || *zone.celsius > *hottest)) hottest = zone.celsius;
   }
   return hottest;
+}
+
+std::optional<double> PowerFacts::drawn_w() const {
+  if (batteries.empty() || on_mains.value_or(false)) return std::nullopt;
+  double watts = 0;
+  for (const Battery& battery : batteries) {
+    if (battery.charging.value_or(true) || !battery.watts) return std::nullopt;
+    watts += *battery.watts;
+  }
+  return watts;
 }
 
 std::optional<TermuxBattery> ParseTermuxBattery(std::string_view text) {
@@ -92,6 +121,12 @@ std::optional<TermuxBattery> ParseTermuxBattery(std::string_view text) {
   }
   if (const auto at = find("temperature"); at != root.end() && at->is_number()) {
     found.battery.celsius = Plausible(at->get<double>());
+  }
+  // Microamperes, and millivolts where the app is new enough to tell them.
+  const auto current = find("current"), voltage = find("voltage");
+  if (current != root.end() && voltage != root.end() && current->is_number() && voltage->is_number()) {
+    found.battery.watts =
+        PlausibleWatts(std::abs(current->get<double>()) * 1e-6 * std::abs(voltage->get<double>()) * 1e-3);
   }
   if (const auto at = find("plugged"); at != root.end() && at->is_string()) {
     found.plugged = at->get_ref<const std::string&>() != "UNPLUGGED";

@@ -24,6 +24,7 @@ struct Battery {
   std::optional<int> percent;  // of its charge
   std::optional<bool> charging;
   std::optional<double> celsius;
+  std::optional<double> watts;  // that go out of it or into it now
 };
 
 struct PowerFacts {
@@ -32,6 +33,8 @@ struct PowerFacts {
   std::optional<bool> on_mains;           // a charger or a mains supply is online
   bool has_supplies = false;              // the system shows its power supplies (there may be none)
   std::optional<double> hottest() const;  // of the zones
+  // What the whole device takes out of its batteries now; empty: it is fed from elsewhere, or one does not tell.
+  std::optional<double> drawn_w() const;
 };
 
 PowerFacts ReadPowerFacts(const SystemFiles& files, const CommandRunner& run);

@@ -59,7 +59,8 @@ Json PowerJson(const PowerFacts& power) {
     json["batteries"].push_back({{"name", battery.name},
                                  {"percent", OrNull(battery.percent)},
                                  {"charging", OrNull(battery.charging)},
-                                 {"celsius", OrNull(battery.celsius)}});
+                                 {"celsius", OrNull(battery.celsius)},
+                                 {"watts", OrNull(battery.watts)}});
   }
   for (const ThermalZone& zone : power.zones) {
     json["thermal_zones"].push_back({{"type", OrNull(zone.type)}, {"celsius", OrNull(zone.celsius)}});

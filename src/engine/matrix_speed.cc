@@ -13,6 +13,7 @@
 #include "engine/cpu_kernels.h"
 #include "engine/llama_log.h"
 #include "engine/llama_shard.h"
+#include "engine/pass_time.h"
 #include "engine/weight_layouts.h"
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
@@ -103,17 +104,17 @@ class Products {
   double bytes() const { return bytes_; }
   const std::string& layout() const { return layout_; }
 
-  // Seconds of a run, the median against noise; the mean where processor time is rationed (a control group's quota):
-  // most runs then see nothing of it. At least kRunsMin runs after one to warm up, up to `time_max`.
-  Result<double> Time(const Cpu& cpu, std::chrono::milliseconds time_max) const {
+  // Seconds of a run, the median against noise; the mean where something that nobody told of holds it back now and
+  // then: most runs then see nothing of it. At least kRunsMin runs after one to warm up, up to `time_max`.
+  Result<double> Time(const Cpu& cpu, std::chrono::milliseconds time_max, bool rationed) const {
     std::vector<double> seconds;
     const auto end = SteadyClock::now() + time_max;
     for (int i = 0; i <= kRunsMin || SteadyClock::now() < end; ++i) {
-      const auto start = SteadyClock::now();
+      const double start = PassTime(rationed);
       if (ggml_backend_graph_compute(cpu.backend.get(), graph_) != GGML_STATUS_SUCCESS) {
         return Error{ErrorCode::kInternal, "the matrix product failed"};
       }
-      if (i > 0) seconds.push_back(std::chrono::duration<double>(SteadyClock::now() - start).count());
+      if (i > 0) seconds.push_back(PassTime(rationed) - start);
     }
     const double mean = std::accumulate(seconds.begin(), seconds.end(), 0.0) / static_cast<double>(seconds.size());
     std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2), seconds.end());
@@ -175,13 +176,13 @@ Result<MatrixSpeed> MeasureMatrixSpeed(const SpeedTestOptions& options) {
     if (rows > 1 && options.one_row_only) return speed;
     Products products;
     SHOAL_RETURN_IF_ERROR(products.Make(cpu, type, kWidth, outputs, kMatrices, rows));
-    SHOAL_ASSIGN_OR_RETURN(const double seconds, products.Time(cpu, options.time_max));
+    SHOAL_ASSIGN_OR_RETURN(const double seconds, products.Time(cpu, options.time_max, options.rationed));
     (rows == 1 ? speed.one_row_bytes_s : speed.rows_bytes_s) = products.bytes() / seconds;
     speed.layout = products.layout();
   }
   Products small;
   SHOAL_RETURN_IF_ERROR(small.Make(cpu, type, kSmallWidth, 32, kSmallOperations, 1));
-  SHOAL_ASSIGN_OR_RETURN(const double seconds, small.Time(cpu, options.time_max / 2));
+  SHOAL_ASSIGN_OR_RETURN(const double seconds, small.Time(cpu, options.time_max / 2, options.rationed));
   speed.operation_s = seconds / kSmallOperations;
   return speed;
 }

@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "engine/made_up_weights.h"
 #include "engine/matrix_speed.h"
+#include "engine/pass_time.h"
 #include "engine/split_rules.h"
 #include "runtime/rng.h"
 #include "sample/draw.h"
@@ -94,10 +95,10 @@ class Slice {
       sample.row_positions += position + 1;
     }
     const std::span<const float> hidden(hidden_.data(), hidden_.size() / kSpeedRows * static_cast<std::size_t>(rows));
-    const SteadyTime start = SteadyClock::now();
+    const double start = PassTime(ration_ < 1);
     SHOAL_RETURN_IF_ERROR(engine_->Forward(list, hidden, out_));
     if (output && engine_->is_last()) Draw(static_cast<std::size_t>(rows));
-    sample.seconds = std::chrono::duration<double>(SteadyClock::now() - start).count();
+    sample.seconds = PassTime(ration_ < 1) - start;
     return sample;
   }
 
@@ -122,10 +123,8 @@ class Slice {
       seconds.push_back(sample.seconds);
       positions.push_back(sample.row_positions);
     }
-    return Sample{MeanOf(positions), Typical(seconds)};
+    return Sample{MeanOf(positions), MedianOf(seconds)};
   }
-
-  double Typical(const std::vector<double>& seconds) const { return ration_ < 1 ? MeanOf(seconds) : MedianOf(seconds); }
 
   Status Empty() {
     for (SequenceId sequence = 0; sequence < kSpeedGroupRows; ++sequence) {
@@ -239,7 +238,7 @@ class Measuring {
         seconds[static_cast<std::size_t>(i)].push_back(sample.seconds);
       }
     }
-    for (std::size_t i = 0; i < deep.size(); ++i) deep[i].seconds = slice.Typical(seconds[i]);
+    for (std::size_t i = 0; i < deep.size(); ++i) deep[i].seconds = MedianOf(seconds[i]);
     rows_ = LineThrough(deep);
     SHOAL_ASSIGN_OR_RETURN(late_, slice.Repeat(1, false, false, &last));
     return {};

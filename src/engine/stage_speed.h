@@ -19,8 +19,8 @@ struct StageSpeedOptions {
   int threads = 1;        // ignored when `cpus` is not empty
   std::uint64_t weight_bytes = 96U << 20;     // of the large slice: more than caches hold, if the model has as much
   std::chrono::milliseconds time_max{4'000};  // of all passes; what is left out is taken from what was measured
-  // Share of the time that a control group grants the threads: below 1, means count instead of medians, and it takes
-  // so much longer.
+  // Share of the time that a control group grants the threads. Below 1 it takes so much longer, and what is measured is
+  // processor time: speeds are those of cores that compute, whatever share of the time they may.
   double ration = 1;
 };
 

@@ -9,6 +9,7 @@
 
 #include "base/test_folder.h"
 #include "base/test_models.h"
+#include "device/cpu_affinity.h"
 #include "model/test_parts.h"
 #include "node/control_link.h"
 #include "node/joining.h"
@@ -17,6 +18,8 @@
 #include "node/peer_tasks.h"
 #include "node/pipe_rendezvous.h"
 #include "node/resolve.h"
+#include "node/stage_metrics.h"
+#include "node/token_cost.h"
 #include "runtime/blocking_tasks.h"
 #include "runtime/bounded_queue.h"
 #include "transport/stream_link.h"
@@ -40,6 +43,45 @@ TwoEnds MakeEnds() {
   int fds[2];
   EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
   return {MakeStreamLink(fds[0], kFrameBytesMax), fds[1]};
+}
+
+TEST(SpeedMetrics, OfAPlacementThatEndedAreGone) {
+  MetricsRegistry metrics;
+  PlacementStatus one, other;
+  one.model = "one";
+  other.model = "other";
+  one.forecast.tokens_s = other.forecast.tokens_s = 20;
+  one.observed.tokens_s_many = 70;
+  SetSpeedMetrics(metrics, {one, other});
+  const std::string expected = R"(shoal_tokens_per_second{model="one",of="one_stream",is="expected"} 20)";
+  const std::string measured = R"(shoal_tokens_per_second{model="one",of="many_streams",is="measured"} 70)";
+  EXPECT_NE(metrics.PrometheusText().find(expected), std::string::npos);
+  EXPECT_NE(metrics.PrometheusText().find(measured), std::string::npos);
+  one.observed = {};  // placed anew: nothing is measured yet
+  SetSpeedMetrics(metrics, {one, other});
+  EXPECT_NE(metrics.PrometheusText().find(expected), std::string::npos);
+  EXPECT_EQ(metrics.PrometheusText().find(measured), std::string::npos);
+  SetSpeedMetrics(metrics, {other});
+  EXPECT_EQ(metrics.PrometheusText().find("model=\"one\""), std::string::npos);
+  EXPECT_NE(metrics.PrometheusText().find("model=\"other\""), std::string::npos);
+  SetSpeedMetrics(metrics, {});
+  EXPECT_EQ(metrics.PrometheusText(), "");
+}
+
+TEST(TokenCost, IsPositiveAndLeavesNoSocket) {
+  const auto model = OpenModelFile(TestModelPath("smollm2"));
+  ASSERT_TRUE(model.ok()) << model.error().message;
+  const TestFolder folder;
+  const std::vector<int> cpus = AllowedCpus();
+  for (const double ration : {1.0, 0.5}) {
+    const auto cost = MeasureTokenCost(*model, {cpus.front()}, ration, folder.path());
+    ASSERT_TRUE(cost.ok()) << cost.error().message;
+    EXPECT_GT(*cost, 0);
+    EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+  }
+  EXPECT_EQ(AllowedCpus(), cpus) << "the calling thread stays where it was";
+  EXPECT_FALSE(MeasureTokenCost(*model, {}, 1, folder.path()).ok());
+  EXPECT_FALSE(MeasureTokenCost(*model, {cpus.front()}, 1, folder.path() + std::string(200, 'x')).ok());
 }
 
 TEST(LinkMeterTest, UnknownLinksAreProbedSoonAndKnownOnesSeldom) {

@@ -34,6 +34,7 @@ NodeStatus StatusOf(const MemberView& member) {
   status.draining = facts.device.draining;
   status.idle_w = facts.device.idle_w;
   status.active_w = facts.device.active_w;
+  status.power_measured = facts.device.power_measured;
   status.on_battery = facts.device.on_battery;
   for (const SpeedFacts& speed : facts.device.speeds) {
     status.speeds.push_back({speed.quantization, speed.one_row_bytes_s, speed.rows_bytes_s, speed.operation_s});

@@ -8,8 +8,10 @@
 
 #include "base/log.h"
 #include "device/cpu_affinity.h"
+#include "device/cpu_ration.h"
 #include "engine/stage_speed.h"
 #include "identity/private_file.h"
+#include "node/token_cost.h"
 #include "planner/cost_model.h"
 
 namespace shoal {
@@ -20,12 +22,14 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kVersion = 2;
+constexpr int kVersion = 3;
 constexpr std::size_t kSpeedsKeptMax = 32;  // of kinds of weights, and of models
 constexpr std::size_t kFileBytesMax = 256U << 10;
 constexpr std::size_t kGroupsMax = 4;  // measured: more kinds of cores than that no chip has
 
 std::string PathIn(const std::string& home) { return home + "/speed.json"; }
+
+constexpr double kTokenUnknown_s = 1e-9;
 
 bool IsSpeed(double value) { return value > 1e-12 && value < 1e15; }  // or a time in seconds
 
@@ -102,7 +106,6 @@ std::string FingerprintOf(const DeviceProfile& profile) {
                        return cpus;
                      }()) +
                      "|" + MatrixCodeVersion();
-  if (profile.cpu_quota) text += "|" + std::to_string(*profile.cpu_quota) + " cores";
   for (const CoreGroup& group : profile.topology.groups) text += "|" + group.name + " " + CpuListText(group.cpus);
   return text;
 }
@@ -202,6 +205,7 @@ Result<DeviceSpeed> MeasureDeviceSpeed(const std::string& home, const DeviceProf
   SpeedTestOptions options;
   options.quantization = quantization;
   options.cpus = speed.cpus;
+  options.rationed = RationOf(CpuQuota(), cpus.size()) < 1;
   SHOAL_ASSIGN_OR_RETURN(speed.matrix, MeasureMatrixSpeed(options));
   // Numbers of 16 bits that are used once each: nothing but reading.
   options.quantization = "F16";
@@ -228,21 +232,23 @@ Result<ModelSpeed> MeasureModelSpeed(const std::string& home, const DeviceProfil
                                      const std::shared_ptr<const ModelFile>& model, const std::vector<int>& cpus) {
   StageSpeedOptions options;
   options.cpus = cpus;
-  options.ration = RationOf(profile, cpus.size());
+  options.ration = RationOf(CpuQuota(), cpus.size());
   SHOAL_ASSIGN_OR_RETURN(const StageSpeed speed, MeasureStageSpeed(model, options));
+  const Result<double> token = MeasureTokenCost(model, cpus, options.ration, home);
+  if (!token.ok()) Log(LogLevel::kInfo, "device", "what a token costs is not known: " + token.error().message);
   const ModelSpeed measured{
       fingerprint,
       cpus,
       {speed.pass_s, speed.one_row_bytes_s, speed.group_bytes_s, speed.rows_bytes_s, speed.kv_bytes_s,
-       speed.kv_rows_bytes_s, speed.output_bytes_s, speed.output_group_bytes_s}};
+       speed.kv_rows_bytes_s, speed.output_bytes_s, speed.output_group_bytes_s, token.ok() ? *token : kTokenUnknown_s}};
   Keep(home, profile, &KnownSpeeds::models, measured,
        [&](const ModelSpeed& one) { return one.fingerprint == fingerprint && one.cpus == cpus; });
   return measured;
 }
 
-double RationOf(const DeviceProfile& profile, std::size_t threads) {
-  if (!profile.cpu_quota || threads == 0) return 1;
-  return std::clamp(*profile.cpu_quota / static_cast<double>(threads), 0.01, 1.0);
+double RationOf(std::optional<double> cpu_quota, std::size_t threads) {
+  if (!cpu_quota || threads == 0) return 1;
+  return std::clamp(*cpu_quota / static_cast<double>(threads), 0.01, 1.0);
 }
 
 PlanDevice SpeedForPlans(const DeviceSpeed& speed, const ModelInfo& model) {

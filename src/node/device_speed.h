@@ -1,8 +1,8 @@
 // How fast this device runs a kind of weights, measured once and kept in SHOAL_HOME/speed.json; and what that says of a
 // stage's time.
 //
-// A measurement holds as long as the chip, the cores this process may use, their ration and ggml's version stay what
-// they were.
+// A measurement holds as long as the chip, the cores this process may use and ggml's version stay what they were. It is
+// of cores that compute, whatever share of the time a control group's quota lets them.
 #pragma once
 
 #include <cstdint>
@@ -68,8 +68,8 @@ Result<DeviceSpeed> MeasureDeviceSpeed(const std::string& home, const DeviceProf
 Result<ModelSpeed> MeasureModelSpeed(const std::string& home, const DeviceProfile& profile, std::uint64_t fingerprint,
                                      const std::shared_ptr<const ModelFile>& model, const std::vector<int>& cpus);
 
-// Share of the time in which `threads` threads may compute, by this device's CPU quota.
-double RationOf(const DeviceProfile& profile, std::size_t threads);
+// Share of the time in which `threads` threads may compute under a quota of so many cores' time; empty: there is none.
+double RationOf(std::optional<double> cpu_quota, std::size_t threads);
 
 // Speeds for the planner, for a model like `model`: the small operations of a layer are counted into its bytes.
 PlanDevice SpeedForPlans(const DeviceSpeed& speed, const ModelInfo& model);

@@ -23,7 +23,7 @@ DeviceSpeed Speed() {
 }
 
 TEST(SpeedJson, ComesBackAsItWas) {
-  const ModelSpeed model{0xfedcba9876543210, {1}, {2e-5, 10e9, 3e9, 1e9, 5e9, 20e9, 15e9, 4e9}};
+  const ModelSpeed model{0xfedcba9876543210, {1}, {2e-5, 10e9, 3e9, 1e9, 5e9, 20e9, 15e9, 4e9, 3e-4}};
   const KnownSpeeds all = ParseSpeedJson(SpeedJson({{Speed()}, {model}}, "a chip"), "a chip");
   ASSERT_EQ(all.models.size(), 1U);
   EXPECT_EQ(all.models[0].fingerprint, model.fingerprint);
@@ -44,12 +44,13 @@ TEST(SpeedJson, OfAnotherDeviceOrDamagedIsNothing) {
     const KnownSpeeds known = ParseSpeedJson(text, chip);
     return known.devices.size() + known.models.size();
   };
-  const std::string text = SpeedJson({{Speed()}, {{1, {0}, {1e-5, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9}}}}, "a chip");
+  const std::string text =
+      SpeedJson({{Speed()}, {{1, {0}, {1e-5, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e-4}}}}, "a chip");
   EXPECT_EQ(count(text, "a chip"), 2U);
   EXPECT_EQ(count(text, "another chip"), 0U);
   EXPECT_EQ(count(text.substr(0, text.size() / 2), "a chip"), 0U);
   EXPECT_EQ(count("", "a chip"), 0U);
-  EXPECT_EQ(count(R"({"version":2,"fingerprint":"a chip","speeds":[{"quantization":"Q4_0"},7],)"
+  EXPECT_EQ(count(R"({"version":3,"fingerprint":"a chip","speeds":[{"quantization":"Q4_0"},7],)"
                   R"("stages":[{"model":1,"cpus":[0],"pass_s":1},{"model":"x"},7]})",
                   "a chip"),
             0U);
@@ -106,6 +107,20 @@ TEST(FillSpeeds, StaysWithinWhatMembersMayTell) {
   FillSpeeds({}, facts);
   EXPECT_EQ(facts.memory_bytes_s, 0);
   EXPECT_TRUE(facts.speeds.empty() && facts.groups.empty());
+}
+
+TEST(RationOf, IsOfTheThreadsThatShareIt) {
+  EXPECT_EQ(RationOf(std::nullopt, 4), 1);
+  EXPECT_EQ(RationOf(1.5, 2), 0.75);
+  EXPECT_EQ(RationOf(4, 2), 1);
+  EXPECT_EQ(RationOf(0.5, 0), 1);
+}
+
+TEST(FingerprintOf, AQuotaChangesNoMeasurement) {  // which is of cores that compute
+  DeviceProfile profile;
+  const std::string before = FingerprintOf(profile);
+  profile.cpu_quota = 0.5;
+  EXPECT_EQ(FingerprintOf(profile), before);
 }
 
 TEST(SpeedForPlans, SmallOperationsSlowSmallLayers) {

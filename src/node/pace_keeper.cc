@@ -13,6 +13,12 @@ void PaceKeeper::Observe(const std::string& stage, double expected_s, double mea
   totals_[stage] = {expected_s, measured_s};
 }
 
+void PaceKeeper::SetRation(double ration) {
+  if (ration == std::exchange(ration_, ration)) return;
+  before_.clear();
+  differing_ = 0;
+}
+
 bool PaceKeeper::Tick(TimeUs now) {
   if (due_ == 0) {
     due_ = now + kWindowUs;
@@ -53,7 +59,10 @@ bool PaceKeeper::Close(TimeUs now) {
   }
   worked_ = now;
   work_s_ += window.expected;
-  const double share = std::clamp(window.expected / window.measured, kPaceMin, kPaceMax);
+  const double slowest = window.expected / ration_;  // at full speed, held back all the time
+  const double share = std::clamp(
+      window.measured <= window.expected ? window.expected / window.measured : std::min(slowest / window.measured, 1.0),
+      kPaceMin, kPaceMax);
   // A sudden change is followed at once once it is sure; small ones are smoothed.
   const bool differs = std::abs(std::log(share / pace_)) > std::log(kNews);
   recent_ = differs && differing_ == 0 ? share : std::sqrt(recent_ * share);

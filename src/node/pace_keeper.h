@@ -22,6 +22,10 @@ class PaceKeeper {
   static constexpr DurationUs kForgetUs = 120'000'000;  // without work; then kForgiven a minute
   static constexpr double kForgiven = 1.25;
 
+  // Share of the time in which the cores may compute: a stage that takes up to so much longer is held back by that, and
+  // no slower. The window in which it changes does not count.
+  void SetRation(double ration);
+
   // Totals since its start of one stage, named by `stage`: seconds that its work should have taken at full speed, and
   // that it took.
   void Observe(const std::string& stage, double expected_s, double measured_s);
@@ -47,6 +51,7 @@ class PaceKeeper {
   double pace_ = 1;
   double recent_ = 1;  // smoothed
   double cap_ = 0;     // 0: not known
+  double ration_ = 1;
   double work_s_ = 0;
   int differing_ = 0;  // windows in a row
 };

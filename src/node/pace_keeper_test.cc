@@ -80,6 +80,30 @@ TEST_F(PaceTest, AStageThatIsReplacedStartsAnew) {
   EXPECT_EQ(keeper_.pace(), 1);
 }
 
+TEST_F(PaceTest, WhatARationHoldsBackIsNotSlower) {
+  keeper_.SetRation(0.4);
+  for (const double share : {1.0, 0.9, 0.6, 0.42, 0.8}) {
+    for (int i = 0; i < 4; ++i) EXPECT_FALSE(Window(share)) << share;
+  }
+  EXPECT_EQ(keeper_.pace(), 1);
+  for (int i = 0; i < 6; ++i) Window(0.2);  // half of what the ration explains
+  EXPECT_NEAR(keeper_.pace(), 0.5, 0.02);
+  for (int i = 0; i < 6; ++i) Window(1.5);
+  EXPECT_NEAR(keeper_.pace(), 1.5, 0.05);
+}
+
+TEST_F(PaceTest, TheWindowInWhichTheRationChangesDoesNotCount) {
+  Window(1);
+  Window(1);
+  keeper_.SetRation(0.25);
+  keeper_.SetRation(1);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_FALSE(Window(0.25));  // ended by the change, begun by it
+    EXPECT_FALSE(Window(1));
+  }
+  EXPECT_EQ(keeper_.pace(), 1);
+}
+
 TEST_F(PaceTest, ALowerFrequencyIsToldAtOnceAndWhatStagesTakeCorrectsIt) {
   Window(1);
   Window(1);

@@ -52,7 +52,9 @@ KnownCluster ThisDeviceForPlans(const std::string& home, const ModelInfo& model)
   const DeviceProfile profile = ReadDeviceProfile();
   KnownCluster known;
   const auto measured = Measured(home, profile, model);
-  PlanDevice device = measured.value_or(EstimatedDevice(static_cast<std::int32_t>(profile.FastCpus().size())));
+  const std::vector<int> cpus = SpeedCpus(profile, 0);
+  PlanDevice device = UnderRation(measured.value_or(EstimatedDevice(static_cast<std::int32_t>(cpus.size()))),
+                                  RationOf(profile.cpu_quota, cpus.size()));
   device.name = "this device";
   const DevicePower power = PowerOf(profile);
   device.idle_w = power.idle_w;
@@ -74,8 +76,7 @@ Result<KnownCluster> ClusterForPlans(const ClusterStatus& status, const std::str
     if (node.state != "alive" || known.cluster.devices.size() >= kPlanDevicesMax) continue;
     auto measured = Measured(node, model);
     if (!measured && node.self) measured = Measured(home, ReadDeviceProfile(), model);
-    PlanDevice device = measured.value_or(EstimatedDevice(node.cores));
-    device.ration = node.ration;
+    PlanDevice device = UnderRation(measured.value_or(EstimatedDevice(node.cores)), node.ration);
     device.idle_w = node.idle_w;
     device.active_w = node.active_w;
     device.on_battery = node.on_battery;
@@ -85,6 +86,9 @@ Result<KnownCluster> ClusterForPlans(const ClusterStatus& status, const std::str
     known.cluster.devices.push_back(std::move(device));
     ids.push_back(node.id);
   }
+  known.powers_of_table = std::any_of(status.nodes.begin(), status.nodes.end(), [](const NodeStatus& node) {
+    return node.state == "alive" && !node.power_measured;
+  });
   if (ids.empty()) return Error{ErrorCode::kNotFound, "no node is alive"};
   const std::size_t count = ids.size();
   known.cluster.links.assign(count * count, kUnmeasuredLink);

@@ -20,6 +20,7 @@ PlanModel PlanModelOf(const ModelFile& model);
 struct KnownCluster {
   PlanCluster cluster;
   std::vector<std::string> estimated;  // names of devices whose speed, and links whose round trip, are not measured
+  bool powers_of_table = true;         // of some device: else all are measured by batteries
 };
 
 // This device alone, measured or estimated. `home`: SHOAL_HOME.

@@ -105,11 +105,21 @@ bool PowerKeeper::Take(const Reading& reading) {
   battery_every_ = reading.power->batteries.empty() ? kNoBatteryEveryUs : kBatteryEveryUs;
   const std::optional<int> before = battery_.percent();
   const bool drains = battery_.Update(*reading.power);
+  changed = TakeDraw(reading.power->drawn_w()) || changed;
   const bool on_battery = IsOnBattery(*reading.power);
   changed = std::exchange(on_battery_, on_battery) != on_battery || changed;
   if (battery_.in_doubt()) battery_due_ = loop_.clock().Now() + kDoubtUs;
   if (!battery_.reason().empty()) battery_due_ = loop_.clock().Now() + kDrainingEveryUs;
   return drains || battery_.percent() != before || changed;
+}
+
+bool PowerKeeper::TakeDraw(std::optional<double> watts) {
+  const TimeUs now = loop_.clock().Now();
+  const double busy_s = seen_.busy_s - std::exchange(drawn_busy_s_, seen_.busy_s);
+  const DurationUs since = now - std::exchange(drawn_at_, now);
+  // Stages that ended took what they had computed with them.
+  if (since == now || since <= 0 || busy_s < 0) return false;
+  return draw_.Update(watts, busy_s / (static_cast<double>(since) / 1e6));
 }
 
 void PowerKeeper::Keep() {
@@ -128,6 +138,9 @@ void PowerKeeper::Keep() {
 void PowerKeeper::Fill(DeviceFacts& facts) const {
   const std::optional<int> percent = battery_.percent();
   if (on_battery_) facts.on_battery = *on_battery_;
+  if (draw_.idle_w()) facts.idle_w = *draw_.idle_w();
+  if (draw_.active_w()) facts.active_w = *draw_.active_w();
+  facts.power_measured = draw_.idle_w() && draw_.active_w();
   facts.battery_percent = percent ? *percent / kPercentStep * kPercentStep : -1;
   facts.rest = std::min(kRestToldMax, static_cast<double>(static_cast<int>(pacer_.rest() * 20)) / 20);
   facts.draining = draining().substr(0, kNameBytesMax);

@@ -15,6 +15,7 @@
 #include "device/heat_sensors.h"
 #include "device/power_facts.h"
 #include "node/battery_guard.h"
+#include "node/draw_meter.h"
 #include "node/heat_guard.h"
 #include "node/pacer.h"
 #include "node/stage_host.h"
@@ -55,6 +56,7 @@ class PowerKeeper {
     std::optional<PowerFacts> power;  // when it was asked for
   };
   bool Take(const Reading& reading);
+  bool TakeDraw(std::optional<double> watts);
   void Keep();
 
   Loop& loop_;
@@ -66,6 +68,9 @@ class PowerKeeper {
   std::optional<Pacer::Known> kept_;
   BatteryGuard battery_;
   HeatGuard heat_;
+  DrawMeter draw_;
+  double drawn_busy_s_ = 0;  // seen_.busy_s at the last reading of the battery
+  TimeUs drawn_at_ = 0;      // and its time; 0: none yet
   Pacer::Seen seen_;
   std::uint64_t rows_ = 0;
   std::optional<double> cap_;

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "cluster/split.h"
 #include "device/cpu_affinity.h"
+#include "device/cpu_ration.h"
 #include "device/profile.h"
 #include "planner/cost_model.h"
 
@@ -25,6 +26,7 @@ namespace {
 
 constexpr double kOperationMax = 1;         // seconds
 constexpr DurationUs kEveryUs = 2'000'000;  // how often it is looked what is not known
+constexpr DurationUs kRationEveryUs = 1'000'000;
 constexpr DurationUs kIdleUs = 10'000'000;  // no row was run for so long: measuring disturbs nobody
 
 // Held by whoever measures. Without a folder for it there is none, and measuring goes on.
@@ -114,7 +116,6 @@ void SpeedKeeper::Work::Look(const Missing& missing, bool may_measure) {
   UseProcessCpus();
   if (!profile) profile = ReadDeviceProfile();
   const std::vector<int> cpus = SpeedCpus(*profile, threads);
-  known.ration = RationOf(*profile, cpus.size());
   Read(missing, cpus);
   if (!may_measure) return;
   for (const std::string& quantization : missing.kinds) {
@@ -141,6 +142,7 @@ SpeedKeeper::SpeedKeeper(Loop& loop, BlockingTasks& tasks, const std::string& ho
                          bool may_measure, FindModel find_model)
     : loop_(loop),
       tasks_(tasks),
+      threads_(threads),
       may_measure_(may_measure),
       work_(std::make_shared<Work>(home, threads, std::move(find_model))) {}
 
@@ -185,11 +187,31 @@ bool SpeedKeeper::LookAtPace(TimeUs now, const std::vector<ModelHolding>& models
   return pace_.Tick(now);
 }
 
+void SpeedKeeper::LookAtRation(TimeUs now, std::function<void()> changed) {
+  if (now < ration_due_ || looking_) return;
+  ration_due_ = now + kRationEveryUs;
+  looking_ = tasks_.Run([this, known = ration_threads_, asked = threads_, told = std::move(changed)] {
+    if (known == 0) UseProcessCpus();
+    const std::size_t threads = known > 0 ? known : SpeedCpus(ReadDeviceProfile(SystemFiles(), nullptr), asked).size();
+    loop_.Post([this, threads, quota = CpuQuota(), told] {
+      looking_ = false;
+      ration_threads_ = threads;
+      const double ration = RationOf(quota, threads);
+      if (ration == std::exchange(ration_, ration)) return;
+      pace_.SetRation(ration);
+      Log(LogLevel::kInfo, "device",
+          "its cores may compute " + std::to_string(static_cast<int>(ration * 100)) + " % of the time");
+      told();
+    });
+  });
+}
+
 void SpeedKeeper::Tick(TimeUs now, const std::vector<ModelHolding>& models, const std::vector<StageHost::Work>& works,
                        std::function<void()> changed) {
   std::uint64_t rows = 0;
   for (const StageHost::Work& work : works) rows += work.stats.rows;
   if (LookAtPace(now, models, works)) changed();
+  LookAtRation(now, changed);
   if (rows != std::exchange(rows_, rows)) worked_ = now;
   if (now < due_ || running_) return;
   const Missing missing = MissingOf(models);
@@ -211,7 +233,7 @@ void SpeedKeeper::Tick(TimeUs now, const std::vector<ModelHolding>& models, cons
 void SpeedKeeper::Fill(DeviceFacts& facts) const {
   FillSpeeds(known_.kinds, facts);
   FillStageSpeeds(known_.models, facts);
-  facts.ration = known_.ration;
+  facts.ration = ration_;
   facts.pace = pace_.pace();
 }
 
@@ -220,10 +242,11 @@ void FillStageSpeeds(const std::vector<ModelSpeed>& models, DeviceFacts& facts) 
   for (const ModelSpeed& model : models) {
     if (facts.stage_speeds.size() >= kStageSpeedsMax) break;
     const MeasuredStageSpeed& s = model.speed;
-    facts.stage_speeds.push_back({model.fingerprint,
-                                  {std::clamp(s.pass_s, 0.0, kOperationMax), Rate(s.one_row_bytes_s),
-                                   Rate(s.group_bytes_s), Rate(s.rows_bytes_s), Rate(s.kv_bytes_s),
-                                   Rate(s.kv_rows_bytes_s), Rate(s.output_bytes_s), Rate(s.output_group_bytes_s)}});
+    facts.stage_speeds.push_back(
+        {model.fingerprint,
+         {std::clamp(s.pass_s, 0.0, kOperationMax), Rate(s.one_row_bytes_s), Rate(s.group_bytes_s),
+          Rate(s.rows_bytes_s), Rate(s.kv_bytes_s), Rate(s.kv_rows_bytes_s), Rate(s.output_bytes_s),
+          Rate(s.output_group_bytes_s), std::clamp(s.token_s, 0.0, kOperationMax)}});
   }
 }
 

@@ -1,6 +1,6 @@
 // Sees to it that a node knows how fast it runs the weights it has and stages of its models: reads what was measured
 // before, and measures what is missing, one thing at a time, in a task, while nothing runs here; compares what stages
-// take with that. Knows no members.
+// take with that; looks once a second whether the ration of its processor time is still the same. Knows no members.
 //
 // Nodes of one machine do not measure at the same time. On the loop.
 #pragma once
@@ -48,7 +48,6 @@ class SpeedKeeper {
   struct Known {
     std::vector<DeviceSpeed> kinds;
     std::vector<ModelSpeed> models;
-    double ration = 1;
     std::set<std::string> settled_kinds;     // known, or cannot be measured
     std::set<std::uint64_t> settled_models;  // the same, by fingerprint
   };
@@ -59,16 +58,20 @@ class SpeedKeeper {
     bool empty() const { return kinds.empty() && models.empty(); }
   };
   Missing MissingOf(const std::vector<ModelHolding>& models) const;
+  void LookAtRation(TimeUs now, std::function<void()> changed);
   bool LookAtPace(TimeUs now, const std::vector<ModelHolding>& models, const std::vector<StageHost::Work>& works);
 
   Loop& loop_;
   BlockingTasks& tasks_;
+  const std::int32_t threads_;
   const bool may_measure_;
   const std::shared_ptr<Work> work_;  // of the task while one runs
-  bool running_ = false;
+  bool running_ = false, looking_ = false;
   Known known_;
   PaceKeeper pace_;
-  TimeUs due_ = 0, worked_ = 0;
+  double ration_ = 1;
+  std::size_t ration_threads_ = 0;  // that share it; 0: not known yet
+  TimeUs due_ = 0, worked_ = 0, ration_due_ = 0;
   std::uint64_t rows_ = 0;
 };
 

@@ -131,6 +131,7 @@ PlanPrices::PlanPrices(const PlanInput& input, const std::vector<std::size_t>& d
     StagePrice& sum = sum_[d];
     sum = {idle_w * sum.fixed + active_w * busy.fixed, idle_w * sum.weight + active_w * busy.weight,
            idle_w * sum.kv + active_w * busy.kv, idle_w * sum.last + active_w * busy.last};
+    at_head_[d] *= idle_w + active_w;
   }
   for (LinkPrice* const price : {&link_sum_, &way_back_}) {
     price->latencies *= idle_w;
@@ -146,6 +147,7 @@ void PlanPrices::PriceLatency(const PlanInput& input) {
     const StagePrice pass = PassPrice(input, device);
     sum_.push_back(RequestPrice(DecodePrice(input, device, 1), pass, answers, 1));
     pace_.push_back(pass);
+    at_head_.push_back((answers + 1) * device.token_s);
   }
   const auto row = static_cast<double>(input.model.hidden_bytes);
   link_sum_ = {answers + 1, answers * row + kPassRows * row};
@@ -157,7 +159,10 @@ void PlanPrices::PriceThroughput(const PlanInput& input, std::size_t stages) {
   const Groups groups = GroupsOf(input.workload, stages);
   by_pace_ = groups.count;
   scale_ = 1.0 / input.workload.streams;
-  for (const PlanDevice& device : input.devices) sum_.push_back(DecodePrice(input, device, groups.rows));
+  for (const PlanDevice& device : input.devices) {
+    sum_.push_back(DecodePrice(input, device, groups.rows));
+    at_head_.push_back(device.token_s);
+  }
   pace_ = sum_;
   const double bytes = static_cast<double>(input.model.hidden_bytes) * groups.rows;
   link_sum_ = {1, bytes};
@@ -211,20 +216,22 @@ Plan Predict(const PlanInput& input, const std::vector<PlanStage>& stages) {
       kv += static_cast<double>(input.model.kv_bytes[static_cast<std::size_t>(layer)]);
     }
     const StagePrice one = DecodePrice(input, device, 1), of_pass = PassPrice(input, device);
-    const double of_token = one.Of(weights, kv, is_last);
+    const double at_head = i == 0 ? device.token_s : 0;
+    const double of_token = one.Of(weights, kv, is_last) + at_head;
     token += of_token;
     brief += of_token * device.ration;
     longest = std::max(longest, of_token);
     const double pass = of_pass.Of(weights, kv, is_last);
-    prompt += pass + (is_last ? one.last : 0);
-    const double active = device.active_w * RequestPrice(one, of_pass, answers, passes).Of(weights, kv, is_last);
+    prompt += pass + (is_last ? one.last : 0) + at_head;
+    const double active = device.active_w * (RequestPrice(one, of_pass, answers, passes).Of(weights, kv, is_last) +
+                                             (answers + 1) * at_head);
     joules += active;
     weighted += JouleWeight(input, device) * active;
     idle_w += device.idle_w;
     weighted_idle_w += JouleWeight(input, device) * device.idle_w;
     knows_power = knows_power && device.idle_w + device.active_w > 0;
     const double group = DecodePrice(input, device, groups.rows).Of(weights, kv, is_last);
-    round += group;
+    round += group + at_head;
     pace = std::max(pace, pass);
     round_pace = std::max(round_pace, group);
     double memory = weights + kv * input.workload.context_tokens + static_cast<double>(input.policy.stage_bytes);

@@ -3,10 +3,10 @@
 // A pass of r rows through a stage reads its weights once and computes r rows: its time is that of one row, of
 // kGroupRows or of kPassRows, and in between goes in a straight line. Each row also reads its K and V. The output head
 // is asked for one row of a prompt, and for each row of a pass of several answers.
-//   one stream    every token goes through all stages and links, and its id back to the head
-//   a prompt      passes of kPassRows rows follow each other: the slowest stage or link sets the pace
-//   energy        a stage takes so much for each second that it computes, a device for each second that it is awake
-//   many streams  stages + 1 groups are under way; a round takes the slowest stage times the groups, or the way around
+//   one stream    every token goes through all stages and links, and its id back to the head, which gives it to the
+//   client a prompt      passes of kPassRows rows follow each other: the slowest stage or link sets the pace energy a
+//   stage takes so much for each second that it computes, a device for each second that it is awake many streams stages
+//   + 1 groups are under way; a round takes the slowest stage times the groups, or the way around
 // These objectives are a sum over stages and links (A) and the largest of them (B): latency A + w B, throughput
 // max(g B, A). The searches know no more than that.
 #pragma once
@@ -85,8 +85,9 @@ class PlanPrices {
   const StagePrice& pace(std::size_t device) const { return pace_[device]; }
   double link_sum(std::size_t from, std::size_t to) const { return link_sum_.Of(LinkOf(from, to)); }
   double link_pace(std::size_t from, std::size_t to) const { return link_pace_.Of(LinkOf(from, to)); }
+  // With what a token costs at the head.
   double way_back(std::size_t last, std::size_t head) const {
-    return last == head ? 0 : way_back_.Of(LinkOf(last, head));
+    return at_head_[head] + (last == head ? 0 : way_back_.Of(LinkOf(last, head)));
   }
   // Whether the larger of the two counts, not both.
   bool takes_larger() const { return by_pace_ > 0; }
@@ -112,6 +113,7 @@ class PlanPrices {
   std::vector<StagePrice> sum_, pace_;
   const std::vector<PlanLink>* links_;
   LinkPrice link_sum_, link_pace_, way_back_;
+  std::vector<double> at_head_;
   double by_pace_ = 0;      // throughput: groups under way
   double pace_weight_ = 0;  // latency: passes of the prompt after the first
   double scale_ = 1;

@@ -40,6 +40,19 @@ PlanDevice MeasuredDevice(const MeasuredStageSpeed& speed, double pace) {
   device.output_bytes_s = pace * speed.output_bytes_s;
   device.output_group_bytes_s = pace * speed.output_group_bytes_s;
   device.pass_overhead_s = speed.pass_s / pace;
+  device.token_s = speed.token_s / pace;
+  return device;
+}
+
+PlanDevice UnderRation(PlanDevice device, double ration) {
+  for (double* const speed :
+       {&device.decode_bytes_s, &device.group_bytes_s, &device.prefill_bytes_s, &device.kv_bytes_s,
+        &device.kv_prefill_bytes_s, &device.output_bytes_s, &device.output_group_bytes_s}) {
+    *speed *= ration;
+  }
+  device.pass_overhead_s /= ration;
+  device.token_s /= ration;
+  device.ration = ration;
   return device;
 }
 

@@ -20,12 +20,13 @@ struct MeasuredSpeed {
   double memory_bytes_s = 0;   // of plain reading
 };
 
-// engine/stage_speed.h's figures for one model.
+// engine/stage_speed.h's figures for one model, and node/token_cost.h's.
 struct MeasuredStageSpeed {
   double pass_s = 0;  // of each pass
   double one_row_bytes_s = 0, group_bytes_s = 0, rows_bytes_s = 0;
   double kv_bytes_s = 0, kv_rows_bytes_s = 0;
   double output_bytes_s = 0, output_group_bytes_s = 0;
+  double token_s = 0;  // of a token at the head, beside what stages compute
   bool operator==(const MeasuredStageSpeed&) const = default;
 };
 // Its figures by name, for text: pairs of a name and a pointer.
@@ -38,13 +39,17 @@ auto StageFigures(Speed& speed) {
                     std::pair("kv_bytes_s", &speed.kv_bytes_s),
                     std::pair("kv_rows_bytes_s", &speed.kv_rows_bytes_s),
                     std::pair("output_bytes_s", &speed.output_bytes_s),
-                    std::pair("output_group_bytes_s", &speed.output_group_bytes_s)};
+                    std::pair("output_group_bytes_s", &speed.output_group_bytes_s),
+                    std::pair("token_s", &speed.token_s)};
 }
 PlanDevice MeasuredDevice(const MeasuredStageSpeed& speed, double pace = 1);
 
 // Speeds for a model with layers like these: the small operations of a layer are counted into its bytes. `pace`: what
 // the device reaches of what was measured, 1: all.
 PlanDevice MeasuredDevice(const MeasuredSpeed& speed, const std::vector<std::uint64_t>& layer_bytes, double pace = 1);
+// The same device when its cores may compute in a share of the time: its speeds become those of long work.
+PlanDevice UnderRation(PlanDevice device, double ration);
+
 // What a stage of a model weighs.
 struct StageLoad {
   double weight_bytes = 0, kv_bytes = 0;  // K and V: of one token

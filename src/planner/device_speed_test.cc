@@ -9,7 +9,7 @@ namespace shoal {
 namespace {
 
 // 1 GB/s in all things but those named.
-MeasuredStageSpeed Speed() { return {1e-4, 1e9, 0.5e9, 0.1e9, 1e9, 4e9, 2e9, 0.25e9}; }
+MeasuredStageSpeed Speed() { return {1e-4, 1e9, 0.5e9, 0.1e9, 1e9, 4e9, 2e9, 0.25e9, 3e-4}; }
 
 TEST(BytePrices, GoThroughWhatWasMeasured) {
   const BytePrices prices(MeasuredDevice(Speed()));
@@ -49,6 +49,19 @@ TEST(SecondsOf, IsWhatThePassesOfAPlanCost) {
   const double expected = 3 * 1e-4 + 1e6 * (prices.Weights(1) + prices.Weights(5) + prices.Weights(kPassRows)) +
                           1e3 * (600 * 1e-9 + 6400 * 0.25e-9) + 2e6 * (prices.Output(1) + prices.Output(5));
   EXPECT_NEAR(SecondsOf(device, load, counts), expected, expected * 1e-12);
+}
+
+TEST(UnderRation, LongWorkTakesSoMuchLonger) {
+  const PlanDevice device = UnderRation(MeasuredDevice(Speed()), 0.5);
+  EXPECT_EQ(device.ration, 0.5);
+  EXPECT_DOUBLE_EQ(BytePrices(device).Weights(kPassRows), 20e-9);
+  EXPECT_DOUBLE_EQ(BytePrices(device).Output(1), 1e-9);
+  const StageLoad load{1e6, 1e3, 2e6};
+  PassCounts counts;
+  counts.passes = counts.output_passes = 2;
+  counts.group_rows = 5;
+  counts.kv_rows = 100;
+  EXPECT_DOUBLE_EQ(SecondsOf(device, load, counts), 2 * SecondsOf(MeasuredDevice(Speed()), load, counts));
 }
 
 PlanInput TwoStages(double ration) {

@@ -51,7 +51,7 @@ Status CheckInput(const PlanInput& input) {
   SHOAL_RETURN_IF_ERROR(CheckModel(input.model));
   for (const PlanDevice& device : input.devices) {
     if (!IsPositive(device.decode_bytes_s) || !IsPositive(device.prefill_bytes_s) || !IsPositive(device.kv_bytes_s) ||
-        !IsTime(device.pass_overhead_s) || !(device.ration > 0 && device.ration <= 1) ||
+        !IsTime(device.pass_overhead_s) || !IsTime(device.token_s) || !(device.ration > 0 && device.ration <= 1) ||
         static_cast<double>(device.memory_bytes) > kBytesMax) {
       return Bad(device.name + " has no speed or an absurd one");
     }
@@ -249,10 +249,31 @@ Result<PlanResult> MakeEnergyPlan(const PlanInput& input) {
   return result;
 }
 
+// On fewer than can hold a stage, as many as possible, where they do not hold the model so.
+Result<PlanResult> MakeSpreadPlan(PlanInput input) {
+  input.policy.spread = false;
+  const PlanSizes sizes(input);
+  std::size_t able = 0;
+  for (std::size_t d = 0; d < input.devices.size(); ++d) {
+    bool fits = false;
+    for (std::size_t i = 0; i < sizes.segments() && !fits; ++i) fits = sizes.Fits(d, i, i + 1);
+    able += fits ? 1 : 0;
+  }
+  for (std::size_t count = std::min(able, sizes.segments()); count > 1;
+       count = count > kExactDevicesMax ? count * 7 / 8 : count - 1) {
+    input.policy.stages_min = input.policy.stages_max = static_cast<std::int32_t>(count);
+    Result<PlanResult> found = MakePlan(input);
+    if (found.ok()) return found;
+  }
+  input.policy.stages_min = input.policy.stages_max = 0;
+  return MakePlan(input);
+}
+
 }  // namespace
 
 Result<PlanResult> MakePlan(const PlanInput& input) {
   SHOAL_RETURN_IF_ERROR(CheckInput(input));
+  if (input.policy.spread) return MakeSpreadPlan(input);
   if (input.policy.objective == PlanObjective::kEnergy) return MakeEnergyPlan(input);
   const PlanSizes sizes(input);
   const SearchSpace space = MakeSearchSpace(input, sizes);

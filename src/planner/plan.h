@@ -29,6 +29,7 @@ struct PlanDevice {
   double prefill_bytes_s = 0;      // weight bytes a second in a pass of kPassRows rows
   double kv_bytes_s = 0;           // bytes of K and V that a row reads a second, in passes of few rows
   double pass_overhead_s = 0;      // of each pass, whatever its size
+  double token_s = 0;              // of each token of an answer beside that, where stage 0 is
   // Where these are 0 they follow from those above.
   double group_bytes_s = 0;         // weight bytes a second in a pass of kGroupRows rows
   double kv_prefill_bytes_s = 0;    // as kv_bytes_s, in passes of kPassRows rows
@@ -75,6 +76,7 @@ struct PlanPolicy {
   PlanObjective objective = PlanObjective::kLatency;
   std::int32_t stages_min = 0;                 // at least so many, also where fewer would cost less
   std::int32_t stages_max = 0;                 // 0: as many as help
+  bool spread = false;                         // a stage on every device that can hold one; the two above are not used
   std::int64_t exact_steps_max = 200'000'000;  // of the exact search, then the best so far; about 25 million a second
   double speed_share_min = 0.5;                // kEnergy: of the speed of the fastest plan, that a plan keeps at least
   double battery_weight = 1;                   // kEnergy: what a joule of a battery counts, where one of the mains is 1

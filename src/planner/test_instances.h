@@ -58,6 +58,7 @@ inline PlanInput RandomInstance(InstanceRng& rng, const InstanceOptions& options
     device.prefill_bytes_s = device.decode_bytes_s * rng.Uniform(0.05, 0.7);
     device.kv_bytes_s = device.decode_bytes_s;
     device.pass_overhead_s = rng.LogUniform(5e-5, 2e-3);
+    device.token_s = device.pass_overhead_s * 1.5;
     device.may_be_head = rng.Uniform(0, 1) < 0.9;
     input.devices.push_back(device);
     latency.push_back(rng.LogUniform(2e-4, 8e-3));

@@ -107,6 +107,7 @@ Reach WhatReaches(const PlanInput& given, double tokens_s, const PlanLink& alone
         *speed *= factor;
       }
       device.pass_overhead_s /= factor;
+      device.token_s /= factor;
     }
     return Reaches(faster, tokens_s);
   });

@@ -22,6 +22,21 @@ def test_devices_of_a_file(shoal, smollm2, tmp_path):
     assert "Expected:" in text and "other plans" in text
 
 
+def test_what_place_does_unless_told_else(shoal, smollm2, tmp_path):
+    """A stage on every device, also where one of them alone is faster."""
+    file = tmp_path / "devices.json"
+    far = {**DEVICES, "link": {"latency_ms": 200, "mb_s": 1}}
+    file.write_text(json.dumps(far))
+    plan = json.loads(shoal("plan", smollm2, "--devices", file, "--json").stdout)
+    spread = json.loads(shoal("plan", smollm2, "--devices", file, "--objective", "spread", "--json").stdout)
+    assert len(plan["stages"]) == 1 and {stage["device"] for stage in spread["stages"]} == {"phone", "laptop"}
+    ranges = [[(stage["device"], stage["first"], stage["last"]) for stage in one["stages"]]
+              for one in (spread, plan["spread"], spread["spread"])]
+    assert ranges[0] == ranges[1] == ranges[2]
+    assert spread["tokens_s_many"] < plan["tokens_s_many"] and "alone would" in spread["reason"]
+    assert "spread: " in shoal("plan", smollm2, "--devices", file).stdout
+
+
 def test_the_least_energy(shoal, smollm2, tmp_path):
     file = tmp_path / "devices.json"
     thrifty = {"name": "phone", "memory_gib": 1, "decode_gb_s": 25, "prefill_gb_s": 6, "idle_w": 0.5, "active_w": 4,

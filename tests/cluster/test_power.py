@@ -3,7 +3,10 @@ again when it is charged, or cooler.
 
 Its battery and its sensors are a folder that stands in for /sys.
 """
+import pytest
+
 import nodes
+import rations
 
 MODEL = "smollm2"
 
@@ -95,3 +98,29 @@ def test_a_device_that_stays_hot_at_rest_gives_layers_away_until_it_is_cooler(la
     nodes.wait_for("it takes layers again", lambda: device_of(first, phone.name)["draining"] is None, timeout_s=120)
     first.cli("place", MODEL, "--stages", "2", "--standby", "off")
     assert stages_of(first) == {first.name, phone.name}
+
+
+def test_a_quota_that_changes_while_it_runs_is_told(lan):
+    try:
+        ration = rations.Ration("told")
+        ration.give(0.8)
+    except OSError as error:
+        pytest.skip(f"no control group of processor time can be made: {error}")
+    watching, rationed = None, None
+    try:
+        hosts = lan.add_hosts(2)
+        watching = nodes.Node(hosts[0], "--threads", "1", *nodes.SPEED_TEST_OFF)
+        rationed = nodes.join_on(hosts[1], watching, "--threads", "1", *nodes.SPEED_TEST_OFF, before=ration.before())
+        nodes.wait_for("they see each other", lambda: nodes.all_alive([watching, rationed]))
+
+        def told(share):
+            return abs(device_of(watching, rationed.name)["ration"] - share) < 0.001
+
+        nodes.wait_for("its quota is told", lambda: told(0.8))
+        ration.give(0.5)
+        nodes.wait_for("the new one is", lambda: told(0.5))
+    finally:
+        for node in (rationed, watching):
+            if node:
+                node.kill()
+        ration.close()

@@ -207,6 +207,7 @@ TEST(RecordedDevices, HeatAndBattery) {
   EXPECT_TRUE(denied.zones.empty());
   EXPECT_FALSE(denied.has_supplies);
   EXPECT_FALSE(denied.on_mains);
+  EXPECT_FALSE(denied.drawn_w());
 }
 
 TEST(RecordedDevices, AndroidSaysWhatItIsThroughPrograms) {
@@ -215,7 +216,8 @@ TEST(RecordedDevices, AndroidSaysWhatItIsThroughPrograms) {
     if (command == std::vector<std::string>{"getprop", "ro.soc.model"}) return "SM8650\n";
     if (command == std::vector<std::string>{"getprop", "ro.build.version.sdk"}) return "34\n";
     if (command == std::vector<std::string>{"termux-battery-status"}) {
-      return R"({"health":"GOOD","percentage":81,"plugged":"UNPLUGGED","status":"DISCHARGING","temperature":31.4})";
+      return R"({"health":"GOOD","percentage":81,"plugged":"UNPLUGGED","status":"DISCHARGING","temperature":31.4,)"
+             R"("current":-512000,"voltage":4000})";
     }
     return std::nullopt;
   };
@@ -226,6 +228,7 @@ TEST(RecordedDevices, AndroidSaysWhatItIsThroughPrograms) {
   EXPECT_EQ(profile.power.batteries[0].percent, 81);
   EXPECT_EQ(profile.power.batteries[0].charging, false);
   EXPECT_EQ(profile.power.on_mains, false);
+  EXPECT_NEAR(*profile.power.drawn_w(), 2.048, 1e-9);
 }
 
 }  // namespace
