@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/units.h"
+
 namespace shoal::cli {
 namespace {
 
@@ -49,12 +51,7 @@ bool AllLayersHeld(const std::vector<Holder>& holders, std::int32_t layers) {
 std::string LayersText(const std::vector<LayerRange>& ranges, std::int32_t layers) {
   const std::string all = std::to_string(layers);
   if (ranges == std::vector<LayerRange>{{0, layers}}) return "all " + all;
-  std::string text;
-  for (const LayerRange& range : ranges) {
-    text += (text.empty() ? "" : ", ") + std::to_string(range.first);
-    if (range.count() > 1) text += "-" + std::to_string(range.last - 1);
-  }
-  return (text.empty() ? "none" : text) + " of " + all;
+  return (ranges.empty() ? "none" : FormatLayers(ranges)) + " of " + all;
 }
 
 nlohmann::json HoldersJson(const std::vector<Holder>& holders) {

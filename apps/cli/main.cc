@@ -317,8 +317,11 @@ int Main(int argc, char** argv) {
   RunOptions run;
   CLI::App* run_command = app.add_subcommand("run", "Answer a prompt, or hold a conversation");
   AddModelOptions(*run_command, run.model);
+  std::vector<std::string> question;
+  CLI::Option* words = run_command->add_option("question", question, "The prompt");
   CLI::Option* prompt =
-      run_command->add_option("-p,--prompt", run.prompt, "The prompt (else stdin, else a conversation)");
+      run_command->add_option("-p,--prompt", run.prompt, "The prompt (else stdin, else a conversation)")
+          ->excludes(words);
   run_command->add_option("--system", run.system, "A system message");
   run_command->add_flag("--local", run.local, "In this process, though a node of a cluster runs here");
   run_command->add_flag("--raw", run.raw, "Continue the prompt as it is: no chat template");
@@ -331,7 +334,8 @@ int Main(int argc, char** argv) {
   run_command->callback([&, run_command] {
     RequireModel(*run_command, run.model.model);
     SetLog(run.model);
-    run.prompt_given = prompt->count() > 0;
+    for (const std::string& word : question) run.prompt += (&word == question.data() ? "" : " ") + word;
+    run.prompt_given = prompt->count() > 0 || !question.empty();
     NoteGiven(*run_command, run);
     code = RunRun(run);
   });
@@ -371,11 +375,11 @@ int Main(int argc, char** argv) {
       ->check(CLI::IsMember({"bash", "zsh", "fish"}));
   completions->callback([&] { code = RunCompletions(app, shell); });
 
-  std::vector<std::string> words(argv + 1, argv + argc);
-  std::transform(words.begin(), words.end(), words.begin(), SpelledOut);
-  std::reverse(words.begin(), words.end());  // CLI11 takes them from the back
+  std::vector<std::string> given(argv + 1, argv + argc);
+  std::transform(given.begin(), given.end(), given.begin(), SpelledOut);
+  std::reverse(given.begin(), given.end());  // CLI11 takes them from the back
   try {
-    app.parse(std::move(words));
+    app.parse(std::move(given));
   } catch (const CLI::ParseError& error) { return app.exit(error) == 0 ? kExitOk : kExitUsage; }
   return code;
 }

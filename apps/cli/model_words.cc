@@ -10,7 +10,7 @@ void AddModelWords(CLI::App& command, std::string& model, const std::string& hel
   command.add_option_function<std::string>(
       "--hf,--hf-repo",
       [&model](const std::string& repository) {
-        if (!model.empty()) throw CLI::ValidationError("--hf", "name one model");
+        if (!model.empty()) throw CLI::ValidationError("--hf", "name one model, and a prompt with -p");
         model = (repository.starts_with("hf:") ? "" : "hf:") + repository;
       },
       "A model of the hub, OWNER/REPO[:Q4_K_M]; -hf as in llama.cpp");

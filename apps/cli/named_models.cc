@@ -190,10 +190,16 @@ Result<std::string> ObtainModel(const std::string& name, const ClusterStatus* cl
   Result<RemoteTarget> found = FindRemote(model, puller.http(), LookAtHand);
   const bool known_there = cluster != nullptr && stored && HasModel(*cluster, stored->name);
   if (!found.ok() && found.error().code == ErrorCode::kUnavailable && known_there) return stored->name;
+  if (!found.ok() && found.error().code == ErrorCode::kUnavailable && cluster != nullptr) {
+    return Error{found.error().code, found.error().message +
+                                         ". A node that reaches it can place it, by the same command there: it fetches "
+                                         "for those that do not"};
+  }
   if (!found.ok()) return found.error();
   RemoteTarget target = *std::move(found);
   if (stored && stored->origin == target.origin) target.name = stored->name;  // `pull --name` called it so
-  puller.Say("fetching " + target.origin + (model.quantization.empty() && !target.chosen.empty() ? ": " : "") +
+  puller.Say("fetching " + WithoutQuery(target.origin) +
+             (model.quantization.empty() && !target.chosen.empty() ? ": " : "") +
              (model.quantization.empty() ? target.chosen : ""));
   if (cluster != nullptr) return KnowModel(*store, *cluster, target);
   SHOAL_RETURN_IF_ERROR(puller.Pull(*store, target, PullOptions{}.connections));

@@ -56,7 +56,9 @@ Result<std::string> ResolveModel(const std::string& name) {
     const auto split = ParseSplitName(it->path().filename().string());
     if (split && (split->stem == name || split->stem + ".gguf" == name)) return it->path().string();
   }
-  return Error{ErrorCode::kNotFound, "there is no model '" + name + "': give the path of a GGUF file, or put it into " +
+  return Error{ErrorCode::kNotFound, "there is no model '" + name +
+                                         "' here: name one of the hub (hf:OWNER/REPO), of `shoal models --catalogue` "
+                                         "or a URL, `shoal pull` one, give the path of a GGUF file, or put it into " +
                                          ShoalHome() + "/models"};
 }
 

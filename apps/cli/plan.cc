@@ -216,7 +216,7 @@ std::vector<std::string> Figures(const Plan& plan, double best_cost) {
 // Nothing of one that is here: people know it.
 void PrintModel(const ModelHeader& model) {
   if (model.origin.empty()) return;
-  std::printf("%s, %s", model.origin.c_str(), FormatBytes(model.file->info.file_bytes).c_str());
+  std::printf("%s, %s", WithoutQuery(model.origin).c_str(), FormatBytes(model.file->info.file_bytes).c_str());
   if (!model.chosen.empty()) std::printf(": %s", model.chosen.c_str());
   std::printf(". Its header was read, %s; no weights.\n\n", FormatBytes(model.read_bytes).c_str());
 }

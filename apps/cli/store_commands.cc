@@ -1,4 +1,4 @@
-// The store of this device from the command line, and the catalogue.
+// The store of this device from the command line.
 #include "apps/cli/store_commands.h"
 
 #include <CLI/CLI.hpp>
@@ -21,6 +21,7 @@
 #include "weights/local_file.h"
 #include "weights/part_file.h"
 #include "weights/pull.h"
+#include "weights/whole_file.h"
 
 namespace shoal::cli {
 namespace {
@@ -74,9 +75,31 @@ int PrintPulled(const PullCommand& command, const WeightStore& store, const std:
   return kExitOk;
 }
 
-int PrintMetadata(const PullCommand& command, const RemoteTarget& target) {
+// What another process has changed here, the node here tells the others at once.
+void TellNode() {
+  if (NodeHere().NodeRuns()) (void)NodeHere().TellModels();  // else it finds out by itself, some seconds later
+}
+
+// The model as a cluster's nodes get to know it: from then on planning for it wants no network. A model that is here
+// already, in that state, stays as it is. Errors: as CheckNameFree and Add.
+Status KeepMetadata(WeightStore& store, const RemoteTarget& target, const RemoteModel& remote) {
+  const Manifest manifest = SourcedManifest(target.files, remote);
+  if (const Result<StoredModel> known = store.Find(target.name); known.ok()) {
+    const Manifest& there = *known->manifest;
+    const bool same = there.header == manifest.header && there.file_bytes == manifest.file_bytes;
+    if (same && (!there.sourced() || IsSameState(there.sources, manifest.sources))) return {};
+  }
+  SHOAL_RETURN_IF_ERROR(store.CheckNameFree(target.name, target.origin, manifest));
+  const Result<ModelId> added = store.Add(manifest, target.name, target.origin);
+  return added.ok() ? Status() : Status(added.error());
+}
+
+int PullMetadata(const PullCommand& command, WeightStore& store, const RemoteTarget& target) {
   const Result<RemoteModel> remote = DescribeRemote(target.files, target.http);
   if (!remote.ok()) return Fail(remote.error());
+  const Status kept = KeepMetadata(store, target, *remote);
+  if (!kept.ok()) std::fprintf(stderr, "shoal: not kept: %s\n", kept.error().message.c_str());
+  TellNode();
   const Result<std::shared_ptr<const ModelFile>> model = ModelOf(remote->manifest, target.name, nullptr);
   if (!model.ok()) return Fail(model.error());
   const ModelInfo& info = (*model)->info;
@@ -86,6 +109,7 @@ int PrintMetadata(const PullCommand& command, const RemoteTarget& target) {
                     {"chosen", target.chosen},
                     {"bytes", info.file_bytes},
                     {"metadata_bytes", remote->manifest.header.size()},
+                    {"kept", kept.ok()},
                     {"layers", info.n_layer},
                     {"architecture", info.architecture},
                     {"layer_bytes", info.layer_bytes},
@@ -108,7 +132,9 @@ int PullPart(const PullCommand& command, WeightStore& store, const std::string& 
     bar.Update("copying", done, all);
     return !Interrupted();
   });
-  return name.ok() ? PrintPulled(command, store, *name) : Fail(name.error());
+  if (!name.ok()) return Fail(name.error());
+  TellNode();
+  return PrintPulled(command, store, *name);
 }
 
 int PullLocal(const PullCommand& command, WeightStore& store, const std::string& path) {
@@ -121,7 +147,47 @@ int PullLocal(const PullCommand& command, WeightStore& store, const std::string&
     bar.Update("verifying", done, file->bytes);
     return !Interrupted();
   });
-  return id.ok() ? PrintPulled(command, store, name) : Fail(id.error());
+  if (!id.ok()) return Fail(id.error());
+  TellNode();
+  return PrintPulled(command, store, name);
+}
+
+// One range that is here, read anew.
+Status VerifyRange(WeightStore& store, const StoredModel& model, std::size_t range) {
+  if (model.local_path.empty()) return store.Verify(*model.manifest, range);
+  for (std::uint64_t chunk = 0; chunk < model.manifest->ChunkCount(range); ++chunk) {
+    const auto bytes = store.ReadChunk(model, range, chunk);
+    if (!bytes.ok()) return bytes.error();
+  }
+  return {};
+}
+
+// A model whose hashes were made as it came, against what the hub says of its whole files. All others were held
+// against that, or against their own file, before they got a name.
+constexpr char kWrong[] = "wrong";
+struct WholeFile {
+  std::string state, text;  // "right", "wrong", "unknown"; for people
+};
+WholeFile VerifyWhole(const std::shared_ptr<WeightStore>& store, const StoredModel& model) {
+  const Manifest& manifest = *model.manifest;
+  if (!manifest.sourced()) return {"right", ""};
+  const bool told = std::any_of(manifest.sources.begin(), manifest.sources.end(),
+                                [](const SourceFile& file) { return file.sha256.has_value(); });
+  if (!told) return {"unknown", "; its source tells no hash of the whole file"};
+  if (std::find(model.held.begin(), model.held.end(), false) != model.held.end()) {
+    return {"unknown", "; the hub's hash is of the whole file, not all of which is here"};
+  }
+  HttpOptions http;
+  http.cancelled = Interrupted;
+  http.attempts_max = 2;
+  http.token = TokenFor(HubFromEnvironment(), manifest.sources);
+  const Status whole = CheckWholeFiles(store, model, http);
+  if (whole.ok()) {
+    (void)store->KeepCheckedWhole(model.id);
+    return {"right", "; the whole file has the hash that its source says"};
+  }
+  if (whole.error().code == ErrorCode::kCorrupt) return {kWrong, whole.error().message};
+  return {"unknown", "; its whole file cannot be held against the hub's hash: " + whole.error().message};
 }
 
 // What `shoal models` shows.
@@ -195,7 +261,7 @@ void PrintTables(const Models& models, const StoreUsage& usage) {
   };
   for (const StoredModel& model : models.stored) {
     rows.push_back({model.name, FormatBytes(model.manifest->file_bytes), FormatBytes(model.held_bytes),
-                    LayersText(model), model.origin});
+                    LayersText(model), WithoutQuery(model.origin)});
     add_holders(model.name, FingerprintOf(model), LayersOf(*model.manifest));
   }
   for (const LibraryModel& model : models.files) {
@@ -261,9 +327,11 @@ int RunPull(const PullCommand& command) {
   if (!target.ok()) return Fail(target.error());
   if (!command.name.empty()) target->name = command.name;
   if (!target->chosen.empty()) puller.Say("taking " + target->chosen);
-  if (command.metadata_only) return PrintMetadata(command, *target);
+  if (command.metadata_only) return PullMetadata(command, **store, *target);
   const Result<ModelId> id = puller.Pull(**store, *target, command.connections);
-  return id.ok() ? PrintPulled(command, **store, target->name, target->chosen) : Fail(id.error());
+  if (!id.ok()) return Fail(id.error());
+  TellNode();
+  return PrintPulled(command, **store, target->name, target->chosen);
 }
 
 int RunModels(const ModelsCommand& command) {
@@ -288,6 +356,7 @@ int RunRemoveModel(const std::string& name) {
   if (!store.ok()) return Fail(store.error());
   const Status removed = (*store)->Remove(name);
   if (!removed.ok()) return Fail(removed.error());
+  TellNode();
   std::printf("%s is removed\n", name.c_str());
   return kExitOk;
 }
@@ -303,15 +372,7 @@ int RunVerify(const std::string& name, bool json) {
   for (std::size_t i = 0; i < model->held.size(); ++i) {
     if (Interrupted()) return kExitInterrupted;
     if (!model->held[i]) continue;
-    Status status;
-    if (model->local_path.empty()) {
-      status = (*store)->Verify(*model->manifest, i);
-    } else {
-      for (std::uint64_t chunk = 0; status.ok() && chunk < model->manifest->ChunkCount(i); ++chunk) {
-        const auto bytes = (*store)->ReadChunk(*model, i, chunk);
-        if (!bytes.ok()) status = bytes.error();
-      }
-    }
+    const Status status = VerifyRange(**store, *model, i);
     if (status.ok()) {
       verified += model->manifest->ranges[i].bytes;
       continue;
@@ -319,12 +380,18 @@ int RunVerify(const std::string& name, bool json) {
     damaged.push_back(model->manifest->ranges[i].Name());
     if (!json) std::fprintf(stderr, "shoal: %s\n", status.error().message.c_str());
   }
+  if (!damaged.empty()) TellNode();
+  const WholeFile whole = damaged.empty() ? VerifyWhole(*store, *model) : WholeFile{"damaged", ""};
+  if (Interrupted()) return kExitInterrupted;
   if (json) {
-    std::printf("%s\n", Json{{"name", name}, {"verified_bytes", verified}, {"damaged", damaged}}.dump(2).c_str());
-  } else if (damaged.empty()) {
-    std::printf("%s: %s verified, nothing is damaged\n", name.c_str(), FormatBytes(verified).c_str());
+    const Json found{{"name", name}, {"verified_bytes", verified}, {"damaged", damaged}, {"whole_file", whole.state}};
+    std::printf("%s\n", found.dump(2).c_str());
+  } else if (damaged.empty() && whole.state != kWrong) {
+    std::printf("%s: %s verified, nothing is damaged%s\n", name.c_str(), FormatBytes(verified).c_str(),
+                whole.text.c_str());
   }
-  return damaged.empty() ? kExitOk : kExitModel;
+  if (!json && whole.state == kWrong) std::fprintf(stderr, "shoal: %s\n", whole.text.c_str());
+  return damaged.empty() && whole.state != kWrong ? kExitOk : kExitModel;
 }
 
 int RunCollect(bool drafts, bool json) {
@@ -353,7 +420,8 @@ void AddStoreCommands(CLI::App& app, int& code) {
       ->check(CLI::Range(1, kPullConnectionsMax));
   command->add_option("--prefer", pull.prefer, "speed or quality, where no quantization is named")
       ->check(CLI::IsMember({"speed", "quality"}));
-  command->add_flag("--metadata-only", pull.metadata_only, "Only say what it is: a few MB by range, no weights");
+  command->add_flag("--metadata-only", pull.metadata_only,
+                    "Only say what it is, and keep that for planning: a few MB by range, no weights");
   command->add_flag("--json", pull.json, "One JSON object on stdout");
   command->add_flag("-q,--quiet", pull.quiet, "Nothing on stderr but errors");
   command->callback([command, &code] {
@@ -372,7 +440,7 @@ void AddStoreCommands(CLI::App& app, int& code) {
   command->add_flag("--json", verify_json, "One JSON object on stdout");
   command->callback([&code] { code = RunVerify(verified, verify_json); });
   command = app.add_subcommand("gc", "Remove what no model of the store needs");
-  command->add_flag("--unfinished", drafts, "Also models that are fetched only in part");
+  command->add_flag("--unfinished", drafts, "Also what was fetched only in part");
   command->add_flag("--json", collect_json, "One JSON object on stdout");
   command->callback([&code] { code = RunCollect(drafts, collect_json); });
 }

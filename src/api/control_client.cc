@@ -131,6 +131,8 @@ Status ControlClient::Revoke(const std::string& node) const {
   return Done(Post("/control/revoke", DumpJson({{"node", node}}), kShortTimeoutS));
 }
 
+Status ControlClient::TellModels() const { return Done(Post("/control/models", "{}", kShortTimeoutS)); }
+
 Status ControlClient::Stream(const std::string& path, const std::string& body,
                              const std::function<bool(const Json&)>& take) const {
   SHOAL_RETURN_IF_ERROR(CheckSocketPath(socket_path_));

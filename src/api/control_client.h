@@ -33,6 +33,7 @@ class ControlClient {
   Status Unplace(const std::string& model) const;
   Status Leave() const;
   Status Revoke(const std::string& node) const;
+  Status TellModels() const;
 
   // Posts `body` and hands over every event of the stream, until it ends or `take` returns false.
   // Errors: also what the node says in an event.

@@ -63,6 +63,11 @@ Status Revoke(ControlService& service, std::string_view body) {
   return service.Revoke(node);
 }
 
+Status TellModels(ControlService& service, std::string_view body) {
+  SHOAL_RETURN_IF_ERROR(ParseEmptyRequest(body));
+  return service.TellModels();
+}
+
 template <typename T>
 Reply Answer(const Result<T>& result) {
   return result.ok() ? Success(ToJson(*result)) : Failure(result.error());
@@ -78,6 +83,7 @@ Reply AnswerControl(ControlService& service, std::string_view path, std::string_
   if (path == "/control/unplace") return Done(Unplace(service, body));
   if (path == "/control/leave") return Done(Leave(service, body));
   if (path == "/control/revoke") return Done(Revoke(service, body));
+  if (path == "/control/models") return Done(TellModels(service, body));
   return Failure({ErrorCode::kNotFound, "there is nothing at this address"});
 }
 

@@ -16,7 +16,7 @@ struct ControlRoute {
 };
 inline constexpr ControlRoute kControlRoutes[] = {
     {"/control/status", false}, {"/control/invite", true}, {"/control/place", true},  {"/control/place/stream", true},
-    {"/control/unplace", true}, {"/control/leave", true},  {"/control/revoke", true},
+    {"/control/unplace", true}, {"/control/leave", true},  {"/control/revoke", true}, {"/control/models", true},
 };
 
 // Answers a request to one of kControlRoutes. Errors are {"error":{"code","message"}}, the code by ErrorCodeName.

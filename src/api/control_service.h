@@ -149,6 +149,9 @@ class ControlService {
   virtual Status Unplace(const std::string& model) = 0;
   // Moves this node's layers to others, tells everyone, and ends; the process exits after it. Blocks.
   virtual Status Leave() = 0;
+  // Looks at once what models are on this node's disk, which another process may have changed, and tells the others.
+  // Blocks on the disk.
+  virtual Status TellModels() = 0;
   // Throws a node out for good. `node`: a name or a peer id. Errors: kNotFound, kUnsupported (no signing key).
   virtual Status Revoke(const std::string& node) = 0;
 };

@@ -30,6 +30,7 @@ class ScriptedControl final : public ControlService {
   Status Unplace(const std::string& model) override { return Note("unplace " + model); }
   Status Leave() override { return Note("leave"); }
   Status Revoke(const std::string& node) override { return Note("revoke " + node); }
+  Status TellModels() override { return Note("models"); }
 
   std::mutex mutex;
   ClusterStatus status;

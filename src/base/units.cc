@@ -88,4 +88,13 @@ Result<std::uint64_t> ParseBytes(std::string_view text) {
   return whole * *scale + static_cast<std::uint64_t>(fraction * static_cast<double>(*scale) + 1e-6);
 }
 
+std::string FormatLayers(const std::vector<LayerRange>& ranges) {
+  std::string text;
+  for (const LayerRange& range : ranges) {
+    text += (text.empty() ? "" : ", ") + std::to_string(range.first);
+    if (range.count() > 1) text += "-" + std::to_string(range.last - 1);
+  }
+  return text;
+}
+
 }  // namespace shoal

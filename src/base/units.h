@@ -1,10 +1,12 @@
-// Sizes for people: "1.5 GiB". Parsing of the same.
+// Sizes for people: "1.5 GiB". Parsing of the same. And layers: "0-9, 20".
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "base/ids.h"
 #include "base/result.h"
 
 namespace shoal {
@@ -19,5 +21,8 @@ std::string FormatBytes(std::uint64_t bytes);
 // "4096", "4k", "512M", "2.5G" (powers of 1024, an optional "iB" or "B"), up to 2^62; part of a byte is dropped.
 // Errors: kInvalidArgument.
 Result<std::uint64_t> ParseBytes(std::string_view text);
+
+// "0-9, 20": the last layer of each range is included. `ranges`: ascending, apart from each other.
+std::string FormatLayers(const std::vector<LayerRange>& ranges);
 
 }  // namespace shoal

@@ -257,7 +257,7 @@ void Cluster::SetSelfFacts(TimeUs now, MemberFacts facts) {
   const bool small = std::max(free, told) - std::min(free, told) < std::max(free, told) / 10;
   if (small) facts.device.memory_free_bytes = told;
   if (facts == mine) return;
-  if (facts.models != mine.models) s.WhoIsBack();
+  s.WeightsChanged(mine, facts);
   mine = std::move(facts);
   ++s.self().record.facts_version;
   s.SpreadSelf(true, false);

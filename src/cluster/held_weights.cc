@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "base/units.h"
+
 namespace shoal {
 namespace {
 
@@ -59,12 +61,7 @@ std::string MissingWeights::Text() const {
   std::vector<std::string> parts;
   if (!layers_.empty()) {
     const bool one = layers_.size() == 1 && layers_[0].count() == 1;
-    std::string text = one ? "layer " : "layers ";
-    for (const LayerRange& range : layers_) {
-      text += (text.back() == ' ' ? "" : ", ") + std::to_string(range.first);
-      if (range.count() > 1) text += "-" + std::to_string(range.last - 1);
-    }
-    parts.push_back(text);
+    parts.push_back((one ? "layer " : "layers ") + FormatLayers(layers_));
   }
   if (embeddings_) parts.emplace_back("the embeddings");
   if (output_) parts.emplace_back("the output head");

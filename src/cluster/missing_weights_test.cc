@@ -82,6 +82,36 @@ TEST_F(MissingWeightsTest, WhoGetsTheLayersElsewhereIsEnough) {
   EXPECT_EQ(At(2)->record.stages[1].node, TestId(2));
 }
 
+TEST_F(MissingWeightsTest, OtherModelsThatComeAndGoAreNoReasonToTryAgain) {
+  ASSERT_NO_FATAL_FAILURE(Halves());
+  NowHolds(2, Held(3, 6));
+  ASSERT_TRUE(pump.Until([&] { return pump.Agree(); }));
+  pump.load = [](int, const PlacementRecord&) { return Status(Error{ErrorCode::kIo, "no"}); };
+  pump.Crash(1);
+  const auto tries_of_a_minute = [&](const std::function<void(int)>& each_second) {
+    const int before = pump.Of(0).loads + pump.Of(2).loads;
+    for (int i = 0; i < 60; ++i) {
+      each_second(i);
+      pump.Run(kSecond);
+    }
+    return pump.Of(0).loads + pump.Of(2).loads - before;
+  };
+  (void)tries_of_a_minute([](int) {});
+  const int usual = tries_of_a_minute([](int) {});
+  const int with_others = tries_of_a_minute([&](int i) {
+    MemberFacts facts = pump.Of(2).options.facts;
+    facts.models.push_back(facts.models.front());
+    facts.models.back().name = "other";
+    facts.models.back().fingerprint = 78;
+    facts.models.back().held = Held(0, 1 + i % 5);
+    pump.At(2).SetSelfFacts(pump.now, facts);
+  });
+  const int with_its_own = tries_of_a_minute([&](int i) { NowHolds(2, Held(2 + i % 2, 6)); });
+  std::printf("%d %d %d\n", usual, with_others, with_its_own);
+  EXPECT_LE(with_others, usual + 1) << "it waits longer each time";
+  EXPECT_GT(with_its_own, usual) << "that may help";
+}
+
 TEST_F(MissingWeightsTest, WhatRunsNeedsNoDisk) {
   ASSERT_NO_FATAL_FAILURE(Halves());
   NowHolds(0, {});  // its file was taken away

@@ -187,7 +187,7 @@ bool Cluster::State::Merge(const SyncDelta::Member& news) {
   }
   if (told.boot() != mine.boot()) return changed;
   if (news.has_facts && told.facts_version > mine.facts_version) {
-    if (told.facts.models != mine.facts.models) WhoIsBack();
+    WeightsChanged(mine.facts, told.facts);
     mine.facts = told.facts;
     mine.facts_version = told.facts_version;
     changed = hurry = true;
@@ -200,10 +200,28 @@ bool Cluster::State::Merge(const SyncDelta::Member& news) {
   return changed;
 }
 
-// Somebody more may have room for what could not be placed, or its weights.
+// Somebody more may have room for what could not be placed.
 void Cluster::State::WhoIsBack() {
   hurry = true;
   for (auto& [model, one] : care) one.next_try = std::min(one.next_try, now);
+}
+
+// Only what a placement that waits could use of it, lest it be tried again and again while others fetch something.
+void Cluster::State::WeightsChanged(const MemberFacts& before, const MemberFacts& after) {
+  if (before.models == after.models) return;
+  hurry = true;
+  for (auto& [model, one] : care) {
+    const auto placed = placements.find(model);
+    if (placed == placements.end()) continue;
+    const auto of_it = [&, name = model](const MemberFacts& facts) {
+      std::vector<ModelHolding> holdings = facts.models;
+      std::erase_if(holdings, [&](const ModelHolding& holding) {
+        return holding.name != name && holding.fingerprint != placed->second.record.request.fingerprint;
+      });
+      return holdings;
+    };
+    if (of_it(before) != of_it(after)) one.next_try = std::min(one.next_try, now);
+  }
 }
 
 // Others say of us what is not so: we are here, or there was a start of ours that we do not remember.

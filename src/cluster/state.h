@@ -177,6 +177,7 @@ struct Cluster::State {
   bool Merge(const SyncDelta::Member& news);
   void MergeSelf(const MemberRecord& told);
   void WhoIsBack();
+  void WeightsChanged(const MemberFacts& before, const MemberFacts& after);
   void Refute(std::uint64_t at_least);
   bool MakeRoomForMember();
   void SendSyncAsk(const NodeId& to, bool is_answer);

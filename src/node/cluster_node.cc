@@ -108,6 +108,8 @@ NodeWeightsOptions RealClusterNode::WeightsOptions() {
     const auto fd = peers_->OpenStream(peer, kWeightsProtocol, kStreamOpenMs, StreamPriority::kBulk);
     return fd.ok() ? Result<StreamLink>(MakeStreamLink(*fd, kFrameBytesMax)) : fd.error();
   };
+  options.run = [this](std::function<void()> task) { return tasks_.Run(std::move(task)); };
+  options.stopping = [this] { return stopping_.load(); };
   return options;
 }
 
@@ -254,19 +256,32 @@ void RealClusterNode::Tick() {
   loop_.After(kTickUs, [this] { Tick(); });
 }
 
+RealClusterNode::Look RealClusterNode::LookAtDisk() {
+  Look look{++looks_, {}};
+  library_.Scan();
+  look.models = weights_->Holdings();
+  return look;
+}
+
+void RealClusterNode::TakeModels(Look look) {
+  if (look.number < look_taken_) return;
+  look_taken_ = look.number;
+  facts_.models = std::move(look.models);
+}
+
 // Looks at the disk in a task: a slow card must not silence this node.
 void RealClusterNode::RefreshFacts() {
   if (scanning_) return;
   facts_due_ = Now() + kFactsUs;
   Learn();
   scanning_ = tasks_.Run([this] {
-    library_.Scan();
-    std::vector<ModelHolding> models = weights_->Holdings();
+    weights_->TidyUp();
+    Look look = LookAtDisk();
     const std::optional<std::uint64_t> free = AvailableMemory();
-    loop_.Post([this, models = std::move(models), free]() mutable {
+    loop_.Post([this, look = std::move(look), free]() mutable {
       scanning_ = false;
       if (ended_ || stopping_) return;
-      facts_.models = std::move(models);
+      TakeModels(std::move(look));
       TakeAddresses();
       if (free) facts_.device.memory_free_bytes = *free;
       cluster_->SetSelfFacts(Now(), facts_);

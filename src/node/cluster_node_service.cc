@@ -101,13 +101,7 @@ Result<PlacementStatus> RealClusterNode::Place(const PlaceCommand& asked) {
     SHOAL_ASSIGN_OR_RETURN(const LibraryModel model, library_.Find(command.model));
     command.model = model.name;
   }
-  // Also what another process has put into the store just now.
-  OnLoop([this, models = weights_->Holdings()]() mutable {
-    facts_.models = std::move(models);
-    cluster_->SetSelfFacts(Now(), facts_);
-    Obey();
-    return 0;
-  });
+  SHOAL_RETURN_IF_ERROR(TellModels());  // also what another process has put into the store just now
   command.model = ModelNameOf(command.model);
   const auto promise = std::make_shared<std::promise<Answer>>();
   SHOAL_RETURN_IF_ERROR(Wait(OnLoop([this, command, promise] {
@@ -127,6 +121,16 @@ Result<PlacementStatus> RealClusterNode::Place(const PlaceCommand& asked) {
     return Error{ErrorCode::kStale, "'" + model + "' was placed, and unplaced by someone else right after"};
   });
   return status ? *status : Error{ErrorCode::kUnavailable, "this node is stopping"};
+}
+
+Status RealClusterNode::TellModels() {
+  const auto told = OnLoop([this, look = LookAtDisk()]() mutable {
+    TakeModels(std::move(look));
+    cluster_->SetSelfFacts(Now(), facts_);
+    Obey();
+    return 0;
+  });
+  return told ? Status() : Status(Error{ErrorCode::kUnavailable, "this node is stopping"});
 }
 
 Status RealClusterNode::Unplace(const std::string& model) {

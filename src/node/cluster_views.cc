@@ -91,7 +91,8 @@ Result<ModelHolding> FindHolding(const Cluster& cluster, const std::string& mode
     }
   }
   if (!known.empty()) {
-    return Error{ErrorCode::kNotFound, "no node has a model '" + model + "'; known are: " + known};
+    return Error{ErrorCode::kNotFound,
+                 "no node has a model '" + model + "'; known are: " + known + ". `shoal pull` gets others"};
   }
   return Error{ErrorCode::kNotFound, "no node has a model '" + model +
                                          "', nor any other: name one of the hub (hf:OWNER/REPO), of `shoal models "

@@ -23,6 +23,8 @@ namespace {
 constexpr std::chrono::milliseconds kFirstQuestionMax{10'000};
 constexpr std::size_t kCheckThreadsMax = 8;
 constexpr std::size_t kRefusedMax = 256;
+constexpr std::chrono::minutes kRefusedFor{5};  // then its source is asked again
+constexpr std::chrono::milliseconds kTurnPause{100};
 constexpr int kCheckWholeAttempts = 2;
 
 // Frames with nothing in them but a message about weights.
@@ -50,6 +52,7 @@ class StreamWeightLink final : public WeightLink {
     if (!message) return Error{ErrorCode::kUnavailable, "the stream of weights has ended"};
     return std::vector<std::uint8_t>(message->begin(), message->end());
   }
+  void Cancel() override { link_.receiver->Close(); }
 
  private:
   StreamLink link_;
@@ -90,7 +93,10 @@ NodeWeights::NodeWeights(ModelLibrary& library, MetricsRegistry& metrics, NodeWe
     : library_(library),
       options_(std::move(options)),
       store_(std::move(store)),
-      server_(store_, [this](ModelFingerprint fingerprint) { return FindToServe(fingerprint); }),
+      helper_(store_, {options_.run, [this](const auto& model, const auto& r) { return FetchForOthers(model, r); }}),
+      server_(
+          store_, [this](ModelFingerprint fingerprint) { return FindToServe(fingerprint); },
+          [this](const auto& model, const auto& ranges) { return helper_.Fetch(model, ranges); }),
       fetched_(metrics.GetCounter("shoal_weights_fetched_bytes_total", "Bytes of layers got from other members.")),
       sourced_(metrics.GetCounter("shoal_weights_source_bytes_total", "Bytes of layers got from models' sources.")),
       served_(metrics.GetCounter("shoal_weights_served_bytes_total", "Bytes of layers given to other members.")),
@@ -182,16 +188,19 @@ Result<StoredModel> NodeWeights::Stored(ModelFingerprint fingerprint) const {
   return store_->Find(name);
 }
 
-std::shared_ptr<void> NodeWeights::TakeTurn(Work work, ModelFingerprint fingerprint) {
+Result<std::shared_ptr<void>> NodeWeights::TakeTurn(Work work, ModelFingerprint fingerprint,
+                                                    const std::function<bool()>& cancelled) {
   const std::pair turn{work, fingerprint};
   std::unique_lock lock(mutex_);
-  turn_over_.wait(lock, [&] { return !turns_.contains(turn); });
+  while (!turn_over_.wait_for(lock, kTurnPause, [&] { return !turns_.contains(turn); })) {
+    if (cancelled && cancelled()) return Error{ErrorCode::kCancelled, "the placement was given up"};
+  }
   turns_.insert(turn);
-  return {nullptr, [this, turn](void*) {
-            const std::lock_guard guard(mutex_);
-            turns_.erase(turn);
-            turn_over_.notify_all();
-          }};
+  return std::shared_ptr<void>(nullptr, [this, turn](void*) {
+    const std::lock_guard guard(mutex_);
+    turns_.erase(turn);
+    turn_over_.notify_all();
+  });
 }
 
 std::shared_ptr<NodeWeights::Shown> NodeWeights::Show(const std::string& model, const FetchProgress& start) {
@@ -205,7 +214,7 @@ std::shared_ptr<NodeWeights::Shown> NodeWeights::Show(const std::string& model, 
 
 // A file of the library is hashed when the first member asks for it; the next ones wait for that, as a placement does.
 Result<StoredModel> NodeWeights::FindToServe(ModelFingerprint fingerprint) {
-  const std::shared_ptr<void> turn = TakeTurn(Work::kHash, fingerprint);
+  SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<void> turn, TakeTurn(Work::kHash, fingerprint));
   if (Result<StoredModel> stored = Stored(fingerprint); stored.ok()) return stored;
   SHOAL_ASSIGN_OR_RETURN(const LibraryModel model, library_.FindFingerprint(fingerprint));
   const std::string name = FreeName(model.name, fingerprint);
@@ -244,13 +253,21 @@ std::vector<WeightPeer> NodeWeights::Peers() const {
   return peers;
 }
 
-Result<StoredModel> NodeWeights::ManifestOf(ModelFingerprint fingerprint, const std::string& name) {
-  const std::shared_ptr<void> turn = TakeTurn(Work::kGetManifest, fingerprint);
+bool NodeWeights::IsRefused(const ModelId& id) const {
+  const auto found = refused_.find(id);
+  return found != refused_.end() && Clock::now() < found->second;
+}
+
+Result<StoredModel> NodeWeights::ManifestOf(ModelFingerprint fingerprint, const std::string& name,
+                                            const std::function<bool()>& cancelled) {
+  SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<void> turn, TakeTurn(Work::kGetManifest, fingerprint, cancelled));
   Result<StoredModel> known = Stored(fingerprint);
   std::set<ModelId> refused;
   {
     const std::lock_guard lock(mutex_);
-    refused = refused_;
+    for (const auto& [id, until] : refused_) {
+      if (IsRefused(id)) refused.insert(id);
+    }
   }
   const bool current = known.ok() && !refused.contains(known->id);
   if (current && (known->name == name || store_->Find(name).ok())) return known;
@@ -258,7 +275,7 @@ Result<StoredModel> NodeWeights::ManifestOf(ModelFingerprint fingerprint, const 
   if (current) {
     manifest = *known->manifest;
   } else {
-    SHOAL_ASSIGN_OR_RETURN(manifest, FetchManifest(Peers(), fingerprint, refused));
+    SHOAL_ASSIGN_OR_RETURN(manifest, FetchManifest(Peers(), fingerprint, refused, cancelled));
   }
   const std::string free = FreeName(name, fingerprint);
   SHOAL_RETURN_IF_ERROR(store_->Add(manifest, free, "cluster"));
@@ -283,7 +300,7 @@ Result<LibraryModel> NodeWeights::Obtain(ModelFingerprint fingerprint, const std
   library_.Scan();
   if (Result<LibraryModel> local = library_.FindFingerprint(fingerprint); local.ok()) return local;
   for (;;) {
-    const Result<StoredModel> stored = ManifestOf(fingerprint, name);
+    const Result<StoredModel> stored = ManifestOf(fingerprint, name, cancelled);
     if (!stored.ok()) {
       return Error{stored.error().code,
                    "no whole file of '" + name + "' is here (the log tells of broken ones): " + stored.error().message};
@@ -295,9 +312,9 @@ Result<LibraryModel> NodeWeights::Obtain(ModelFingerprint fingerprint, const std
     {
       const std::lock_guard lock(mutex_);
       if (refused_.size() >= kRefusedMax) refused_.clear();
-      refused_.insert(stored->id);
+      refused_[stored->id] = Clock::now() + kRefusedFor;
     }
-    if (ManifestOf(fingerprint, name).ok()) continue;
+    if (ManifestOf(fingerprint, name, cancelled).ok()) continue;
     if (stale) return Error{ErrorCode::kStale, model.error().message + ": place it again, by the name that it came by"};
     const std::lock_guard lock(mutex_);
     refused_.erase(stored->id);
@@ -310,9 +327,17 @@ Result<LibraryModel> NodeWeights::ObtainStored(const StoredModel& model, ModelFi
   if (!model.local_path.empty()) return AsLibraryModel(model, MakeStoreSource(store_, model));
   SHOAL_ASSIGN_OR_RETURN(const std::vector<std::size_t> ranges, RangesOf(*model.manifest, layers));
   SHOAL_RETURN_IF_ERROR(CheckHeld(fingerprint, *model.manifest, ranges, cancelled));
+  helper_.Keep(model.id, ranges);
   SHOAL_ASSIGN_OR_RETURN(FetchReport report, Fetch(model, ranges, cancelled));
   StoredModel here = model;
   here.manifest = store_->WithHashes(model.id, model.manifest);
+  {
+    const std::lock_guard lock(mutex_);  // what came was hashed as it came
+    for (const std::size_t range : ranges) {
+      if (here.manifest->ranges[range].known())
+        checked_.insert(BlobId(here.manifest->ranges[range], here.manifest->chunk_bytes));
+    }
+  }
   SHOAL_RETURN_IF_ERROR(CheckWhole(here, cancelled));
   return AsLibraryModel(here, std::make_shared<PinnedSource>(MakeStoreSource(store_, here), std::move(report.pins)));
 }
@@ -343,7 +368,7 @@ Status NodeWeights::CheckWhole(const StoredModel& model, const std::function<boo
 // fetched anew. What comes while this process runs is hashed as it comes.
 Status NodeWeights::CheckHeld(ModelFingerprint fingerprint, const Manifest& manifest,
                               const std::vector<std::size_t>& ranges, const std::function<bool()>& cancelled) {
-  const std::shared_ptr<void> turn = TakeTurn(Work::kCheck, fingerprint);
+  SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<void> turn, TakeTurn(Work::kCheck, fingerprint, cancelled));
   std::vector<std::size_t> unchecked;
   for (const std::size_t range : ranges) {
     if (!manifest.ranges[range].known()) continue;
@@ -375,11 +400,12 @@ Status NodeWeights::CheckHeld(ModelFingerprint fingerprint, const Manifest& mani
 }
 
 Result<FetchReport> NodeWeights::Fetch(const StoredModel& model, const std::vector<std::size_t>& ranges,
-                                       const std::function<bool()>& cancelled) {
+                                       const std::function<bool()>& cancelled, bool for_others) {
   std::shared_ptr<Shown> shown = Show(model.name, {});
   FetchOptions options;
   options.cancelled = cancelled;
   options.seed = RandomSeed();
+  options.asks_others = !for_others;
   options.on_progress = [&](const FetchProgress& now) { Progressed(*shown, now); };
   const auto fetch = [&]() -> Result<FetchReport> {
     if (!model.manifest->sourced()) return FetchRanges(*store_, *model.manifest, ranges, Peers(), options);
@@ -395,6 +421,11 @@ Result<FetchReport> NodeWeights::Fetch(const StoredModel& model, const std::vect
         "node '" + bad + "' sent wrong bytes of " + model.name + " and is asked no more");
   }
   return report;
+}
+
+Status NodeWeights::FetchForOthers(const StoredModel& model, const std::vector<std::size_t>& ranges) {
+  const Result<FetchReport> report = Fetch(model, ranges, options_.stopping, true);
+  return report.ok() ? Status() : Status(report.error());
 }
 
 // A line for the log at every tenth, the rest for whoever looks.

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -22,6 +23,7 @@
 #include "node/model_library.h"
 #include "transport/stream_link.h"
 #include "weights/peers.h"
+#include "weights/source_helper.h"
 #include "weights/store.h"
 
 namespace shoal {
@@ -35,6 +37,9 @@ struct NodeWeightsOptions {
   std::function<std::vector<std::pair<NodeId, std::string>>()> members;
   // A stream of weights (node/peers.h), on the connection for bulk transfers. Blocks.
   std::function<Result<StreamLink>(const NodeId&)> open;
+  // A task on a thread of its own (false: too many run), which ends soon once `stopping` says so.
+  std::function<bool(std::function<void()>)> run;
+  std::function<bool()> stopping;
 };
 
 class NodeWeights {
@@ -61,6 +66,9 @@ class NodeWeights {
   // A member holds this model: gets its manifest, so that this node can be given stages of it. False: not now.
   bool Learn(ModelFingerprint fingerprint, const std::string& name);
 
+  // What this node got for members that do not reach a source, and they had the time to take, goes. Now and then.
+  void TidyUp() { helper_.Tidy(); }
+
   // What is being fetched now, or hashed for others to fetch, by model, for others to know.
   std::vector<Fetching> fetching() const;
 
@@ -78,7 +86,9 @@ class NodeWeights {
               std::shared_ptr<WeightStore> store);
   enum class Work : std::uint8_t { kHash, kGetManifest, kCheck };
   // Waits until nobody else does this work for the model, and keeps others waiting as long as the result lives.
-  std::shared_ptr<void> TakeTurn(Work work, ModelFingerprint fingerprint);
+  // Errors: kCancelled. `cancelled` may be empty.
+  Result<std::shared_ptr<void>> TakeTurn(Work work, ModelFingerprint fingerprint,
+                                         const std::function<bool()>& cancelled = {});
   Result<StoredModel> Stored(ModelFingerprint fingerprint) const;
   HeldWeights HeldOf(const Known& known) const;  // by the hashes that its manifest has
   // What is shown as on its way to this node, or hashed here; as long as the result lives.
@@ -87,20 +97,25 @@ class NodeWeights {
   // `name`, or a like one when another model of the store is called so.
   std::string FreeName(const std::string& name, ModelFingerprint fingerprint) const;
   Result<StoredModel> FindToServe(ModelFingerprint fingerprint);
-  Result<StoredModel> ManifestOf(ModelFingerprint fingerprint, const std::string& name);
+  Result<StoredModel> ManifestOf(ModelFingerprint fingerprint, const std::string& name,
+                                 const std::function<bool()>& cancelled = {});
+  bool IsRefused(const ModelId& id) const;  // the mutex is held
   std::vector<WeightPeer> Peers() const;
   Status CheckHeld(ModelFingerprint fingerprint, const Manifest& manifest, const std::vector<std::size_t>& ranges,
                    const std::function<bool()>& cancelled);
   Result<LibraryModel> ObtainStored(const StoredModel& model, ModelFingerprint fingerprint, LayerRange layers,
                                     const std::function<bool()>& cancelled);
   Status CheckWhole(const StoredModel& model, const std::function<bool()>& cancelled);
+  // `for_others`: a member that asked for help does not get it by asking another one.
   Result<FetchReport> Fetch(const StoredModel& model, const std::vector<std::size_t>& ranges,
-                            const std::function<bool()>& cancelled);
+                            const std::function<bool()>& cancelled, bool for_others = false);
+  Status FetchForOthers(const StoredModel& model, const std::vector<std::size_t>& ranges);
   void Progressed(Shown entry, const FetchProgress& now);
 
   ModelLibrary& library_;
   const NodeWeightsOptions options_;
   const std::shared_ptr<WeightStore> store_;
+  SourceHelper helper_;
   WeightServer server_;
   Counter& fetched_;
   Counter& sourced_;
@@ -112,8 +127,10 @@ class NodeWeights {
   std::multimap<std::string, FetchProgress> fetching_;  // guarded by mutex_: by model
   std::set<std::pair<Work, ModelFingerprint>> turns_;   // guarded by mutex_: taken
   std::condition_variable turn_over_;
-  std::set<ModelId> refused_;  // guarded by mutex_: sourced models whose source does not give what is needed
-  std::set<Digest> checked_;   // guarded by mutex_: blobs that need not be read anew
+  using Clock = std::chrono::steady_clock;
+  // Guarded by mutex_: sourced models whose source does not give what is needed, until when that counts.
+  std::map<ModelId, Clock::time_point> refused_;
+  std::set<Digest> checked_;  // guarded by mutex_: blobs that need not be read anew
 };
 
 }  // namespace shoal

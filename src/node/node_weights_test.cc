@@ -68,11 +68,10 @@ TEST_F(NodeWeightsTest, TellsWhatIsHereAsItComesAndGoes) {
 TEST_F(NodeWeightsTest, ASourcedModelThatIsAllHereNeedsNoSource) {
   for (const char* variable : {"http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"}) unsetenv(variable);
   Open(folder_ + "/none");
-  Manifest sourced = manifest_;
-  for (WeightRange& range : sourced.ranges) range.chunks.clear();
   // A part with a head of its own; port 1 is nobody's.
   const std::uint64_t data = manifest_.header.size();
-  sourced.sources = {{"http://127.0.0.1:1/m.gguf", manifest_.file_bytes, "", Sha256(bytes_)}};
+  Manifest sourced =
+      SourcedTestModel(manifest_, {"http://127.0.0.1:1/m.gguf", manifest_.file_bytes, "", Sha256(bytes_)});
   sourced.extents = {{data, manifest_.file_bytes - data, 0, data}};
   const auto id = store_->Add(sourced, "m", "cluster");
   ASSERT_TRUE(id.ok()) << id.error().message;

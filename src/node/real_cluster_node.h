@@ -68,6 +68,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   Status Unplace(const std::string& model) override;
   Status Leave() override;
   Status Revoke(const std::string& node) override;
+  Status TellModels() override;
 
  private:
   using Answer = Result<Epoch>;
@@ -83,6 +84,14 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   auto OnLoop(F call) {
     return AskLoop(loop_, std::move(call));
   }
+
+  // What is on the disk. Any thread. Of looks that overlap the one that began last counts.
+  struct Look {
+    std::uint64_t number = 0;
+    std::vector<ModelHolding> models;
+  };
+  Look LookAtDisk();
+  void TakeModels(Look look);  // loop
 
   // Loop.
   void Tick();
@@ -143,6 +152,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   bool obeying_ = false;
   TimeUs facts_due_ = 0, fetching_due_ = 0, speeds_due_ = 0, observed_due_ = 0, peers_file_due_ = 0;
   bool scanning_ = false, learning_ = false;
+  std::uint64_t look_taken_ = 0;
   bool departing_ = false;   // it goes, and comes back
   std::size_t unknown_ = 0;  // models of others that this node cannot be given stages of yet
   std::map<std::uint64_t, std::shared_ptr<std::promise<Answer>>> requests_;
@@ -150,6 +160,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   std::string peers_file_;
 
   BackendTable backends_;
+  std::atomic<std::uint64_t> looks_{0};
 
   std::atomic<bool> stopping_{false}, ended_{false}, starts_anew_{false};
   std::once_flag stopped_;

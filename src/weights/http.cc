@@ -148,6 +148,11 @@ bool DistrustsServer(httplib::Error error) {
   return error == httplib::Error::SSLServerVerification || error == httplib::Error::SSLServerHostnameVerification;
 }
 
+bool IsUnreachable(httplib::Error error) {
+  return error == httplib::Error::Connection || error == httplib::Error::ConnectionTimeout ||
+         error == httplib::Error::ProxyConnection;
+}
+
 // An ETag's value, without the mark of a weak one and the quotes.
 std::string EtagValue(std::string text) {
   if (text.starts_with("W/")) text.erase(0, 2);
@@ -177,7 +182,8 @@ std::string Url::Text() const {
 
 Result<Url> ParseUrl(const std::string& text) {
   const auto refused = [&](const std::string& why) {
-    return Error{ErrorCode::kInvalidArgument, "'" + text.substr(0, 200) + "' is no URL that can be fetched: " + why};
+    return Error{ErrorCode::kInvalidArgument,
+                 "'" + WithoutQuery(text).substr(0, 200) + "' is no URL that can be fetched: " + why};
   };
   Url url;
   url.tls = Lower(text.substr(0, 8)) == "https://";
@@ -222,18 +228,25 @@ Result<Url> ParseUrl(const std::string& text) {
 
 std::string WithoutQuery(const std::string& url) { return url.substr(0, url.find('?')); }
 
+bool IsSameState(const HttpFacts& a, const HttpFacts& b) {
+  if (a.bytes != b.bytes) return false;
+  return a.sha256 && b.sha256 ? *a.sha256 == *b.sha256 : a.etag == b.etag;
+}
+
 struct HttpFile::State {
   Url url;
   HttpOptions options;
   std::optional<HttpFacts> expected;
   std::unique_ptr<httplib::Client> client;
   std::string client_host;  // whom it is connected to
+  bool reached = false;     // there was a connection once
 
   enum class Verdict { kDone, kAgain, kFatal };
   struct Answer {
     Verdict verdict = Verdict::kAgain;
     Error error{ErrorCode::kUnavailable, ""};
     std::int64_t wait_ms = -1;  // as the server asks
+    bool unreachable = false;   // there was no connection
   };
   using Take = std::function<Status(std::span<const std::uint8_t>)>;
 
@@ -342,10 +355,9 @@ HttpFile::State::Answer HttpFile::State::Ask(std::uint64_t first, std::uint64_t 
             Error{ErrorCode::kStale, at.host + " sends other bytes than it was asked for: the file has another length"};
       } else {
         HttpFacts now{range->total, EtagValue(response.get_header_value("ETag")), linked};
-        const bool other = expected && (now.bytes != expected->bytes || now.etag != expected->etag);
-        if (other) {
-          problem =
-              Error{ErrorCode::kStale, "the file at " + url.Text() + " has changed while it was fetched; begin again"};
+        if (expected && !IsSameState(now, *expected)) {
+          problem = Error{ErrorCode::kStale,
+                          "the file at " + WithoutQuery(url.Text()) + " has changed while it was fetched; begin again"};
         }
         if (facts != nullptr) *facts = std::move(now);
       }
@@ -383,7 +395,7 @@ HttpFile::State::Answer HttpFile::State::Ask(std::uint64_t first, std::uint64_t 
       return {Verdict::kAgain,
               Error{ErrorCode::kUnavailable,
                     "the connection to " + at.host + " failed: " + httplib::to_string(result.error())},
-              -1};
+              -1, IsUnreachable(result.error())};
     }
     if (status == 200 || status == 206) return {Verdict::kDone, Error{}, -1};
     if (status == 301 || status == 302 || status == 303 || status == 307 || status == 308) {
@@ -428,7 +440,9 @@ Status HttpFile::State::Retry(std::uint64_t first, std::uint64_t bytes, const Ta
       backoff_ms = options.backoff_first_ms;
     }
     if (whole && done > 0) return Error{ErrorCode::kUnavailable, why};
-    if (++attempts >= options.attempts_max) {
+    reached = reached || !answer.unreachable;
+    const int most = reached ? options.attempts_max : std::min(options.attempts_max, options.unreachable_max);
+    if (++attempts >= most) {
       return Error{ErrorCode::kUnavailable,
                    why + "; given up after " + std::to_string(attempts) +
                        " attempts. What has come is kept: the same command goes on from there"};

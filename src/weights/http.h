@@ -30,8 +30,9 @@ Result<Url> ParseUrl(const std::string& text);
 std::string WithoutQuery(const std::string& url);
 
 struct HttpOptions {
-  std::string token;     // sent as a bearer token, to the host of the first URL alone
-  int attempts_max = 8;  // in a row without a byte of progress
+  std::string token;        // sent as a bearer token, to the host of the first URL alone
+  int attempts_max = 8;     // in a row without a byte of progress
+  int unreachable_max = 8;  // in a row while no connection could be made at all, before the first byte
   std::int64_t backoff_first_ms = 500, backoff_max_ms = 30'000;
   std::int64_t retry_after_max_ms = 120'000;        // a server that wants us to wait longer is given up
   std::function<bool()> cancelled;                  // asked between requests and while waiting; may be empty
@@ -43,6 +44,10 @@ struct HttpFacts {
   std::string etag;              // of whoever serves the bytes; empty: it says none
   std::optional<Digest> sha256;  // of the whole file, when the hub says it
 };
+
+// Whether both are of one state of a file: as long, and with the same hash where both tell one. Where they do not, by
+// the ETag: servers that share the work may each have their own of the same bytes.
+bool IsSameState(const HttpFacts& a, const HttpFacts& b);
 
 class HttpFile {
  public:

@@ -79,6 +79,18 @@ TEST(Urls, AreParsedOrRefused) {
   }
 }
 
+TEST(Urls, AFileIsTheSameByItsHashAndElseByItsEtag) {
+  const Digest one = Sha256(std::string("one")), two = Sha256(std::string("two"));
+  EXPECT_TRUE(IsSameState({7, "a", one}, {7, "b", one})) << "two servers of the same bytes";
+  EXPECT_FALSE(IsSameState({7, "a", one}, {7, "a", two}));
+  EXPECT_FALSE(IsSameState({7, "a", one}, {8, "a", one}));
+  EXPECT_TRUE(IsSameState({7, "a", {}}, {7, "a", one}));
+  EXPECT_FALSE(IsSameState({7, "a", {}}, {7, "b", one}));
+  const auto refused = ParseUrl("http://host name/file?token=secret");
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().message.find("secret"), std::string::npos) << refused.error().message;
+}
+
 TEST(Hub, ATokenGoesToTheHubAlone) {
   const Hub hub{"https://hub.example", "secret"};
   const auto sent = [&](const std::vector<std::string>& urls) {

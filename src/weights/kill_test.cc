@@ -41,9 +41,8 @@ class KillTest : public StoreTest, public testing::WithParamInterface<Kind> {
     Reopen(is_draft() ? 0 : manifest_.file_bytes - manifest_.ranges[Layer(0)].bytes);
     if (is_draft()) draft_ = *Draft::Open(*store_, "source", manifest_.header, manifest_.file_bytes);
     if (!is_sourced()) return;
-    auto sourced = std::make_shared<Manifest>(manifest_);
-    for (WeightRange& range : sourced->ranges) range.chunks.clear();
-    sourced->sources = {{"http://host/model.gguf", manifest_.file_bytes, "etag", {}}};
+    const auto sourced = std::make_shared<Manifest>(
+        SourcedTestModel(manifest_, {"http://host/model.gguf", manifest_.file_bytes, "etag", {}}));
     id_ = *store_->Add(*sourced, "model", "source");
     sourced_ = store_->WithHashes(id_, sourced);
   }
@@ -105,6 +104,12 @@ class KillTest : public StoreTest, public testing::WithParamInterface<Kind> {
     tally.ending = false;
   }
 
+  std::vector<bool> Present() const {
+    std::vector<bool> present;
+    for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) present.push_back(store_->Has(Blob(i)));
+    return present;
+  }
+
   // Chunks that had come and are not there any more. What is there is verified.
   std::uint64_t Lost(const Tally& tally) {
     std::uint64_t lost = 0;
@@ -133,12 +138,13 @@ TEST_P(KillTest, AtAnyInstantNoMoreThanAChunkIsLost) {
       static_cast<Tally*>(mmap(nullptr, sizeof(Tally), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   ASSERT_NE(tally, MAP_FAILED);
   std::mt19937 random(20250711);
-  std::uint64_t finished = 0;
+  std::uint64_t finished = 0, evicted = 0;
   std::chrono::nanoseconds range_time = std::chrono::milliseconds(5);
   int k = 0;
   for (; k < kills && (k < kills_min || std::chrono::steady_clock::now() < enough); ++k) {
     std::memset(static_cast<void*>(tally), 0, sizeof(Tally));
     draft_.reset();
+    const std::vector<bool> before = Present();
     const pid_t child = fork();
     if (child == 0) Live(*tally, static_cast<unsigned>(k));
     // After so many ranges, at any instant of about the next two: at this machine's pace, whatever it is.
@@ -156,9 +162,14 @@ TEST_P(KillTest, AtAnyInstantNoMoreThanAChunkIsLost) {
     ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << "the child ended by itself with " << status;
     finished += tally->rounds;
     Start();
+    const std::vector<bool> after = Present();
+    for (std::size_t i = 0; i < before.size(); ++i) evicted += before[i] && !after[i] ? 1 : 0;
     EXPECT_LE(Lost(*tally), 1U) << "chunks at kill " << k;
   }
   EXPECT_GT(finished, static_cast<std::uint64_t>(k) / 4) << "the child hardly ever got to finish a range";
+  EXPECT_GT(evicted, static_cast<std::uint64_t>(k) / 10) << "hardly anything was evicted";
+  std::printf("%d kills, %llu ranges finished, %llu evicted\n", k, static_cast<unsigned long long>(finished),
+              static_cast<unsigned long long>(evicted));
   munmap(tally, sizeof(Tally));
 }
 

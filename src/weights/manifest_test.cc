@@ -109,10 +109,9 @@ TEST_F(ManifestTest, AnotherLengthIsRefused) {
 }
 
 TEST_F(ManifestTest, SourcedItSaysWhereItsBytesAreAndKeepsItsId) {
-  Manifest sourced = manifest_;
-  for (WeightRange& range : sourced.ranges) range.chunks.clear();
-  sourced.sources = {{"https://host/a-00001-of-00002.gguf", sourced.file_bytes, "etag", Sha256(sourced.header)},
-                     {"https://host/a-00002-of-00002.gguf", 4096, "", {}}};
+  Manifest sourced = SourcedTestModel(
+      manifest_, {"https://host/a-00001-of-00002.gguf", manifest_.file_bytes, "etag", Sha256(manifest_.header)});
+  sourced.sources.push_back({"https://host/a-00002-of-00002.gguf", 4096, "", {}});
   const std::uint64_t data = sourced.header.size(), half = sourced.file_bytes / 2;
   sourced.extents = {{data, half - data, 0, 100}, {half, 4096, 1, 0}};
   const std::vector<std::uint8_t> bytes = EncodeManifest(sourced);

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <thread>
 
+#include "weights/link_watch.h"
 #include "weights/peers.h"
 #include "weights/swarm.h"
 
@@ -16,12 +17,13 @@ constexpr std::chrono::milliseconds kIdlePause{50};
 constexpr std::chrono::milliseconds kReopenPause{1000};
 constexpr int kFailuresMax = 5;  // of a peer in a row
 
-Result<Manifest> ManifestFrom(WeightLink& link, ModelFingerprint fingerprint, const std::set<ModelId>& refused) {
+Result<Manifest> ManifestFrom(WeightLink& link, LinkWatch& watch, ModelFingerprint fingerprint,
+                              const std::set<ModelId>& refused) {
   std::vector<std::uint8_t> bytes;
   ModelId id{};
   for (;;) {
     SHOAL_ASSIGN_OR_RETURN(WeightAnswer answer,
-                           AskPeer(link, ManifestAsk{fingerprint, bytes.size()}, kManifestAnswerMax));
+                           watch.Ask(link, ManifestAsk{fingerprint, bytes.size()}, kManifestAnswerMax));
     if (const auto* refusal = std::get_if<Refusal>(&answer)) return Error{ErrorCode::kNotFound, refusal->text};
     auto* piece = std::get_if<ManifestPiece>(&answer);
     if (piece == nullptr || (piece->bytes.empty() && bytes.size() < piece->total_bytes)) {
@@ -64,6 +66,7 @@ class Fetch {
   bool Cancelled() const { return stop_ || (options_.cancelled && options_.cancelled()); }
   Status Open(std::size_t range);
   Status Missing() const;
+  void Pause(std::chrono::milliseconds time) const;
   void Work(std::size_t peer);
   // Until the stream breaks or all is done; whether anything came.
   bool Talk(std::size_t peer);
@@ -71,6 +74,7 @@ class Fetch {
   // False when the peer is to be left.
   bool Take(WeightLink& link, std::size_t peer, std::size_t chunk);
   Status Finish(Writing& writing);
+  void Fail(const Status& why);  // the mutex is held
 
   WeightStore& store_;
   const Manifest& manifest_;
@@ -81,7 +85,8 @@ class Fetch {
   std::vector<ChunkPlace> places_;  // [chunks of the swarm]
   std::size_t bits_ = 0;            // of a HaveAnswer
 
-  std::atomic<bool> stop_{false};
+  std::atomic<bool> stop_{false};  // all has come, or will not: no answer is wanted any more
+  LinkWatch watch_{[this] { return Cancelled(); }};
   mutable std::mutex mutex_;
   std::unique_ptr<Swarm> swarm_;  // guarded by mutex_
   FetchReport report_;            // guarded by mutex_
@@ -109,7 +114,7 @@ Status Fetch::Open(std::size_t range) {
       return {};
     }
     if (writer.error().code != ErrorCode::kUnavailable) return writer.error();
-    std::this_thread::sleep_for(kReopenPause);
+    Pause(kReopenPause);
   }
 }
 
@@ -119,6 +124,11 @@ Status Fetch::Finish(Writing& writing) {
   report_.pins.push_back(std::move(finished.pin));
   writing.writer.reset();
   return {};
+}
+
+void Fetch::Fail(const Status& why) {
+  if (failed_.ok()) failed_ = why;
+  stop_ = true;
 }
 
 Result<FetchReport> Fetch::Run(const std::vector<std::size_t>& ranges) {
@@ -161,6 +171,13 @@ Status Fetch::Missing() const {
   return Error{ErrorCode::kUnavailable, "no node that can be reached has all of " + what.substr(0, 300) + bad};
 }
 
+// Shorter when it is over meanwhile.
+void Fetch::Pause(std::chrono::milliseconds time) const {
+  for (const auto end = Clock::now() + time; Clock::now() < end && !Cancelled();) {
+    std::this_thread::sleep_for(kIdlePause);
+  }
+}
+
 void Fetch::Work(std::size_t peer) {
   for (int failures = 0; failures < kFailuresMax && !Cancelled(); ++failures) {
     {
@@ -168,12 +185,12 @@ void Fetch::Work(std::size_t peer) {
       if (swarm_->done() || !failed_.ok() || left_out_[peer]) return;
     }
     if (Talk(peer)) failures = 0;
-    if (failures + 1 < kFailuresMax && !Cancelled()) std::this_thread::sleep_for(kReopenPause * failures);
+    if (failures + 1 < kFailuresMax) Pause(kReopenPause * failures);
   }
 }
 
 Status Fetch::AskHave(WeightLink& link, std::size_t peer) {
-  SHOAL_ASSIGN_OR_RETURN(const WeightAnswer answer, AskPeer(link, HaveAsk{id_}, options_.answer_max));
+  SHOAL_ASSIGN_OR_RETURN(const WeightAnswer answer, watch_.Ask(link, HaveAsk{id_}, options_.answer_max));
   const auto* have = std::get_if<HaveAnswer>(&answer);
   std::vector<bool> chunks(places_.size());
   if (have != nullptr && have->bits.size() == (bits_ + 7) / 8) {
@@ -222,7 +239,7 @@ bool Fetch::Take(WeightLink& link, std::size_t peer, std::size_t chunk) {
   const ChunkPlace& place = places_[chunk];
   Writing& writing = writings_[place.writer];
   const ChunkAsk ask{id_, static_cast<std::uint32_t>(writing.range), static_cast<std::uint32_t>(place.chunk)};
-  Result<WeightAnswer> answer = AskPeer(link, ask, options_.answer_max);
+  Result<WeightAnswer> answer = watch_.Ask(link, ask, options_.answer_max);
   const auto* got = answer.ok() ? std::get_if<ChunkAnswer>(&*answer) : nullptr;
   if (got == nullptr) {
     const std::lock_guard lock(mutex_);
@@ -234,7 +251,7 @@ bool Fetch::Take(WeightLink& link, std::size_t peer, std::size_t chunk) {
   const std::string& name = peers_[peer].name;
   if (!put.ok()) {
     if (put.error().code != ErrorCode::kCorrupt && put.error().code != ErrorCode::kInvalidArgument) {
-      if (failed_.ok()) failed_ = put;
+      Fail(put);
       return false;
     }
     report_.bytes_refused += got->bytes.size();
@@ -249,12 +266,13 @@ bool Fetch::Take(WeightLink& link, std::size_t peer, std::size_t chunk) {
   report_.bytes_by_peer[name] += got->bytes.size();
   progress_.bytes_done += got->bytes.size();
   swarm_->Done(chunk);
+  stop_ = stop_ || swarm_->done();
   if (options_.on_progress) options_.on_progress(progress_);
   if (--writing.left > 0) return true;
   lock.unlock();
   if (const Status finished = Finish(writing); !finished.ok()) {
     lock.lock();
-    if (failed_.ok()) failed_ = finished;
+    Fail(finished);
     return false;
   }
   return true;
@@ -268,11 +286,14 @@ Result<WeightAnswer> AskPeer(WeightLink& link, const WeightAsk& ask, std::chrono
 }
 
 Result<Manifest> FetchManifest(const std::vector<WeightPeer>& peers, ModelFingerprint fingerprint,
-                               const std::set<ModelId>& refused) {
+                               const std::set<ModelId>& refused, const std::function<bool()>& cancelled) {
   std::string why;
+  LinkWatch watch(cancelled);
   for (const WeightPeer& peer : peers) {
+    if (cancelled && cancelled()) return Error{ErrorCode::kCancelled, "fetching was cancelled"};
     const Result<std::unique_ptr<WeightLink>> link = peer.open();
-    Result<Manifest> manifest = link.ok() ? ManifestFrom(**link, fingerprint, refused) : Result<Manifest>(link.error());
+    Result<Manifest> manifest =
+        link.ok() ? ManifestFrom(**link, watch, fingerprint, refused) : Result<Manifest>(link.error());
     if (manifest.ok()) return manifest;
     why += (why.empty() ? ": '" : "; '") + peer.name + "': " + manifest.error().message;
   }

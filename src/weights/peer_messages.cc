@@ -10,7 +10,7 @@ namespace {
 
 using Bytes = std::vector<std::uint8_t>;
 
-enum Kind : std::uint8_t { kManifest = 1, kHave = 2, kChunk = 3, kRefusal = 4, kRanges = 5, kHashes = 6 };
+enum Kind : std::uint8_t { kManifest = 1, kHave = 2, kChunk = 3, kRefusal = 4, kRanges = 5, kHashes = 6, kFetch = 7 };
 
 Error Broken() { return {ErrorCode::kCorrupt, "a message about weights breaks its format"}; }
 
@@ -55,11 +55,15 @@ Bytes Encode(const WeightAsk& ask) {
   } else if (const auto* ranges = std::get_if<RangesAsk>(&ask)) {
     out.Put(std::uint8_t{kRanges});
     PutDigest(out, ranges->id);
-  } else {
-    const auto& hashes = std::get<HashesAsk>(ask);
+  } else if (const auto* hashes = std::get_if<HashesAsk>(&ask)) {
     out.Put(std::uint8_t{kHashes});
-    PutDigest(out, hashes.id);
-    out.Put(hashes.range);
+    PutDigest(out, hashes->id);
+    out.Put(hashes->range);
+  } else {
+    const auto& fetch = std::get<FetchAsk>(ask);
+    out.Put(std::uint8_t{kFetch});
+    PutDigest(out, fetch.id);
+    for (const std::uint32_t range : fetch.ranges) out.Put(range);
   }
   return bytes;
 }
@@ -87,6 +91,8 @@ Bytes Encode(const WeightAnswer& answer) {
   } else if (const auto* hashes = std::get_if<HashesAnswer>(&answer)) {
     out.Put(std::uint8_t{kHashes});
     for (const Digest& hash : hashes->chunks) PutDigest(out, hash);
+  } else if (std::holds_alternative<FetchAnswer>(answer)) {
+    out.Put(std::uint8_t{kFetch});
   } else {
     out.Put(std::uint8_t{kRefusal});
     out.PutText(std::string_view(std::get<Refusal>(answer).text).substr(0, kRefusalBytesMax));
@@ -120,6 +126,14 @@ Result<WeightAsk> ParseWeightAsk(std::span<const std::uint8_t> bytes) {
       one.id = GetDigest(in);
       one.range = in.Get<std::uint32_t>();
       ask = one;
+      break;
+    }
+    case kFetch: {
+      FetchAsk one;
+      one.id = GetDigest(in);
+      if (in.remaining() == 0 || in.remaining() > kFetchAskRangesMax * sizeof(std::uint32_t)) return Broken();
+      while (in.remaining() >= sizeof(std::uint32_t)) one.ranges.push_back(in.Get<std::uint32_t>());
+      ask = std::move(one);
       break;
     }
     default: return Broken();
@@ -158,6 +172,7 @@ Result<WeightAnswer> ParseWeightAnswer(std::span<const std::uint8_t> bytes) {
       while (in.remaining() > 0) hashes.chunks.push_back(GetDigest(in));
       return WeightAnswer(std::move(hashes));
     }
+    case kFetch: return in.AtEnd() ? Result<WeightAnswer>(FetchAnswer{}) : Broken();
     case kRefusal: {
       Bytes text = Rest(in);
       if (text.size() > kRefusalBytesMax) return Broken();

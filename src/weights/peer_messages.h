@@ -17,6 +17,7 @@ namespace shoal {
 inline constexpr std::uint32_t kManifestPieceBytesMax = 1U << 20;
 inline constexpr std::size_t kWeightMessageBytesMax = kChunkBytesMax + 64;
 inline constexpr std::size_t kRefusalBytesMax = 512;
+inline constexpr std::size_t kFetchAskRangesMax = 4096;
 
 struct ManifestAsk {
   ModelFingerprint fingerprint = 0;
@@ -42,7 +43,13 @@ struct HashesAsk {
   std::uint32_t range = 0;
   bool operator==(const HashesAsk&) const = default;
 };
-using WeightAsk = std::variant<ManifestAsk, HaveAsk, ChunkAsk, RangesAsk, HashesAsk>;
+// Ranges of a sourced model that whoever asks cannot get from its source: the other is to fetch them.
+struct FetchAsk {
+  ModelId id{};
+  std::vector<std::uint32_t> ranges;  // at least one
+  bool operator==(const FetchAsk&) const = default;
+};
+using WeightAsk = std::variant<ManifestAsk, HaveAsk, ChunkAsk, RangesAsk, HashesAsk, FetchAsk>;
 
 struct ManifestPiece {
   ModelId id{};
@@ -69,11 +76,15 @@ struct HashesAnswer {
   std::vector<Digest> chunks;
   bool operator==(const HashesAnswer&) const = default;
 };
+struct FetchAnswer {  // it does
+  bool operator==(const FetchAnswer&) const = default;
+};
 struct Refusal {
   std::string text;
   bool operator==(const Refusal&) const = default;
 };
-using WeightAnswer = std::variant<ManifestPiece, HaveAnswer, ChunkAnswer, RangesAnswer, HashesAnswer, Refusal>;
+using WeightAnswer =
+    std::variant<ManifestPiece, HaveAnswer, ChunkAnswer, RangesAnswer, HashesAnswer, FetchAnswer, Refusal>;
 
 std::vector<std::uint8_t> Encode(const WeightAsk& ask);
 std::vector<std::uint8_t> Encode(const WeightAnswer& answer);

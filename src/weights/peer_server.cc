@@ -12,8 +12,8 @@ constexpr std::size_t kKnownMax = 64;
 }  // namespace
 
 WeightServer::WeightServer(std::shared_ptr<const WeightStore> store,
-                           std::function<Result<StoredModel>(ModelFingerprint)> find)
-    : store_(std::move(store)), find_(std::move(find)) {}
+                           std::function<Result<StoredModel>(ModelFingerprint)> find, FetchForOthers fetch)
+    : store_(std::move(store)), find_(std::move(find)), fetch_(std::move(fetch)) {}
 
 // Not locked while it finds: a file may be hashed first, and other models are served meanwhile.
 Result<std::shared_ptr<WeightServer::Known>> WeightServer::ByFingerprint(ModelFingerprint fingerprint, bool anew) {
@@ -88,6 +88,13 @@ WeightAnswer WeightServer::ReplyRanges(const Known& known) const {
   return answer;
 }
 
+Result<WeightAnswer> WeightServer::ReplyFetch(const FetchAsk& ask) {
+  if (!fetch_) return Error{ErrorCode::kUnsupported, "it fetches nothing for others"};
+  SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<Known> known, ById(ask.id));
+  SHOAL_RETURN_IF_ERROR(fetch_(known->model, {ask.ranges.begin(), ask.ranges.end()}));
+  return WeightAnswer(FetchAnswer{});
+}
+
 Result<WeightAnswer> WeightServer::Reply(const WeightAsk& ask) {
   if (const auto* manifest = std::get_if<ManifestAsk>(&ask)) {
     SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<const Known> known,
@@ -120,6 +127,7 @@ Result<WeightAnswer> WeightServer::Reply(const WeightAsk& ask) {
     }
     return WeightAnswer(HashesAnswer{manifest.ranges[hashes->range].chunks});
   }
+  if (const auto* fetch = std::get_if<FetchAsk>(&ask)) return ReplyFetch(*fetch);
   const auto& chunk = std::get<ChunkAsk>(ask);
   SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<Known> known, ById(chunk.id, chunk.range));
   return ReplyChunk(*known, chunk);

@@ -32,6 +32,8 @@ class WeightLink {
   // Blocks for the answer, at most `limit`. Errors: kUnavailable; then nothing more can be asked.
   virtual Result<std::vector<std::uint8_t>> Ask(std::vector<std::uint8_t> question,
                                                 std::chrono::milliseconds limit) = 0;
+  // Ends a blocked Ask; nothing more can be asked then. Any thread, while the link is there.
+  virtual void Cancel() = 0;
 };
 
 struct WeightPeer {
@@ -44,8 +46,11 @@ struct WeightPeer {
 class WeightServer {
  public:
   // `find`: the model of a fingerprint, whole or in part; hashes it first if need be. Called by several threads at
-  // once, for the same model too.
-  WeightServer(std::shared_ptr<const WeightStore> store, std::function<Result<StoredModel>(ModelFingerprint)> find);
+  // once, for the same model too. `fetch`: takes it on to fetch ranges from a model's source for the one who asks, or
+  // says why not (weights/source_helper.h); may be empty.
+  using FetchForOthers = std::function<Status(const StoredModel&, const std::vector<std::size_t>&)>;
+  WeightServer(std::shared_ptr<const WeightStore> store, std::function<Result<StoredModel>(ModelFingerprint)> find,
+               FetchForOthers fetch = {});
   // The answer to any bytes. Blocks on the disk.
   std::vector<std::uint8_t> Answer(std::span<const std::uint8_t> question);
 
@@ -62,10 +67,12 @@ class WeightServer {
   Result<std::shared_ptr<Known>> ById(const ModelId& id, std::optional<std::size_t> range = {});
   Result<WeightAnswer> ReplyChunk(Known& known, const ChunkAsk& ask);
   WeightAnswer ReplyRanges(const Known& known) const;
+  Result<WeightAnswer> ReplyFetch(const FetchAsk& ask);
   Result<WeightAnswer> Reply(const WeightAsk& ask);
 
   const std::shared_ptr<const WeightStore> store_;
   const std::function<Result<StoredModel>(ModelFingerprint)> find_;
+  const FetchForOthers fetch_;
   std::mutex mutex_;
   std::map<ModelFingerprint, std::shared_ptr<Known>> known_;  // guarded by mutex_
 };
@@ -73,9 +80,10 @@ class WeightServer {
 // The answer of a peer, understood. Errors: as WeightLink::Ask; kCorrupt.
 Result<WeightAnswer> AskPeer(WeightLink& link, const WeightAsk& ask, std::chrono::milliseconds limit);
 
-// The first peer's that has it and whose manifest is right, and none of `refused`. Errors: kNotFound (nobody has it).
+// The first peer's that has it and whose manifest is right, and none of `refused`. `cancelled` may be empty. Errors:
+// kNotFound (nobody has it), kCancelled.
 Result<Manifest> FetchManifest(const std::vector<WeightPeer>& peers, ModelFingerprint fingerprint,
-                               const std::set<ModelId>& refused = {});
+                               const std::set<ModelId>& refused = {}, const std::function<bool()>& cancelled = {});
 
 struct FetchProgress {
   std::uint64_t bytes_done = 0, bytes_total = 0;  // of the ranges asked for; what was here already counts as done
@@ -87,6 +95,7 @@ struct FetchOptions {
   std::uint64_t seed = 0;                                   // another on each node
   std::int64_t patience_ms = 20'000;                        // without a peer that has what is missing
   std::chrono::milliseconds answer_max = kWeightAnswerMax;  // of a peer; then others are asked
+  bool asks_others = true;  // of a sourced model: to fetch from the source what this node does not get there
 };
 
 struct FetchReport {

@@ -219,6 +219,31 @@ TEST_F(PeersTest, CancellingEndsIt) {
 
 // Three nodes want the same from one source. Each gives the others what it has while it still fetches, so the source's
 // uplink carries little more than one copy.
+TEST_F(PeersTest, WhoWaitsForAnAnswerIsWokenWhenNobodyWantsItAnyMore) {
+  const auto silent = Node("silent", true), node = Node("node", false), other = Node("other", false),
+             good = Node("good", true);
+  silent->answers_until_silent = 0;
+  constexpr std::chrono::seconds kHang{45};  // half of what a peer may take to answer
+  std::atomic<bool> cancelled{false};
+  FetchOptions options;
+  options.cancelled = [&] { return cancelled.load(); };
+  auto given_up = std::async(std::launch::async,
+                             [&] { return FetchRanges(*node->store, manifest_, all_, {Peer(*silent)}, options); });
+  auto manifest = std::async(std::launch::async, [&] {
+    return FetchManifest({Peer(*silent)}, fingerprint_, {}, [&] { return cancelled.load(); });
+  });
+  auto complete = std::async(std::launch::async, [&] {
+    return FetchRanges(*other->store, manifest_, all_, {Peer(*silent), Peer(*good)}, FetchOptions{});
+  });
+  ASSERT_EQ(complete.wait_for(kHang), std::future_status::ready) << "all has come from another";
+  EXPECT_TRUE(complete.get().ok());
+  cancelled = true;
+  ASSERT_EQ(given_up.wait_for(kHang), std::future_status::ready);
+  EXPECT_EQ(given_up.get().error().code, ErrorCode::kCancelled);
+  ASSERT_EQ(manifest.wait_for(kHang), std::future_status::ready);
+  EXPECT_FALSE(manifest.get().ok());
+}
+
 TEST_F(PeersTest, NodesThatFetchTheSameGiveItToEachOther) {
   const auto source = Node("source", true);
   source->bytes_per_s = 30'000'000;
@@ -278,7 +303,8 @@ TEST(Swarm, TakesTheRarestFirst) {
 TEST(WeightMessages, SurviveTheirBytes) {
   Digest id{};
   id[3] = 9;
-  const WeightAsk asks[] = {ManifestAsk{77, 1 << 20}, HaveAsk{id}, ChunkAsk{id, 3, 9}};
+  const WeightAsk asks[] = {ManifestAsk{77, 1 << 20}, HaveAsk{id},      ChunkAsk{id, 3, 9}, RangesAsk{id},
+                            HashesAsk{id, 2},         FetchAsk{id, {5}}};
   for (const WeightAsk& ask : asks) {
     const Bytes bytes = Encode(ask);
     const auto parsed = ParseWeightAsk(bytes);
@@ -286,7 +312,12 @@ TEST(WeightMessages, SurviveTheirBytes) {
     EXPECT_TRUE(*parsed == ask);
     for (std::size_t cut = 0; cut < bytes.size(); ++cut) EXPECT_FALSE(ParseWeightAsk(std::span(bytes).first(cut)).ok());
   }
-  const WeightAnswer answers[] = {ManifestPiece{id, 100, {1, 2, 3}}, HaveAnswer{{0xff}}, ChunkAnswer{{4, 5}},
+  const WeightAnswer answers[] = {ManifestPiece{id, 100, {1, 2, 3}},
+                                  HaveAnswer{{0xff}},
+                                  ChunkAnswer{{4, 5}},
+                                  RangesAnswer{{RangeState::kHere}},
+                                  HashesAnswer{{id}},
+                                  FetchAnswer{},
                                   Refusal{"not here"}};
   for (const WeightAnswer& answer : answers) {
     const auto parsed = ParseWeightAnswer(Encode(answer));

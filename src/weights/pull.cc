@@ -10,7 +10,6 @@ namespace shoal {
 namespace {
 
 constexpr std::uint64_t kHeaderFirstBytes = 256U << 10;
-constexpr std::uint64_t kTailBytesMax = 1U << 20;
 
 // A GGUF file's beginning up to its data: how long it is, only the header says.
 struct Head {
@@ -98,40 +97,14 @@ Result<RemoteModel> Describe(const std::vector<RemoteFile>& files, std::vector<H
   return model;
 }
 
-// The files as they are at the server, out of the model's bytes: for their hashes.
-Result<std::vector<HashedFile>> FilesToHash(const std::vector<RemoteFile>& files, const RemoteModel& model,
+// The files whose hashes are told, out of the model's bytes.
+Result<std::vector<HashedFile>> FilesToHash(const RemoteBytes& from, const RemoteModel& model,
                                             const HttpOptions& options) {
   std::vector<HashedFile> hashed;
-  for (std::size_t i = 0; i < files.size(); ++i) {
-    const HttpFacts& facts = model.facts[i];
-    if (!facts.sha256) continue;
-    HashedFile one;
-    one.name = FileName(files[i].url);
-    one.sha256 = *facts.sha256;
-    std::uint64_t end = 0;
-    if (!model.heads.empty()) {
-      one.head = model.heads[i];
-      end = one.head.size();
-    }
-    for (const PartExtent& extent : model.extents) {
-      if (extent.part != i) continue;
-      one.extents.push_back({extent.offset, extent.bytes});
-      end = extent.part_offset + extent.bytes;
-    }
-    // What a part has behind its last tensor is in no range.
-    if (end < facts.bytes) {
-      if (facts.bytes - end > kTailBytesMax) {
-        return Error{ErrorCode::kCorrupt,
-                     one.name + " has " + std::to_string(facts.bytes - end) + " bytes behind its last tensor"};
-      }
-      HttpFile file(files[i].url, options);
-      file.Expect(facts);
-      SHOAL_RETURN_IF_ERROR(file.Read(end, facts.bytes - end, [&](std::span<const std::uint8_t> piece) {
-        one.tail.insert(one.tail.end(), piece.begin(), piece.end());
-        return Status();
-      }));
-    }
-    hashed.push_back(std::move(one));
+  for (std::size_t i = 0; i < from.files.size(); ++i) {
+    if (!from.facts[i].sha256) continue;
+    const std::span<const std::uint8_t> head = model.heads.empty() ? std::span<const std::uint8_t>() : model.heads[i];
+    SHOAL_ASSIGN_OR_RETURN(hashed.emplace_back(), HashedFileOf(from, i, head, options));
   }
   return hashed;
 }
@@ -191,9 +164,16 @@ Manifest SourcedManifest(const std::vector<RemoteFile>& files, const RemoteModel
   return manifest;
 }
 
+bool IsSameState(const std::vector<SourceFile>& a, const std::vector<SourceFile>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const SourceFile& one, const SourceFile& other) {
+    return one.url == other.url &&
+           IsSameState(HttpFacts{one.bytes, one.etag, one.sha256}, HttpFacts{other.bytes, other.etag, other.sha256});
+  });
+}
+
 Result<bool> IsInState(const std::vector<RemoteFile>& files, const Manifest& manifest, const HttpOptions& options) {
   SHOAL_ASSIGN_OR_RETURN(const std::vector<HttpFacts> facts, ProbeAll(files, options));
-  return SourcesOf(files, facts) == manifest.sources;
+  return IsSameState(SourcesOf(files, facts), manifest.sources);
 }
 
 Result<ModelId> PullModel(WeightStore& store, const std::vector<RemoteFile>& files, const std::string& name,
@@ -202,7 +182,8 @@ Result<ModelId> PullModel(WeightStore& store, const std::vector<RemoteFile>& fil
   SHOAL_ASSIGN_OR_RETURN(std::vector<HttpFacts> facts, ProbeAll(files, options.http));
   std::string key;
   for (std::size_t i = 0; i < files.size(); ++i) {
-    key += (i == 0 ? "" : "\n") + files[i].url.Text() + "\n" + facts[i].etag + "\n" + std::to_string(facts[i].bytes);
+    const std::string state = facts[i].sha256 ? HexOf(*facts[i].sha256) : facts[i].etag;
+    key += (i == 0 ? "" : "\n") + files[i].url.Text() + "\n" + state + "\n" + std::to_string(facts[i].bytes);
   }
   SHOAL_ASSIGN_OR_RETURN(const RemoteModel model,
                          Describe(files, std::move(facts), options.http, Draft::KnownHeader(store, key)));
@@ -211,7 +192,9 @@ Result<ModelId> PullModel(WeightStore& store, const std::vector<RemoteFile>& fil
                          Draft::Open(store, key, model.manifest.header, model.manifest.file_bytes));
   SHOAL_RETURN_IF_ERROR(PullInto(*draft, files, model, options));
   std::vector<HashedFile> hashed;
-  if (!draft->was_finished()) { SHOAL_ASSIGN_OR_RETURN(hashed, FilesToHash(files, model, options.http)); }
+  if (!draft->was_finished()) {
+    SHOAL_ASSIGN_OR_RETURN(hashed, FilesToHash({files, model.facts, model.extents}, model, options.http));
+  }
   return draft->Finish(name, origin, hashed, [&](std::uint64_t done) {
     if (options.on_progress) options.on_progress({done, model.manifest.file_bytes, true});
     return !options.http.cancelled || !options.http.cancelled();

@@ -43,6 +43,9 @@ struct RemoteModel {
 // Errors: as HttpFile::Probe (names the part that is missing), JoinGguf and DescribeRanges.
 Result<RemoteModel> DescribeRemote(const std::vector<RemoteFile>& files, const HttpOptions& options);
 
+// Whether both say the same files, each in the same state.
+bool IsSameState(const std::vector<SourceFile>& a, const std::vector<SourceFile>& b);
+
 // Whether the files are in the state that a sourced manifest says; reads one byte of each. Errors: as HttpFile::Probe.
 Result<bool> IsInState(const std::vector<RemoteFile>& files, const Manifest& manifest, const HttpOptions& options);
 

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "base/log.h"
+#include "weights/link_watch.h"
 #include "weights/range_pull.h"
 
 namespace shoal {
@@ -16,6 +17,11 @@ namespace {
 constexpr std::chrono::milliseconds kRoundPause{300};
 constexpr std::chrono::milliseconds kStatesAnswerMax{10'000};
 constexpr std::uint64_t kSourceRoundBytes = 256ULL << 20;  // then the others are asked anew
+constexpr int kUnreachableMax = 2;  // attempts to reach the source, where others may get what it has
+constexpr std::size_t kOthersSayMax = 800;
+constexpr int kSilencePart = 3;     // a peer that says nothing for a time is not asked again for so many times as long
+
+using Clock = std::chrono::steady_clock;
 
 class SourcedFetch {
  public:
@@ -23,7 +29,9 @@ class SourcedFetch {
                const HttpOptions& http, const FetchOptions& options)
       : store_(store), model_(model), manifest_(model.manifest), peers_(peers), http_(http), options_(options) {
     links_.resize(peers.size());
+    asked_again_.resize(peers.size());
     http_.cancelled = options.cancelled;
+    if (!peers.empty()) http_.unreachable_max = kUnreachableMax;
   }
   ~SourcedFetch() {
     for (const auto& [range, state] : wanted_) store_.claims().Drop(model_.id, range, state);
@@ -33,7 +41,7 @@ class SourcedFetch {
 
  private:
   struct Round {
-    std::vector<std::size_t> of_peers, of_source;
+    std::vector<std::size_t> of_peers, of_source, of_nobody;
     std::map<std::size_t, std::shared_ptr<RangeWriter>> writers;  // of of_source
     bool waits = false;                                           // another one fetches a range
   };
@@ -43,6 +51,9 @@ class SourcedFetch {
   void WantNoMore(std::size_t range);
   void TakeWhatIsHere();
   void AskStates(bool anew);
+  std::vector<RangeState> StatesOf(std::size_t peer, bool anew);
+  bool AskToFetch(const std::vector<std::size_t>& ranges);
+  bool Hopeless();
   Result<Round> Plan();
   Status PlanSource(std::size_t range, Round& round);
   bool LearnHashes(std::size_t range);
@@ -66,7 +77,11 @@ class SourcedFetch {
   std::map<std::size_t, std::string> told_by_;
   std::vector<std::unique_ptr<WeightLink>> links_;  // [peers]; null: none is open
   std::vector<std::vector<RangeState>> states_;     // [peers][ranges]; empty: it does not say
-  Status source_error_;                             // why the source gives us nothing
+  std::vector<Clock::time_point> asked_again_;      // [peers]: not before
+  LinkWatch watch_{[this] { return Cancelled(); }};
+  Status source_error_;        // why the source gives us nothing
+  std::string others_say_;     // why they do not fetch for us
+  Clock::time_point hoped_{};  // when something came last, or somebody was at it
   FetchReport report_;
 
   std::mutex mutex_;
@@ -103,21 +118,66 @@ void SourcedFetch::TakeWhatIsHere() {
   coming_.clear();
 }
 
-// `anew`: also who did not answer before.
+// What a peer says of each range; nothing where it does not answer, or did not lately.
+std::vector<RangeState> SourcedFetch::StatesOf(std::size_t peer, bool anew) {
+  const auto start = Clock::now();
+  std::unique_ptr<WeightLink>& link = links_[peer];
+  if (link == nullptr && (!anew || start < asked_again_[peer])) return {};
+  if (link == nullptr) {
+    Result<std::unique_ptr<WeightLink>> opened = peers_[peer].open();
+    if (opened.ok()) link = *std::move(opened);
+  }
+  Result<WeightAnswer> answer = Error{ErrorCode::kUnavailable, "not reached"};
+  if (link != nullptr) answer = watch_.Ask(*link, RangesAsk{model_.id}, kStatesAnswerMax);
+  if (!answer.ok()) {
+    link.reset();
+    asked_again_[peer] = Clock::now() + kSilencePart * (Clock::now() - start);
+    return {};
+  }
+  auto* ranges = std::get_if<RangesAnswer>(&*answer);
+  const bool fits = ranges != nullptr && ranges->states.size() == manifest_->ranges.size();
+  return fits ? std::move(ranges->states) : std::vector<RangeState>();
+}
+
+// All at the same time. `anew`: also who did not answer before.
 void SourcedFetch::AskStates(bool anew) {
   states_.assign(peers_.size(), {});
-  for (std::size_t i = 0; i < peers_.size() && !Cancelled(); ++i) {
-    if (links_[i] == nullptr && !anew) continue;
-    if (links_[i] == nullptr) {
-      Result<std::unique_ptr<WeightLink>> link = peers_[i].open();
-      if (!link.ok()) continue;
-      links_[i] = *std::move(link);
-    }
-    Result<WeightAnswer> answer = AskPeer(*links_[i], RangesAsk{model_.id}, kStatesAnswerMax);
+  std::atomic<std::size_t> next{0};
+  const auto ask = [&] {
+    for (std::size_t i = next++; i < peers_.size() && !Cancelled(); i = next++) states_[i] = StatesOf(i, anew);
+  };
+  std::vector<std::thread> threads;
+  for (std::size_t i = 1; i < std::min(peers_.size(), kFetchPeersMax); ++i) threads.emplace_back(ask);
+  ask();
+  for (std::thread& thread : threads) thread.join();
+}
+
+// Whether a peer says that it fetches for us what we do not get: one, so that one fetches it.
+bool SourcedFetch::AskToFetch(const std::vector<std::size_t>& ranges) {
+  others_say_.clear();
+  if (!options_.asks_others) return false;
+  FetchAsk ask{model_.id, {ranges.begin(), ranges.end()}};
+  if (ask.ranges.size() > kFetchAskRangesMax) ask.ranges.resize(kFetchAskRangesMax);
+  for (std::size_t k = 0; k < peers_.size(); ++k) {
+    const std::size_t i = (options_.seed + k) % peers_.size();  // not the same for all
+    if (links_[i] == nullptr || states_[i].empty()) continue;
+    const Result<WeightAnswer> answer = watch_.Ask(*links_[i], ask, kStatesAnswerMax);
     if (!answer.ok()) links_[i].reset();
-    auto* ranges = answer.ok() ? std::get_if<RangesAnswer>(&*answer) : nullptr;
-    if (ranges != nullptr && ranges->states.size() == manifest_->ranges.size()) states_[i] = std::move(ranges->states);
+    if (answer.ok() && std::holds_alternative<FetchAnswer>(*answer)) return true;
+    const auto* refusal = answer.ok() ? std::get_if<Refusal>(&*answer) : nullptr;
+    others_say_ += (others_say_.empty() ? "'" : "; '") + peers_[i].name +
+                   "': " + (refusal != nullptr ? refusal->text : "no answer");
   }
+  return false;
+}
+
+// Nobody gives what is missing. Where nothing worse was said than that the source cannot be reached, it may come back.
+bool SourcedFetch::Hopeless() {
+  const bool may_return = source_error_.error().code == ErrorCode::kUnavailable && options_.asks_others;
+  if (!may_return || Clock::now() - hoped_ > std::chrono::milliseconds(options_.patience_ms)) return true;
+  source_error_ = {};
+  for (const std::size_t range : missing_) Want(range);
+  return false;
 }
 
 // The hashes of a range that a peer says it has. False: nobody tells them.
@@ -126,7 +186,7 @@ bool SourcedFetch::LearnHashes(std::size_t range) {
   for (std::size_t i = 0; i < peers_.size(); ++i) {
     if (states_[i].empty() || states_[i][range] != RangeState::kHere || links_[i] == nullptr) continue;
     const Result<WeightAnswer> answer =
-        AskPeer(*links_[i], HashesAsk{model_.id, static_cast<std::uint32_t>(range)}, kStatesAnswerMax);
+        watch_.Ask(*links_[i], HashesAsk{model_.id, static_cast<std::uint32_t>(range)}, kStatesAnswerMax);
     if (!answer.ok()) links_[i].reset();
     const auto* hashes = answer.ok() ? std::get_if<HashesAnswer>(&*answer) : nullptr;
     if (hashes == nullptr || hashes->chunks.size() != manifest_->ChunkCount(range)) continue;
@@ -156,6 +216,8 @@ Result<SourcedFetch::Round> SourcedFetch::Plan() {
     } else if (source_error_.ok() && source_bytes < kSourceRoundBytes) {
       source_bytes += manifest_->ranges[range].bytes;
       SHOAL_RETURN_IF_ERROR(PlanSource(range, round));
+    } else if (!source_error_.ok()) {
+      round.of_nobody.push_back(range);
     }
   }
   return round;
@@ -261,17 +323,20 @@ Status SourcedFetch::AfterSource(const Status& fetched, const Round& round) {
 void SourcedFetch::Report(std::uint64_t more) {
   const std::lock_guard lock(mutex_);
   round_bytes_ += more;
+  if (more > 0) hoped_ = Clock::now();
   FetchProgress now = progress_;
   now.bytes_done = std::min(now.bytes_total, now.bytes_done + round_bytes_);
   if (options_.on_progress) options_.on_progress(now);
 }
 
 Error SourcedFetch::Nobody() const {
+  if (!options_.asks_others) return source_error_.error();  // for whoever asked this node to fetch
   std::string what;
   for (const std::size_t range : missing_) what += (what.empty() ? "" : ", ") + manifest_->ranges[range].Name();
+  const std::string others = others_say_.empty() ? "" : ". Nor is it fetched by " + others_say_.substr(0, kOthersSayMax);
   return {source_error_.error().code, "no node that can be reached has " + what.substr(0, 200) + " of " + model_.name +
                                           ", and its source does not give it here: " + source_error_.error().message +
-                                          ". Where it does, `shoal pull` fetches all of it for the others"};
+                                          others + ". Where it does, `shoal pull` fetches all of it for the others"};
 }
 
 Result<FetchReport> SourcedFetch::Run(const std::vector<std::size_t>& ranges) {
@@ -280,6 +345,7 @@ Result<FetchReport> SourcedFetch::Run(const std::vector<std::size_t>& ranges) {
   TakeWhatIsHere();
   SHOAL_RETURN_IF_ERROR(store_.MakeRoomFor(*manifest_, missing_, model_.id));
   for (const std::size_t range : missing_) Want(range);
+  hoped_ = Clock::now();
   while (!missing_.empty()) {
     if (Cancelled()) return Error{ErrorCode::kCancelled, "fetching was cancelled"};
     AskStates(true);
@@ -297,7 +363,10 @@ Result<FetchReport> SourcedFetch::Run(const std::vector<std::size_t>& ranges) {
     SHOAL_RETURN_IF_ERROR(AfterSource(of_source, round));
     SHOAL_RETURN_IF_ERROR(of_peers);
     if (!round.of_source.empty() || !round.of_peers.empty()) continue;
-    if (!round.waits && !source_error_.ok()) return Nobody();
+    if (!round.of_nobody.empty() && AskToFetch(round.of_nobody)) round.waits = true;
+    if (Cancelled()) continue;
+    if (round.waits) hoped_ = Clock::now();
+    if (!round.waits && !source_error_.ok() && Hopeless()) return Nobody();
     std::this_thread::sleep_for(kRoundPause);
   }
   return std::move(report_);

@@ -11,6 +11,7 @@
 #include <mutex>
 
 #include "base/test_folder.h"
+#include "weights/source_helper.h"
 #include "weights/test_model.h"
 #include "weights/test_peer.h"
 #include "weights/whole_file.h"
@@ -24,8 +25,8 @@ using testing::HasSubstr;
 class TestServer {
  public:
   explicit TestServer(std::vector<std::uint8_t> bytes) : bytes_(std::move(bytes)) {
-    server_.Get("/model.gguf", [this](const httplib::Request&, httplib::Response& response) {
-      if (refuses) {
+    server_.Get("/model.gguf", [this](const httplib::Request& request, httplib::Response& response) {
+      if (refuses || (wants_token && request.get_header_value("Authorization") != "Bearer right")) {
         response.status = 401;
         return;
       }
@@ -46,7 +47,7 @@ class TestServer {
   }
   std::string url() const { return "http://127.0.0.1:" + std::to_string(port_) + "/model.gguf"; }
 
-  std::atomic<bool> refuses{false}, changed{false};
+  std::atomic<bool> refuses{false}, changed{false}, wants_token{false};
   std::atomic<std::uint64_t> sent{0};
 
  private:
@@ -67,6 +68,7 @@ WeightPeer PeerWith(TestNode& node, bool first, std::function<void()> after) {
       after_();
       return answer;
     }
+    void Cancel() override { link_.Cancel(); }
 
    private:
     TestLink link_;
@@ -86,19 +88,17 @@ class SourcedFetchTest : public testing::Test {
     hashed_ = *HashTestModel(file);
     const std::vector<std::uint8_t> bytes = ReadTestFile(file);
     server_ = std::make_unique<TestServer>(bytes);
-    sourced_ = hashed_;
-    for (WeightRange& range : sourced_.ranges) range.chunks.clear();
-    sourced_.sources = {{server_->url(), sourced_.file_bytes, "one", Sha256(bytes)}};
-    sourced_.extents = {{0, sourced_.file_bytes, 0, 0}};
+    sourced_ = SourcedTestModel(hashed_, {server_->url(), hashed_.file_bytes, "one", Sha256(bytes)});
     for (std::size_t i = 0; i < sourced_.ranges.size(); ++i) all_.push_back(i);
     for (const char* variable : {"http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"}) unsetenv(variable);
   }
 
-  std::unique_ptr<TestNode> Node(const std::string& name) {
+  std::unique_ptr<TestNode> Node(const std::string& name, std::uint64_t quota = 0) {
     auto node = std::make_unique<TestNode>();
     node->name = name;
     StoreOptions options;
     options.folder = folder_ + "/" + name;
+    options.quota_bytes = quota;
     options.disk_free_min_bytes = 0;
     node->store = *WeightStore::Open(options);
     EXPECT_TRUE(node->store->Add(sourced_, "model", "test").ok());
@@ -107,12 +107,15 @@ class SourcedFetchTest : public testing::Test {
     return node;
   }
   static Result<FetchReport> Fetch(TestNode& node, const std::vector<std::size_t>& ranges,
-                                   const std::vector<WeightPeer>& peers) {
+                                   const std::vector<WeightPeer>& peers, const std::string& token = "",
+                                   bool asks_others = true) {
     HttpOptions http;
+    http.token = token;
     http.attempts_max = 2;
     http.backoff_first_ms = 10;
     FetchOptions options;
     options.patience_ms = 500;
+    options.asks_others = asks_others;
     const auto hang = std::chrono::steady_clock::now() + std::chrono::seconds(60);
     options.cancelled = [hang] { return std::chrono::steady_clock::now() > hang; };
     return FetchSourced(*node.store, *node.store->Find("model"), ranges, peers, http, options);
@@ -133,6 +136,77 @@ class SourcedFetchTest : public testing::Test {
   std::vector<std::size_t> all_;
   std::unique_ptr<TestServer> server_;
 };
+
+// A node that fetches for others, with a token for the source; what it got goes with the next Tidy.
+class TestHelper {
+ public:
+  TestHelper(TestNode& node, std::string token,
+             std::function<Status(TestNode&, const std::vector<std::size_t>&, const std::string&)> fetch) {
+    SourceHelperOptions options;
+    options.run = [this](std::function<void()> task) {
+      tasks_.push_back(std::async(std::launch::async, std::move(task)));
+      return true;
+    };
+    options.fetch = [&node, token = std::move(token), fetch = std::move(fetch)](const auto&, const auto& ranges) {
+      return fetch(node, ranges, token);
+    };
+    options.kept_for = std::chrono::milliseconds(0);
+    helper_ = std::make_unique<SourceHelper>(node.store, std::move(options));
+    node.server = std::make_unique<WeightServer>(
+        node.store, [store = node.store](auto) { return store->Find("model"); },
+        [this](const StoredModel& model, const std::vector<std::size_t>& ranges) {
+          return helper_->Fetch(model, ranges);
+        });
+  }
+  // Once nobody asks any more.
+  SourceHelper& Done() {
+    for (std::future<void>& task : tasks_) task.wait();
+    return *helper_;
+  }
+
+ private:
+  std::vector<std::future<void>> tasks_;  // by one question at a time
+  std::unique_ptr<SourceHelper> helper_;
+};
+
+Status FetchedFor(const Result<FetchReport>& report) { return report.ok() ? Status() : Status(report.error()); }
+
+TEST_F(SourcedFetchTest, WhatTheSourceRefusesToOneAnotherFetchesForIt) {
+  const auto able = Node("able"), node = Node("node");
+  server_->wants_token = true;
+  TestHelper helper(*able, "right", [](TestNode& from, const auto& ranges, const auto& token) {
+    return FetchedFor(Fetch(from, ranges, {}, token, false));
+  });
+  const auto report = Fetch(*node, all_, {Peer(*able)});
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  EXPECT_EQ(report->source_bytes, 0U);
+  EXPECT_EQ(report->bytes_by_peer.at("able"), BytesOf(all_));
+  EXPECT_EQ(server_->sent, BytesOf(all_)) << "each byte once";
+  ExpectWhole(*node, all_);
+  const std::size_t own = RangesOf(sourced_, {2, 3})->back();
+  SourceHelper& done = helper.Done();
+  done.Keep(Sha256(EncodeManifest(sourced_)), {own});
+  done.Tidy();
+  EXPECT_EQ(able->store->Find("model")->held_bytes, BytesOf({own})) << "what it does not need itself goes";
+}
+
+TEST_F(SourcedFetchTest, WhomNobodyHelpsSaysWhyNobodyDoes) {
+  const auto unable = Node("unable"), full = Node("full", 1 << 20), node = Node("node");
+  server_->wants_token = true;
+  const auto fetch = [](TestNode& from, const auto& ranges, const auto& token) {
+    return FetchedFor(Fetch(from, ranges, {}, token, false));
+  };
+  TestHelper no_token(*unable, "", fetch), no_room(*full, "right", fetch);
+  const auto report = Fetch(*node, all_, {Peer(*unable), Peer(*full)});
+  ASSERT_FALSE(report.ok());
+  EXPECT_EQ(report.error().code, ErrorCode::kInvalidArgument);
+  for (const char* said :
+       {"its source does not give it here", "set HF_TOKEN", "'unable': ", "'full': it has no room"}) {
+    EXPECT_THAT(report.error().message, HasSubstr(said));
+  }
+  EXPECT_EQ(server_->sent, 0U);
+  no_token.Done();
+}
 
 TEST_F(SourcedFetchTest, OneAloneGetsWhatItNeedsOnce) {
   const auto node = Node("node");

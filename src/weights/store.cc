@@ -1,31 +1,27 @@
-// Names, manifests, blobs; what goes when there is no room.
+// Names, manifests, blobs. What goes, and when: store_room.cc.
 #include "weights/store.h"
 
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "base/log.h"
-#include "base/units.h"
 #include "model/split_gguf.h"
 #include "model/tensor_source.h"
+#include "weights/http.h"
 
 namespace shoal {
 namespace {
 
 constexpr std::uint64_t kRecordBytesMax = 64 * 1024;
-constexpr char kRecordEnd[] = ".json", kNewEnd[] = ".new", kMakingEnd[] = ".making";
-constexpr std::chrono::hours kLeftoverAge{1};  // no writer of a small file takes as long
+constexpr char kRecordEnd[] = ".json";
 constexpr const char* kFolders[] = {"models", "manifests", "blobs", "partial", "drafts", "sums", "local"};
 
 struct NameRecord {
@@ -60,19 +56,10 @@ std::vector<std::string> RecordsIn(const std::string& folder) {
   return names;
 }
 
-// Files that are still to be renamed, of writers that are gone.
-std::vector<FileFacts> LeftoversIn(const std::string& folder) {
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  std::vector<FileFacts> files = ListFiles(folder);
-  std::erase_if(files, [&](const FileFacts& file) {
-    return !file.name.ends_with(kNewEnd) || now - std::chrono::nanoseconds(file.time_ns) < kLeftoverAge;
-  });
-  return files;
-}
-
 Error NameTaken(const std::string& name, const std::string& origin) {
-  return {ErrorCode::kInvalidArgument, "another model is called '" + name + "' here (from " + origin + "): `shoal rm " +
-                                           name + "` first, or `shoal pull --name` gives this one another name"};
+  return {ErrorCode::kInvalidArgument, "another model is called '" + name + "' here (from " + WithoutQuery(origin) +
+                                           "): `shoal rm " + name +
+                                           "` first, or `shoal pull --name` gives this one another name"};
 }
 
 // Whether both are states of one source: paths, URLs and names of the hub are; "cluster" is not.
@@ -87,12 +74,6 @@ bool IsSameSource(const Manifest& before, const Manifest& manifest) {
   return (before.header == manifest.header && before.file_bytes == manifest.file_bytes) ||
          std::equal(before.sources.begin(), before.sources.end(), manifest.sources.begin(), manifest.sources.end(),
                     same_place);
-}
-
-std::uint64_t DiskFreeBytes(const std::string& folder) {
-  struct statvfs facts {};
-  if (statvfs(folder.c_str(), &facts) != 0) return UINT64_MAX;
-  return std::uint64_t{facts.f_bavail} * facts.f_frsize;
 }
 
 }  // namespace
@@ -240,7 +221,10 @@ std::shared_ptr<const Manifest> WeightStore::WithHashes(const ModelId& id,
 Status WeightStore::KeepHashes(const ModelId& id, std::size_t range, const std::vector<Digest>& chunks) {
   const std::string path = SumsPath(id, range);
   if (FileBytes(path) == chunks.size() * sizeof(Digest)) return {};
-  return ReplaceFile(path, {reinterpret_cast<const std::uint8_t*>(chunks.data()), chunks.size() * sizeof(Digest)});
+  SHOAL_RETURN_IF_ERROR(
+      ReplaceFile(path, {reinterpret_cast<const std::uint8_t*>(chunks.data()), chunks.size() * sizeof(Digest)}));
+  (void)unlink((path + kMakingEnd).c_str());
+  return {};
 }
 
 bool WeightStore::IsCheckedWhole(const ModelId& id) const {
@@ -296,6 +280,15 @@ Result<StoredModel> WeightStore::Find(const std::string& name) const {
   return Error{ErrorCode::kNotFound, "the store has no model '" + name + "'; `shoal models` lists what there is"};
 }
 
+std::set<ModelId> WeightStore::NamedIds() const {
+  std::set<ModelId> ids;
+  for (const std::string& name : RecordsIn(Path("models"))) {
+    const Result<NameRecord> record = ReadRecord(Path("models/" + name + kRecordEnd));
+    if (record.ok()) ids.insert(record->id);
+  }
+  return ids;
+}
+
 Status WeightStore::Remove(const std::string& name) {
   SHOAL_ASSIGN_OR_RETURN(const std::string checked, CheckModelName(name));
   const std::string path = Path("models/" + checked + kRecordEnd);
@@ -307,53 +300,6 @@ Status WeightStore::Remove(const std::string& name) {
   }
   (void)Collect(false);
   return SyncFolder(Path("models"));
-}
-
-std::uint64_t WeightStore::Collect(bool drafts) {
-  std::set<std::string> ids, blobs;
-  for (const std::string& name : RecordsIn(Path("models"))) {
-    const Result<NameRecord> record = ReadRecord(Path("models/" + name + kRecordEnd));
-    if (record.ok()) ids.insert(HexOf(record->id));
-  }
-  std::uint64_t removed = 0;
-  const auto remove = [&removed](const std::string& path, std::uint64_t bytes) {
-    if (unlink(path.c_str()) == 0) removed += bytes;
-  };
-  for (const char* folder : {"models", "local"}) {
-    for (const FileFacts& file : LeftoversIn(Path(folder))) remove(Path(folder) + "/" + file.name, file.bytes);
-  }
-  for (const FileFacts& file : ListFiles(Path("manifests"))) {
-    Digest id;
-    if (!ids.contains(file.name)) {
-      remove(Path("manifests/" + file.name), file.bytes);
-    } else if (ParseHex(file.name, id)) {
-      const auto manifest = FindManifest(id);
-      if (!manifest.ok()) continue;
-      for (const WeightRange& range : (*manifest)->ranges) {
-        if (range.known()) blobs.insert(HexOf(BlobId(range, (*manifest)->chunk_bytes)));
-      }
-    }
-  }
-  blobs.insert(ids.begin(), ids.end());  // what is fetched without hashes is named by its model
-  for (const FileFacts& file : ListFiles(Path("sums"))) {
-    if (!ids.contains(file.name.substr(0, 2 * sizeof(Digest)))) remove(Path("sums/" + file.name), file.bytes);
-  }
-  // A draft's finished ranges have no manifest yet.
-  for (const std::string& name : ListFolders(Path("drafts"))) {
-    const std::vector<FileFacts> files = ListFiles(Path("drafts/" + name));
-    const bool gone = drafts && RemoveUnused(Path("drafts/" + name));
-    for (const FileFacts& file : files) {
-      if (gone) removed += file.bytes;
-      if (!gone && file.name.ends_with(kDraftBlobEnd)) blobs.insert(file.name.substr(0, 2 * sizeof(Digest)));
-    }
-  }
-  for (const char* folder : {"blobs", "partial"}) {
-    for (const FileFacts& file : ListFiles(Path(folder))) {
-      if (blobs.contains(file.name.substr(0, 2 * sizeof(Digest)))) continue;
-      if (RemoveUnused(Path(folder) + "/" + file.name)) removed += file.bytes;
-    }
-  }
-  return removed;
 }
 
 // ---- Ranges ---------------------------------------------------------------------------------------------------------
@@ -510,95 +456,6 @@ Result<std::vector<std::uint8_t>> WeightStore::ReadChunk(const StoredModel& mode
   return Error{ErrorCode::kCorrupt, what.Name() + " of " + model.name +
                                         " is not what it was on this disk; `shoal verify " + model.name +
                                         "` finds what is damaged"};
-}
-
-// ---- Room -----------------------------------------------------------------------------------------------------------
-
-// By last use, the longest ago first.
-std::vector<WeightStore::Stored> WeightStore::AllStored() const {
-  std::vector<Stored> all;
-  for (const char* folder : {"blobs", "partial"}) {
-    for (const FileFacts& file : ListFiles(Path(folder))) {
-      all.push_back({Path(folder) + "/" + file.name, file.bytes, file.time_ns});
-    }
-  }
-  for (const std::string& name : ListFolders(Path("drafts"))) {
-    Stored draft{Path("drafts/" + name), 0, 0};
-    for (const FileFacts& file : ListFiles(draft.path)) {
-      draft.bytes += file.bytes;
-      draft.time_ns = std::max(draft.time_ns, file.time_ns);
-    }
-    all.push_back(std::move(draft));
-  }
-  std::sort(all.begin(), all.end(), [](const Stored& a, const Stored& b) { return a.time_ns < b.time_ns; });
-  return all;
-}
-
-Status WeightStore::MakeRoom(std::uint64_t bytes, const std::set<std::string>& kept) {
-  const std::lock_guard lock(room_mutex_);
-  const std::vector<Stored> all = AllStored();
-  std::uint64_t used = 0;
-  for (const Stored& one : all) used += one.bytes;
-  const auto beyond = [](std::uint64_t wanted, std::uint64_t most) { return wanted > most ? wanted - most : 0; };
-  const auto over_quota = [&] { return options_.quota_bytes == 0 ? 0 : beyond(used + bytes, options_.quota_bytes); };
-  const auto over_disk = [&] {
-    return bytes == 0 ? 0 : beyond(bytes + options_.disk_free_min_bytes, DiskFreeBytes(options_.folder));
-  };
-  const auto over = [&] { return std::max(over_quota(), over_disk()); };
-
-  const std::uint64_t wanted = over();
-  std::vector<const Stored*> idle;
-  std::uint64_t idle_bytes = 0;
-  for (auto one = all.begin(); one != all.end() && idle_bytes < wanted; ++one) {
-    if (kept.contains(one->path) || !LockUnused(one->path)) continue;
-    idle.push_back(&*one);
-    idle_bytes += one->bytes;
-  }
-  if (idle_bytes >= wanted) {
-    for (auto one = idle.begin(); one != idle.end() && over() > 0; ++one) {
-      if (!RemoveUnused((*one)->path)) continue;
-      used -= (*one)->bytes;
-      idle_bytes -= (*one)->bytes;
-    }
-    if (over() == 0) return {};
-  }
-  const std::string no_room = "no room for " + FormatBytes(bytes) + ": ";
-  if (over_quota() > idle_bytes) {
-    return Error{ErrorCode::kIo, no_room + "the store may hold " + FormatBytes(options_.quota_bytes) + ", and " +
-                                     FormatBytes(used - idle_bytes) +
-                                     " of it are in use. Allow more, or unload a model"};
-  }
-  return Error{ErrorCode::kIo, no_room + "the disk of " + options_.folder + " has " +
-                                   FormatBytes(DiskFreeBytes(options_.folder)) + " left, and " +
-                                   FormatBytes(idle_bytes) +
-                                   " could go. Free some space and try again: what is there already is kept"};
-}
-
-Status WeightStore::MakeRoomFor(const Manifest& manifest, const std::vector<std::size_t>& ranges, const ModelId& id) {
-  std::uint64_t bytes = 0;
-  std::set<std::string> kept;
-  for (const std::size_t range : ranges) {
-    const WeightRange& what = manifest.ranges[range];
-    const std::string part = PartPath(manifest, range, id);
-    kept.insert(part);
-    if (what.known()) kept.insert(BlobPath(BlobId(what, manifest.chunk_bytes)));
-    if (!Has(manifest, range)) bytes += what.bytes - std::min(what.bytes, FileBytes(part));
-  }
-  return MakeRoom(bytes, kept);
-}
-
-StoreUsage WeightStore::Usage() const {
-  StoreUsage usage;
-  for (const FileFacts& file : ListFiles(Path("blobs"))) {
-    ++usage.blobs;
-    usage.blob_bytes += file.bytes;
-    if (!LockUnused(Path("blobs/" + file.name))) usage.pinned_bytes += file.bytes;
-  }
-  for (const FileFacts& file : ListFiles(Path("partial"))) usage.partial_bytes += file.bytes;
-  for (const std::string& draft : ListFolders(Path("drafts"))) {
-    for (const FileFacts& file : ListFiles(Path("drafts/" + draft))) usage.partial_bytes += file.bytes;
-  }
-  return usage;
 }
 
 }  // namespace shoal

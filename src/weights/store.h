@@ -6,6 +6,7 @@
 //   partial/ID.part         a range that is being fetched
 //   drafts/KEY/...          a model from a source that tells no hashes (weights/draft.h); HEX.blob names a blob of it
 //   sums/ID.N               the hashes of the chunks of range N of a sourced manifest, as far as they are known
+//   sums/ID.whole           its files, all of them, were found to be what its source says they are
 //   local/KEY.json          a GGUF file elsewhere on this disk whose manifest we have made: used as it lies, never
 //   copied
 //
@@ -36,6 +37,7 @@ namespace shoal {
 
 inline constexpr std::size_t kModelNameMax = 128;
 inline constexpr char kDraftBlobEnd[] = ".blob";  // of an empty file in a draft, named by the blob that it needs
+inline constexpr char kMakingEnd[] = ".making";   // of hashes of a range that is being written
 
 struct StoreOptions {
   std::string folder;                                // made when absent
@@ -105,9 +107,10 @@ class WeightStore {
   Status KeepCheckedWhole(const ModelId& id);
   // Forgets the name, and what no other name needs. Ranges in use stay until the next Collect. Errors: kNotFound, kIo.
   Status Remove(const std::string& name);
-  // Removes manifests without a name, blobs without a manifest or draft, leftovers of writers that are gone; with
-  // `drafts` also unfinished models. What is in use stays. Returns the bytes removed.
-  std::uint64_t Collect(bool drafts);
+  // Removes manifests without a name, blobs without a manifest or draft, what was begun and is needed no more or was
+  // left for a week, leftovers of writers that are gone; with `unfinished` all that was begun. What is in use stays.
+  // Returns the bytes removed.
+  std::uint64_t Collect(bool unfinished);
 
   // --- Ranges.
   bool Has(const Digest& blob) const;
@@ -145,6 +148,10 @@ class WeightStore {
   // `bytes` more fit quota and disk. `kept` (paths) stay. Errors: kIo (they would not fit without all that: nothing
   // went; says what is in the way).
   Status MakeRoom(std::uint64_t bytes, const std::set<std::string>& kept = {});
+  // Whether so much more fits with nothing evicted.
+  bool Fits(std::uint64_t bytes) const;
+  // Removes a finished range that nobody uses; else nothing.
+  void Drop(const Manifest& manifest, std::size_t range);
   // For all that is missing of `ranges`, none of which goes for another. Errors: as MakeRoom.
   Status MakeRoomFor(const Manifest& manifest, const std::vector<std::size_t>& ranges, const ModelId& id = {});
   StoreUsage Usage() const;
@@ -159,6 +166,13 @@ class WeightStore {
   std::string SumsPath(const ModelId& id, std::size_t range) const;
   std::optional<std::string> LocalPathOf(const ModelId& id) const;
   Result<StoredModel> Load(const std::string& name) const;
+  std::set<ModelId> NamedIds() const;
+  // By names of files: manifests, finished ranges, ranges on their way.
+  struct Needed {
+    std::set<std::string> ids, blobs, parts;
+  };
+  Needed NeededNow() const;
+  std::uint64_t CollectSmall(const Needed& needed);
   struct Stored {
     std::string path;
     std::uint64_t bytes = 0;

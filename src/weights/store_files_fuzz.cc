@@ -38,9 +38,7 @@ class StoreUnderTest {
     const Result<ModelId> id = store_->Add(good_, "good", "here");
     SHOAL_CHECK(id.ok());
     id_ = *id;
-    Manifest sourced = good_;
-    for (WeightRange& range : sourced.ranges) range.chunks.clear();
-    sourced.sources = {{kSource, good_.file_bytes, "a state of it", {}}};
+    Manifest sourced = SourcedTestModel(good_, {kSource, good_.file_bytes, "a state of it", {}});
     const std::uint64_t data = good_.header.size();
     sourced.extents = {{data, good_.file_bytes - data, 0, data}};
     const Result<ModelId> sourced_id = store_->Add(sourced, "sourced", kSource);

@@ -226,6 +226,34 @@ TEST_F(StoreTest, WhatAKilledWriterLeftNamesNoModel) {
   EXPECT_FALSE(std::filesystem::exists(leftover));
 }
 
+TEST_F(StoreTest, WhatWasBegunGoesWhenNobodyNeedsItOrGoesOnWithIt) {
+  ASSERT_TRUE(store_->Add(manifest_, "model", "test").ok());
+  const auto sourced = SourcedTestModel(manifest_, {"http://host/model.gguf", manifest_.file_bytes, "etag", {}});
+  const auto id = store_->Add(sourced, "sourced", "http://host/model.gguf");
+  ASSERT_TRUE(id.ok());
+  const auto begin = [&](const Manifest& manifest, int layer) {
+    auto writer = store_->Begin(manifest, Layer(layer), *id);
+    EXPECT_TRUE(writer.ok() && (*writer)->Put(0, Chunk(Layer(layer), 0)).ok());
+    return writer;
+  };
+  const auto part = [&](int layer) { return store_->Path("partial/" + HexOf(Blob(Layer(layer))) + ".part"); };
+  for (const int layer : {0, 1, 2}) (void)begin(manifest_, layer);
+  (void)begin(sourced, 3);
+  EXPECT_EQ(store_->Collect(false), 0U) << "the next fetch goes on with all of it";
+
+  // By its hashes that others tell, the range goes by another name.
+  ASSERT_TRUE(store_->KeepHashes(*id, Layer(3), manifest_.ranges[Layer(3)].chunks).ok());
+  EXPECT_EQ(store_->Collect(false), manifest_.ranges[Layer(3)].bytes);
+  EXPECT_EQ(ListFiles(store_->Path("sums")).size(), 1U);
+  const auto in_use = begin(manifest_, 1);
+  const timespec long_ago[2] = {{1000, 0}, {1000, 0}};
+  for (const int layer : {0, 1}) ASSERT_EQ(utimensat(AT_FDCWD, part(layer).c_str(), long_ago, 0), 0);
+  EXPECT_EQ(store_->Collect(false), manifest_.ranges[Layer(0)].bytes);
+  EXPECT_FALSE(std::filesystem::exists(part(0)));
+  EXPECT_EQ(store_->Collect(true), manifest_.ranges[Layer(2)].bytes) << "what nobody fetches now";
+  EXPECT_TRUE(std::filesystem::exists(part(1)));
+}
+
 TEST_F(StoreTest, TwoThatAddTheSameModelBothSucceed) {
   const std::filesystem::path manifests = folder_ + "/store/manifests";
   for (int round = 0; round < 20; ++round) {

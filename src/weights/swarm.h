@@ -1,8 +1,8 @@
 // Which chunk to ask of which peer next: the rarest of those it has, so that what only one peer has spreads first.
 //
 // A peer that is free asks again, so the fastest does the most. Among equally rare ones the choice is random, so that
-// nodes that fetch the same at the same time ask for different chunks and can give them to each other. Pure: no
-// clock, no I/O, no lock.
+// nodes that fetch the same at the same time ask for different chunks and can give them to each other. The order of
+// layers does not matter: a stage starts when it has all of its own. Pure: no clock, no I/O, no lock.
 #pragma once
 
 #include <cstdint>

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "weights/local_file.h"
@@ -45,6 +46,14 @@ inline std::string WriteTestModel(const std::string& path, int layers, std::uint
 inline Result<Manifest> HashTestModel(const std::string& path) {
   SHOAL_ASSIGN_OR_RETURN(const LocalFile file, LookAtLocalFile(path));
   return HashLocalFile(file, {});
+}
+
+// The same model as nodes know it that have nothing of it: in one file at its server.
+inline Manifest SourcedTestModel(Manifest hashed, SourceFile source) {
+  for (WeightRange& range : hashed.ranges) range.chunks.clear();
+  hashed.extents = {{0, hashed.file_bytes, 0, 0}};
+  hashed.sources = {std::move(source)};
+  return hashed;
 }
 
 inline std::vector<std::uint8_t> ReadTestFile(const std::string& path) {

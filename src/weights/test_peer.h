@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -32,7 +33,8 @@ class TestLink final : public WeightLink {
   explicit TestLink(TestNode& node) : node_(node) {}
   Result<std::vector<std::uint8_t>> Ask(std::vector<std::uint8_t> question, std::chrono::milliseconds limit) override {
     if (node_.answers_until_silent == 0) {
-      std::this_thread::sleep_for(limit);
+      std::unique_lock lock(mutex_);
+      changed_.wait_for(lock, limit, [this] { return cancelled_; });
       return Error{ErrorCode::kUnavailable, "no answer"};
     }
     if (node_.answers_until_silent > 0) --node_.answers_until_silent;
@@ -47,9 +49,17 @@ class TestLink final : public WeightLink {
     }
     return answer;
   }
+  void Cancel() override {
+    const std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    changed_.notify_all();
+  }
 
  private:
   TestNode& node_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool cancelled_ = false;  // guarded by mutex_
 };
 
 inline WeightPeer Peer(TestNode& node, bool first = false) {

@@ -2,16 +2,17 @@
 #include "weights/whole_file.h"
 
 #include <algorithm>
-
-#include "weights/range_pull.h"
+#include <cstddef>
 
 namespace shoal {
 namespace {
 
 constexpr std::uint64_t kHashPieceBytes = 8U << 20;
 
-Result<std::vector<std::uint8_t>> Fetch(HttpFile& file, std::uint64_t from, std::uint64_t to) {
-  if (to - from > kManifestBytesMax) return Error{ErrorCode::kCorrupt, "a part has too much beside its weights"};
+Result<std::vector<std::uint8_t>> Fetch(HttpFile& file, const std::string& name, std::uint64_t from, std::uint64_t to) {
+  if (to - from > kManifestBytesMax) {
+    return Error{ErrorCode::kCorrupt, name + " has " + std::to_string(to - from) + " bytes beside its weights"};
+  }
   std::vector<std::uint8_t> bytes;
   SHOAL_RETURN_IF_ERROR(file.Read(from, to - from, [&](std::span<const std::uint8_t> piece) {
     bytes.insert(bytes.end(), piece.begin(), piece.end());
@@ -20,15 +21,15 @@ Result<std::vector<std::uint8_t>> Fetch(HttpFile& file, std::uint64_t from, std:
   return bytes;
 }
 
-// File `index` of a sourced model, what is not the model's of it fetched.
-Result<HashedFile> FileOf(const Manifest& manifest, const RemoteBytes& from, std::size_t index,
-                          const HttpOptions& http) {
-  const SourceFile& source = manifest.sources[index];
+}  // namespace
+
+Result<HashedFile> HashedFileOf(const RemoteBytes& from, std::size_t index, std::span<const std::uint8_t> head,
+                                const HttpOptions& http) {
   HashedFile one;
-  one.name = WithoutQuery(source.url);
-  one.sha256 = *source.sha256;
-  std::uint64_t begin = source.bytes, end = 0;
-  for (const PartExtent& extent : manifest.extents) {
+  one.name = WithoutQuery(from.files[index].url.Text());
+  one.sha256 = *from.facts[index].sha256;
+  std::uint64_t begin = from.facts[index].bytes, end = 0;
+  for (const PartExtent& extent : from.extents) {
     if (extent.part != index) continue;
     one.extents.push_back({extent.offset, extent.bytes});
     begin = std::min(begin, extent.part_offset);
@@ -36,12 +37,13 @@ Result<HashedFile> FileOf(const Manifest& manifest, const RemoteBytes& from, std
   }
   HttpFile file(from.files[index].url, http);
   file.Expect(from.facts[index]);
-  SHOAL_ASSIGN_OR_RETURN(one.head, Fetch(file, 0, begin));
-  SHOAL_ASSIGN_OR_RETURN(one.tail, Fetch(file, std::max(begin, end), source.bytes));
+  const std::uint64_t known = std::min<std::uint64_t>(head.size(), begin);
+  one.head.assign(head.begin(), head.begin() + static_cast<std::ptrdiff_t>(known));
+  SHOAL_ASSIGN_OR_RETURN(const std::vector<std::uint8_t> rest, Fetch(file, one.name, known, begin));
+  one.head.insert(one.head.end(), rest.begin(), rest.end());
+  SHOAL_ASSIGN_OR_RETURN(one.tail, Fetch(file, one.name, std::max(begin, end), from.facts[index].bytes));
   return one;
 }
-
-}  // namespace
 
 // The bytes of the file in their order, each from the range that has it.
 Result<Digest> HashFile(const HashedFile& file, TensorReader& reader, std::uint64_t& done,
@@ -70,7 +72,7 @@ Status CheckWholeFiles(const std::shared_ptr<const WeightStore>& store, const St
   std::uint64_t done = 0;
   for (std::size_t i = 0; i < manifest.sources.size(); ++i) {
     if (!manifest.sources[i].sha256) continue;
-    SHOAL_ASSIGN_OR_RETURN(const HashedFile file, FileOf(manifest, from, i, http));
+    SHOAL_ASSIGN_OR_RETURN(const HashedFile file, HashedFileOf(from, i, {}, http));
     const auto go_on = [&](std::uint64_t) { return !http.cancelled || !http.cancelled(); };
     SHOAL_ASSIGN_OR_RETURN(const Digest have, HashFile(file, *reader, done, go_on));
     if (have == file.sha256) continue;

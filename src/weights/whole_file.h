@@ -4,12 +4,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "model/tensor_source.h"
 #include "weights/http.h"
+#include "weights/range_pull.h"
 #include "weights/store.h"
 
 namespace shoal {
@@ -21,6 +23,11 @@ struct HashedFile {
   std::vector<Extent> extents;
   Digest sha256{};  // of all of it
 };
+
+// File `index` of a model's, whose hash is told. `head`: its first bytes as far as they are
+// known; what else of it is no weights is fetched. Errors: kCorrupt (too much of it is none), as HttpFile::Read.
+Result<HashedFile> HashedFileOf(const RemoteBytes& from, std::size_t index, std::span<const std::uint8_t> head,
+                                const HttpOptions& http);
 
 // `done` grows by the bytes that were read of the model, and `progress` gets it; false cancels; may be empty.
 // Errors: as TensorReader::Read; kCancelled.

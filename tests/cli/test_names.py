@@ -88,7 +88,7 @@ def test_a_plan_of_a_model_of_the_store(shoal, home, smollm2, devices, tmp_path)
     plan = json.loads(done.stdout)
     assert plan["stages"] == want["stages"] and plan["model"]["name"] == "mine" and plan["model"]["origin"] == ""
     unknown = shoal("plan", "yours", "--devices", devices, env=other)
-    assert unknown.returncode == 3 and "there is no model 'yours'" in unknown.stderr
+    assert unknown.returncode == 3 and "there is no model 'yours'" in unknown.stderr and "shoal pull" in unknown.stderr
 
 
 @pytest.fixture

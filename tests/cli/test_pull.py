@@ -103,6 +103,30 @@ def test_the_catalogue_and_the_choice(shoal, home, hub, content):
     assert named["origin"] == small["pull"] + ":Q4_K_M" and named["chosen"] == "as asked for"
 
 
+def test_metadata_is_kept_for_planning(shoal, home, hub, content):
+    hub.start()
+    name = f"hf:{REPOSITORY}:Q4_1"
+
+    def known():
+        models = json.loads(shoal("models", "--json", env=home).stdout)["models"]
+        return [(model["name"], model["id"], model["held_bytes"]) for model in models]
+
+    assert json.loads(shoal("pull", name, "--metadata-only", "--json", env=home).stdout)["kept"]
+    first = known()
+    assert [(model[0], model[2]) for model in first] == [(FILE[:-5], 0)]
+    os.utime(hub.folder / "files" / FILE, (1, 1))  # as from another server of the same bytes, with an ETag of its own
+    assert shoal("pull", name, "--metadata-only", env=home).returncode == 0
+    assert known() == first, "the hub's hash says that it is the same file"
+    hub.stop()
+    for words in (("plan", FILE[:-5]), ("model", name)):
+        assert shoal(*words, env=home).returncode == 0, words
+    hub.start()
+    assert shoal("pull", name, env=home).returncode == 0
+    assert [model[2] > 0.9 * len(content) for model in known()] == [True]
+    assert json.loads(shoal("pull", name, "--metadata-only", "--json", env=home).stdout)["kept"]
+    assert [model[2] > 0.9 * len(content) for model in known()] == [True], "what is here stays"
+
+
 def test_the_option_of_llama_cpp(shoal, home, hub):
     hub.start()
     done = shoal("pull", "-hf", f"{REPOSITORY}:Q4_1", "--metadata-only", "--json", env=home)

@@ -26,6 +26,14 @@ def test_same_tokens_for_any_cut_of_both_models(answer, smollm2, gemma3):
             assert answer(model, *RAW, "--stages", stages)["tokens"] == whole, stages
 
 
+def test_the_prompt_may_stand_behind_the_model(answer, shoal, smollm2):
+    want = answer(smollm2, *RAW)["tokens"]
+    assert answer(smollm2, "The capital of France is", *RAW[2:])["tokens"] == want
+    assert answer(smollm2, *RAW[2:], "The", "capital", "of", "France", "is")["tokens"] == want
+    both = shoal("run", smollm2, "one", "-p", "other")
+    assert both.returncode == 2 and "prompt" in both.stderr, both.stderr
+
+
 def test_cut_as_written(answer, smollm2):
     got = answer(smollm2, *RAW, "--stages", "0-3,4-20,21-29")
     assert [s["layers"] for s in got["stages"]] == ["0-3", "4-20", "21-29"]

@@ -56,6 +56,22 @@ def needed_bytes(smollm2, member, placement):
     return needed
 
 
+def test_what_another_process_brings_or_takes_is_told_at_once(lan, smollm2):
+    members = nodes.cluster_on(lan.add_hosts(2))
+
+    def told(member):
+        """What the member knows of the first one's disk."""
+        first = next(one for one in member.status()["nodes"] if one["name"] == members[0].name)
+        return {model["name"]: model["held_bytes"] for model in first["models"] if model["held_bytes"]}
+
+    members[0].cli("pull", smollm2, "--name", MODEL)
+    assert list(told(members[0])) == [MODEL], "before `pull` ends"
+    nodes.wait_for("the other one was told", lambda: list(told(members[1])) == [MODEL])
+    members[0].cli("rm", MODEL)
+    assert told(members[0]) == {}
+    nodes.wait_for("the other one was told", lambda: told(members[1]) == {})
+
+
 def test_each_host_gets_its_layers_and_no_more(lan, smollm2):
     members = cluster_with_one_file(lan.add_hosts(4), smollm2)
     nodes.wait_for("all know the model", lambda: all(holds_model(member) for member in members), 20)
