@@ -19,7 +19,7 @@ namespace shoal {
 
 inline constexpr std::size_t kStagesMax = 128;     // of one placement
 inline constexpr std::size_t kPlacementsMax = 64;  // models, the retired ones included
-inline constexpr std::size_t kErrorTextBytesMax = 512;
+inline constexpr std::size_t kErrorTextBytesMax = 1024;
 inline constexpr std::size_t kForecastTextBytesMax = 1024;
 // Memory of a stage for the hidden states it sent, at most.
 inline constexpr std::uint64_t kSentBytesMax = 256U << 20;

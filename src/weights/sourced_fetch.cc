@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "base/log.h"
+#include "base/units.h"
 #include "weights/link_watch.h"
 #include "weights/range_pull.h"
 
@@ -18,8 +19,8 @@ constexpr std::chrono::milliseconds kRoundPause{300};
 constexpr std::chrono::milliseconds kStatesAnswerMax{10'000};
 constexpr std::uint64_t kSourceRoundBytes = 256ULL << 20;  // then the others are asked anew
 constexpr int kUnreachableMax = 2;  // attempts to reach the source, where others may get what it has
-constexpr std::size_t kOthersSayMax = 800;
-constexpr int kSilencePart = 3;     // a peer that says nothing for a time is not asked again for so many times as long
+constexpr std::size_t kOthersSayMax = 400;
+constexpr int kSilencePart = 3;  // a peer that says nothing for a time is not asked again for so many times as long
 
 using Clock = std::chrono::steady_clock;
 
@@ -62,6 +63,7 @@ class SourcedFetch {
   Status FromPeers(const Round& round);
   Status AfterSource(const Status& fetched, const Round& round);
   void Report(std::uint64_t more);
+  std::string MissingText() const;
   Error Nobody() const;
 
   WeightStore& store_;
@@ -79,9 +81,9 @@ class SourcedFetch {
   std::vector<std::vector<RangeState>> states_;     // [peers][ranges]; empty: it does not say
   std::vector<Clock::time_point> asked_again_;      // [peers]: not before
   LinkWatch watch_{[this] { return Cancelled(); }};
-  Status source_error_;        // why the source gives us nothing
-  std::string others_say_;     // why they do not fetch for us
-  Clock::time_point hoped_{};  // when something came last, or somebody was at it
+  Status source_error_;             // why the source gives us nothing
+  std::string alike_, others_say_;  // whom the source gives nothing for the same reason; why others do not fetch for us
+  Clock::time_point hoped_{};       // when something came last, or somebody was at it
   FetchReport report_;
 
   std::mutex mutex_;
@@ -154,6 +156,7 @@ void SourcedFetch::AskStates(bool anew) {
 
 // Whether a peer says that it fetches for us what we do not get: one, so that one fetches it.
 bool SourcedFetch::AskToFetch(const std::vector<std::size_t>& ranges) {
+  alike_.clear();
   others_say_.clear();
   if (!options_.asks_others) return false;
   FetchAsk ask{model_.id, {ranges.begin(), ranges.end()}};
@@ -165,16 +168,23 @@ bool SourcedFetch::AskToFetch(const std::vector<std::size_t>& ranges) {
     if (!answer.ok()) links_[i].reset();
     if (answer.ok() && std::holds_alternative<FetchAnswer>(*answer)) return true;
     const auto* refusal = answer.ok() ? std::get_if<Refusal>(&*answer) : nullptr;
-    others_say_ += (others_say_.empty() ? "'" : "; '") + peers_[i].name +
-                   "': " + (refusal != nullptr ? refusal->text : "no answer");
+    const std::string why = refusal != nullptr ? refusal->text : "no answer";
+    if (why == source_error_.error().message) {
+      alike_ += (alike_.empty() ? "'" : ", '") + peers_[i].name + "'";
+    } else {
+      others_say_ += (others_say_.empty() ? "'" : "; '") + peers_[i].name + "': " + why;
+    }
   }
   return false;
 }
 
-// Nobody gives what is missing. Where nothing worse was said than that the source cannot be reached, it may come back.
+// Nobody gives what is missing. It is tried for a while longer where the source may be reached again, or a peer has yet
+// to learn of the model.
 bool SourcedFetch::Hopeless() {
-  const bool may_return = source_error_.error().code == ErrorCode::kUnavailable && options_.asks_others;
-  if (!may_return || Clock::now() - hoped_ > std::chrono::milliseconds(options_.patience_ms)) return true;
+  bool may_change = source_error_.error().code == ErrorCode::kUnavailable;
+  for (std::size_t i = 0; i < peers_.size(); ++i) may_change |= links_[i] != nullptr && states_[i].empty();
+  if (!may_change || !options_.asks_others || Clock::now() - hoped_ > std::chrono::milliseconds(options_.patience_ms))
+    return true;
   source_error_ = {};
   for (const std::size_t range : missing_) Want(range);
   return false;
@@ -329,14 +339,26 @@ void SourcedFetch::Report(std::uint64_t more) {
   if (options_.on_progress) options_.on_progress(now);
 }
 
+std::string SourcedFetch::MissingText() const {
+  std::vector<bool> is_missing(manifest_->ranges.size());
+  std::string others;
+  for (const std::size_t range : missing_) {
+    is_missing[range] = true;
+    if (manifest_->ranges[range].kind != RangeKind::kLayer) others += ", " + manifest_->ranges[range].Name();
+  }
+  const std::string layers = FormatLayers(HeldLayers(*manifest_, is_missing));
+  return layers.empty() ? others.substr(2) : "layers " + layers + others;
+}
+
 Error SourcedFetch::Nobody() const {
   if (!options_.asks_others) return source_error_.error();  // for whoever asked this node to fetch
-  std::string what;
-  for (const std::size_t range : missing_) what += (what.empty() ? "" : ", ") + manifest_->ranges[range].Name();
-  const std::string others = others_say_.empty() ? "" : ". Nor is it fetched by " + others_say_.substr(0, kOthersSayMax);
-  return {source_error_.error().code, "no node that can be reached has " + what.substr(0, 200) + " of " + model_.name +
-                                          ", and its source does not give it here: " + source_error_.error().message +
-                                          others + ". Where it does, `shoal pull` fetches all of it for the others"};
+  std::string text = "no node that can be reached has " + MissingText() + " of " + model_.name +
+                     " (`shoal pull` where its source gives it fetches all of it for the others), and its source does "
+                     "not give it here: " +
+                     source_error_.error().message;
+  if (!alike_.empty()) text += ". The same goes for " + alike_;
+  if (!others_say_.empty()) text += ". Of the others says " + others_say_.substr(0, kOthersSayMax);
+  return {source_error_.error().code, std::move(text)};
 }
 
 Result<FetchReport> SourcedFetch::Run(const std::vector<std::size_t>& ranges) {

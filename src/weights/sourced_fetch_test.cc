@@ -201,7 +201,7 @@ TEST_F(SourcedFetchTest, WhomNobodyHelpsSaysWhyNobodyDoes) {
   ASSERT_FALSE(report.ok());
   EXPECT_EQ(report.error().code, ErrorCode::kInvalidArgument);
   for (const char* said :
-       {"its source does not give it here", "set HF_TOKEN", "'unable': ", "'full': it has no room"}) {
+       {"its source does not give it here", "set HF_TOKEN", "The same goes for 'unable'", "'full': it has no room"}) {
     EXPECT_THAT(report.error().message, HasSubstr(said));
   }
   EXPECT_EQ(server_->sent, 0U);
@@ -311,7 +311,7 @@ TEST_F(SourcedFetchTest, WhomTheSourceRefusesTakesWhatPeersHave) {
   const auto refused = Fetch(*node, all_, {Peer(*peer)});
   ASSERT_FALSE(refused.ok());
   EXPECT_THAT(refused.error().message,
-              HasSubstr("no node that can be reached has embeddings, output, layer 0, layer 3"));
+              HasSubstr("no node that can be reached has layers 0, 3, embeddings, output of model"));
   EXPECT_THAT(refused.error().message, HasSubstr("set HF_TOKEN"));
 }
 

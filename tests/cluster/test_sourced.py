@@ -144,7 +144,7 @@ def test_who_may_not_ask_the_hub_gets_it_through_a_member(lan, smollm2, make_hub
     if who_may == "nobody":
         refused = first.cli(*words, check=False, timeout=120)
         assert refused.returncode != 0, refused.stdout
-        for said in ("set HF_TOKEN", "layer", f"'{first.name}': "):
+        for said in ("set HF_TOKEN", "layer", "The same goes for", f"'{first.name}'"):
             assert said in refused.stderr, refused.stderr
         first.cli("pull", url, timeout=120)
     first.cli(*words, timeout=120)
