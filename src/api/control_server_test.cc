@@ -100,8 +100,9 @@ TEST_F(ControlServerTest, CommandsReachTheServiceAndItsErrorsComeBack) {
   EXPECT_EQ(DumpJson(ToJson(control_->placed[0])), DumpJson(ToJson(command)));
   EXPECT_EQ(Post("/control/unplace", R"({"model":"smollm2"})").first, 200);
   EXPECT_EQ(Post("/control/revoke", R"({"node":"beta"})").first, 200);
+  EXPECT_EQ(Post("/control/models", "{}").first, 200);
   EXPECT_EQ(Post("/control/leave", "").first, 200);
-  EXPECT_EQ(control_->notes, (std::vector<std::string>{"unplace smollm2", "revoke beta", "leave"}));
+  EXPECT_EQ(control_->notes, (std::vector<std::string>{"unplace smollm2", "revoke beta", "models", "leave"}));
 
   for (const ErrorCode code : {ErrorCode::kNotFound, ErrorCode::kUnsupported, ErrorCode::kOutOfMemory,
                                ErrorCode::kUnavailable, ErrorCode::kInvalidArgument, ErrorCode::kInternal}) {
