@@ -107,7 +107,6 @@ TEST_F(MissingWeightsTest, OtherModelsThatComeAndGoAreNoReasonToTryAgain) {
     pump.At(2).SetSelfFacts(pump.now, facts);
   });
   const int with_its_own = tries_of_a_minute([&](int i) { NowHolds(2, Held(2 + i % 2, 6)); });
-  std::printf("%d %d %d\n", usual, with_others, with_its_own);
   EXPECT_LE(with_others, usual + 1) << "it waits longer each time";
   EXPECT_GT(with_its_own, usual) << "that may help";
 }
