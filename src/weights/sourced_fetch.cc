@@ -20,6 +20,7 @@ constexpr std::chrono::milliseconds kStatesAnswerMax{10'000};
 constexpr std::uint64_t kSourceRoundBytes = 256ULL << 20;  // then the others are asked anew
 constexpr int kUnreachableMax = 2;  // attempts to reach the source, where others may get what it has
 constexpr std::size_t kOthersSayMax = 400;
+constexpr std::chrono::milliseconds kLearnsWithin{6'000};  // members look every 5 s what models there are
 constexpr int kSilencePart = 3;  // a peer that says nothing for a time is not asked again for so many times as long
 
 using Clock = std::chrono::steady_clock;
@@ -181,10 +182,13 @@ bool SourcedFetch::AskToFetch(const std::vector<std::size_t>& ranges) {
 // Nobody gives what is missing. It is tried for a while longer where the source may be reached again, or a peer has yet
 // to learn of the model.
 bool SourcedFetch::Hopeless() {
-  bool may_change = source_error_.error().code == ErrorCode::kUnavailable;
-  for (std::size_t i = 0; i < peers_.size(); ++i) may_change |= links_[i] != nullptr && states_[i].empty();
-  if (!may_change || !options_.asks_others || Clock::now() - hoped_ > std::chrono::milliseconds(options_.patience_ms))
-    return true;
+  std::chrono::milliseconds patience{0};
+  const std::chrono::milliseconds most{options_.patience_ms};
+  for (std::size_t i = 0; i < peers_.size(); ++i) {
+    if (links_[i] != nullptr && states_[i].empty()) patience = std::min(most, kLearnsWithin);
+  }
+  if (source_error_.error().code == ErrorCode::kUnavailable) patience = most;
+  if (!options_.asks_others || Clock::now() - hoped_ >= patience) return true;
   source_error_ = {};
   for (const std::size_t range : missing_) Want(range);
   return false;
