@@ -91,6 +91,9 @@ set(shoal_cxx_flags_debug "${CMAKE_CXX_FLAGS_DEBUG}")
 set(CMAKE_C_FLAGS_DEBUG "-O2 -g1")
 set(CMAKE_CXX_FLAGS_DEBUG "-O2 -g1")
 if(SHOAL_CPU_VARIANTS)
+  # What others get says nothing of the folders it was built in, and does not depend on them.
+  add_compile_options(-ffile-prefix-map=${SHOAL_LLAMA_CPP_SOURCE}=llama.cpp
+                      -ffile-prefix-map=${PROJECT_SOURCE_DIR}=shoal)
   # CPU backends are loaded at start and share one ggml with the program: that part alone is a shared library.
   set(GGML_LLAMAFILE_DEFAULT ON)  # as llama.cpp sets it
   set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})

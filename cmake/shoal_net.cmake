@@ -37,6 +37,19 @@ if(SHOAL_CARGO_TARGET)
   set(shoal_cargo_env ${CMAKE_COMMAND} -E env CARGO_TARGET_${shoal_target_upper}_LINKER=${SHOAL_CARGO_LINKER}
                       CC_${shoal_target_lower}=${SHOAL_CARGO_LINKER})
 endif()
+if(SHOAL_CPU_VARIANTS)
+  # As in shoal_llama_cpp.cmake: no folders of this machine in what others get.
+  set(shoal_cargo_home $ENV{HOME}/.cargo)
+  if(DEFINED ENV{CARGO_HOME})
+    set(shoal_cargo_home $ENV{CARGO_HOME})
+  endif()
+  if(NOT shoal_cargo_env)
+    set(shoal_cargo_env ${CMAKE_COMMAND} -E env)
+  endif()
+  list(APPEND shoal_cargo_env "RUSTFLAGS=$ENV{RUSTFLAGS} --remap-path-prefix=${shoal_cargo_home}=cargo \
+--remap-path-prefix=${PROJECT_SOURCE_DIR}=shoal")
+endif()
+set(SHOAL_RUST_TARGET "${SHOAL_CARGO_TARGET}" CACHE INTERNAL "The machine that net/ is built for; empty: this one")
 set(shoal_net_archive ${shoal_net_output}/libshoal_net.a)
 file(GLOB shoal_net_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/net/src/*.rs)
 add_custom_command(

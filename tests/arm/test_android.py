@@ -1,9 +1,14 @@
-"""net/ is type-checked for Android, whose libc lacks some of what Linux's crate `libc` names.
+"""What can be said about Android without its headers: net/ and our C++ are type-checked for it.
 
-Its C parts are not compiled: that would need Android's headers. No more than types: nothing is linked or run.
+net/ against Rust's standard library for Android, whose libc lacks some of what Linux's crate `libc` names; its C parts
+are not compiled. Our C++ with clang for aarch64-linux-android28, with glibc's headers and libstdc++'s in place of
+bionic's and libc++'s, less what Android 9 has not (android_28.h). No more than types: nothing is linked or run.
 """
+import concurrent.futures
+import json
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 
@@ -11,6 +16,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = "aarch64-linux-android"
+HEADERS = "/usr/aarch64-linux-gnu/include"
+CLANG_MIN, CLANG_MAX = 16, 30
 
 
 def test_the_crate_compiles_for_android(tmp_path):
@@ -27,3 +34,50 @@ def test_the_crate_compiles_for_android(tmp_path):
         env={**os.environ, "CC_aarch64_linux_android": str(compiler),
              "AR_aarch64_linux_android": "aarch64-linux-gnu-ar"})
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def check():
+    """check(file, words): what clang says of a file for Android, with the words of its compilation; "" if nothing."""
+    names = (f"clang++-{version}" for version in range(CLANG_MAX, CLANG_MIN - 1, -1))
+    clang = next(filter(None, map(shutil.which, names)), None)
+    if not clang or not os.path.isdir(HEADERS):
+        pytest.skip(f"no clang {CLANG_MIN} or newer (Debian: clang-19), or no {HEADERS} (libc6-dev-arm64-cross)")
+    standard = max(pathlib.Path(HEADERS, "c++").iterdir(), key=lambda folder: int(folder.name))
+
+    def run(file, words=("-std=c++20",)):
+        done = subprocess.run(
+            [clang, "--target=aarch64-linux-android28", "-fsyntax-only", "-w", "-nostdinc++", "-isystem", standard,
+             "-isystem", standard / "aarch64-linux-gnu", "-idirafter", HEADERS,
+             "-include", pathlib.Path(__file__).with_name("android_28.h"), *words, file],
+            capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert (done.returncode == 0) == (not done.stderr)
+        return done.stderr
+
+    return run
+
+
+def test_the_check_for_android_is_one(check, tmp_path):
+    file = tmp_path / "file.cc"
+    file.write_text("#ifndef __ANDROID__\n#error\n#endif\nint main() { return memfd_create(\"x\", 0); }\n")
+    assert "Android has it from API 30 on" in check(file)
+
+
+def test_our_c_plus_plus_compiles_for_android(check):
+    commands = ROOT / "build" / "arm64" / "compile_commands.json"
+    if not commands.exists():
+        pytest.skip("./dev build arm64 says how each file is compiled")
+    ours = {}
+    for entry in json.loads(commands.read_text()):
+        path = pathlib.Path(entry["file"])
+        if path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in ("src", "apps") and \
+                not path.stem.endswith(("_test", "_fuzz")):
+            words = shlex.split(entry["command"])
+            ours[path] = [word for at, word in enumerate(words)
+                          if word.startswith(("-I", "-D", "-std")) or "-isystem" in (word, words[at - 1])]
+    assert len(ours) > 200
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        said = dict(zip(ours, pool.map(check, ours, ours.values())))
+    wrong = {str(path.relative_to(ROOT)): text for path, text in said.items() if text}
+    print(f"{len(ours)} files")
+    assert not wrong, "\n".join(wrong.values())

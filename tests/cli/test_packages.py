@@ -1,0 +1,97 @@
+"""Packages of the build that is tested: the same bytes whenever they are made, and a list of all that is inside.
+
+Nothing is built here: cpack packs what SHOAL_BINARY lies beside.
+"""
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+HANG_S = 300
+EPOCH = 1700000000
+# Crates of which only names are linked: what the standard library is made of.
+STANDARD_LIBRARY = {"addr2line", "adler2", "alloc", "cfg_if", "compiler_builtins", "core", "gimli", "hashbrown", "libc",
+                    "memchr", "miniz_oxide", "object", "panic_unwind", "rustc_demangle", "rustc_std_workspace_alloc",
+                    "rustc_std_workspace_core", "std", "std_detect", "unwind"}
+
+
+@pytest.fixture(scope="module")
+def build(binary):
+    return pathlib.Path(binary).parent
+
+
+@pytest.fixture(scope="module")
+def inside(build):
+    """Names in the list of what is inside, and the list."""
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "sbom.py", "1.2.3", build], capture_output=True,
+                          text=True, timeout=HANG_S, check=True, env={**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH)})
+    told = json.loads(done.stdout)
+    return {one["name"] for one in told["packages"]}, told
+
+
+def pack(build, folder):
+    """SHA-256 of each package by name."""
+    subprocess.run(["cpack", "-G", "DEB;TGZ", "-B", folder], cwd=build, capture_output=True, text=True, timeout=HANG_S,
+                   check=True, env={**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH)}, stdin=subprocess.DEVNULL)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in folder.iterdir() if path.suffix in (".deb", ".gz")}
+
+
+@pytest.mark.skipif(not shutil.which("cpack") or sys.platform != "linux", reason="cpack makes them on Linux")
+def test_the_same_build_gives_the_same_packages_at_another_time(build, tmp_path):
+    first = pack(build, tmp_path / "1")
+    assert {pathlib.Path(name).suffix for name in first} == {".deb", ".gz"}
+    assert pack(build, tmp_path / "2") == first
+    with tarfile.open(next((tmp_path / "1").glob("*.tar.gz"))) as archive:
+        assert {member.mtime for member in archive} == {EPOCH}
+        assert any(member.name.endswith("/bin/shoal") for member in archive.getmembers())
+
+
+def test_every_crate_that_is_linked_is_listed(build, inside):
+    """What the linker was given, by the names of its object files, against what cargo says."""
+    archive = next(build.glob("cargo/**/release/libshoal_net.a"))
+    told = subprocess.run(["ar", "t", archive], capture_output=True, text=True, timeout=HANG_S, check=True).stdout
+    linked = set(re.findall(r"^([a-z]\w*)-[0-9a-f]{16}\.", told, re.MULTILINE)) - STANDARD_LIBRARY - {"shoal_net"}
+    assert len(linked) > 100 and linked <= {name.replace("-", "_") for name in inside[0]}
+    assert "rust-standard-library" in inside[0]
+
+
+def test_every_library_that_is_compiled_in_is_listed(build, inside):
+    """What the compiler read outside of this repository and of llama.cpp's own folders, against the list."""
+    if not shutil.which("ninja") or not (build / ".ninja_deps").exists():
+        pytest.skip("built without ninja: nothing says what the compiler read")
+    read = subprocess.run(["ninja", "-t", "deps"], cwd=build, capture_output=True, text=True, timeout=HANG_S,
+                          check=True).stdout
+    vendored = set(re.findall(r"/vendor/([^/\s]+)/", read))
+    assert "nlohmann" in vendored   # else this looks at nothing
+    assert vendored <= {"nlohmann", "cpp-httplib"} and {"nlohmann-json", "cpp-httplib", "llama.cpp"} <= inside[0]
+    assert ("/CLI/" in read) <= ("CLI11" in inside[0])
+    assert ("/kai/ukernels/" in read) <= ("KleidiAI" in inside[0])
+
+
+def test_the_list_is_whole(inside):
+    """Each with a version and a licence, the crates with the hashes of Cargo.lock; the time is the commit's."""
+    told = inside[1]
+    assert told["creationInfo"]["created"] == "2023-11-14T22:13:20Z"
+    assert len({one["SPDXID"] for one in told["packages"]}) == len(told["packages"])
+    for one in told["packages"]:
+        assert one["versionInfo"] != "unknown" and one["licenseDeclared"] != "NOASSERTION", one
+    contained = {line["relatedSpdxElement"] for line in told["relationships"]}
+    assert contained == {one["SPDXID"] for one in told["packages"]}
+    llama = next(one for one in told["packages"] if one["name"] == "llama.cpp")
+    assert llama["checksums"][0]["checksumValue"] in (ROOT / "cmake" / "llama_cpp.txt").read_text()
+
+
+def test_the_version_has_the_stamp_that_it_was_built_with(build, shoal):
+    cache = (build / "CMakeCache.txt").read_text()
+    version = re.search(r"^CMAKE_PROJECT_VERSION:STATIC=(.*)$", cache, re.MULTILINE)[1]
+    stamp = re.search(r"^SHOAL_STAMP:STRING=(.*)$", cache, re.MULTILINE)[1]
+    assert shoal("--version").stdout == f"shoal {version}{stamp and '+' + stamp}\n"
