@@ -14,6 +14,7 @@ import pytest
 PROMPT = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,"   # each next token is sure by more than 3 in log-probability
 TOKENS = 24
 HANG_S = 900     # an emulator beside other work
+THREADS = os.environ.get("SHOAL_ARM_THREADS", "2")  # 1 where the machine is busy: threads wait for each other
 SNAPDRAGON = "max,sve=off,sme=off"  # 8 Gen 1 to 3, 8 Elite
 LOGPROB_DIFFERENCE_MAX = 0.25  # of a chosen token, between two kinds of CPU
 QUANTIZATIONS = ("Q4_0", "Q4_K_M", "Q8_0")
@@ -53,22 +54,30 @@ def knows(qemu, arm_binary, cpu):
 def answer(command, model):
     """A greedy answer with log-probabilities, and what the log said."""
     done = runs(command, ["run", model, "--local", "--raw", "--temperature", "0", "-n", str(TOKENS), "--ctx", "128",
-                          "--threads", "2", "--json", "--logprobs", "2", "-v", "-p", PROMPT])
+                          "--threads", THREADS, "--json", "--logprobs", "2", "-v", "-p", PROMPT])
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stderr
 
 
+class Models(dict):
+    """By quantization: the test model's path, and this machine's answer; made when first asked for."""
+
+    def __init__(self, binary, original, folder):
+        super().__init__()
+        self._binary, self._original, self._folder = binary, original, folder
+
+    def __missing__(self, quantization):
+        path = str(self._folder / f"{quantization}.gguf")
+        done = runs([self._binary], ["quantize", self._original, quantization, path, "--from-quantized"])
+        assert done.returncode == 0, done.stderr
+        self[quantization] = (path, answer([self._binary], path)[0])
+        return self[quantization]
+
+
 @pytest.fixture(scope="module")
 def models(smollm2, tmp_path_factory):
-    """The test model in each quantization, and this machine's answer to it."""
     binary = os.environ.get("SHOAL_BINARY") or pytest.skip("SHOAL_BINARY is not set")
-    folder, made = tmp_path_factory.mktemp("models"), {}
-    for quantization in QUANTIZATIONS:
-        path = str(folder / f"{quantization}.gguf")
-        done = runs([binary], ["quantize", smollm2, quantization, path, "--from-quantized"])
-        assert done.returncode == 0, done.stderr
-        made[quantization] = (path, answer([binary], path)[0])
-    return made
+    return Models(binary, smollm2, tmp_path_factory.mktemp("models"))
 
 
 def compare(here, there):
@@ -126,7 +135,8 @@ def test_a_class_of_devices(device, models, cpu, variant, features):
     # What is loaded is what `shoal device` advises, "base" being its armv8.0_1.
     assert told["advice"]["variant"].replace("armv8.0_1", WITHOUT_DOT_PRODUCTS) == variant
 
-    for column, (path, here) in enumerate(models.values(), 4):
+    for column, quantization in enumerate(QUANTIZATIONS, 4):
+        path, here = models[quantization]
         there, log = answer(device, path)
         logged = re.search(r"CPU kernels: (\S+) \(([^)]*)\)", log)
         assert logged and logged[1] == variant
