@@ -158,7 +158,7 @@ impl Pace {
         }
         if delivered > STILL_GROWS * before {
             // TCP's slow start may hold it back, not the link: on a long way it takes some round trips.
-            self.rate = self.rate.min(SLOW_START * delivered);
+            self.rate = (SLOW_START * delivered).min(self.rate.max(FIRST_RATE));
             return;
         }
         (self.starting, self.phase, self.cycle_ticks) = (false, 1, FIRST_CYCLE_TICKS);
@@ -268,6 +268,21 @@ mod tests {
             link.window = 14_480.0;
             link.run(&mut pace, 15 * (rtt_us / 1e3) as u64 + 200, f64::INFINITY);
             assert!(pace.best() > 0.8 * capacity, "{} of {capacity}", pace.best());
+        }
+    }
+
+    #[test]
+    fn a_short_transfer_over_a_long_way_shows_what_it_carries() {
+        // A megabyte, as a probe sends; 50 MB/s are there.
+        for rtt_us in [5e3, 11e3, 20e3] {
+            let (mut link, mut pace) = (Link::new(50e6, rtt_us), Pace::default());
+            link.window = 14_480.0;
+            let mut ms = 0;
+            while link.acked < 1e6 && ms < 500 {
+                link.run(&mut pace, 1, f64::INFINITY);
+                ms += 1;
+            }
+            assert!(ms < 12 * rtt_us as u64 / 1_000, "{ms} ms over {rtt_us} us");
         }
     }
 
