@@ -141,9 +141,10 @@ impl Pace {
         true
     }
 
-    /// The most that was delivered lately, bytes a second. 0 as long as nobody asked for more than the link carries.
+    /// The most that was delivered lately, bytes a second. 0 as long as nobody asked for more than the link carries, or
+    /// for so short that slow start was all there was.
     pub fn delivered(&self) -> u64 {
-        if self.was_full { self.best() as u64 } else { 0 }
+        if self.was_full && !self.starting { self.best() as u64 } else { 0 }
     }
 
     fn best(&self) -> f64 {
@@ -266,6 +267,8 @@ mod tests {
         for (capacity, rtt_us) in [(50e6, 11e3), (20e6, 40e3), (100e6, 5e3)] {
             let (mut link, mut pace) = (Link::new(capacity, rtt_us), Pace::default());
             link.window = 14_480.0;
+            link.run(&mut pace, 4 * (rtt_us / 1e3) as u64, f64::INFINITY);
+            assert_eq!(pace.delivered(), 0);
             link.run(&mut pace, 15 * (rtt_us / 1e3) as u64 + 200, f64::INFINITY);
             assert!(pace.best() > 0.8 * capacity, "{} of {capacity}", pace.best());
         }
