@@ -3,10 +3,10 @@
 // A pass of r rows through a stage reads its weights once and computes r rows: its time is that of one row, of
 // kGroupRows or of kPassRows, and in between goes in a straight line. Each row also reads its K and V. The output head
 // is asked for one row of a prompt, and for each row of a pass of several answers.
-//   one stream    every token goes through all stages and links, and its id back to the head, which gives it to the
-//   client a prompt      passes of kPassRows rows follow each other: the slowest stage or link sets the pace energy a
-//   stage takes so much for each second that it computes, a device for each second that it is awake many streams stages
-//   + 1 groups are under way; a round takes the slowest stage times the groups, or the way around
+//   one stream    every token goes through all stages and links, its id back to the head, and from there to who asked
+//   a prompt      passes of kPassRows rows follow each other: the slowest stage or link sets the pace
+//   energy        a stage takes so much for each second that it computes, a device for each second that it is awake
+//   many streams  stages + 1 groups are under way; a round takes the slowest stage times the groups, or the way around
 // These objectives are a sum over stages and links (A) and the largest of them (B): latency A + w B, throughput
 // max(g B, A). The searches know no more than that.
 #pragma once
