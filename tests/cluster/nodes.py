@@ -75,11 +75,11 @@ class Node:
     """One `shoal up`. Ended, at the latest, when the LAN or the machine-as-host that it was started on is closed."""
 
     def __init__(self, host, *words, home=None, name=None, models=(), api_port=API_PORT, folder=None, at_end=None,
-                 before=(), binary=None):
+                 before=(), binary=None, hang_s=HANG_S):
         """`before`: words in front of the program's name, of a program that runs it; `binary`: another program for the
-        node than for its commands."""
+        node than for its commands; `hang_s`: what its start never takes."""
         self.host, self.name, self.api_port, self._before = host, name or host.name, api_port, before
-        self._binary = binary or BINARY
+        self._binary, self._hang_s = binary or BINARY, hang_s
         self.home = pathlib.Path(home or (folder or host.lan.folder) / self.name)
         (self.home / "models").mkdir(parents=True, exist_ok=True)
         for model in models:
@@ -103,7 +103,7 @@ class Node:
                 self.host.command(*self._before, self._binary, "up", "--name", self.name, "--host", "127.0.0.1",
                                   "--port", self.api_port, "--api-key", KEY, *speed_test, *words),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment())
-        wait_for(f"{self.name} is ready", self._is_ready)
+        wait_for(f"{self.name} is ready", self._is_ready, self._hang_s)
         self.ready_s = time.monotonic() - started
 
     def _is_ready(self):
