@@ -4,10 +4,8 @@ Nodes of different CPUs compute the same within a tolerance, never to the bit. S
 sure of; and where it is not, the distributions of the next token, by their KL divergence.
 """
 import contextlib
-import json
 import math
 import os
-import subprocess
 import tempfile
 
 import nodes
@@ -44,15 +42,12 @@ def three_nodes(qemu, arm_binary, model):
             yield started
 
 
-def text(asked):
-    return asked("--raw", "--temperature", "0", "-n", str(TOKENS), "-p", PROMPT)["text"]
-
-
-def next_tokens(asked):
-    """For each open-ended prompt the log-probabilities of the likeliest next tokens."""
-    told = [asked("--raw", "--temperature", "0", "-n", "1", "--logprobs", str(ALTERNATIVES), "-p", prompt)
-            for prompt in OPEN_ENDED]
-    return [{a["token"]: a["logprob"] for a in one["logprobs"][0]["alternatives"]} for one in told]
+def next_tokens(node, model):
+    """For each open-ended prompt the log-probabilities of the likeliest next tokens, by the API of `node`."""
+    with node.client().with_options(timeout=600) as client:
+        told = [client.completions.create(model=model, prompt=prompt, max_tokens=1, temperature=0,
+                                          logprobs=ALTERNATIVES) for prompt in OPEN_ENDED]
+    return [one.choices[0].logprobs.top_logprobs[0] for one in told]
 
 
 def divergence(here, there):
@@ -70,34 +65,23 @@ def check_divergence(here, there):
     assert max(each) < KL_MAX and sum(each) / len(each) < KL_MEAN_MAX
 
 
-def by_node(node, model):
-    return lambda *words: json.loads(node.cli("run", model, "--json", *words, timeout=600).stdout)
-
-
-def alone(model):
-    def asked(*words):
-        done = subprocess.run([nodes.BINARY, "run", model, "--local", "--json", *words], capture_output=True, text=True,
-                              timeout=300, check=True, stdin=subprocess.DEVNULL)
-        return json.loads(done.stdout)
-    return asked
-
-
 def test_a_phone_and_two_pcs_answer_and_go_on_without_the_phone(qemu, arm_binary, smollm2):
     name = os.path.basename(smollm2).removesuffix(".gguf")
     with three_nodes(qemu, arm_binary, smollm2) as (alpha, phone, beta):
         arch = {n["name"]: n["device"]["arch"] for n in alpha.status()["nodes"]}
         assert arch["phone"].startswith("aarch64") and not arch["alpha"].startswith("aarch64")
-        expected, expected_next = text(alone(smollm2)), next_tokens(alone(smollm2))
+        alpha.cli("place", name, "--stages", "1", "--nodes", "alpha", "--standby", "off", timeout=600)
+        expected, expected_next = alpha.complete(name, PROMPT, TOKENS), next_tokens(alpha, name)
         alpha.cli("place", name, "--stages", "3", "--nodes", "alpha,phone,beta", "--standby", "off", timeout=600)
         assert [stage["name"] for stage in alpha.placement(name)["stages"]] == ["alpha", "phone", "beta"]
-        assert text(by_node(alpha, name)) == expected
-        check_divergence(expected_next, next_tokens(by_node(alpha, name)))
+        assert streams.ask(alpha, name, PROMPT, TOKENS).text == expected
+        check_divergence(expected_next, next_tokens(alpha, name))
         begun = streams.Asking(beta, name, PROMPT, TOKENS)
         nodes.wait_for("it answers", lambda: begun.pieces() > 0, 300)
         phone.kill()
         ended = begun.wait(600)
         assert (ended.text, ended.error) == (expected, "")
         nodes.wait_for("the phone is missed", lambda: alpha.states()["phone"] == "dead", 120)
-        assert text(by_node(beta, name)) == expected
+        assert streams.ask(beta, name, PROMPT, TOKENS).text == expected
         stages = alpha.placement(name)["stages"]
         assert "phone" not in {stage["name"] for stage in stages}
