@@ -14,6 +14,7 @@
 #include "engine/cpu_kernels.h"
 #include "node/device_speed.h"
 #include "node/kernel_choice.h"
+#include "offload/seen_devices.h"
 
 namespace shoal::cli {
 namespace {
@@ -93,6 +94,45 @@ Json KernelsJson(const std::string& root) {
   return {{"variant", kernels.variant},
           {"file", kernels.file.empty() ? Json(nullptr) : Json(kernels.file)},
           {"features", kernels.features}};
+}
+
+// What ggml sees beside the CPU; nothing where no such backend was built.
+void PrintSeen(const std::vector<BackendDevices>& seen) {
+  if (seen.empty()) return;
+  Rows rows{{"beside the CPU", "kind", "memory", "what it is"}};
+  for (const BackendDevices& backend : seen) {
+    if (!backend.unknown.empty()) rows.push_back({backend.backend, kUnknown, kUnknown, backend.unknown});
+    if (backend.unknown.empty() && backend.devices.empty()) rows.push_back({backend.backend, "none", "", ""});
+    for (std::size_t i = 0; i < backend.devices.size(); ++i) {
+      const SeenDevice& device = backend.devices[i];
+      const std::string memory = device.memory_bytes == 0
+                                     ? kUnknown
+                                     : FormatBytes(device.memory_bytes) + ", free " + FormatBytes(device.free_bytes);
+      rows.push_back({backend.backend.empty() ? device.name : backend.backend + (i > 0 ? ":" + std::to_string(i) : ""),
+                      device.kind, memory, device.description});
+    }
+  }
+  std::printf("\n%s", FormatTable(rows).c_str());
+}
+
+Json SeenJson(const std::vector<BackendDevices>& seen) {
+  Json list = Json::array();
+  for (const BackendDevices& backend : seen) {
+    Json devices = Json::array();
+    for (const SeenDevice& device : backend.devices) {
+      const auto bytes = [&](std::uint64_t value) { return device.memory_bytes == 0 ? Json(nullptr) : Json(value); };
+      devices.push_back({{"name", device.name},
+                         {"description", device.description},
+                         {"kind", device.kind},
+                         {"memory_bytes", bytes(device.memory_bytes)},
+                         {"memory_free_bytes", bytes(device.free_bytes)}});
+    }
+    const bool known = backend.unknown.empty();
+    list.push_back({{"backend", backend.backend.empty() ? Json(nullptr) : Json(backend.backend)},
+                    {"devices", known ? std::move(devices) : Json(nullptr)},
+                    {"unknown", known ? Json(nullptr) : Json(backend.unknown)}});
+  }
+  return list;
 }
 
 // Of the table, for the energy objective of `plan`.
@@ -253,14 +293,17 @@ int RunDevice(const DeviceOptions& options) {
   const std::optional<KernelChoice> choice = KernelsOf(options, profile, quantization);
   const Result<std::optional<DeviceSpeed>> speed = SpeedOf(options, profile, quantization);
   if (!speed.ok()) return Fail(speed.error());
+  const std::vector<BackendDevices> seen = options.root.empty() ? SeeDevices() : std::vector<BackendDevices>();
   if (!options.json) {
     PrintText(profile, advice, KernelsText(options.root));
+    PrintSeen(seen);
     if (choice) PrintKernels(*choice);
     PrintSpeed(*speed, advice);
     return kExitOk;
   }
   Json json = Json::parse(DeviceProfileJson(profile));
   json["kernels"] = KernelsJson(options.root);
+  json["beside_cpu"] = SeenJson(seen);
   json["kernel_choice"] = choice ? Json::parse(KernelChoiceJson(*choice, "")) : Json(nullptr);
   json["advice"] = AdviceJson(advice);
   json["takes"] = TakesJson(PowerOf(profile));

@@ -55,6 +55,24 @@ std::string PowerText(const NodeStatus& node) {
   return text.empty() ? "-" : text;
 }
 
+// What a node with a device beside its CPU computes on: a line each, nothing where all have but a CPU.
+std::string Offloads(const ClusterStatus& status) {
+  std::string lines;
+  for (const NodeStatus& n : status.nodes) {
+    if (n.offload.device.empty() || n.state != "alive") continue;
+    const std::string layers =
+        n.offload.layers > 0 ? "the last " + std::to_string(n.offload.layers) + " layers of a stage" : "stages";
+    const std::string text = n.offload.text.empty() ? "" : " (" + n.offload.text + ")";
+    const bool failed = n.offload.use == "failed";
+    lines += Shown(n.name) + ": " +
+             Shown(failed ? "the CPU computes, not " + n.offload.device + ": " + n.offload.text
+                          : layers + (n.offload.use == "untried" ? " are to compute on " : " compute on ") +
+                                n.offload.device + text) +
+             "\n";
+  }
+  return lines.empty() ? "" : "\n" + lines;
+}
+
 std::string Nodes(const ClusterStatus& status) {
   std::vector<std::vector<std::string>> rows{
       {"node", "id", "state", "device", "cores", "speed", "power", "memory free", "models", "API"}};
@@ -190,8 +208,8 @@ std::string PlacementText(const PlacementStatus& placement) {
 }
 
 std::string StatusText(const ClusterStatus& status) {
-  return "cluster " + Shown(status.cluster) + "\n\n" + Nodes(status) + Links(status) + Placements(status) +
-         Transfers(status);
+  return "cluster " + Shown(status.cluster) + "\n\n" + Nodes(status) + Offloads(status) + Links(status) +
+         Placements(status) + Transfers(status);
 }
 
 int RunStatus(const StatusOptions& options) {

@@ -24,6 +24,11 @@ Json HeldJson(const std::vector<LayerRange>& ranges) {
   return list;
 }
 
+Json OffloadJson(const OffloadStatus& offload) {
+  if (offload.device.empty()) return nullptr;
+  return {{"device", offload.device}, {"layers", offload.layers}, {"use", offload.use}, {"text", offload.text}};
+}
+
 Json ToJson(const NodeStatus& node) {
   Json models = Json::array();
   for (const ModelStatus& m : node.models) {
@@ -81,7 +86,8 @@ Json ToJson(const NodeStatus& node) {
             {"active_w", node.active_w},
             {"power_measured", node.power_measured},
             {"on_battery", node.on_battery},
-            {"core_groups", std::move(groups)}}},
+            {"core_groups", std::move(groups)},
+            {"offload", OffloadJson(node.offload)}}},
           {"models", std::move(models)},
           {"fetching", std::move(fetching)}};
 }
@@ -241,6 +247,10 @@ NodeStatus NodeFrom(const Json& json) {
     if (const double ration = Real(*device, "ration"); ration > 0 && ration <= 1) node.ration = ration;
     for (const Json& g : Objects(*device, "core_groups")) {
       node.groups.push_back({Text(g, "kind"), Number<std::int32_t>(g, "cores"), Real(g, "bytes_s")});
+    }
+    if (const auto offload = device->find("offload"); offload != device->end() && offload->is_object()) {
+      node.offload = {Text(*offload, "device"), Number<std::int32_t>(*offload, "layers"), Text(*offload, "use"),
+                      Text(*offload, "text")};
     }
   }
   for (const Json& m : Objects(json, "models")) {

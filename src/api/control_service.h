@@ -51,6 +51,14 @@ struct FetchStatus {
   std::uint64_t bytes_done = 0, bytes_total = 0;
 };
 
+// What a node's stages compute on beside its CPU.
+struct OffloadStatus {
+  std::string device;       // as its owner named it, "vulkan:1"; empty: the CPU alone
+  std::int32_t layers = 0;  // of a stage, its last ones; 0: all
+  std::string use;          // "untried", "computes", "failed"
+  std::string text;         // which it is; of one that failed why the CPU computes
+};
+
 struct NodeStatus {
   std::string id;  // peer id
   std::string name;
@@ -73,6 +81,7 @@ struct NodeStatus {
   bool power_measured = false;        // of its battery; else by a table
   bool on_battery = false;
   std::vector<CoreGroupStatus> groups;
+  OffloadStatus offload;
   std::vector<ModelStatus> models;
   std::vector<FetchStatus> fetching;
 };

@@ -33,6 +33,8 @@ inline constexpr std::size_t kSpeedsMax = 8;       // quantizations that a membe
 inline constexpr std::size_t kStageSpeedsMax = 8;  // models whose stages it has measured
 inline constexpr std::size_t kQuantizationBytesMax = 16;
 inline constexpr std::size_t kCoreGroupsMax = 4;
+inline constexpr std::size_t kOffloadDeviceBytesMax = 256,
+                             kOffloadSaidBytesMax = 256;  // of the device's name, its text
 inline constexpr double kBytesPerSecondMax = 1e15;
 inline constexpr double kPaceMin = 0.01, kPaceMax = 4;
 inline constexpr double kRestToldMax = 10;
@@ -61,6 +63,16 @@ struct CoreGroupFacts {
   bool operator==(const CoreGroupFacts&) const = default;
 };
 
+// What a member's stages compute on beside its CPU.
+enum class OffloadUse : std::uint8_t { kUntried, kComputes, kFailed };
+struct OffloadFacts {
+  std::string device;       // as its owner named it, "vulkan:1"; empty: the CPU alone, and nothing else is said
+  std::int32_t layers = 0;  // of a stage, its last ones; 0: all
+  OffloadUse use = OffloadUse::kUntried;
+  std::string text;  // which it is, "Vulkan0: llvmpipe"; of one that failed why the CPU computes
+  bool operator==(const OffloadFacts&) const = default;
+};
+
 // Of the node itself; speeds are measured once, `memory_free_bytes` now and then.
 struct DeviceFacts {
   std::string os, arch;  // "linux", "aarch64"; with CPU variants "aarch64/armv8.6_0"
@@ -81,6 +93,7 @@ struct DeviceFacts {
   bool power_measured = false;        // of its battery (node/draw_meter.h); else by device/power_table.h
   bool on_battery = false;
   std::vector<CoreGroupFacts> groups;
+  OffloadFacts offload;
   bool operator==(const DeviceFacts&) const = default;
 };
 

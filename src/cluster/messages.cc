@@ -181,6 +181,11 @@ void Speeds(A& io, DeviceFacts& device) {
     rate(group.bytes_s);
     io.Require(group.cores >= 0);
   });
+  OffloadFacts& offload = device.offload;
+  io.Text(offload.device, kOffloadDeviceBytesMax);
+  Bounded(io, offload.layers, 0, static_cast<std::int32_t>(kLayersMax));
+  io.Enum(offload.use, OffloadUse::kFailed);
+  io.Text(offload.text, kOffloadSaidBytesMax);
 }
 
 template <typename A>

@@ -42,6 +42,7 @@ MemberRecord Member() {
   m.facts.device.active_w = 5;
   m.facts.device.on_battery = true;
   m.facts.device.groups = {{"prime", 1, 9e9}};
+  m.facts.device.offload = {"vulkan:1", 7, OffloadUse::kFailed, "its process was ended by signal 11"};
   m.facts.models = {{"m", 77, 650, "Q4_0", Shape(), {{{0, 1}, {2, 3}}, true, true, false, 400}}};
   m.facts.standby = {{"m", 77, {2, 3}, 9}};
   m.facts.fetching = {{"m", 10, 400}};

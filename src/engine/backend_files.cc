@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
+#include <set>
 
 #include "base/environment.h"
 #include "base/program_path.h"
@@ -16,6 +18,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kPrefix = "libggml-";
 constexpr const char* kCpuPrefix = "libggml-cpu";
+constexpr const char* kNoBackends[] = {"base", "rpc"};  // the library they all share; servers
 
 // 0 when this CPU cannot run it.
 int ScoreOf(const std::string& file) {
@@ -49,6 +52,21 @@ std::string BackendFile(const std::string& name) {
     if (fs::is_regular_file(file, error)) return file.string();
   }
   return "";
+}
+
+std::vector<std::string> OtherBackends() {
+  std::set<std::string> names;
+  for (const std::string& folder : BackendFolders()) {
+    std::error_code error;
+    for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
+      const std::string file = at->path().stem().string();
+      if (at->path().extension() != ".so" || !file.starts_with(kPrefix) || file.starts_with(kCpuPrefix)) continue;
+      names.insert(file.substr(std::char_traits<char>::length(kPrefix)));
+    }
+  }
+  for (const char* name : kNoBackends) names.erase(name);
+  while (names.size() > kOtherBackendsMax) names.erase(std::prev(names.end()));
+  return {names.begin(), names.end()};
 }
 
 std::vector<CpuBackendFile> CpuBackendFiles() {

@@ -19,6 +19,10 @@ std::string BackendFoldersText();  // "/a, /b"
 // The path of backend `name` ("vulkan", "cpu-armv8.2_2"); empty when there is none.
 std::string BackendFile(const std::string& name);
 
+// The names of all that are not the CPU's, in alphabetical order; without "rpc", whose devices are servers.
+inline constexpr std::size_t kOtherBackendsMax = 16;
+std::vector<std::string> OtherBackends();
+
 struct CpuBackendFile {
   std::string variant;  // "armv8.6_0"; "base" runs on every CPU
   std::string file;

@@ -4,6 +4,8 @@
 #include <strings.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+
 #include "engine/backend_files.h"
 #include "engine/llama_log.h"
 #include "ggml-backend.h"
@@ -60,6 +62,46 @@ Result<ggml_backend_device*> OpenGgmlDevice(const DeviceChoice& device) {
 std::string GgmlDeviceText(const ggml_backend_device* device) {
   auto* dev = const_cast<ggml_backend_dev_t>(device);
   return std::string(ggml_backend_dev_name(dev)) + ": " + ggml_backend_dev_description(dev);
+}
+
+namespace {
+
+const char* KindName(enum ggml_backend_dev_type type) {
+  switch (type) {
+    case GGML_BACKEND_DEVICE_TYPE_GPU: return "GPU";
+    case GGML_BACKEND_DEVICE_TYPE_IGPU: return "integrated GPU";
+    case GGML_BACKEND_DEVICE_TYPE_ACCEL: return "accelerator";
+    default: return "other";
+  }
+}
+
+void See(ggml_backend_reg_t registry, std::vector<SeenDevice>& seen) {
+  const std::size_t count = std::min(ggml_backend_reg_dev_count(registry), kSeenDevicesMax - seen.size());
+  for (std::size_t i = 0; i < count; ++i) {
+    ggml_backend_dev_t device = ggml_backend_reg_dev_get(registry, i);
+    if (ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU) continue;
+    std::size_t free = 0, total = 0;
+    ggml_backend_dev_memory(device, &free, &total);
+    seen.push_back({ggml_backend_dev_name(device), ggml_backend_dev_description(device),
+                    KindName(ggml_backend_dev_type(device)), total, free});
+  }
+}
+
+}  // namespace
+
+Result<std::vector<SeenDevice>> SeeGgmlDevices(const std::string& name) {
+  InitLlama();
+  std::vector<SeenDevice> seen;
+  if (!name.empty()) {
+    SHOAL_ASSIGN_OR_RETURN(ggml_backend_reg_t registry, LoadRegistry(name));
+    See(registry, seen);
+    return seen;
+  }
+  for (std::size_t i = 0; i < ggml_backend_reg_count(); ++i) {
+    ggml_backend_reg_t registry = ggml_backend_reg_get(i);
+    if (strcasecmp(ggml_backend_reg_name(registry), kRpc) != 0) See(registry, seen);
+  }
+  return seen;
 }
 
 std::string DeviceFingerprint(const DeviceChoice& device) {

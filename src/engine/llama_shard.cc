@@ -52,11 +52,13 @@ Status ChooseDevices(const EngineOptions& options, std::array<ggml_backend_dev_t
                      llama_model_params& params) {
   // Named one by one: left to itself libllama takes every device that any backend has shown so far.
   params.devices = devices.data();
+  params.use_extra_bufts = true;  // weights repacked for this CPU's kernels
   params.n_gpu_layers = 0;
   if (options.device.none()) return {};
   SHOAL_ASSIGN_OR_RETURN(ggml_backend_dev_t device, OpenGgmlDevice(options.device));
-  // An accelerator (BLAS) takes part without holding layers.
-  if (ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_ACCEL) return {};
+  // An accelerator (BLAS) takes part without holding layers, in what is multiplied by weights that lie as in the file.
+  params.use_extra_bufts = ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_ACCEL;
+  if (!params.use_extra_bufts) return {};
   const std::int32_t all = options.layers.count();
   devices[0] = device;
   params.n_gpu_layers = 1 + (options.device.layers == 0 ? all : std::min(options.device.layers, all));
@@ -77,7 +79,6 @@ Result<LlamaModelPtr> LayOutLlamaModel(const Shard& shard, const EngineOptions& 
   LlamaErrors errors;
   LlamaGuard guard;
   params.load_mode = LLAMA_LOAD_MODE_NONE;
-  params.use_extra_bufts = true;  // weights repacked for this CPU's kernels
   params.no_alloc = true;
   params.load_mtp = false;
   LlamaModelPtr model;

@@ -70,7 +70,7 @@ class Slice {
     Slice slice;
     slice.ration_ = options.ration;
     slice.threads_ = engine.threads;
-    SHOAL_ASSIGN_OR_RETURN(slice.engine_, Engine::Open(model, engine));
+    SHOAL_ASSIGN_OR_RETURN(slice.engine_, options.open ? options.open(model, engine) : Engine::Open(model, engine));
     slice.kv_bytes_ = static_cast<double>(model->info.KvBytesPerToken(layers, KvType::kF16));
     for (std::int32_t i = layers.first; i < layers.last; ++i) {
       slice.weight_bytes_ += static_cast<double>(model->info.layer_bytes[static_cast<std::size_t>(i)]);

@@ -6,10 +6,12 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "base/result.h"
+#include "engine/engine.h"
 #include "model/model_info.h"
 
 namespace shoal {
@@ -22,6 +24,8 @@ struct StageSpeedOptions {
   // Share of the time that a control group grants the threads. Below 1 it takes so much longer, and what is measured is
   // processor time: speeds are those of cores that compute, whatever share of the time they may.
   double ration = 1;
+  // Opens each slice's engine; null: Engine::Open. Of a device beside the CPU it is what opens its stages' engines.
+  std::function<Result<std::unique_ptr<Engine>>(std::shared_ptr<const ModelFile>, const EngineOptions&)> open;
 };
 
 // Positive. A pass of r rows takes pass_s, and the bytes of its layers' weights by the speed for r; each row reads K

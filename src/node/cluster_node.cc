@@ -15,6 +15,7 @@
 #include "node/device.h"
 #include "node/generation_stream.h"
 #include "node/joining.h"
+#include "node/offload_facts.h"
 #include "node/real_cluster_node.h"
 #include "offload/stage_engines.h"
 #include "runtime/rng.h"
@@ -51,11 +52,14 @@ RealClusterNode::RealClusterNode(ClusterNodeOptions options, std::unique_ptr<Hom
       instance_(instance),
       library_(ModelFolders(options_)),
       tasks_(kTasksMax),
-      speeds_(loop_, tasks_, options_.home, options_.threads, options_.measure_speed,
-              [this](const ModelHolding& holding) -> std::shared_ptr<const ModelFile> {
-                const Result<LibraryModel> model = weights_->ObtainHeader(holding.fingerprint, holding.name);
-                return model.ok() ? model->file : nullptr;
-              }),
+      engines_(options_.device.none() ? nullptr : std::make_shared<StageEngines>(options_.device, options_.home)),
+      speeds_(
+          loop_, tasks_, options_.home, options_.threads, options_.measure_speed,
+          [this](const ModelHolding& holding) -> std::shared_ptr<const ModelFile> {
+            const Result<LibraryModel> model = weights_->ObtainHeader(holding.fingerprint, holding.name);
+            return model.ok() ? model->file : nullptr;
+          },
+          engines_ ? FindSpeedDevice([engines = engines_] { return SpeedDeviceOf(engines); }) : nullptr),
       power_(loop_, tasks_, options_.power),
       answers_(metrics_, AnswersOptions{}),
       host_(loop_, library_, tasks_, pipes_, HostOptions()) {}
@@ -70,9 +74,9 @@ StageHostOptions RealClusterNode::HostOptions() {
     loop_.Post([this] { facts_due_ = 0; });  // others are told what came
     return obtained;
   };
-  if (!options_.device.none()) {
-    options.open_engine = [engines = std::make_shared<StageEngines>(options_.device, options_.home)](
-                              std::shared_ptr<const ModelFile> model, const EngineOptions& engine) {
+  if (engines_) {
+    engines_->OnChange([this] { loop_.Post([this] { TellOffload(); }); });
+    options.open_engine = [engines = engines_](std::shared_ptr<const ModelFile> model, const EngineOptions& engine) {
       return engines->Open(std::move(model), engine);
     };
   }
@@ -176,6 +180,7 @@ Status RealClusterNode::Begin() {
   SHOAL_ASSIGN_OR_RETURN(weights_, NodeWeights::Open(library_, metrics_, WeightsOptions()));
   // Both look at the disk: before the loop has anything to do.
   facts_.device = MeasureDevice(options_.memory_bytes_max);
+  if (engines_) facts_.device.offload = OffloadFactsOf(*engines_);
   facts_.models = weights_->Holdings();
   {
     const PlacedWhile placed(options_.waiting_cpus);  // the network's threads
@@ -301,6 +306,14 @@ void RealClusterNode::RefreshSpeeds() {
     Obey();
   });
   power_.Tick(Now(), speeds_.work_s(), works, [this] { ObeyPower(); });
+}
+
+// On what the stages here compute.
+void RealClusterNode::TellOffload() {
+  if (ended_ || stopping_) return;
+  facts_.device.offload = OffloadFactsOf(*engines_);
+  cluster_->SetSelfFacts(Now(), facts_);
+  Obey();
 }
 
 // Rests, says how fast it is now, and gives its layers away when the battery is low or it stays hot.

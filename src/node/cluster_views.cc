@@ -48,6 +48,9 @@ NodeStatus StatusOf(const MemberView& member) {
   for (const CoreGroupFacts& group : facts.device.groups) {
     status.groups.push_back({group.kind, group.cores, group.bytes_s});
   }
+  const OffloadFacts& offload = facts.device.offload;
+  constexpr const char* kUses[] = {"untried", "computes", "failed"};
+  status.offload = {offload.device, offload.layers, kUses[static_cast<std::size_t>(offload.use)], offload.text};
   for (const ModelHolding& model : facts.models) {
     status.models.push_back(
         {model.name, model.file_bytes, model.shape.layers(), model.fingerprint, model.held.layers, model.held.bytes});

@@ -9,7 +9,6 @@
 #include "base/log.h"
 #include "device/cpu_affinity.h"
 #include "device/cpu_ration.h"
-#include "engine/stage_speed.h"
 #include "identity/private_file.h"
 #include "node/token_cost.h"
 #include "planner/cost_model.h"
@@ -68,11 +67,12 @@ std::vector<int> CpusIn(const Json& item) {
 
 std::optional<ModelSpeed> ReadModel(const Json& item) {
   if (!item.is_object() || !item.contains("model") || !item["model"].is_number_unsigned()) return std::nullopt;
-  ModelSpeed model{item["model"].get<std::uint64_t>(), CpusIn(item), {}};
+  ModelSpeed model{item["model"].get<std::uint64_t>(), CpusIn(item), {}, ""};
   for (const auto& [name, value] : StageFigures(model.speed)) {
     *value = NumberIn(item, name);
     if (!IsSpeed(*value)) return std::nullopt;
   }
+  model.device = TextIn(item, "device");
   return model;
 }
 
@@ -115,6 +115,7 @@ std::string SpeedJson(const KnownSpeeds& speeds, const std::string& fingerprint)
       {"version", kVersion}, {"fingerprint", fingerprint}, {"speeds", Json::array()}, {"stages", Json::array()}};
   for (const ModelSpeed& model : speeds.models) {
     Json item = {{"model", model.fingerprint}, {"cpus", model.cpus}};
+    if (!model.device.empty()) item["device"] = model.device;
     for (const auto& [name, value] : StageFigures(model.speed)) item[name] = *value;
     root["stages"].push_back(std::move(item));
   }
@@ -174,9 +175,10 @@ const DeviceSpeed* KnownSpeeds::Of(const std::string& quantization, const std::v
   return found == devices.end() ? nullptr : &*found;
 }
 
-const ModelSpeed* KnownSpeeds::Of(std::uint64_t fingerprint, const std::vector<int>& cpus) const {
+const ModelSpeed* KnownSpeeds::Of(std::uint64_t fingerprint, const std::vector<int>& cpus,
+                                  const std::string& device) const {
   const auto found = std::find_if(models.begin(), models.end(), [&](const ModelSpeed& one) {
-    return one.fingerprint == fingerprint && one.cpus == cpus;
+    return one.fingerprint == fingerprint && one.cpus == cpus && one.device == device;
   });
   return found == models.end() ? nullptr : &*found;
 }
@@ -229,10 +231,12 @@ Result<DeviceSpeed> MeasureDeviceSpeed(const std::string& home, const DeviceProf
 }
 
 Result<ModelSpeed> MeasureModelSpeed(const std::string& home, const DeviceProfile& profile, std::uint64_t fingerprint,
-                                     const std::shared_ptr<const ModelFile>& model, const std::vector<int>& cpus) {
+                                     const std::shared_ptr<const ModelFile>& model, const std::vector<int>& cpus,
+                                     const SpeedDevice& device) {
   StageSpeedOptions options;
   options.cpus = cpus;
   options.ration = RationOf(CpuQuota(), cpus.size());
+  options.open = device.open;
   SHOAL_ASSIGN_OR_RETURN(const StageSpeed speed, MeasureStageSpeed(model, options));
   const Result<double> token = MeasureTokenCost(model, cpus, options.ration, home);
   if (!token.ok()) Log(LogLevel::kInfo, "device", "what a token costs is not known: " + token.error().message);
@@ -240,9 +244,11 @@ Result<ModelSpeed> MeasureModelSpeed(const std::string& home, const DeviceProfil
       fingerprint,
       cpus,
       {speed.pass_s, speed.one_row_bytes_s, speed.group_bytes_s, speed.rows_bytes_s, speed.kv_bytes_s,
-       speed.kv_rows_bytes_s, speed.output_bytes_s, speed.output_group_bytes_s, token.ok() ? *token : kTokenUnknown_s}};
-  Keep(home, profile, &KnownSpeeds::models, measured,
-       [&](const ModelSpeed& one) { return one.fingerprint == fingerprint && one.cpus == cpus; });
+       speed.kv_rows_bytes_s, speed.output_bytes_s, speed.output_group_bytes_s, token.ok() ? *token : kTokenUnknown_s},
+      device.key};
+  Keep(home, profile, &KnownSpeeds::models, measured, [&](const ModelSpeed& one) {
+    return one.fingerprint == fingerprint && one.cpus == cpus && one.device == device.key;
+  });
   return measured;
 }
 

@@ -14,6 +14,7 @@
 #include "base/result.h"
 #include "device/profile.h"
 #include "engine/matrix_speed.h"
+#include "engine/stage_speed.h"
 #include "model/model_info.h"
 #include "planner/device_speed.h"
 #include "planner/plan.h"
@@ -40,6 +41,13 @@ struct ModelSpeed {
   std::uint64_t fingerprint = 0;  // of the model
   std::vector<int> cpus;
   MeasuredStageSpeed speed;
+  std::string device;  // that computed (SpeedDevice::key); empty: the CPU
+};
+
+// What stages compute on beside the CPU, as far as measuring them is concerned.
+struct SpeedDevice {
+  std::string key;                         // names everything that a speed there depends on; empty: the CPU alone
+  decltype(StageSpeedOptions::open) open;  // a slice's engine there
 };
 
 // The cores of a stage with `threads` threads (0: as many as there are fast cores, and a control group's quota feeds).
@@ -51,7 +59,7 @@ struct KnownSpeeds {
   std::vector<ModelSpeed> models;
   // Of these and `cpus` (SpeedCpus); null if nothing is.
   const DeviceSpeed* Of(const std::string& quantization, const std::vector<int>& cpus) const;
-  const ModelSpeed* Of(std::uint64_t fingerprint, const std::vector<int>& cpus) const;
+  const ModelSpeed* Of(std::uint64_t fingerprint, const std::vector<int>& cpus, const std::string& device = "") const;
 };
 KnownSpeeds LoadSpeeds(const std::string& home, const DeviceProfile& profile);
 // In place of what is kept. Errors: kIo; that is then as it was.
@@ -66,7 +74,8 @@ Result<DeviceSpeed> MeasureDeviceSpeed(const std::string& home, const DeviceProf
 
 // The same of stages of one model: at most five seconds. Errors: as MeasureStageSpeed.
 Result<ModelSpeed> MeasureModelSpeed(const std::string& home, const DeviceProfile& profile, std::uint64_t fingerprint,
-                                     const std::shared_ptr<const ModelFile>& model, const std::vector<int>& cpus);
+                                     const std::shared_ptr<const ModelFile>& model, const std::vector<int>& cpus,
+                                     const SpeedDevice& device = {});
 
 // Share of the time in which `threads` threads may compute under a quota of so many cores' time; empty: there is none.
 double RationOf(std::optional<double> cpu_quota, std::size_t threads);

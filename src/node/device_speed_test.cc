@@ -39,6 +39,15 @@ TEST(SpeedJson, ComesBackAsItWas) {
   EXPECT_DOUBLE_EQ(read[0].groups[0].bytes_s, 12e9);
 }
 
+TEST(SpeedJson, OfAModelOnADeviceBesideTheCpuIsOfThatDeviceAlone) {
+  const MeasuredStageSpeed figures{2e-5, 10e9, 3e9, 1e9, 5e9, 20e9, 15e9, 4e9};
+  const KnownSpeeds all = ParseSpeedJson(SpeedJson({{}, {{7, {1}, figures, "vulkan | a driver"}}}, "a chip"), "a chip");
+  EXPECT_EQ(all.Of(7, {1}), nullptr);
+  EXPECT_EQ(all.Of(7, {1}, "vulkan | another driver"), nullptr);
+  ASSERT_NE(all.Of(7, {1}, "vulkan | a driver"), nullptr);
+  EXPECT_EQ(all.Of(7, {1}, "vulkan | a driver")->speed, figures);
+}
+
 TEST(SpeedJson, OfAnotherDeviceOrDamagedIsNothing) {
   const auto count = [](const std::string& text, const std::string& chip) {
     const KnownSpeeds known = ParseSpeedJson(text, chip);

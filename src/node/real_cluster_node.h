@@ -28,6 +28,7 @@
 #include "node/pipe_rendezvous.h"
 #include "node/speed_keeper.h"
 #include "node/stage_host.h"
+#include "offload/stage_engines.h"
 #include "runtime/ask_loop.h"
 #include "runtime/blocking_tasks.h"
 
@@ -97,6 +98,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   void Tick();
   void RefreshFacts();
   void RefreshSpeeds();
+  void TellOffload();
   void ObeyPower();
   void Learn();
   void TellFetching();
@@ -136,8 +138,9 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   std::unique_ptr<NodeWeights> weights_;
   PipeRendezvous pipes_;
   BlockingTasks tasks_;
-  SpeedKeeper speeds_;  // loop only
-  PowerKeeper power_;   // loop only
+  const std::shared_ptr<StageEngines> engines_;  // null: the CPU alone
+  SpeedKeeper speeds_;                           // loop only
+  PowerKeeper power_;                            // loop only
   PeerTasks peer_tasks_;
   Answers answers_;
   StageHost host_;

@@ -56,8 +56,8 @@ double Rate(double bytes_s) { return std::clamp(bytes_s, 1.0, kBytesPerSecondMax
 }  // namespace
 
 struct SpeedKeeper::Work {
-  Work(std::string folder, std::int32_t stage_threads, FindModel find)
-      : home(std::move(folder)), threads(stage_threads), find_model(std::move(find)) {}
+  Work(std::string folder, std::int32_t stage_threads, FindModel find, FindSpeedDevice device)
+      : home(std::move(folder)), threads(stage_threads), find_model(std::move(find)), find_device(std::move(device)) {}
 
   // Reads or measures what is `missing`, at most one measurement a call, and none while another node measures.
   void Look(const Missing& missing, bool may_measure);
@@ -65,6 +65,7 @@ struct SpeedKeeper::Work {
   const std::string home;
   const std::int32_t threads;
   const FindModel find_model;
+  const FindSpeedDevice find_device;
   std::optional<DeviceProfile> profile;
   Known known;
 
@@ -72,8 +73,22 @@ struct SpeedKeeper::Work {
   void Read(const Missing& missing, const std::vector<int>& cpus);
   void MeasureKind(const std::string& quantization, const std::vector<int>& cpus);
   void MeasureModel(const ModelHolding& holding, const std::shared_ptr<const ModelFile>& model,
-                    const std::vector<int>& cpus);
+                    const std::vector<int>& cpus, const SpeedDevice& device);
 };
+
+bool SpeedKeeper::Known::Follow(const std::string& now) {
+  if (device == now) return false;
+  device = now;
+  models.clear();
+  settled_models.clear();
+  return true;
+}
+
+void SpeedKeeper::Known::Fill(DeviceFacts& facts) const {
+  FillSpeeds(kinds, facts);
+  if (!device.empty()) facts.speeds.clear();
+  FillStageSpeeds(models, facts);
+}
 
 void SpeedKeeper::Work::Read(const Missing& missing, const std::vector<int>& cpus) {
   const KnownSpeeds kept = LoadSpeeds(home, *profile);
@@ -84,7 +99,7 @@ void SpeedKeeper::Work::Read(const Missing& missing, const std::vector<int>& cpu
     known.settled_kinds.insert(quantization);
   }
   for (const ModelHolding& holding : missing.models) {
-    const ModelSpeed* const speed = kept.Of(holding.fingerprint, cpus);
+    const ModelSpeed* const speed = kept.Of(holding.fingerprint, cpus, known.device);
     if (speed == nullptr) continue;
     known.models.push_back(*speed);
     known.settled_models.insert(holding.fingerprint);
@@ -102,8 +117,8 @@ void SpeedKeeper::Work::MeasureKind(const std::string& quantization, const std::
 }
 
 void SpeedKeeper::Work::MeasureModel(const ModelHolding& holding, const std::shared_ptr<const ModelFile>& model,
-                                     const std::vector<int>& cpus) {
-  Result<ModelSpeed> speed = MeasureModelSpeed(home, *profile, holding.fingerprint, model, cpus);
+                                     const std::vector<int>& cpus, const SpeedDevice& device) {
+  Result<ModelSpeed> speed = MeasureModelSpeed(home, *profile, holding.fingerprint, model, cpus, device);
   known.settled_models.insert(holding.fingerprint);
   if (speed.ok()) {
     known.models.push_back(*std::move(speed));
@@ -116,6 +131,8 @@ void SpeedKeeper::Work::Look(const Missing& missing, bool may_measure) {
   UseProcessCpus();
   if (!profile) profile = ReadDeviceProfile();
   const std::vector<int> cpus = SpeedCpus(*profile, threads);
+  const SpeedDevice device = find_device ? find_device() : SpeedDevice();
+  (void)known.Follow(device.key);
   Read(missing, cpus);
   if (!may_measure) return;
   for (const std::string& quantization : missing.kinds) {
@@ -133,18 +150,19 @@ void SpeedKeeper::Work::Look(const Missing& missing, bool may_measure) {
     const std::shared_ptr<const ModelFile> model = find_model(holding);  // may ask other nodes: nobody waits for that
     if (model == nullptr) continue;
     const MachineLock lock;
-    if (lock.taken()) MeasureModel(holding, model, cpus);
+    if (lock.taken()) MeasureModel(holding, model, cpus, device);
     return;
   }
 }
 
 SpeedKeeper::SpeedKeeper(Loop& loop, BlockingTasks& tasks, const std::string& home, std::int32_t threads,
-                         bool may_measure, FindModel find_model)
+                         bool may_measure, FindModel find_model, FindSpeedDevice find_device)
     : loop_(loop),
       tasks_(tasks),
       threads_(threads),
       may_measure_(may_measure),
-      work_(std::make_shared<Work>(home, threads, std::move(find_model))) {}
+      find_device_(std::move(find_device)),
+      work_(std::make_shared<Work>(home, threads, std::move(find_model), find_device_)) {}
 
 SpeedKeeper::Missing SpeedKeeper::MissingOf(const std::vector<ModelHolding>& models) const {
   Missing missing;
@@ -160,8 +178,7 @@ SpeedKeeper::Missing SpeedKeeper::MissingOf(const std::vector<ModelHolding>& mod
 bool SpeedKeeper::LookAtPace(TimeUs now, const std::vector<ModelHolding>& models,
                              const std::vector<StageHost::Work>& works) {
   DeviceFacts facts;  // as the planner has them, at full pace
-  FillSpeeds(known_.kinds, facts);
-  FillStageSpeeds(known_.models, facts);
+  known_.Fill(facts);
   for (const StageHost::Work& work : works) {
     const PlaceRequest& request = work.placement.request;
     const auto model = std::find_if(models.begin(), models.end(), [&](const ModelHolding& holding) {
@@ -208,6 +225,7 @@ void SpeedKeeper::LookAtRation(TimeUs now, std::function<void()> changed) {
 
 void SpeedKeeper::Tick(TimeUs now, const std::vector<ModelHolding>& models, const std::vector<StageHost::Work>& works,
                        std::function<void()> changed) {
+  if (find_device_ && known_.Follow(find_device_().key)) changed();
   std::uint64_t rows = 0;
   for (const StageHost::Work& work : works) rows += work.stats.rows;
   if (LookAtPace(now, models, works)) changed();
@@ -223,7 +241,8 @@ void SpeedKeeper::Tick(TimeUs now, const std::vector<ModelHolding>& models, cons
     work->Look(missing, may);
     loop_.Post([this, known = work->known, told]() mutable {
       running_ = false;
-      const bool news = known.kinds.size() != known_.kinds.size() || known.models.size() != known_.models.size();
+      const bool news = known.device != known_.device || known.kinds.size() != known_.kinds.size() ||
+                        known.models.size() != known_.models.size();
       known_ = std::move(known);
       if (news) told();
     });
@@ -231,8 +250,7 @@ void SpeedKeeper::Tick(TimeUs now, const std::vector<ModelHolding>& models, cons
 }
 
 void SpeedKeeper::Fill(DeviceFacts& facts) const {
-  FillSpeeds(known_.kinds, facts);
-  FillStageSpeeds(known_.models, facts);
+  known_.Fill(facts);
   facts.ration = ration_;
   facts.pace = pace_.pace();
 }

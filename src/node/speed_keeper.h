@@ -23,13 +23,16 @@ namespace shoal {
 
 // The header of a model that this node can be given stages of; null when it cannot be had now. Blocks, in a task.
 using FindModel = std::function<std::shared_ptr<const ModelFile>(const ModelHolding&)>;
+// What stages compute on now. Any thread.
+using FindSpeedDevice = std::function<SpeedDevice()>;
 
 class SpeedKeeper {
  public:
   // `loop` and `tasks` outlive it; `home`: SHOAL_HOME; `threads`: of a stage, 0: one on each
-  // fast core. `may_measure`: else only what was measured before is read.
+  // fast core. `may_measure`: else only what was measured before is read. While `find_device` names a device, nothing
+  // is told of kinds of weights, which the CPU was measured with, and of models what was measured on that device.
   SpeedKeeper(Loop& loop, BlockingTasks& tasks, const std::string& home, std::int32_t threads, bool may_measure,
-              FindModel find_model);
+              FindModel find_model, FindSpeedDevice find_device);
 
   // Looks, now and then, what is not known of the weights of `models`, and how what runs here compares with what is;
   // calls `changed` on the loop when there is news. While rows are run nothing is measured. Call often.
@@ -48,8 +51,12 @@ class SpeedKeeper {
   struct Known {
     std::vector<DeviceSpeed> kinds;
     std::vector<ModelSpeed> models;
+    std::string device;  // that `models` are of
     std::set<std::string> settled_kinds;     // known, or cannot be measured
     std::set<std::uint64_t> settled_models;  // the same, by fingerprint
+    void Fill(DeviceFacts& facts) const;
+    // Forgets models where another device computes now. Whether it does.
+    bool Follow(const std::string& now);
   };
   // Kinds of weights and models of which nothing is known.
   struct Missing {
@@ -65,6 +72,7 @@ class SpeedKeeper {
   BlockingTasks& tasks_;
   const std::int32_t threads_;
   const bool may_measure_;
+  const FindSpeedDevice find_device_;
   const std::shared_ptr<Work> work_;  // of the task while one runs
   bool running_ = false, looking_ = false;
   Known known_;

@@ -15,7 +15,7 @@ namespace {
 constexpr double kDivergenceMax = 5e-3;
 constexpr double kDifferenceMax = 5e-3;
 
-constexpr std::int32_t kPromptRows = 16;
+constexpr std::int32_t kPromptRows = 32;  // from here on BLAS takes part
 constexpr std::int32_t kSingleRows = 4;
 constexpr std::int32_t kCheckTokens = 256;
 
@@ -124,9 +124,10 @@ Result<DeviceReport> CompareWithCpu(const std::shared_ptr<const ModelFile>& mode
   part.on_progress = nullptr;
   part.device.layers = 0;
   std::size_t width = 0;
+  EngineOptions cpu = part;
+  cpu.device = {};
+  SHOAL_ASSIGN_OR_RETURN(const std::vector<float> reference, RunPart(model, cpu, width));
   SHOAL_ASSIGN_OR_RETURN(const std::vector<float> mine, RunPart(model, part, width));
-  part.device = {};
-  SHOAL_ASSIGN_OR_RETURN(const std::vector<float> reference, RunPart(model, part, width));
   DeviceReport report;
   const bool logits = part.layers.last == model->info.n_layer;
   report.difference = logits ? MeanDivergence(mine, reference, width) : RelativeDifference(mine, reference);

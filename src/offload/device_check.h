@@ -13,7 +13,8 @@ namespace shoal {
 
 // Opens the smallest part of `options.layers` that may be one stage, twice, and runs the same rows through both: a
 // prompt, then rows one by one. With the output head where the stage has it.
-// Errors: as Engine::Open and Engine::Forward, of either.
+// The CPU first, before the device's backend is loaded: one that takes part in what the CPU computes (BLAS) would else
+// be compared with itself. Errors: as Engine::Open and Engine::Forward, of either.
 Result<DeviceReport> CompareWithCpu(const std::shared_ptr<const ModelFile>& model, const EngineOptions& options);
 
 // Pure. Sum of squared differences over sum of squares; infinite when a value of either is no number.

@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::uint32_t kCpusMax = 4096;
 constexpr std::uint32_t kSequencesMost = 1024;
+constexpr std::uint32_t kSeenBytesMin = 3 * 4 + 2 * 8;  // one device without any text
 constexpr auto kCodeMax = static_cast<std::uint32_t>(ErrorCode::kInternal);
 
 Error Broken(const char* what) { return {ErrorCode::kCorrupt, std::string("a broken message: ") + what}; }
@@ -272,6 +273,30 @@ Result<DeviceReport> DecodeReport(std::span<const std::uint8_t> bytes) {
   report.device = GetText(in);
   if (!in.AtEnd()) return Broken("a report");
   return report;
+}
+
+OffloadBytes EncodeSeen(std::span<const SeenDevice> seen) {
+  OffloadBytes bytes;
+  ByteWriter out(bytes);
+  out.Put(static_cast<std::uint32_t>(seen.size()));
+  for (const SeenDevice& device : seen) {
+    for (const std::string* text : {&device.name, &device.description, &device.kind}) PutText(out, *text);
+    out.Put(device.memory_bytes);
+    out.Put(device.free_bytes);
+  }
+  return bytes;
+}
+
+Result<std::vector<SeenDevice>> DecodeSeen(std::span<const std::uint8_t> bytes) {
+  ByteReader in(bytes);
+  std::vector<SeenDevice> seen(in.GetCount(kSeenDevicesMax, kSeenBytesMin));
+  for (SeenDevice& device : seen) {
+    for (std::string* text : {&device.name, &device.description, &device.kind}) *text = GetText(in);
+    device.memory_bytes = in.Get<std::uint64_t>();
+    device.free_bytes = in.Get<std::uint64_t>();
+  }
+  if (!in.AtEnd()) return Broken("a list of devices");
+  return seen;
 }
 
 Status DecodeFloats(std::span<const std::uint8_t> bytes, std::size_t count, std::vector<float>& out) {

@@ -14,6 +14,7 @@
 #include "base/ids.h"
 #include "base/result.h"
 #include "engine/engine.h"
+#include "engine/ggml_device.h"
 
 namespace shoal {
 
@@ -31,6 +32,7 @@ enum class OffloadKind : std::uint32_t {
   kReadRows,   // OffloadSpan
   kWriteRows,  // OffloadSpan, then the rows
   kAbort,      // nothing: ends a kForward early, is not answered
+  kSee,        // a backend's name, nothing else: which devices it sees
   // From the process.
   kRead = 64,  // offset and count in the model file
   kProgress,   // f32 of [0, 1]
@@ -107,6 +109,8 @@ OffloadBytes EncodeEngine(const OffloadEngine& engine);
 Result<OffloadEngine> DecodeEngine(std::span<const std::uint8_t> bytes);
 OffloadBytes EncodeReport(const DeviceReport& report);
 Result<DeviceReport> DecodeReport(std::span<const std::uint8_t> bytes);
+OffloadBytes EncodeSeen(std::span<const SeenDevice> seen);
+Result<std::vector<SeenDevice>> DecodeSeen(std::span<const std::uint8_t> bytes);
 // `count` values; kCorrupt when there are others. Values that are no numbers are let through: an engine may compute
 // them.
 Status DecodeFloats(std::span<const std::uint8_t> bytes, std::size_t count, std::vector<float>& out);

@@ -15,7 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   std::span<const std::uint8_t> rows;
   std::vector<float> values;
   std::uint8_t out[16];
-  switch (data[0] % 12) {
+  switch (data[0] % 13) {
     case 0: {
       const Result<OffloadOpen> open = DecodeOpen(bytes);
       SHOAL_CHECK(!open.ok() || EncodeOpen(*open).size() == bytes.size());
@@ -35,6 +35,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     case 8: (void)DecodeEngine(bytes); break;
     case 9: (void)DecodeReport(bytes); break;
     case 10: (void)DecodeFloats(bytes, 4, values); break;
+    case 12: {
+      const Result<std::vector<SeenDevice>> seen = DecodeSeen(bytes);
+      SHOAL_CHECK(!seen.ok() || EncodeSeen(*seen).size() == bytes.size());
+      break;
+    }
     default: {
       const auto verdicts = Verdicts::Parse(std::string(bytes.begin(), bytes.end()));
       SHOAL_CHECK(Verdicts::Parse(Verdicts::Text(verdicts)) == verdicts);

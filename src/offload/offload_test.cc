@@ -15,6 +15,7 @@
 #include "offload/device_check.h"
 #include "offload/process.h"
 #include "offload/remote_engine.h"
+#include "offload/seen_devices.h"
 #include "offload/serve.h"
 #include "offload/stage_engines.h"
 
@@ -223,6 +224,30 @@ TEST_F(Offload, ACheckTellsRightFromWrong) {
   EXPECT_FALSE(wrong->passed()) << wrong->difference;
 }
 
+TEST_F(Offload, WhatABackendSeesIsAskedInAProcessThatItMayCrash) {
+  const auto ask = [] {
+    std::vector<BackendDevices> seen = SeeDevices(Command());
+    EXPECT_EQ(seen.size(), 1U);  // nothing is linked in that is not the CPU's
+    return seen.empty() ? BackendDevices() : seen.front();
+  };
+  const BackendDevices there = ask();
+  EXPECT_EQ(there.backend, "faulty");
+  EXPECT_EQ(there.unknown, "");
+  ASSERT_EQ(there.devices.size(), 1U);
+  EXPECT_EQ(there.devices[0].name, "Faulty0");
+  EXPECT_EQ(there.devices[0].description, "made to fail");
+  Fault("start");
+  const BackendDevices crashed = ask();
+  EXPECT_TRUE(crashed.devices.empty());
+  EXPECT_THAT(crashed.unknown, HasSubstr("signal 11"));
+}
+
+TEST_F(Offload, OneThatDoesNotAnswerIsUnknown) {
+  const std::vector<BackendDevices> seen = SeeDevices({"sleep", "60"}, std::chrono::milliseconds(200));
+  ASSERT_EQ(seen.size(), 1U);
+  EXPECT_EQ(seen[0].unknown, "its process did not answer in time");
+}
+
 // A CPU's engine computes in this process, whatever faults the environment asks for.
 void ExpectCpu(Result<std::unique_ptr<Engine>> engine) {
   ASSERT_TRUE(engine.ok()) << engine.error().message;
@@ -251,6 +276,39 @@ TEST_F(Offload, AStageIsOpenedOnTheCpuWhereTheDeviceFails) {
   std::vector<float> out;
   EXPECT_EQ((*there)->Forward(Rows(0, 1), Input(**there, 1), out).error().code, ErrorCode::kUnavailable);
   ExpectCpu(engines.Open(model_, stage));
+}
+
+TEST_F(Offload, WhatBecameOfADeviceIsToldAndItsSpeedIsItsOwn) {
+  const std::string home = (folder_ / "home").string();
+  fs::create_directories(home);
+  StageEngines engines(options_.device, home, Command());
+  int changes = 0;
+  engines.OnChange([&] { ++changes; });
+  EXPECT_EQ(engines.State().use, DeviceState::Use::kUntried);
+  EngineOptions stage = options_;
+  stage.device = {};
+  Fault("compute");
+  auto there = engines.Open(model_, stage);
+  ASSERT_TRUE(there.ok()) << there.error().message;
+  EXPECT_EQ(engines.State().use, DeviceState::Use::kComputes);
+  EXPECT_EQ(engines.State().text, "Faulty0: made to fail");
+  EXPECT_THAT(engines.SpeedKey(), HasSubstr("faulty"));
+  const auto slice = engines.OpenForSpeed(model_, stage);
+  ASSERT_TRUE(slice.ok()) << slice.error().message;
+  EXPECT_EQ((*slice)->options().device, options_.device);
+  EXPECT_EQ(changes, 1);
+  Now();
+  std::vector<float> out;
+  EXPECT_FALSE((*there)->Forward(Rows(0, 1), Input(**there, 1), out).ok());
+  EXPECT_EQ(engines.State().use, DeviceState::Use::kFailed);
+  EXPECT_THAT(engines.State().text, HasSubstr("signal 11"));
+  EXPECT_EQ(engines.SpeedKey(), "");
+  EXPECT_EQ(changes, 2);
+  EXPECT_EQ(engines.OpenForSpeed(model_, stage).error().code, ErrorCode::kUnavailable);  // it does not crash again
+
+  DeviceChoice part = options_.device;
+  part.layers = 1;
+  EXPECT_EQ(StageEngines(part, home, Command()).OpenForSpeed(model_, stage).error().code, ErrorCode::kUnsupported);
 }
 
 }  // namespace

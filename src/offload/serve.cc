@@ -121,23 +121,30 @@ class OffloadServer {
   }
 
   Result<OffloadBytes> First(const Message& message) {
+    if (message.kind == OffloadKind::kSee) {
+      SHOAL_ASSIGN_OR_RETURN(const std::vector<SeenDevice> seen,
+                             SeeGgmlDevices(std::string(message.bytes.begin(), message.bytes.end())));
+      return EncodeSeen(seen);
+    }
     if (message.kind != OffloadKind::kOpen && message.kind != OffloadKind::kCheck) {
       return Error{ErrorCode::kInvalidArgument, "nothing is open"};
     }
     SHOAL_ASSIGN_OR_RETURN(OffloadOpen open, DecodeOpen(message.bytes));
     SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<const ModelFile> model, ModelOf(open));
-    SHOAL_ASSIGN_OR_RETURN(ggml_backend_device * device, OpenGgmlDevice(open.options.device));
-    if (message.kind == OffloadKind::kCheck) {
-      SHOAL_ASSIGN_OR_RETURN(DeviceReport report, CompareWithCpu(model, open.options));
-      report.device = GgmlDeviceText(device);
-      return EncodeReport(report);
+    DeviceReport report;
+    const bool check = message.kind == OffloadKind::kCheck;
+    if (check) {  // which loads the backend when it is time
+      SHOAL_ASSIGN_OR_RETURN(report, CompareWithCpu(model, open.options));
     }
+    SHOAL_ASSIGN_OR_RETURN(ggml_backend_device * device, OpenGgmlDevice(open.options.device));
+    report.device = GgmlDeviceText(device);
+    if (check) return EncodeReport(report);
     open.options.on_progress = [this](float done) {
       return channel_.Send(OffloadKind::kProgress, EncodeProgress(done)).ok();
     };
     SHOAL_ASSIGN_OR_RETURN(engine_, Engine::Open(model, open.options));
     running_ = engine_.get();
-    return EncodeEngine({engine_->memory(), GgmlDeviceText(device)});
+    return EncodeEngine({engine_->memory(), report.device});
   }
 
   Result<std::shared_ptr<const ModelFile>> ModelOf(const OffloadOpen& open) {

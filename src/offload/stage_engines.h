@@ -5,18 +5,26 @@
 // placements; an engine that is lost is a stage that is lost, which pipeline/ and cluster/ see to. Any thread.
 #pragma once
 
-#include <chrono>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
 
 #include "engine/engine.h"
+#include "offload/remote_engine.h"
 #include "offload/verdicts.h"
 #include "runtime/clock.h"
 
 namespace shoal {
 
 inline constexpr DurationUs kServerRestUs = 60'000'000;  // of an RPC server that failed, until it is tried again
+
+// What has become of the device so far.
+struct DeviceState {
+  enum class Use { kUntried, kComputes, kFailed };
+  Use use = Use::kUntried;
+  std::string text;  // which it is: "Vulkan0: llvmpipe (...)"; of one that failed: why the CPU computes
+};
 
 class StageEngines {
  public:
@@ -27,11 +35,30 @@ class StageEngines {
   // time a device is used for a kind of model it is compared with the CPU. Blocks while loading.
   Result<std::unique_ptr<Engine>> Open(std::shared_ptr<const ModelFile> model, const EngineOptions& options);
 
+  // A slice with made-up weights on the device, to measure its speed: not compared with the CPU, and never its engine.
+  // Errors: as Engine::Open; kUnavailable (the device has failed); kUnsupported (its speed cannot be told from slices).
+  Result<std::unique_ptr<Engine>> OpenForSpeed(std::shared_ptr<const ModelFile> model, const EngineOptions& options);
+  // What a measured speed is of: device, layers, and the library as of the start; empty: the device has failed, the CPU
+  // computes.
+  std::string SpeedKey() const;
+
+  const DeviceChoice& device() const { return device_; }
+  DeviceState State() const;
+  // `changed`: the state is another one. On any thread, also after this is gone; to be set before anything is opened.
+  void OnChange(std::function<void()> changed);
+
  private:
   struct Known;  // shared with the engines that are open
-  Result<std::unique_ptr<Engine>> OpenOnDevice(std::shared_ptr<const ModelFile> model, const EngineOptions& options);
+  EngineOptions OnDevice(const EngineOptions& options) const;
+  // Kept, or else found by comparing. Errors: kNotFound (it may be installed yet).
+  Result<Verdict> VerdictOf(const std::shared_ptr<const ModelFile>& model, const EngineOptions& there,
+                            const std::string& key);
+  // `key`: of the verdict that its failure becomes.
+  Result<OffloadedEngine> OpenThere(std::shared_ptr<const ModelFile> model, const EngineOptions& there,
+                                    const std::string& key);
 
   const DeviceChoice device_;
+  const std::string speed_key_;
   const std::vector<std::string> command_;
   const std::shared_ptr<Known> known_;
 };

@@ -4,15 +4,13 @@ Where network namespaces cannot be made, the tests that need one are skipped and
 instead. Who is not root but may make user namespaces gets one for the whole run.
 """
 import os
-import shutil
 import signal
 import sys
-import tempfile
 
 import pytest
 
 import lan as lans
-import nodes
+from on_this_machine import here, smollm2  # noqa: F401
 
 LIMIT_S = 240
 
@@ -75,21 +73,3 @@ def make_lan(namespaces):
 def lan(make_lan):
     """IPv4 and IPv6, 1 ms each way."""
     return make_lan(delay_us=1000)
-
-
-@pytest.fixture
-def here():
-    """A host that is this machine as it is, without a namespace."""
-    folder = tempfile.mkdtemp(prefix="shoal-here-")
-    host = nodes.Here(folder)
-    yield host
-    host.close()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def smollm2():
-    path = nodes.model_path("SHOAL_TEST_SMOLLM2", "smollm2")
-    if not os.path.exists(path):
-        pytest.fail(f"{path} is absent: `./dev model smollm2` fetches it")
-    return path
