@@ -235,6 +235,7 @@ void RealClusterNode::Stop() {
       leaving_.clear();
       return 0;
     });
+    if (engines_) engines_->Close();
     if (answer_streams_) answer_streams_->Stop();
     pipes_.Close();
     host_.Stop();

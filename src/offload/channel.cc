@@ -54,6 +54,11 @@ Status OffloadChannel::Send(OffloadKind kind, std::span<const std::uint8_t> byte
   return WriteAll(bytes);
 }
 
+bool OffloadChannel::Await(std::chrono::milliseconds time_max) {
+  pollfd wait{fd_, POLLIN, 0};
+  return ::poll(&wait, 1, static_cast<int>(time_max.count())) > 0;
+}
+
 Status OffloadChannel::ReadAll(std::span<std::uint8_t> bytes, std::chrono::milliseconds time_max) {
   while (!bytes.empty()) {
     pollfd wait{fd_, POLLIN, 0};

@@ -32,6 +32,9 @@ class OffloadChannel {
   // kCorrupt (longer than `bytes_max`: nothing after it can be read).
   Result<Message> Receive(std::uint64_t bytes_max, std::chrono::milliseconds time_max);
 
+  // Waits at most `time_max` until Receive would find something, be it the end; whether it would.
+  bool Await(std::chrono::milliseconds time_max);
+
   void Shutdown();  // wakes whoever sends or receives; any thread
 
  private:

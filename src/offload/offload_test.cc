@@ -242,6 +242,13 @@ TEST_F(Offload, WhatABackendSeesIsAskedInAProcessThatItMayCrash) {
   EXPECT_THAT(crashed.unknown, HasSubstr("signal 11"));
 }
 
+TEST_F(Offload, NobodyWaitsForWhatIsCancelled) {
+  options_.on_progress = [](float) { return false; };
+  const auto report = CheckOffloaded(model_, options_, {"sleep", "60"});
+  ASSERT_FALSE(report.ok());
+  EXPECT_EQ(report.error().code, ErrorCode::kCancelled);
+}
+
 TEST_F(Offload, OneThatDoesNotAnswerIsUnknown) {
   const std::vector<BackendDevices> seen = SeeDevices({"sleep", "60"}, std::chrono::milliseconds(200));
   ASSERT_EQ(seen.size(), 1U);

@@ -17,6 +17,9 @@ namespace {
 // Of a process that opens an engine, without a word: drivers compile.
 constexpr std::chrono::milliseconds kOpenSilenceMax{300'000};
 
+// How often somebody who waits for such a process is asked whether to go on.
+constexpr std::chrono::milliseconds kAskEvery{250};
+
 // The node's end of a process.
 class Remote {
  public:
@@ -34,7 +37,9 @@ class Remote {
   // The first question. `what`: kOpen or kCheck.
   Result<OffloadReply> Open(OffloadKind what) {
     const OffloadOpen open{model_->path, model_->gguf.file_bytes, model_->gguf.data_offset, options_};
-    return Call(what, EncodeOpen(open), kOffloadSmallBytesMax, kOpenSilenceMax);
+    Result<OffloadReply> reply = Call(what, EncodeOpen(open), kOffloadSmallBytesMax, kOpenSilenceMax);
+    opened_ = true;
+    return reply;
   }
 
   // Errors: kUnavailable (it is gone, and was ended if need be), kCancelled (by on_progress). What went wrong there,
@@ -44,6 +49,7 @@ class Remote {
     if (lost_) return *lost_;
     Status sent = channel_.Send(kind, bytes);
     while (sent.ok()) {
+      if (!opened_ && !GoOn(silence_max)) return Lose({ErrorCode::kCancelled, "loading was cancelled"});
       Result<OffloadChannel::Message> got = channel_.Receive(reply_bytes_max + kOffloadSmallBytesMax, silence_max);
       if (!got.ok()) return Lose(got.error());
       if (got->kind == OffloadKind::kReply) {
@@ -81,10 +87,19 @@ class Remote {
         process_(std::move(started.process)),
         channel_(started.socket) {}
 
+  // Waits for a word of the process; false when none came for `silence_max`, or nobody wants it any more.
+  bool GoOn(std::chrono::milliseconds silence_max) {
+    for (auto waited = kAskEvery; !channel_.Await(kAskEvery); waited += kAskEvery) {
+      cancelled_ = options_.on_progress && !options_.on_progress(done_);
+      if (cancelled_ || waited >= silence_max) return false;
+    }
+    return true;
+  }
+
   Status Serve(const OffloadChannel::Message& message) {
     if (message.kind == OffloadKind::kProgress) {
-      SHOAL_ASSIGN_OR_RETURN(const float done, DecodeProgress(message.bytes));
-      cancelled_ = options_.on_progress && !options_.on_progress(done);
+      SHOAL_ASSIGN_OR_RETURN(done_, DecodeProgress(message.bytes));
+      cancelled_ = options_.on_progress && !options_.on_progress(done_);
       return cancelled_ ? Status(Error{ErrorCode::kCancelled, "loading was cancelled"}) : Status();
     }
     if (message.kind != OffloadKind::kRead) return Error{ErrorCode::kCorrupt, "a broken message: of no known kind"};
@@ -101,6 +116,8 @@ class Remote {
   OffloadChannel channel_;
   OffloadBytes piece_;
   std::optional<Error> lost_;
+  bool opened_ = false;
+  float done_ = 0;  // of what is loaded
   bool cancelled_ = false;
 };
 

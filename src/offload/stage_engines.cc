@@ -86,6 +86,7 @@ Result<std::unique_ptr<Engine>> StageEngines::Open(std::shared_ptr<const ModelFi
   const EngineOptions there = OnDevice(options);
   const std::string key = KeyOf(device_, *model, options.layers);
   const Result<Verdict> verdict = VerdictOf(model, there, key);
+  if (!verdict.ok() && verdict.error().code == ErrorCode::kCancelled) return verdict.error();
   Error why;
   if (verdict.ok() && verdict->passed) {
     Result<OffloadedEngine> opened = OpenThere(model, there, key);
@@ -116,7 +117,9 @@ Result<std::unique_ptr<Engine>> StageEngines::OpenForSpeed(std::shared_ptr<const
     known_->Set({DeviceState::Use::kFailed, verdict->text});
     return Error{ErrorCode::kUnavailable, verdict->text};
   }
-  SHOAL_ASSIGN_OR_RETURN(OffloadedEngine opened, OpenThere(std::move(model), OnDevice(options), key));
+  EngineOptions there = OnDevice(options);
+  there.on_progress = [this](float) { return !closing_; };
+  SHOAL_ASSIGN_OR_RETURN(OffloadedEngine opened, OpenThere(std::move(model), there, key));
   return std::move(opened.engine);
 }
 
@@ -143,6 +146,7 @@ Result<Verdict> StageEngines::VerdictOf(const std::shared_ptr<const ModelFile>& 
   if (const std::optional<Verdict> kept = known_->Find(key)) return *kept;
   const Result<DeviceReport> report = CheckOffloaded(model, there, command_);
   if (!report.ok() && report.error().code == ErrorCode::kNotFound) return report.error();
+  if (!report.ok() && report.error().code == ErrorCode::kCancelled) return report.error();
   Verdict verdict;
   if (!report.ok()) {
     verdict = {false, report.error().message};

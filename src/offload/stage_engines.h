@@ -5,6 +5,7 @@
 // placements; an engine that is lost is a stage that is lost, which pipeline/ and cluster/ see to. Any thread.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -46,11 +47,13 @@ class StageEngines {
   DeviceState State() const;
   // `changed`: the state is another one. On any thread, also after this is gone; to be set before anything is opened.
   void OnChange(std::function<void()> changed);
+  // No slice is opened any more for its speed, nor waited for. Any thread.
+  void Close() { closing_ = true; }
 
  private:
   struct Known;  // shared with the engines that are open
   EngineOptions OnDevice(const EngineOptions& options) const;
-  // Kept, or else found by comparing. Errors: kNotFound (it may be installed yet).
+  // Kept, or else found by comparing. Errors: kNotFound (it may be installed yet), kCancelled.
   Result<Verdict> VerdictOf(const std::shared_ptr<const ModelFile>& model, const EngineOptions& there,
                             const std::string& key);
   // `key`: of the verdict that its failure becomes.
@@ -61,6 +64,7 @@ class StageEngines {
   const std::string speed_key_;
   const std::vector<std::string> command_;
   const std::shared_ptr<Known> known_;
+  std::atomic<bool> closing_{false};
 };
 
 }  // namespace shoal
