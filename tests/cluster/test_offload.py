@@ -118,6 +118,7 @@ def test_a_backend_that_fails_leaves_the_node_serving(here, smollm2, tmp_path, f
     assert streams.ask(node, "smollm2", PROMPT, TOKENS).text == got.text
 
 
+@pytest.mark.limit(480)
 def test_plans_are_of_the_device_that_computes(here, smollm2, tmp_path):
     node, _, failing = on_faulty(here, smollm2, tmp_path, "compute", "--speed-test", "auto")
     nodes.wait_for("stages are measured there", lambda: device_of(node, node)["stage_speeds"], 120)
