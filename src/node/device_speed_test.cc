@@ -40,7 +40,7 @@ TEST(SpeedJson, ComesBackAsItWas) {
 }
 
 TEST(SpeedJson, OfAModelOnADeviceBesideTheCpuIsOfThatDeviceAlone) {
-  const MeasuredStageSpeed figures{2e-5, 10e9, 3e9, 1e9, 5e9, 20e9, 15e9, 4e9};
+  const MeasuredStageSpeed figures{2e-5, 10e9, 3e9, 1e9, 5e9, 20e9, 15e9, 4e9, 3e-4};
   const KnownSpeeds all = ParseSpeedJson(SpeedJson({{}, {{7, {1}, figures, "vulkan | a driver"}}}, "a chip"), "a chip");
   EXPECT_EQ(all.Of(7, {1}), nullptr);
   EXPECT_EQ(all.Of(7, {1}, "vulkan | another driver"), nullptr);
