@@ -1,5 +1,6 @@
-"""Fixtures of the tests with real devices beside the CPU. `./dev test --devices` builds the program with its backends and
-sets SHOAL_BINARY to it.
+"""Fixtures of the tests with real devices beside the CPU.
+
+`./dev test --devices` builds the program with its backends and sets SHOAL_BINARY to it.
 """
 import pathlib
 import sys
