@@ -7,6 +7,7 @@
 
 #include "api/control_client.h"
 #include "base/result.h"
+#include "node/kernel_choice.h"
 #include "node/node.h"
 
 namespace CLI {
@@ -60,6 +61,7 @@ struct ServeOptions {
   std::string api_key, cors_origin = "*";
   std::string body_max = "8M";
   int requests_max = 128, connections_max = 256, queue_max = 64;
+  std::string speed_test = "auto";
 };
 
 struct UpOptions {
@@ -104,6 +106,12 @@ struct DeviceOptions {
   std::string root;          // a recorded /proc and /sys tree in place of this device
 };
 
+struct BenchOptions {
+  std::string model;         // empty: weights of one type alone
+  std::string quantization;  // of those; empty: the model's, else as advised
+  bool report = false, json = false;
+};
+
 struct PlanOptions {
   std::string model, devices_file, objective = "latency";
   std::int32_t prompt = 512, answer = 128, streams = 8, context = 4096;
@@ -117,6 +125,7 @@ int RunRun(const RunOptions& options);
 int RunServe(const ServeOptions& options);
 int RunDescribe(const DescribeOptions& options);
 int RunDevice(const DeviceOptions& options);
+int RunBench(const BenchOptions& options);
 int RunDoctor(const DeviceOptions& options);
 int RunUp(const UpOptions& options);
 int RunService(const ServiceOptions& options);
@@ -128,9 +137,9 @@ int RunRevoke(const std::string& node);
 int RunPlace(const PlaceOptions& options);
 int RunUnplace(const std::string& model);
 int RunPlan(const PlanOptions& options);
-// What `shoal device --bench` found the fastest is what this process computes with (node/kernel_choice.h); returns how
-// many threads that is with, 0 for one on each fast core. Before any kernel is loaded.
-std::int32_t UseChosenKernels();
+// What was found the fastest for weights of `quantization` ("": for all that were measured) is what this process
+// computes with (node/kernel_choice.h); returns all that was found. Before any kernel is loaded.
+KernelChoices UseChosenKernels(const std::string& quantization);
 // A completion script for bash, zsh or fish, made from the options that `app` really has.
 int RunCompletions(const CLI::App& app, const std::string& shell);
 

@@ -3,17 +3,15 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/cli/commands.h"
+#include "apps/cli/device_bench.h"
 #include "apps/cli/exit_code.h"
 #include "apps/cli/terminal.h"
-#include "base/environment.h"
 #include "base/units.h"
 #include "device/advice.h"
 #include "device/health.h"
 #include "device/power_table.h"
 #include "device/profile.h"
 #include "engine/cpu_kernels.h"
-#include "node/device_speed.h"
-#include "node/kernel_choice.h"
 #include "offload/seen_devices.h"
 
 namespace shoal::cli {
@@ -198,47 +196,11 @@ DeviceProfile ProfileAt(const std::string& root) {
   return root.empty() ? ReadDeviceProfile() : ReadDeviceProfile(SystemFiles(root), nullptr);
 }
 
-// ggml's name of what most of such a file is made of.
-std::string MeasuredType(const DeviceOptions& options, const DeviceAdvice& advice) {
-  std::string quantization = options.quantization.empty() ? advice.quantization : options.quantization;
-  if (quantization.empty()) quantization = "Q4_0";
-  if (quantization.ends_with("_K_M") || quantization.ends_with("_K_S")) quantization.resize(quantization.size() - 2);
-  return quantization;
-}
-
-// What has been measured, or is now. Nothing for a recorded tree.
-Result<std::optional<DeviceSpeed>> SpeedOf(const DeviceOptions& options, const DeviceProfile& profile,
-                                           const std::string& quantization) {
-  if (!options.root.empty()) return std::optional<DeviceSpeed>();
-  if (!options.bench) return LoadDeviceSpeed(ShoalHome(), profile, quantization, SpeedCpus(profile, 0));
-  SHOAL_ASSIGN_OR_RETURN(DeviceSpeed speed,
-                         MeasureDeviceSpeed(ShoalHome(), profile, quantization, SpeedCpus(profile, 0)));
-  return std::optional<DeviceSpeed>(std::move(speed));
-}
-
 // Tokens a second of the largest model: decode reads all weights for each. Empty where speed or model is not known.
 std::optional<double> ExpectedSpeed(const std::optional<DeviceSpeed>& speed, const DeviceAdvice& advice) {
   if (!speed || advice.largest_model_bytes <= 0) return std::nullopt;
   return speed->matrix.one_row_bytes_s / advice.largest_model_bytes;
 }
-
-// Which CPU kernels were found the fastest, or are now; this process then computes with them. Not where one set is
-// built in, where the person chose, or for a recorded tree.
-std::optional<KernelChoice> KernelsOf(const DeviceOptions& options, const DeviceProfile& profile,
-                                      const std::string& quantization) {
-  if (!options.root.empty() || !Environment(kCpuVariantVariable).empty()) return std::nullopt;
-  std::optional<KernelChoice> choice;
-  if (options.bench) {
-    Result<KernelChoice> measured = MeasureKernels(ShoalHome(), profile, quantization);
-    if (!measured.ok()) (void)Fail(measured.error());
-    if (measured.ok()) choice = *std::move(measured);
-  }
-  if (!choice) choice = LoadKernelChoice(ShoalHome(), profile);
-  if (choice && choice->chosen().variant != kBuiltInKernels) PreferCpuVariant(choice->chosen().variant);
-  return choice;
-}
-
-std::string PerSecond(double bytes_s) { return FormatBytes(static_cast<std::uint64_t>(bytes_s)) + "/s"; }
 
 void PrintSpeed(const std::optional<DeviceSpeed>& speed, const DeviceAdvice& advice) {
   if (!advice.cluster_model.empty()) {
@@ -252,63 +214,37 @@ void PrintSpeed(const std::optional<DeviceSpeed>& speed, const DeviceAdvice& adv
     std::fputs("\nspeed: not measured yet (shoal device --bench)\n", stdout);
     return;
   }
-  Rows rows{{"measured speed", "", "on cores"}};
-  const std::string cpus = CpusInOrder(speed->cpus);
-  rows.push_back({speed->quantization + ", one row", PerSecond(speed->matrix.one_row_bytes_s) + " of weights", cpus});
-  rows.push_back({speed->quantization + ", " + std::to_string(kSpeedRows) + " rows",
-                  PerSecond(speed->matrix.rows_bytes_s) + " of weights", cpus});
-  rows.push_back({"memory", PerSecond(speed->memory_bytes_s), cpus});
-  for (const GroupBandwidth& group : speed->groups) {
-    rows.push_back({"memory, " + group.kind, PerSecond(group.bytes_s), CpusInOrder(group.cpus)});
-  }
-  std::printf("\n%s", FormatTable(rows).c_str());
-}
-
-void PrintKernels(const KernelChoice& choice) {
-  Rows rows{{"CPU kernels, " + choice.quantization, "threads", "one row", "64 rows", "weights in", ""}};
-  for (std::size_t i = 0; i < choice.trials.size(); ++i) {
-    const KernelTrial& trial = choice.trials[i];
-    const bool ran = trial.one_row_bytes_s > 0;
-    rows.push_back({trial.variant, std::to_string(trial.threads), ran ? PerSecond(trial.one_row_bytes_s) : "failed",
-                    ran ? PerSecond(trial.rows_bytes_s) : "", trial.layout, i == choice.best ? "chosen" : ""});
-  }
-  std::printf("\n%s%s\n", FormatTable(rows).c_str(), choice.why.c_str());
+  std::printf("\n%s", SpeedTable(*speed).c_str());
 }
 
 }  // namespace
 
-std::int32_t UseChosenKernels() {
-  if (!Environment(kCpuVariantVariable).empty()) return 0;
-  const std::optional<KernelChoice> choice = LoadKernelChoice(ShoalHome(), ReadDeviceProfile(SystemFiles(), nullptr));
-  if (!choice) return 0;
-  if (choice->chosen().variant != kBuiltInKernels) PreferCpuVariant(choice->chosen().variant);
-  const int fast = choice->trials.front().threads;
-  return choice->chosen().threads == fast ? 0 : choice->chosen().threads;
-}
-
 int RunDevice(const DeviceOptions& options) {
   const DeviceProfile profile = ProfileAt(options.root);
   const DeviceAdvice advice = AdviseDevice(profile);
-  const std::string quantization = MeasuredType(options, advice);
-  const std::optional<KernelChoice> choice = KernelsOf(options, profile, quantization);
-  const Result<std::optional<DeviceSpeed>> speed = SpeedOf(options, profile, quantization);
-  if (!speed.ok()) return Fail(speed.error());
+  DeviceFigures figures;  // none of a recorded tree
+  if (options.root.empty()) {
+    Result<DeviceFigures> known = FiguresOf(profile, advice, options.quantization, options.bench);
+    if (!known.ok()) return Fail(known.error());
+    figures = *std::move(known);
+  }
   const std::vector<BackendDevices> seen = options.root.empty() ? SeeDevices() : std::vector<BackendDevices>();
   if (!options.json) {
     PrintText(profile, advice, KernelsText(options.root));
     PrintSeen(seen);
-    if (choice) PrintKernels(*choice);
-    PrintSpeed(*speed, advice);
+    for (const KernelChoice& choice : figures.choices) std::printf("\n%s", KernelsTable(choice).c_str());
+    PrintSpeed(figures.speed, advice);
     return kExitOk;
   }
   Json json = Json::parse(DeviceProfileJson(profile));
   json["kernels"] = KernelsJson(options.root);
   json["beside_cpu"] = SeenJson(seen);
-  json["kernel_choice"] = choice ? Json::parse(KernelChoiceJson(*choice, "")) : Json(nullptr);
+  json["kernel_choices"] = Json::parse(KernelChoicesJson(figures.choices, ""))["choices"];
   json["advice"] = AdviceJson(advice);
   json["takes"] = TakesJson(PowerOf(profile));
-  json["speed"] = *speed ? Json::parse(SpeedJson({{**speed}, {}}, ""))["speeds"][0] : Json(nullptr);
-  const std::optional<double> expected = ExpectedSpeed(*speed, advice);
+  const std::optional<DeviceSpeed>& speed = figures.speed;
+  json["speed"] = speed ? Json::parse(SpeedJson({{*speed}, {}}, ""))["speeds"][0] : Json(nullptr);
+  const std::optional<double> expected = ExpectedSpeed(speed, advice);
   json["advice"]["expected_tokens_s"] = expected ? Json(*expected) : Json(nullptr);
   std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
   return kExitOk;

@@ -70,6 +70,15 @@ void AddSamplingOptions(CLI::App& command, RunOptions& o) {
   command.add_option("--logprobs", s.logprobs, "Log-probabilities of N alternatives, with --json")->group(group);
 }
 
+void AddSpeedTestOption(CLI::App& command, std::string& speed_test) {
+  command
+      .add_option("--speed-test", speed_test,
+                  "Measure this device's speed and its fastest kernels once, while nothing runs: auto or off")
+      ->envname("SHOAL_SPEED_TEST")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "off"}));
+}
+
 void AddServeOptions(CLI::App& command, ServeOptions& o) {
   command.add_option("--host", o.host, "Address to listen on")->capture_default_str();
   command.add_option("--port", o.port, "Port to listen on (0: any)")
@@ -87,6 +96,7 @@ void AddServeOptions(CLI::App& command, ServeOptions& o) {
   command.add_option("--queue-max", o.queue_max, "Generations that wait for a slot")
       ->capture_default_str()
       ->check(CLI::Range(0, 65536));
+  AddSpeedTestOption(command, o.speed_test);
 }
 
 // Options of `run` that say how this process runs a model: a cluster's nodes decide that for themselves.
@@ -130,9 +140,7 @@ void NoteGiven(const CLI::App& command, RunOptions& o) {
       ->capture_default_str()
       ->check(CLI::Range(0, 1 << 16));
   command.add_option("--log-file", o.log_file, "Log there instead of stderr; full ones become FILE.1, FILE.2, ...");
-  command.add_option("--speed-test", o.speed_test, "Measure this device's speed once, while nothing runs: auto or off")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"auto", "off"}));
+  AddSpeedTestOption(command, o.speed_test);
   command
       .add_option("--battery-floor", o.battery_floor,
                   "Give layers to others below this percentage, unless it charges (0: never)")
@@ -283,6 +291,7 @@ void AddPlanOptions(CLI::App& command, PlanOptions& o) {
 // The commands about this device; their options live as long as the program's.
 struct DeviceCommands {
   DeviceOptions device, doctor;
+  BenchOptions bench;
   PlanOptions plan;
 
   void Add(CLI::App& app, int& code) {
@@ -294,11 +303,18 @@ struct DeviceCommands {
     });
     CLI::App* device_command = app.add_subcommand("device", "Show what this device is and what fits it");
     device_command->add_flag("--json", device.json, "One JSON object on stdout");
-    device_command->add_flag("--bench", device.bench, "Measure its speed anew, at most ten seconds");
+    device_command->add_flag("--bench", device.bench, "Measure its speed and its fastest kernels anew");
     device_command->add_option("--quantization", device.quantization,
                                "Of what is measured, like Q4_0 (else as advised)");
     device_command->add_option("--root", device.root, "Read a recorded /proc and /sys tree instead")->type_name("DIR");
     device_command->callback([this, &code] { code = RunDevice(device); });
+    CLI::App* bench_command = app.add_subcommand("bench", "Measure this device, and a model on it");
+    AddModelWords(*bench_command, bench.model, "A model to run here: a prompt of 512 tokens, an answer of 128");
+    bench_command->add_option("--quantization", bench.quantization,
+                              "Of the weights that are measured, like Q4_0 (else the model's, or as advised)");
+    bench_command->add_flag("--report", bench.report, "Print a row for docs/devices.md");
+    bench_command->add_flag("--json", bench.json, "One JSON object on stdout");
+    bench_command->callback([this, &code] { code = RunBench(bench); });
     CLI::App* doctor_command = app.add_subcommand("doctor", "Check what commonly goes wrong on a device");
     doctor_command->add_flag("--json", doctor.json, "One JSON object on stdout");
     doctor_command->add_option("--root", doctor.root, "Read a recorded /proc and /sys tree instead")->type_name("DIR");
@@ -392,9 +408,9 @@ int main(int argc, char** argv) {
   if (argc == 2 && std::string_view(argv[1]) == shoal::kOffloadCommand) {
     return shoal::ServeOffload(shoal::kOffloadDescriptor);
   }
-  // Nor is this: one that `shoal device --bench` starts for each set of CPU kernels.
-  if (argc == 4 && std::string_view(argv[1]) == shoal::kKernelCommand) {
-    return shoal::PrintKernelSpeed(argv[2], std::atoi(argv[3]));
+  // Nor is this: one that is started for each set of CPU kernels.
+  if (argc == 5 && std::string_view(argv[1]) == shoal::kKernelCommand) {
+    return shoal::PrintKernelSpeed(argv[2], std::atoi(argv[3]), argv[4]);
   }
   try {
     return shoal::cli::Main(argc, argv);

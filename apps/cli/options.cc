@@ -12,6 +12,7 @@
 #include "apps/cli/named_models.h"
 #include "apps/cli/store_commands.h"
 #include "base/units.h"
+#include "engine/cpu_kernels.h"
 #include "identity/home.h"
 #include "model/split_gguf.h"
 
@@ -126,8 +127,7 @@ Result<NodeOptions> MakeNodeOptions(const ModelOptions& options) {
   PlacementOptions& placement = node.placement;
   placement.stages = options.stages;
   placement.context_tokens = options.context;
-  const std::int32_t best_threads = UseChosenKernels();
-  placement.threads = options.threads != 0 || options.stages != "1" ? options.threads : best_threads;
+  placement.threads = options.threads;
   placement.slots = options.slots;
   placement.micro_batch_tokens = options.micro_batch;
   placement.flash_attention = !options.no_flash_attention;
@@ -143,6 +143,12 @@ Result<NodeOptions> OpenNodeOptions(const ModelOptions& options) {
   SHOAL_ASSIGN_OR_RETURN(NodeOptions node, MakeNodeOptions(options));
   SHOAL_ASSIGN_OR_RETURN(const std::string model, ObtainModel(options.model, nullptr, options.quiet));
   SHOAL_ASSIGN_OR_RETURN(node.model, OpenModelHere(model));
+  const std::string& quantization = node.model->info.quantization;
+  const KernelChoices kernels = UseChosenKernels(quantization);
+  if (options.threads != 0 || options.stages != "1") return node;
+  if (const auto& loaded = LoadedCpuKernels(); loaded.ok()) {
+    node.placement.threads = ThreadsOf(kernels, quantization, loaded->variant);
+  }
   return node;
 }
 

@@ -2,12 +2,14 @@
 #include <chrono>
 #include <cstdio>
 #include <thread>
+#include <utility>
 
 #include "api/server.h"
 #include "apps/cli/commands.h"
 #include "apps/cli/exit_code.h"
 #include "apps/cli/terminal.h"
 #include "base/units.h"
+#include "node/kernel_keeper.h"
 
 namespace shoal::cli {
 namespace {
@@ -36,6 +38,38 @@ Result<ServerOptions> MakeServerOptions(const ServeOptions& options) {
   return server;
 }
 
+// Finds out meanwhile with which kernels and threads the next start is the fastest (node/kernel_keeper.h).
+class KernelWatch {
+ public:
+  KernelWatch(Node& node, const ServeOptions& options) : node_(node), keeper_(tasks_, OptionsOf(options)) {}
+
+  void Look() {
+    if (++looks_ % kLooksApart != 0) return;
+    const ScheduleStats stats = node_.Stats();
+    const std::uint64_t done = stats.tokens_prefilled + stats.tokens_decoded;
+    const bool busy = stats.running > 0 || stats.waiting > 0 || done != std::exchange(done_, done);
+    keeper_.Tick(clock_.Now(), busy, {node_.model_info().quantization});
+  }
+
+ private:
+  static constexpr int kLooksApart = 4;
+  static KernelKeeperOptions OptionsOf(const ServeOptions& options) {
+    KernelKeeperOptions kernels;
+    kernels.home = ShoalHome();
+    kernels.known = LoadKernelChoices(kernels.home, ReadDeviceProfile(SystemFiles(), nullptr));
+    kernels.may_measure = options.speed_test != "off" && options.model.stages == "1";
+    kernels.threads = options.model.threads;
+    return kernels;
+  }
+
+  Node& node_;
+  const RealClock clock_;
+  BlockingTasks tasks_{1};
+  KernelKeeper keeper_;
+  int looks_ = 0;
+  std::uint64_t done_ = 0;
+};
+
 }  // namespace
 
 int RunServe(const ServeOptions& options) {
@@ -56,7 +90,13 @@ int RunServe(const ServeOptions& options) {
   std::printf("shoal serves %s at http://%s:%d/v1\n", (*node)->model().id.c_str(), options.host.c_str(),
               server->port());
   std::fflush(stdout);
-  while (!Interrupted()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  {
+    KernelWatch kernels(**node, options);
+    while (!Interrupted()) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      kernels.Look();
+    }
+  }
   server->Stop(kDrainMs);
   (*node)->Stop();
   return Terminating() ? kExitOk : kExitInterrupted;

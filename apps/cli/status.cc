@@ -92,6 +92,16 @@ std::string Nodes(const ClusterStatus& status) {
   return FormatTable(rows);
 }
 
+// What this device computes with, and what was found out about it.
+std::string Kernels(const KernelStatus& kernels) {
+  if (kernels.loaded.empty()) return "";
+  std::string text = "\nCPU kernels here: " + Shown(kernels.loaded);
+  if (!kernels.state.empty()) text += " (" + Shown(kernels.state) + ")";
+  text += "\n";
+  for (const KernelChoiceStatus& c : kernels.choices) text += Shown(c.quantization) + ": " + Shown(c.why) + "\n";
+  return text;
+}
+
 std::string Links(const ClusterStatus& status) {
   std::vector<std::vector<std::string>> rows{{"link", "", "round trip", "bandwidth"}};
   for (const LinkStatus& l : status.links) {
@@ -208,8 +218,8 @@ std::string PlacementText(const PlacementStatus& placement) {
 }
 
 std::string StatusText(const ClusterStatus& status) {
-  return "cluster " + Shown(status.cluster) + "\n\n" + Nodes(status) + Offloads(status) + Links(status) +
-         Placements(status) + Transfers(status);
+  return "cluster " + Shown(status.cluster) + "\n\n" + Nodes(status) + Kernels(status.kernels) + Offloads(status) +
+         Links(status) + Placements(status) + Transfers(status);
 }
 
 int RunStatus(const StatusOptions& options) {

@@ -40,8 +40,8 @@ Result<ClusterNodeOptions> MakeOptions(const UpOptions& options) {
   node.net_port = static_cast<std::uint16_t>(options.net_port);
   node.mdns = !options.no_mdns;
   node.join_code = options.join_code;
-  const std::int32_t best_threads = UseChosenKernels();
-  node.threads = options.threads != 0 ? options.threads : best_threads;
+  node.threads = options.threads;
+  node.kernels = UseChosenKernels("");
   node.measure_speed = options.speed_test != "off";
   node.waiting_cpus = WaitingCpus(ReadDeviceProfile(SystemFiles(), nullptr));
   SHOAL_ASSIGN_OR_RETURN(node.device, ParseDeviceChoice(options.device));

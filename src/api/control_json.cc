@@ -309,6 +309,15 @@ Json ToJson(const PlacementStatus& placement) {
   return json;
 }
 
+Json ToJson(const KernelStatus& kernels) {
+  Json choices = Json::array();
+  for (const KernelChoiceStatus& c : kernels.choices) {
+    choices.push_back(
+        {{"quantization", c.quantization}, {"variant", c.variant}, {"threads", c.threads}, {"why", c.why}});
+  }
+  return {{"loaded", kernels.loaded}, {"state", kernels.state}, {"choices", std::move(choices)}};
+}
+
 Json ToJson(const ClusterStatus& status) {
   Json nodes = Json::array(), links = Json::array(), placements = Json::array();
   for (const NodeStatus& node : status.nodes) nodes.push_back(ToJson(node));
@@ -316,11 +325,8 @@ Json ToJson(const ClusterStatus& status) {
     links.push_back({{"from", l.from}, {"to", l.to}, {"rtt_us", l.rtt_us}, {"bytes_per_s", l.bytes_per_s}});
   }
   for (const PlacementStatus& placement : status.placements) placements.push_back(ToJson(placement));
-  return {{"self", status.self},
-          {"cluster", status.cluster},
-          {"nodes", std::move(nodes)},
-          {"links", std::move(links)},
-          {"placements", std::move(placements)}};
+  return {{"self", status.self},       {"cluster", status.cluster}, {"kernels", ToJson(status.kernels)},
+          {"nodes", std::move(nodes)}, {"links", std::move(links)}, {"placements", std::move(placements)}};
 }
 
 Json ToJson(const InviteStatus& invite) {
@@ -389,6 +395,13 @@ Result<ClusterStatus> ParseClusterStatus(std::string_view body) {
   ClusterStatus status;
   status.self = Text(json, "self");
   status.cluster = Text(json, "cluster");
+  if (const auto kernels = json.find("kernels"); kernels != json.end() && kernels->is_object()) {
+    status.kernels = {Text(*kernels, "loaded"), Text(*kernels, "state"), {}};
+    for (const Json& c : Objects(*kernels, "choices")) {
+      status.kernels.choices.push_back(
+          {Text(c, "quantization"), Text(c, "variant"), Number<std::int32_t>(c, "threads"), Text(c, "why")});
+    }
+  }
   status.nodes = NodesIn(json);
   for (const Json& link : Objects(json, "links")) {
     status.links.push_back({Text(link, "from"), Text(link, "to"), Number<std::uint32_t>(link, "rtt_us"),

@@ -119,8 +119,23 @@ struct PlacementStatus {
   ObservedSpeeds observed;  // as its head measures; 0: not measured yet
 };
 
+// What was found the fastest for a type of weights on this device.
+struct KernelChoiceStatus {
+  std::string quantization, variant;
+  std::int32_t threads = 0;
+  std::string why;
+};
+
+// Of the node that was asked.
+struct KernelStatus {
+  std::string loaded;  // the CPU backend it computes with
+  std::string state;   // what is done about finding the fastest; empty: nothing now
+  std::vector<KernelChoiceStatus> choices;
+};
+
 struct ClusterStatus {
   std::string self, cluster;  // peer id; cluster id
+  KernelStatus kernels;
   std::vector<NodeStatus> nodes;
   std::vector<LinkStatus> links;
   std::vector<PlacementStatus> placements;

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 extern char** environ;
@@ -17,16 +18,17 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 
-// Reads to the end, the limit or the deadline; says whether the end came.
-bool ReadAll(int fd, SteadyClock::time_point deadline, std::string& output) {
+// Reads to the end, the limit or the deadline, or until it is cancelled; says whether the end came.
+bool ReadAll(int fd, SteadyClock::time_point deadline, const std::function<bool()>& cancelled, std::string& output) {
   char piece[4096];
   while (output.size() < kCommandOutputBytesMax) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - SteadyClock::now()).count();
-    if (left <= 0) return false;
+    auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - SteadyClock::now());
+    if (left.count() <= 0 || (cancelled && cancelled())) return false;
+    if (cancelled) left = std::min(left, kCancelLook);
     pollfd wait{fd, POLLIN, 0};
-    const int ready = ::poll(&wait, 1, static_cast<int>(left));
-    if (ready < 0 && errno == EINTR) continue;
-    if (ready <= 0) return false;
+    const int ready = ::poll(&wait, 1, static_cast<int>(left.count()));
+    if (ready < 0 && errno != EINTR) return false;
+    if (ready <= 0) continue;  // a signal, or time to look again
     const ssize_t n = ::read(fd, piece, sizeof piece);
     if (n == 0) return true;
     if (n < 0 && errno == EINTR) continue;
@@ -57,7 +59,8 @@ std::optional<std::string> RunCommand(const std::vector<std::string>& command) {
   return RunCommandFor(command, kCommandTimeMax);
 }
 
-std::optional<std::string> RunCommandFor(const std::vector<std::string>& command, std::chrono::milliseconds time_max) {
+std::optional<std::string> RunCommandFor(const std::vector<std::string>& command, std::chrono::milliseconds time_max,
+                                         const std::function<bool()>& cancelled) {
   if (command.empty()) return std::nullopt;
   int ends[2];
   if (::pipe(ends) != 0) return std::nullopt;
@@ -66,7 +69,7 @@ std::optional<std::string> RunCommandFor(const std::vector<std::string>& command
   const auto pid = Spawn(command, ends[1]);
   ::close(ends[1]);
   std::string output;
-  const bool ended = pid && ReadAll(ends[0], SteadyClock::now() + time_max, output);
+  const bool ended = pid && ReadAll(ends[0], SteadyClock::now() + time_max, cancelled, output);
   ::close(ends[0]);
   if (!pid) return std::nullopt;
   if (!ended) ::kill(*pid, SIGKILL);

@@ -18,7 +18,9 @@ using CommandRunner = std::function<std::optional<std::string>(const std::vector
 
 // Looks in PATH; no shell, no stdin, stderr dropped. What runs too long is killed. Blocks.
 std::optional<std::string> RunCommand(const std::vector<std::string>& command);
-// The same with another limit.
-std::optional<std::string> RunCommandFor(const std::vector<std::string>& command, std::chrono::milliseconds time_max);
+// The same with another limit; killed too within kCancelLook of when `cancelled` says so (empty: never).
+inline constexpr std::chrono::milliseconds kCancelLook{50};
+std::optional<std::string> RunCommandFor(const std::vector<std::string>& command, std::chrono::milliseconds time_max,
+                                         const std::function<bool()>& cancelled = {});
 
 }  // namespace shoal

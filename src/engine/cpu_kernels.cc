@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "base/environment.h"
 #include "base/log.h"
@@ -96,6 +97,12 @@ const Result<CpuKernels>& LoadedCpuKernels() {
 }
 
 void PreferCpuVariant(const std::string& variant) { Preferred() = variant; }
+
+void PreferSme(int threads) {
+  if (!Environment(kSmeVariable).empty()) return;
+  ::setenv(kSmeVariable, std::to_string(threads).c_str(), 1);
+  if (threads > 0) ::setenv(kSmeThreadsVariable, std::to_string(threads).c_str(), 1);
+}
 
 std::string GgmlVersion() { return std::string(ggml_version()) + " " + ggml_commit(); }
 

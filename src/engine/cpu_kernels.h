@@ -23,6 +23,13 @@ inline constexpr const char* kCpuVariantVariable = "SHOAL_CPU_VARIANT";  // inst
 // word. Later it does nothing. Not beside anything else of this module.
 void PreferCpuVariant(const std::string& variant);
 
+// For backends with Arm's KleidiAI, on a CPU with SME: that many threads, all of a stage's, use its SME units; 0: none.
+// Left to itself ggml lets some use them and others not, and keeps the weights twice for that. The environment's own
+// kSmeVariable has the last word. As PreferCpuVariant, and not beside other threads.
+inline constexpr const char* kSmeVariable = "GGML_KLEIDIAI_SME";  // ggml's names
+inline constexpr const char* kSmeThreadsVariable = "GGML_TOTAL_THREADS";
+void PreferSme(int threads);
+
 std::string GgmlVersion();  // and its commit; loads nothing
 
 struct CpuKernels {

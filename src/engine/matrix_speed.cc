@@ -1,6 +1,8 @@
 // A graph of matrix products over weights that are never in a cache twice in a row.
 #include "engine/matrix_speed.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <functional>
 #include <memory>
@@ -51,13 +53,14 @@ Result<ggml_type> TypeNamed(const std::string& name) {
 struct Cpu {
   ThreadpoolPtr pool;
   ggml_backend_ptr backend;
+  int threads = 1;
 
   static Result<Cpu> Make(const SpeedTestOptions& options) {
     SHOAL_RETURN_IF_ERROR(CheckCpus(options.cpus));
-    const int threads = options.cpus.empty() ? std::max(options.threads, 1) : static_cast<int>(options.cpus.size());
     Cpu cpu;
+    cpu.threads = options.cpus.empty() ? std::max(options.threads, 1) : static_cast<int>(options.cpus.size());
     cpu.backend.reset(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
-    ggml_threadpool_params params = ggml_threadpool_params_default(threads);
+    ggml_threadpool_params params = ggml_threadpool_params_default(cpu.threads);
     for (const int number : options.cpus) params.cpumask[number] = true;
     params.strict_cpu = !options.cpus.empty();
     if (!options.cpus.empty()) {
@@ -67,8 +70,25 @@ struct Cpu {
     }
     cpu.pool.reset(NewThreadpool(&params));
     if (cpu.backend == nullptr || cpu.pool == nullptr) return Error{ErrorCode::kInternal, "no threads to compute with"};
-    SetBackendThreads(cpu.backend.get(), threads, cpu.pool.get());
+    SetBackendThreads(cpu.backend.get(), cpu.threads, cpu.pool.get());
     return cpu;
+  }
+};
+
+// How long this process's threads have run, and how long it was. Threads of a graph wait for each other by spinning.
+struct Ran {
+  double cpu_s = 0, s = 0;
+
+  static Ran Now() {
+    rusage usage{};
+    (void)::getrusage(RUSAGE_SELF, &usage);
+    const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + t.tv_usec / 1e6; };
+    return {seconds(usage.ru_utime) + seconds(usage.ru_stime),
+            std::chrono::duration<double>(SteadyClock::now().time_since_epoch()).count()};
+  }
+  void Add(const Ran& from, const Ran& to) {
+    cpu_s += to.cpu_s - from.cpu_s;
+    s += to.s - from.s;
   }
 };
 
@@ -106,8 +126,9 @@ class Products {
 
   // Seconds of a run, the median against noise; the mean where something that nobody told of holds it back now and
   // then: most runs then see nothing of it. At least kRunsMin runs after one to warm up, up to `time_max`.
-  Result<double> Time(const Cpu& cpu, std::chrono::milliseconds time_max, bool rationed) const {
+  Result<double> Time(const Cpu& cpu, std::chrono::milliseconds time_max, bool rationed, Ran& ran) const {
     std::vector<double> seconds;
+    const Ran before = Ran::Now();
     const auto end = SteadyClock::now() + time_max;
     for (int i = 0; i <= kRunsMin || SteadyClock::now() < end; ++i) {
       const double start = PassTime(rationed);
@@ -116,6 +137,7 @@ class Products {
       }
       if (i > 0) seconds.push_back(PassTime(rationed) - start);
     }
+    ran.Add(before, Ran::Now());
     const double mean = std::accumulate(seconds.begin(), seconds.end(), 0.0) / static_cast<double>(seconds.size());
     std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2), seconds.end());
     const double median = seconds[seconds.size() / 2];
@@ -156,6 +178,11 @@ class Products {
 
 }  // namespace
 
+Status CheckMeasuredType(const std::string& quantization) {
+  const Result<ggml_type> type = TypeNamed(quantization);
+  return type.ok() ? Status() : Status(type.error());
+}
+
 std::string MatrixCodeVersion() {
   const Result<CpuKernels>& kernels = LoadedCpuKernels();
   return GgmlVersion() + " " + (kernels.ok() ? kernels->variant : "none");
@@ -172,17 +199,19 @@ Result<MatrixSpeed> MeasureMatrixSpeed(const SpeedTestOptions& options) {
   if (outputs < 32) return Error{ErrorCode::kOutOfMemory, "not enough memory is free to measure in"};
 
   MatrixSpeed speed;
+  Ran ran;
   for (const std::int64_t rows : {std::int64_t{1}, std::int64_t{kSpeedRows}}) {
     if (rows > 1 && options.one_row_only) return speed;
     Products products;
     SHOAL_RETURN_IF_ERROR(products.Make(cpu, type, kWidth, outputs, kMatrices, rows));
-    SHOAL_ASSIGN_OR_RETURN(const double seconds, products.Time(cpu, options.time_max, options.rationed));
+    SHOAL_ASSIGN_OR_RETURN(const double seconds, products.Time(cpu, options.time_max, options.rationed, ran));
     (rows == 1 ? speed.one_row_bytes_s : speed.rows_bytes_s) = products.bytes() / seconds;
     speed.layout = products.layout();
+    speed.got = std::min(ran.cpu_s / (ran.s * cpu.threads), 1.0);
   }
   Products small;
   SHOAL_RETURN_IF_ERROR(small.Make(cpu, type, kSmallWidth, 32, kSmallOperations, 1));
-  SHOAL_ASSIGN_OR_RETURN(const double seconds, small.Time(cpu, options.time_max / 2, options.rationed));
+  SHOAL_ASSIGN_OR_RETURN(const double seconds, small.Time(cpu, options.time_max / 2, options.rationed, ran));
   speed.operation_s = seconds / kSmallOperations;
   return speed;
 }

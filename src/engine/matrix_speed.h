@@ -31,7 +31,11 @@ struct MatrixSpeed {
   double rows_bytes_s = 0;     // weight bytes a second in passes of kSpeedRows rows
   double operation_s = 0;      // of one small operation: what starting and joining threads costs
   std::string layout;          // ggml's name of the weights' memory: "CPU_REPACK", "CPU"
+  double got = 1;              // share of the time in which its threads ran: less than 1 where others held them up
 };
+
+// Errors: kInvalidArgument (no type that can be measured).
+Status CheckMeasuredType(const std::string& quantization);
 
 // Which ggml this is, and which of its CPU variants: a measurement is of one.
 std::string MatrixCodeVersion();

@@ -3,14 +3,35 @@
 
 namespace shoal {
 
-bool BatteryGuard::Update(const PowerFacts& facts) {
-  percent_.reset();
+namespace {
+
+std::optional<int> EmptiestPercent(const PowerFacts& facts) {
+  std::optional<int> percent;
+  for (const Battery& battery : facts.batteries) {
+    if (battery.percent && (!percent || *battery.percent < *percent)) percent = battery.percent;
+  }
+  return percent;
+}
+
+std::optional<bool> Charges(const PowerFacts& facts) {
   std::optional<bool> charging = facts.on_mains;
   for (const Battery& battery : facts.batteries) {
-    if (battery.percent && (!percent_ || *battery.percent < *percent_)) percent_ = battery.percent;
     if (battery.charging) charging = charging.value_or(false) || *battery.charging;
   }
-  const bool low = percent_ && *percent_ <= floor_percent_ && floor_percent_ > 0 && charging == false;
+  return charging;
+}
+
+}  // namespace
+
+bool BatteryGuard::IsLow(const PowerFacts& facts, int floor_percent) {
+  const std::optional<int> percent = EmptiestPercent(facts);
+  return percent && *percent <= floor_percent && floor_percent > 0 && Charges(facts) == false;
+}
+
+bool BatteryGuard::Update(const PowerFacts& facts) {
+  percent_ = EmptiestPercent(facts);
+  const std::optional<bool> charging = Charges(facts);
+  const bool low = IsLow(facts, floor_percent_);
   const bool fine = charging == true || (percent_ && *percent_ >= floor_percent_ + kAbovePercent);
   low_ = low ? low_ + 1 : 0;
   const bool was = !reason_.empty();

@@ -19,6 +19,9 @@ class BatteryGuard {
   // `floor_percent`: 0 never drains.
   explicit BatteryGuard(int floor_percent) : floor_percent_(floor_percent) {}
 
+  // Below the floor and not charging, by one reading.
+  static bool IsLow(const PowerFacts& facts, int floor_percent);
+
   // True when reason() changed.
   bool Update(const PowerFacts& facts);
 

@@ -5,7 +5,9 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <ctime>
+#include <set>
 #include <variant>
 
 #include "base/log.h"
@@ -42,6 +44,16 @@ std::vector<std::string> ModelFolders(const ClusterNodeOptions& options) {
   return folders;
 }
 
+KernelKeeperOptions KernelOptions(const ClusterNodeOptions& options) {
+  KernelKeeperOptions kernels;
+  kernels.home = options.home;
+  kernels.known = options.kernels;
+  kernels.may_measure = options.measure_speed;
+  kernels.threads = options.threads;
+  kernels.battery_floor_percent = options.power.battery_floor_percent;
+  return kernels;
+}
+
 }  // namespace
 
 // ---- Start and end --------------------------------------------------------------------------------------------------
@@ -52,9 +64,11 @@ RealClusterNode::RealClusterNode(ClusterNodeOptions options, std::unique_ptr<Hom
       instance_(instance),
       library_(ModelFolders(options_)),
       tasks_(kTasksMax),
+      kernels_(tasks_, KernelOptions(options_)),
       engines_(options_.device.none() ? nullptr : std::make_shared<StageEngines>(options_.device, options_.home)),
       speeds_(
-          loop_, tasks_, options_.home, options_.threads, options_.measure_speed,
+          loop_, tasks_, options_.home, [this](const std::string& type) { return kernels_.ThreadsFor(type); },
+          options_.measure_speed,
           [this](const ModelHolding& holding) -> std::shared_ptr<const ModelFile> {
             const Result<LibraryModel> model = weights_->ObtainHeader(holding.fingerprint, holding.name);
             return model.ok() ? model->file : nullptr;
@@ -68,7 +82,7 @@ StageHostOptions RealClusterNode::HostOptions() {
   StageHostOptions options;
   options.self = home_->id();
   options.memory_bytes_max = options_.memory_bytes_max;
-  options.threads = options_.threads;
+  options.threads = [this](const std::string& type) { return kernels_.ThreadsFor(type); };
   options.obtain = [this](const PlacementRecord& placement, LayerRange layers, const std::function<bool()>& cancelled) {
     auto obtained = weights_->Obtain(placement.request.fingerprint, placement.model, layers, cancelled);
     loop_.Post([this] { facts_due_ = 0; });  // others are told what came
@@ -237,6 +251,7 @@ void RealClusterNode::Stop() {
     });
     if (engines_) engines_->Close();
     if (answer_streams_) answer_streams_->Stop();
+    kernels_.Stop();
     pipes_.Close();
     host_.Stop();
     if (peers_) peers_->Stop();
@@ -300,6 +315,7 @@ void RealClusterNode::RefreshSpeeds() {
   speeds_due_ = Now() + kSpeedsUs;
   const std::vector<StageHost::Work> works = host_.Works();
   TellObserved(ObservedOf(works));
+  RefreshKernels(works);
   speeds_.Tick(Now(), facts_.models, works, [this] {
     if (ended_ || stopping_) return;
     speeds_.Fill(facts_.device);
@@ -315,6 +331,21 @@ void RealClusterNode::TellOffload() {
   facts_.device.offload = OffloadFactsOf(*engines_);
   cluster_->SetSelfFacts(Now(), facts_);
   Obey();
+}
+
+// Busy: rows are run, a stage comes or goes, layers arrive, or this device should rest.
+void RealClusterNode::RefreshKernels(const std::vector<StageHost::Work>& works) {
+  std::uint64_t done = works.size();
+  std::set<std::string> types;
+  for (const StageHost::Work& work : works) done += work.stats.rows;
+  for (const ModelHolding& model : facts_.models) types.insert(model.quantization);
+  const std::vector<PlacementView> placements = placements_.all();
+  const bool comes = std::any_of(placements.begin(), placements.end(), [](const PlacementView& one) {
+    return one.record.state == PlacementState::kPreparing;
+  });
+  const bool rests = power_.rest() > 0 || !power_.draining().empty();
+  const bool busy = done != std::exchange(worked_, done) || comes || rests || !facts_.fetching.empty();
+  if (kernels_.Tick(Now(), busy, {types.begin(), types.end()})) speeds_.Forget();
 }
 
 // Rests, says how fast it is now, and gives its layers away when the battery is low or it stays hot.

@@ -14,6 +14,7 @@
 #include "api/control_service.h"
 #include "base/result.h"
 #include "engine/device_choice.h"
+#include "node/kernel_choice.h"
 #include "node/power_keeper.h"
 
 namespace shoal {
@@ -30,11 +31,12 @@ struct ClusterNodeOptions {
   bool mdns = true;
   std::string join_code;               // an invite to use when this node has no certificate; empty: none
   std::uint64_t memory_bytes_max = 0;  // for stages; 0: what the machine has
-  std::int32_t threads = 0;            // of a stage; 0: all cores
+  std::int32_t threads = 0;            // of a stage; 0: as measured, else one on each fast core
+  KernelChoices kernels;               // as LoadKernelChoices found them when this process began
   std::vector<int> waiting_cpus;       // for threads that mostly wait (node/core_choice.h); empty: any
   DeviceChoice device;                 // that stages compute on where it proves right (offload/stage_engines.h)
   std::uint64_t store_bytes_max = 0;   // of layers kept in home/store; 0: what the disk allows
-  bool measure_speed = true;           // of weights whose speed here is not known yet, while nothing runs
+  bool measure_speed = true;           // of weights and kernels that is not known yet here, while nothing runs
   PowerOptions power;
 };
 

@@ -21,6 +21,7 @@ constexpr std::chrono::seconds kLeaveMax{150};
 Result<std::unique_ptr<GenerationHandle>> RealClusterNode::StartAt(const PlacementRecord& placement,
                                                                    GenerateOptions options) {
   if (stopping_) return Error{ErrorCode::kOverloaded, "this node is stopping"};
+  kernels_.GiveWay();
   const NodeId& head = placement.stages.front().node;
   if (head == home_->id()) return host_.Generate(placement.model, placement.epoch, std::move(options));
   SHOAL_ASSIGN_OR_RETURN(const int fd, peers_->OpenStream(head, kGenerateProtocol, kStreamOpenMs));
@@ -82,6 +83,7 @@ ClusterStatus RealClusterNode::cluster_status() {
       OnLoop([this] { return StatusOf(*cluster_, home_->membership() ? home_->membership()->cluster() : NodeId{}); });
   if (!status) return {};
   PutObserved(ObservedOf(host_.Works()), *status);
+  status->kernels = kernels_.status();
   return *std::move(status);
 }
 

@@ -17,13 +17,13 @@ TEST(KernelChoice, TriesTheBestBackendsAndTheirTwins) {
                                              {"armv8.2_2-kleidiai", "", 8}, {"armv8.2_1", "", 4},
                                              {"armv8.2_1-kleidiai", "", 4}, {"base", "", 0}};
   std::vector<std::string> names;
-  for (const KernelTrial& trial : KernelCandidates(backends, 4)) {
+  for (const KernelTrial& trial : KernelCandidates(backends, 4, true)) {
     names.push_back(trial.variant);
     EXPECT_EQ(trial.threads, 4);
   }
   EXPECT_EQ(names, (std::vector<std::string>{"armv8.6_2", "armv8.6_0", "armv8.2_2", "armv8.6_2-kleidiai",
                                              "armv8.2_2-kleidiai"}));
-  const std::vector<KernelTrial> built_in = KernelCandidates({}, 4);
+  const std::vector<KernelTrial> built_in = KernelCandidates({}, 4, true);
   ASSERT_EQ(built_in.size(), 1U);
   EXPECT_EQ(built_in[0].variant, kBuiltInKernels);
   EXPECT_EQ(built_in[0].threads, 4);
@@ -79,19 +79,69 @@ TEST(KernelChoice, TriesThreadsAtTheBoundariesOfClusters) {
   EXPECT_TRUE(OtherThreadCounts(DeviceProfile(), 1).empty());
 }
 
+TEST(KernelChoice, TriesSmeWithAndWithoutWhereTheCpuHasIt) {
+  const std::vector<CpuBackendFile> backends{
+      {"armv9.2_2", "", 90}, {"armv9.2_2-kleidiai", "", 90}, {"armv8.6_2", "", 40}, {"armv8.6_2-kleidiai", "", 40}};
+  const auto trials = [&](bool has_sme) {
+    std::vector<std::string> texts;
+    for (const KernelTrial& trial : KernelCandidates(backends, 2, has_sme)) texts.push_back(KernelTrialText(trial));
+    return texts;
+  };
+  EXPECT_EQ(trials(true), (std::vector<std::string>{"armv9.2_2 with 2 threads", "armv8.6_2 with 2 threads",
+                                                    "armv9.2_2-kleidiai with 2 threads, without SME",
+                                                    "armv9.2_2-kleidiai with 2 threads, with SME",
+                                                    "armv8.6_2-kleidiai with 2 threads"}));
+  EXPECT_EQ(trials(false).size(), 4U);
+}
+
+KernelChoice Chosen(const std::string& type, const KernelTrial& own, const KernelTrial& other) {
+  return ChooseKernels(type, {own, other});
+}
+
+TEST(KernelChoice, OneBackendIsTakenForAllTypes) {
+  const KernelTrial own{"x", 4, 10e9, 4e9, ""};
+  // Much faster for one type, a little slower for the other: all in all it gains.
+  const KernelChoices both{Chosen("Q4_0", own, {"x-kleidiai", 4, 20e9, 8e9, ""}),
+                           Chosen("Q4_K", own, {"x-kleidiai", 4, 9.5e9, 3.9e9, ""})};
+  EXPECT_EQ(SettingOf(both, "")->variant, "x-kleidiai");
+  EXPECT_EQ(SettingOf(both, "Q4_K")->variant, "x") << "a process of one model takes what is best for that";
+  // The other way round.
+  const KernelChoices other{Chosen("Q4_0", own, {"x-kleidiai", 4, 11e9, 4.4e9, ""}),
+                            Chosen("Q4_K", own, {"x-kleidiai", 4, 5e9, 2e9, ""})};
+  EXPECT_EQ(SettingOf(other, "")->variant, "x");
+  EXPECT_EQ(SettingOf({}, ""), nullptr);
+}
+
+TEST(KernelChoice, ThreadsAreThoseOfTheTypeAndOfTheBackendThatRuns) {
+  const KernelTrial own{"x", 6, 10e9, 4e9, ""};
+  const KernelChoices choices{Chosen("Q4_0", own, {"x", 4, 20e9, 8e9, ""}),
+                              Chosen("Q8_0", own, {"x", 5, 9e9, 3e9, ""})};
+  EXPECT_EQ(ThreadsOf(choices, "Q4_0", "x"), 4);
+  EXPECT_EQ(ThreadsOf(choices, "Q8_0", "x"), 0) << "one on each fast core, however many there are then";
+  EXPECT_EQ(ThreadsOf(choices, "Q4_0", "y"), 0) << "another backend runs";
+  EXPECT_EQ(ThreadsOf({choices[0]}, "Q6_K", "x"), 4) << "what was found for another type is the best guess";
+  EXPECT_EQ(WeightsTypeOf("Q4_K_M"), "Q4_K");
+  EXPECT_EQ(WeightsTypeOf("Q8_0"), "Q8_0");
+}
+
 TEST(KernelChoice, IsKeptForThisDeviceAlone) {
   const KernelTrial own{"armv8.6_2", 4, 10e9, 4e9, "CPU_REPACK"}, other{"armv8.6_2", 2, 20e9, 4e9, "CPU_REPACK"};
-  const KernelChoice choice = ChooseKernels("Q4_0", {own, other});
-  const std::string text = KernelChoiceJson(choice, "chip a");
-  const auto read = ParseKernelChoice(text, "chip a");
-  ASSERT_TRUE(read.has_value());
-  EXPECT_EQ(read->chosen().threads, 2);
-  EXPECT_EQ(read->chosen().layout, "CPU_REPACK");
-  EXPECT_EQ(read->why, choice.why);
-  EXPECT_FALSE(ParseKernelChoice(text, "chip b"));
-  EXPECT_FALSE(ParseKernelChoice("{}", "chip a"));
-  EXPECT_FALSE(ParseKernelChoice("nonsense", "chip a"));
-  EXPECT_FALSE(ParseKernelChoice(R"({"version":1,"device":"chip a","best":3,"trials":[]})", "chip a"));
+  const KernelChoices choices{ChooseKernels("Q4_0", {own, other}), ChooseKernels("Q8_0", {own})};
+  const std::string text = KernelChoicesJson(choices, "chip a");
+  const KernelChoices read = ParseKernelChoices(text, "chip a");
+  ASSERT_EQ(read.size(), 2U);
+  EXPECT_EQ(read[0].chosen().threads, 2);
+  EXPECT_EQ(read[0].chosen().layout, "CPU_REPACK");
+  EXPECT_EQ(read[0].chosen().sme, -1);
+  EXPECT_EQ(read[0].why, choices[0].why);
+  EXPECT_EQ(read[1].quantization, "Q8_0");
+  EXPECT_TRUE(ParseKernelChoices(text, "chip b").empty());
+  EXPECT_TRUE(ParseKernelChoices("{}", "chip a").empty());
+  EXPECT_TRUE(ParseKernelChoices("nonsense", "chip a").empty());
+  EXPECT_TRUE(
+      ParseKernelChoices(R"({"version":2,"device":"chip a","choices":[{"quantization":"Q4_0","best":3,"trials":[]}]})",
+                         "chip a")
+          .empty());
 }
 
 }  // namespace

@@ -33,13 +33,15 @@ void TrySpeeds(const std::string& text) {
 }
 
 void TryKernels(const std::string& text) {
-  const std::optional<KernelChoice> choice = ParseKernelChoice(text, kDevice);
-  if (!choice) return;
-  SHOAL_CHECK(choice->best < choice->trials.size() && !choice->chosen().variant.empty());
-  for (const KernelTrial& trial : choice->trials) SHOAL_CHECK(trial.threads >= 1 && RequestTime(trial) > 0);
-  const std::string written = KernelChoiceJson(*choice, kDevice);
-  const std::optional<KernelChoice> again = ParseKernelChoice(written, kDevice);
-  SHOAL_CHECK(again && KernelChoiceJson(*again, kDevice) == written);
+  const KernelChoices choices = ParseKernelChoices(text, kDevice);
+  SHOAL_CHECK(choices.size() <= kKernelTypesMax && (SettingOf(choices, "") == nullptr) == choices.empty());
+  for (const KernelChoice& choice : choices) {
+    SHOAL_CHECK(choice.best < choice.trials.size() && !choice.chosen().variant.empty());
+    for (const KernelTrial& trial : choice.trials) SHOAL_CHECK(trial.threads >= 1 && RequestTime(trial) > 0);
+    SHOAL_CHECK(ThreadsOf(choices, choice.quantization, choice.chosen().variant) >= 0);
+  }
+  const std::string written = KernelChoicesJson(choices, kDevice);
+  SHOAL_CHECK(KernelChoicesJson(ParseKernelChoices(written, kDevice), kDevice) == written);
 }
 
 void TryPacing(const std::string& text) {

@@ -5,8 +5,10 @@
 
 #include "device/power_table.h"
 #include "device/profile.h"
+#include "engine/cpu_kernels.h"
 #include "engine/split_rules.h"
 #include "node/device_speed.h"
+#include "node/kernel_choice.h"
 #include "node/model_library.h"
 #include "planner/device_speed.h"
 
@@ -17,7 +19,10 @@ constexpr double kMemoryShare = 0.8;  // of what is free, as a node takes by its
 
 // This device's measured speed for weights like the model's, if there is one.
 std::optional<PlanDevice> Measured(const std::string& home, const DeviceProfile& profile, const ModelInfo& model) {
-  const auto speed = LoadDeviceSpeed(home, profile, model.quantization, SpeedCpus(profile, 0));
+  const Result<CpuKernels>& kernels = LoadedCpuKernels();
+  const int threads =
+      ThreadsOf(LoadKernelChoices(home, profile), model.quantization, kernels.ok() ? kernels->variant : "");
+  const auto speed = LoadDeviceSpeed(home, profile, model.quantization, SpeedCpus(profile, threads));
   return speed ? std::optional(SpeedForPlans(*speed, model)) : std::nullopt;
 }
 

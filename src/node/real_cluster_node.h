@@ -21,6 +21,7 @@
 #include "node/cluster_backend.h"
 #include "node/cluster_node.h"
 #include "node/inviting.h"
+#include "node/kernel_keeper.h"
 #include "node/model_library.h"
 #include "node/node_weights.h"
 #include "node/peer_tasks.h"
@@ -99,6 +100,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   void RefreshFacts();
   void RefreshSpeeds();
   void TellOffload();
+  void RefreshKernels(const std::vector<StageHost::Work>& works);
   void ObeyPower();
   void Learn();
   void TellFetching();
@@ -138,6 +140,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   std::unique_ptr<NodeWeights> weights_;
   PipeRendezvous pipes_;
   BlockingTasks tasks_;
+  KernelKeeper kernels_;
   const std::shared_ptr<StageEngines> engines_;  // null: the CPU alone
   SpeedKeeper speeds_;                           // loop only
   PowerKeeper power_;                            // loop only
@@ -156,8 +159,9 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   TimeUs facts_due_ = 0, fetching_due_ = 0, speeds_due_ = 0, observed_due_ = 0, peers_file_due_ = 0;
   bool scanning_ = false, learning_ = false;
   std::uint64_t look_taken_ = 0;
-  bool departing_ = false;   // it goes, and comes back
-  std::size_t unknown_ = 0;  // models of others that this node cannot be given stages of yet
+  std::uint64_t worked_ = 0;  // what the stages here have done when it was last looked
+  bool departing_ = false;    // it goes, and comes back
+  std::size_t unknown_ = 0;   // models of others that this node cannot be given stages of yet
   std::map<std::uint64_t, std::shared_ptr<std::promise<Answer>>> requests_;
   std::vector<std::shared_ptr<std::promise<Answer>>> leaving_;
   std::string peers_file_;

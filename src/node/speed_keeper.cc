@@ -1,12 +1,7 @@
 // One measurement a call, under a lock that all nodes of this machine see.
 #include "node/speed_keeper.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <filesystem>
 #include <optional>
 #include <utility>
 
@@ -15,6 +10,7 @@
 #include "device/cpu_affinity.h"
 #include "device/cpu_ration.h"
 #include "device/profile.h"
+#include "node/machine_lock.h"
 #include "planner/cost_model.h"
 
 namespace shoal {
@@ -29,51 +25,33 @@ constexpr DurationUs kEveryUs = 2'000'000;  // how often it is looked what is no
 constexpr DurationUs kRationEveryUs = 1'000'000;
 constexpr DurationUs kIdleUs = 10'000'000;  // no row was run for so long: measuring disturbs nobody
 
-// Held by whoever measures. Without a folder for it there is none, and measuring goes on.
-class MachineLock {
- public:
-  MachineLock() {
-    std::error_code error;
-    const std::filesystem::path folder = std::filesystem::temp_directory_path(error);
-    const std::string path = (folder / ("shoal-speed-" + std::to_string(::getuid()) + ".lock")).string();
-    fd_ = error ? -1 : ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    taken_ = fd_ < 0 || ::flock(fd_, LOCK_EX | LOCK_NB) == 0;
-  }
-  ~MachineLock() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  MachineLock(const MachineLock&) = delete;
-  MachineLock& operator=(const MachineLock&) = delete;
-  bool taken() const { return taken_; }
-
- private:
-  int fd_ = -1;
-  bool taken_ = false;
-};
-
 double Rate(double bytes_s) { return std::clamp(bytes_s, 1.0, kBytesPerSecondMax); }
 
 }  // namespace
 
 struct SpeedKeeper::Work {
-  Work(std::string folder, std::int32_t stage_threads, FindModel find, FindSpeedDevice device)
-      : home(std::move(folder)), threads(stage_threads), find_model(std::move(find)), find_device(std::move(device)) {}
+  Work(std::string folder, StageThreads stage_threads, FindModel find, FindSpeedDevice device)
+      : home(std::move(folder)),
+        threads(std::move(stage_threads)),
+        find_model(std::move(find)),
+        find_device(std::move(device)) {}
 
   // Reads or measures what is `missing`, at most one measurement a call, and none while another node measures.
   void Look(const Missing& missing, bool may_measure);
 
   const std::string home;
-  const std::int32_t threads;
+  const StageThreads threads;
   const FindModel find_model;
   const FindSpeedDevice find_device;
   std::optional<DeviceProfile> profile;
   Known known;
 
  private:
-  void Read(const Missing& missing, const std::vector<int>& cpus);
-  void MeasureKind(const std::string& quantization, const std::vector<int>& cpus);
+  std::vector<int> CpusOf(const std::string& quantization) const { return SpeedCpus(*profile, threads(quantization)); }
+  void Read(const Missing& missing);
+  void MeasureKind(const std::string& quantization);
   void MeasureModel(const ModelHolding& holding, const std::shared_ptr<const ModelFile>& model,
-                    const std::vector<int>& cpus, const SpeedDevice& device);
+                    const SpeedDevice& device);
 };
 
 bool SpeedKeeper::Known::Follow(const std::string& now) {
@@ -90,24 +68,24 @@ void SpeedKeeper::Known::Fill(DeviceFacts& facts) const {
   FillStageSpeeds(models, facts);
 }
 
-void SpeedKeeper::Work::Read(const Missing& missing, const std::vector<int>& cpus) {
+void SpeedKeeper::Work::Read(const Missing& missing) {
   const KnownSpeeds kept = LoadSpeeds(home, *profile);
   for (const std::string& quantization : missing.kinds) {
-    const DeviceSpeed* const speed = kept.Of(quantization, cpus);
+    const DeviceSpeed* const speed = kept.Of(quantization, CpusOf(quantization));
     if (speed == nullptr) continue;
     known.kinds.push_back(*speed);
     known.settled_kinds.insert(quantization);
   }
   for (const ModelHolding& holding : missing.models) {
-    const ModelSpeed* const speed = kept.Of(holding.fingerprint, cpus, known.device);
+    const ModelSpeed* const speed = kept.Of(holding.fingerprint, CpusOf(holding.quantization), known.device);
     if (speed == nullptr) continue;
     known.models.push_back(*speed);
     known.settled_models.insert(holding.fingerprint);
   }
 }
 
-void SpeedKeeper::Work::MeasureKind(const std::string& quantization, const std::vector<int>& cpus) {
-  Result<DeviceSpeed> speed = MeasureDeviceSpeed(home, *profile, quantization, cpus);
+void SpeedKeeper::Work::MeasureKind(const std::string& quantization) {
+  Result<DeviceSpeed> speed = MeasureDeviceSpeed(home, *profile, quantization, CpusOf(quantization));
   known.settled_kinds.insert(quantization);
   if (speed.ok()) {
     known.kinds.push_back(*std::move(speed));
@@ -117,8 +95,9 @@ void SpeedKeeper::Work::MeasureKind(const std::string& quantization, const std::
 }
 
 void SpeedKeeper::Work::MeasureModel(const ModelHolding& holding, const std::shared_ptr<const ModelFile>& model,
-                                     const std::vector<int>& cpus, const SpeedDevice& device) {
-  Result<ModelSpeed> speed = MeasureModelSpeed(home, *profile, holding.fingerprint, model, cpus, device);
+                                     const SpeedDevice& device) {
+  Result<ModelSpeed> speed =
+      MeasureModelSpeed(home, *profile, holding.fingerprint, model, CpusOf(holding.quantization), device);
   known.settled_models.insert(holding.fingerprint);
   if (speed.ok()) {
     known.models.push_back(*std::move(speed));
@@ -130,15 +109,14 @@ void SpeedKeeper::Work::MeasureModel(const ModelHolding& holding, const std::sha
 void SpeedKeeper::Work::Look(const Missing& missing, bool may_measure) {
   UseProcessCpus();
   if (!profile) profile = ReadDeviceProfile();
-  const std::vector<int> cpus = SpeedCpus(*profile, threads);
   const SpeedDevice device = find_device ? find_device() : SpeedDevice();
   (void)known.Follow(device.key);
-  Read(missing, cpus);
+  Read(missing);
   if (!may_measure) return;
   for (const std::string& quantization : missing.kinds) {
     if (known.settled_kinds.contains(quantization) || known.kinds.size() >= kSpeedsMax) continue;
     const MachineLock lock;
-    if (lock.taken()) MeasureKind(quantization, cpus);
+    if (lock.taken()) MeasureKind(quantization);
     return;
   }
   for (const ModelHolding& holding : missing.models) {
@@ -150,19 +128,19 @@ void SpeedKeeper::Work::Look(const Missing& missing, bool may_measure) {
     const std::shared_ptr<const ModelFile> model = find_model(holding);  // may ask other nodes: nobody waits for that
     if (model == nullptr) continue;
     const MachineLock lock;
-    if (lock.taken()) MeasureModel(holding, model, cpus, device);
+    if (lock.taken()) MeasureModel(holding, model, device);
     return;
   }
 }
 
-SpeedKeeper::SpeedKeeper(Loop& loop, BlockingTasks& tasks, const std::string& home, std::int32_t threads,
+SpeedKeeper::SpeedKeeper(Loop& loop, BlockingTasks& tasks, const std::string& home, StageThreads threads,
                          bool may_measure, FindModel find_model, FindSpeedDevice find_device)
     : loop_(loop),
       tasks_(tasks),
       threads_(threads),
       may_measure_(may_measure),
       find_device_(std::move(find_device)),
-      work_(std::make_shared<Work>(home, threads, std::move(find_model), find_device_)) {}
+      work_(std::make_shared<Work>(home, std::move(threads), std::move(find_model), find_device_)) {}
 
 SpeedKeeper::Missing SpeedKeeper::MissingOf(const std::vector<ModelHolding>& models) const {
   Missing missing;
@@ -209,7 +187,8 @@ void SpeedKeeper::LookAtRation(TimeUs now, std::function<void()> changed) {
   ration_due_ = now + kRationEveryUs;
   looking_ = tasks_.Run([this, known = ration_threads_, asked = threads_, told = std::move(changed)] {
     if (known == 0) UseProcessCpus();
-    const std::size_t threads = known > 0 ? known : SpeedCpus(ReadDeviceProfile(SystemFiles(), nullptr), asked).size();
+    const std::size_t threads =
+        known > 0 ? known : SpeedCpus(ReadDeviceProfile(SystemFiles(), nullptr), asked("")).size();
     loop_.Post([this, threads, quota = CpuQuota(), told] {
       looking_ = false;
       ration_threads_ = threads;
@@ -232,6 +211,12 @@ void SpeedKeeper::Tick(TimeUs now, const std::vector<ModelHolding>& models, cons
   LookAtRation(now, changed);
   if (rows != std::exchange(rows_, rows)) worked_ = now;
   if (now < due_ || running_) return;
+  if (std::exchange(forget_, false)) {
+    known_.settled_kinds.clear();
+    known_.settled_models.clear();
+    work_->known = Known();
+    ration_threads_ = 0;
+  }
   const Missing missing = MissingOf(models);
   const bool first = due_ == 0;  // only reads: the node is about to say that it is ready
   due_ = now + kEveryUs;

@@ -26,13 +26,19 @@ using FindModel = std::function<std::shared_ptr<const ModelFile>(const ModelHold
 // What stages compute on now. Any thread.
 using FindSpeedDevice = std::function<SpeedDevice()>;
 
+// Threads of a stage with weights of a type; 0: one on each fast core. Any thread.
+using StageThreads = std::function<std::int32_t(const std::string& quantization)>;
+
 class SpeedKeeper {
  public:
-  // `loop` and `tasks` outlive it; `home`: SHOAL_HOME; `threads`: of a stage, 0: one on each
-  // fast core. `may_measure`: else only what was measured before is read. While `find_device` names a device, nothing
-  // is told of kinds of weights, which the CPU was measured with, and of models what was measured on that device.
-  SpeedKeeper(Loop& loop, BlockingTasks& tasks, const std::string& home, std::int32_t threads, bool may_measure,
+  // `loop` and `tasks` outlive it; `home`: SHOAL_HOME. `may_measure`: else only what was measured before is read. While
+  // `find_device` names a device, nothing is told of kinds of weights, which the CPU was measured with, and of models
+  // what was measured on that device.
+  SpeedKeeper(Loop& loop, BlockingTasks& tasks, const std::string& home, StageThreads threads, bool may_measure,
               FindModel find_model, FindSpeedDevice find_device);
+
+  // The threads of stages to come are others: what is known is of those before, and is looked up or measured anew.
+  void Forget() { forget_ = true; }
 
   // Looks, now and then, what is not known of the weights of `models`, and how what runs here compares with what is;
   // calls `changed` on the loop when there is news. While rows are run nothing is measured. Call often.
@@ -51,7 +57,7 @@ class SpeedKeeper {
   struct Known {
     std::vector<DeviceSpeed> kinds;
     std::vector<ModelSpeed> models;
-    std::string device;  // that `models` are of
+    std::string device;                      // that `models` are of
     std::set<std::string> settled_kinds;     // known, or cannot be measured
     std::set<std::uint64_t> settled_models;  // the same, by fingerprint
     void Fill(DeviceFacts& facts) const;
@@ -70,11 +76,11 @@ class SpeedKeeper {
 
   Loop& loop_;
   BlockingTasks& tasks_;
-  const std::int32_t threads_;
+  const StageThreads threads_;
   const bool may_measure_;
   const FindSpeedDevice find_device_;
   const std::shared_ptr<Work> work_;  // of the task while one runs
-  bool running_ = false, looking_ = false;
+  bool running_ = false, looking_ = false, forget_ = false;
   Known known_;
   PaceKeeper pace_;
   double ration_ = 1;

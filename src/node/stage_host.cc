@@ -31,14 +31,13 @@ constexpr std::chrono::seconds kHeadWaitMax{20};      // of a generation, for th
 // Frames that may wait between two stages of this node: one being computed, one ready.
 constexpr std::size_t kLocalLinkFramesMax = 4;
 
-PlacementOptions OptionsOf(const PlacementRecord& placement, const StageHostOptions& host) {
+PlacementOptions OptionsOf(const PlacementRecord& placement) {
   const PlaceOptions& asked = placement.request.options;
   PlacementOptions options;
   options.context_tokens = asked.context_tokens;
   options.slots = asked.slots;
   options.queue_max = asked.queue_max;
   options.micro_batch_tokens = asked.micro_batch_tokens;
-  options.threads = host.threads;
   options.wire_type = asked.wire_type;
   options.kv_type = asked.kv_type;
   options.flash_attention = asked.flash_attention;
@@ -241,7 +240,7 @@ void StageHost::ServeCopy(int fd) {
     return !copy->cancelled && copy->stage != nullptr && copy->feeding == feeding && what(*copy->stage);
   };
   const auto keep_sent = [&](Stage& stage) {
-    const PlacementOptions placed = OptionsOf(copy->placement, options_);
+    const PlacementOptions placed = OptionsOf(copy->placement);
     stage.KeepSent(placed.wire_type, SentBytes(placed, copy->model->info, copy->layers()));
     stage.EmptyAll();
     return true;
@@ -277,7 +276,8 @@ Status StageHost::LoadNow(HostedStage& hosted) {
     return Error{ErrorCode::kInvalidArgument, "the placement names layers that the model does not have"};
   }
   SHOAL_RETURN_IF_ERROR(CheckStage(*model.file, layers));
-  PlacementOptions options = OptionsOf(placement, options_);
+  PlacementOptions options = OptionsOf(placement);
+  if (options_.threads) options.threads = options_.threads(model.file->info.quantization);
   SHOAL_RETURN_IF_ERROR(CheckPlacement(options, model.file->info, placement.stages.size()));
   options.on_progress = [&hosted](std::size_t, float) { return !hosted.cancelled; };
   EngineOptions engine = MakeEngineOptions(options, model.file->info, layers, 0, 1);
@@ -362,7 +362,7 @@ Status StageHost::StartWorker(HostedStage& hosted, std::unique_ptr<FrameSender> 
   SHOAL_ASSIGN_OR_RETURN(
       std::unique_ptr<FrameReceiver> input,
       pipes_.Take(previous, placement.epoch, {PipeKind::kInput, hosted.index - 1, hosted.index}, kLinkMax));
-  const PlacementOptions placed = OptionsOf(placement, options_);
+  const PlacementOptions placed = OptionsOf(placement);
   const StageWorkerOptions options{hosted.index, placement.epoch, placed.wire_type,
                                    SentBytes(placed, hosted.model->info, hosted.layers())};
   auto worker = std::make_unique<StageWorker>(std::move(hosted.stage), options, std::move(input), std::move(next),
@@ -384,7 +384,7 @@ Status StageHost::StartHead(const std::shared_ptr<HostedStage>& shared, std::uni
     SHOAL_ASSIGN_OR_RETURN(results.emplace_back(),
                            pipes_.Take(placement.stages[i].node, placement.epoch, hello, kLinkMax));
   }
-  const PlacementOptions options = OptionsOf(placement, options_);
+  const PlacementOptions options = OptionsOf(placement);
   HeadOptions head_options;
   std::vector<LayerRange> stages;
   for (const StagePlace& stage : placement.stages) stages.push_back(stage.layers);

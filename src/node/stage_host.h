@@ -37,7 +37,8 @@ struct RecoveryTotal;
 struct StageHostOptions {
   NodeId self;
   std::uint64_t memory_bytes_max = 0;  // of one stage; 0: what the machine has
-  std::int32_t threads = 0;            // of a stage; 0: all cores
+  // Threads of a stage with weights of a type, 0: one on each fast core. Any thread. Empty: 0.
+  std::function<std::int32_t(const std::string& quantization)> threads;
   // The model of a placement with the layers of a stage here. Blocks while they come; a task; `cancelled` from any
   // thread. Errors: as NodeWeights::Obtain.
   std::function<Result<LibraryModel>(const PlacementRecord&, LayerRange, const std::function<bool()>& cancelled)>

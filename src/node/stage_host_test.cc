@@ -37,7 +37,7 @@ class StageHostTest : public testing::Test {
     self_.bytes.fill(7);
     StageHostOptions options;
     options.self = self_;
-    options.threads = 1;
+    options.threads = [](const std::string&) { return 1; };
     options.obtain = [this](const PlacementRecord& placement, LayerRange, const std::function<bool()>&) {
       return library_.FindFingerprint(placement.request.fingerprint);
     };

@@ -1,0 +1,31 @@
+// What `shoal device --bench` and `shoal bench` measure of this device, and how it is shown.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "device/advice.h"
+#include "device/profile.h"
+#include "node/device_speed.h"
+#include "node/kernel_choice.h"
+
+namespace shoal::cli {
+
+struct DeviceFigures {
+  std::string quantization;  // of `speed`
+  KernelChoices choices;     // of every type that was measured here
+  std::optional<DeviceSpeed> speed;
+};
+
+// What is kept of `quantization` ("Q4_K_M" too; empty: as advised); with `measure` it is measured first, at most some
+// twenty seconds. This process computes with what was found the fastest for it. Before any kernel is loaded.
+// Errors: kInvalidArgument (no such type), and as MeasureKernels and MeasureDeviceSpeed.
+Result<DeviceFigures> FiguresOf(const DeviceProfile& profile, const DeviceAdvice& advice,
+                                const std::string& quantization, bool measure);
+
+std::string PerSecondText(double bytes_s);  // "9.4 GiB/s"
+std::string KernelsTable(const KernelChoice& choice);
+std::string SpeedTable(const DeviceSpeed& speed);
+
+}  // namespace shoal::cli
