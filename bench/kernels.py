@@ -3,7 +3,7 @@
 Every backend beside the program that this CPU can run is measured in a process of its own, its threads pinned: bytes of
 weights a second, one row (answers) and 64 rows (prompts). Then `shoal device --bench` chooses a backend and threads for
 a whole request, in a home of its own, and what it chose is measured against upstream's default, in turns in the same
-run: the backend that ggml loads by itself with the number of threads that llama.cpp takes by itself, the physical cores.
+run: the backend that ggml loads by itself, with as many threads as llama.cpp takes by itself, the physical cores.
 usage: kernels.py [--json] [--rounds N]; needs ./dev build portable. Prints one JSON object with its checks.
 """
 import argparse
@@ -104,8 +104,8 @@ def main():
         choices[quantization] = choice = choose(quantization)
         ratio, against[quantization] = chosen_against_default(choice, default, quantization, options.rounds + 2)
         taken = against[quantization]["chosen"]
-        checks.append({"name": f"{quantization}: a request with {taken['variant']} and {taken['threads']} threads against "
-                               f"upstream's default, {default[0]} and {default[1]}",
+        checks.append({"name": f"{quantization}: a request with {taken['variant']} and {taken['threads']} threads "
+                               f"against upstream's default, {default[0]} and {default[1]}",
                        "value": ratio, "bar": BAR, "holds": ratio >= BAR, "why": choice["why"]})
     print(json.dumps({"benchmark": "kernels", "chosen": chosen, "upstream_default": default, "speeds": table,
                       "choices": choices, "chosen_against_default": against, "processor_share_min": min(SHARES),

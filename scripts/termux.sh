@@ -2,7 +2,8 @@
 # Everything a phone needs, in Termux (from F-Droid or GitHub), one command:
 #   scripts/termux.sh [--no-packages] [--no-build] [--no-service] [-- OPTIONS OF shoal up]
 # installs packages, builds for this phone's CPU, installs shoal into $PREFIX, sets up the service with its wake lock,
-# start with the phone and home-screen shortcuts, and says what only you can do. Again: updates.
+# start with the phone and home-screen shortcuts, and says what only you can do. Again: updates, and without options
+# after -- the service keeps those that it has.
 #   scripts/termux.sh --uninstall      removes the service and the program; keys and models in ~/.shoal stay
 # docs/termux.md tells what goes wrong and why.
 set -euo pipefail
@@ -59,7 +60,10 @@ main() {
   [[ $packages == no ]] || install_packages
   [[ $build == no ]] || build
   install_program
-  if [[ $service == yes ]]; then
+  if [[ $service == yes && -e $PREFIX/var/service/shoal/run && ${#up[@]} == 0 ]]; then
+    say "== service: keeps its options, starts again with the new program"
+    sv restart shoal || say "start it by hand: sv up shoal"
+  elif [[ $service == yes ]]; then
     say "== service"
     "$PREFIX/bin/shoal" service install --kind termux -- ${up[@]+"${up[@]}"} ||
       say "new packages of Termux are seen by new sessions: exit, open Termux again, then: sv-enable shoal"

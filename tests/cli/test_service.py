@@ -146,6 +146,12 @@ def test_the_script_installs_all_of_it(termux, binary):
     assert termux.run(installed, "--version").returncode == 0
     assert "wake lock" in done.stdout   # the doctor's table
 
+    service = termux.service.read_text()   # an update keeps what the service was told
+    termux.calls.write_text("")
+    done = termux.run(ROOT / "scripts" / "termux.sh", "--no-build", "--no-packages")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert termux.service.read_text() == service and termux.called() == ["sv restart shoal"]
+
     done = termux.run(ROOT / "scripts" / "termux.sh", "--uninstall")
     assert done.returncode == 0 and not installed.exists() and not termux.service.exists()
     assert (termux.home / ".shoal" / "models").is_dir()
