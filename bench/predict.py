@@ -77,14 +77,15 @@ class Cluster:
             host = lan.add_host()
             self.members.append(nodes.join_on(host, self.members[0], *words, **where) if self.members
                                 else nodes.Node(host, *words, **where))
+            # One after the other: devices of one machine share a cache, and would measure each other.
+            nodes.wait_for(f"device {number + 1} has measured the model's stages", self._measured, 120)
         self.entry = self.members[0]
         nodes.wait_for("all see each other", lambda: nodes.all_alive(self.members))
-        nodes.wait_for("all have measured the model's stages", self._measured, 120)
         nodes.wait_for("all have measured their links", self._links_measured, 120)
 
     def _measured(self):
         time.sleep(2)  # whoever asks takes the time of whoever measures
-        known = [node["device"]["stage_speeds"] for node in self.entry.status()["nodes"]]
+        known = [node["device"]["stage_speeds"] for node in self.members[0].status()["nodes"]]
         return len(known) == len(self.members) and all(known)
 
     def _links_measured(self):
