@@ -44,9 +44,18 @@ Rows MakeRows(ggml_type type, std::int64_t width, std::uint64_t row_bytes, bool 
 
 class MadeUpReader : public TensorReader {
  public:
-  explicit MadeUpReader(std::shared_ptr<const std::vector<Piece>> pieces) : pieces_(std::move(pieces)) {}
+  MadeUpReader(std::shared_ptr<const std::vector<Piece>> pieces, std::shared_ptr<const TensorSource> header,
+               std::uint64_t header_bytes)
+      : pieces_(std::move(pieces)), header_(std::move(header)), header_bytes_(header_bytes) {}
 
   Status Read(std::uint64_t offset, std::span<std::uint8_t> out) override {
+    if (offset < header_bytes_) {
+      const std::uint64_t count = std::min<std::uint64_t>(out.size(), header_bytes_ - offset);
+      SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<TensorReader> reader, header_->Open());
+      SHOAL_RETURN_IF_ERROR(reader->Read(offset, out.first(count)));
+      out = out.subspan(count);
+      offset += count;
+    }
     std::fill(out.begin(), out.end(), std::uint8_t{0});
     const std::uint64_t end = offset + out.size();
     auto piece = std::upper_bound(pieces_->begin(), pieces_->end(), offset,
@@ -66,11 +75,13 @@ class MadeUpReader : public TensorReader {
 
  private:
   std::shared_ptr<const std::vector<Piece>> pieces_;
+  const std::shared_ptr<const TensorSource> header_;
+  const std::uint64_t header_bytes_;
 };
 
 class MadeUpSource : public TensorSource {
  public:
-  explicit MadeUpSource(const ModelFile& model) {
+  explicit MadeUpSource(const ModelFile& model) : header_(model.source), header_bytes_(model.gguf.data_offset) {
     std::vector<Piece> pieces;
     std::map<std::pair<std::uint32_t, std::uint64_t>, std::shared_ptr<const Rows>> known;
     for (const GgufTensor& tensor : model.gguf.tensors) {
@@ -95,11 +106,13 @@ class MadeUpSource : public TensorSource {
   }
 
   Result<std::unique_ptr<TensorReader>> Open() const override {
-    return std::unique_ptr<TensorReader>(std::make_unique<MadeUpReader>(pieces_));
+    return std::unique_ptr<TensorReader>(std::make_unique<MadeUpReader>(pieces_, header_, header_bytes_));
   }
 
  private:
   std::shared_ptr<const std::vector<Piece>> pieces_;
+  const std::shared_ptr<const TensorSource> header_;
+  const std::uint64_t header_bytes_;
 };
 
 }  // namespace

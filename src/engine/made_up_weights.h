@@ -8,7 +8,8 @@
 
 namespace shoal {
 
-// The same model with such tensors. Types that cannot be quantized to without knowing the model are zero bytes.
+// The same model with such tensors; the file's header stays what it is, for who reads that anew (offload/). Types that
+// cannot be quantized to without knowing the model are zero bytes.
 std::shared_ptr<const ModelFile> WithMadeUpWeights(const ModelFile& model);
 
 }  // namespace shoal

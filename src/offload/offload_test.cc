@@ -12,6 +12,7 @@
 #include "base/program_path.h"
 #include "base/test_models.h"
 #include "engine/backend_files.h"
+#include "engine/made_up_weights.h"
 #include "offload/device_check.h"
 #include "offload/process.h"
 #include "offload/remote_engine.h"
@@ -300,7 +301,7 @@ TEST_F(Offload, WhatBecameOfADeviceIsToldAndItsSpeedIsItsOwn) {
   EXPECT_EQ(engines.State().use, DeviceState::Use::kComputes);
   EXPECT_EQ(engines.State().text, "Faulty0: made to fail");
   EXPECT_THAT(engines.SpeedKey(), HasSubstr("faulty"));
-  const auto slice = engines.OpenForSpeed(model_, stage);
+  const auto slice = engines.OpenForSpeed(WithMadeUpWeights(*model_), stage);  // as a speed test has it
   ASSERT_TRUE(slice.ok()) << slice.error().message;
   EXPECT_EQ((*slice)->options().device, options_.device);
   EXPECT_EQ(changes, 1);
