@@ -16,7 +16,9 @@
 namespace shoal {
 namespace {
 
-constexpr double kDivergenceMax = 5e-3;  // mean KL of the next token
+// Mean KL of the next token. The CPU itself, which rounds what it multiplies 4-bit weights with to 8 bits, is 4.9e-3
+// (SmolLM2) and 5.6e-3 (Gemma 3) away from the same products in F32, as OpenBLAS computes them.
+constexpr double kDivergenceMax = 1e-2;
 constexpr std::size_t kPrompt = 32, kSingles = 8;
 constexpr const char* kText =
     "The tide comes in twice a day, and with it the small fish that the herons wait for. A shoal turns as one, without "
