@@ -1,17 +1,15 @@
-// cpp-httplib over AF_UNIX; a thread beside each call asks whether it is still wanted.
+// cpp-httplib over AF_UNIX; a CancelWatch beside each call.
 #include "api/control_client.h"
 
 #include <sys/socket.h>
 
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
 #include <optional>
-#include <thread>
 
 #include <cpp-httplib/httplib.h>
 
 #include "api/unix_socket.h"
+#include "runtime/cancel_watch.h"
 
 namespace shoal {
 namespace {
@@ -26,36 +24,6 @@ constexpr int kAnyPort = 80;  // a socket file has none, but the library wants o
 constexpr const char* kJsonType = "application/json";
 
 Error NoNode() { return {ErrorCode::kUnavailable, "no node runs here: start one with `shoal up`"}; }
-
-// Ends the client's request soon after `cancelled` says so.
-class CancelWatch {
- public:
-  CancelWatch(httplib::Client& client, const std::function<bool()>& cancelled)
-      : thread_([this, &client, &cancelled] { Watch(client, cancelled); }) {}
-  ~CancelWatch() {
-    {
-      const std::lock_guard lock(mutex_);
-      over_ = true;
-    }
-    wake_.notify_one();
-    thread_.join();
-  }
-  CancelWatch(const CancelWatch&) = delete;
-  CancelWatch& operator=(const CancelWatch&) = delete;
-
- private:
-  void Watch(httplib::Client& client, const std::function<bool()>& cancelled) {
-    std::unique_lock lock(mutex_);
-    while (!wake_.wait_for(lock, kCancelPoll, [this] { return over_; })) {
-      if (cancelled()) client.stop();  // again and again: the first may come before the connection is open
-    }
-  }
-
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  bool over_ = false;
-  std::thread thread_;
-};
 
 void SetUp(httplib::Client& client, int timeout_s) {
   client.set_address_family(AF_UNIX);
@@ -86,7 +54,8 @@ Result<std::string> ControlClient::Get(const std::string& path) const {
   SHOAL_RETURN_IF_ERROR(CheckSocketPath(socket_path_));
   httplib::Client client(socket_path_, kAnyPort);
   SetUp(client, kShortTimeoutS);
-  const CancelWatch watch(client, cancelled_);
+  const CancelWatch watch(
+      cancelled_, [&client] { client.stop(); }, kCancelPoll);
   const auto result = client.Get(path);
   return BodyOf(result, cancelled_());
 }
@@ -95,7 +64,8 @@ Result<std::string> ControlClient::Post(const std::string& path, const std::stri
   SHOAL_RETURN_IF_ERROR(CheckSocketPath(socket_path_));
   httplib::Client client(socket_path_, kAnyPort);
   SetUp(client, timeout_s);
-  const CancelWatch watch(client, cancelled_);
+  const CancelWatch watch(
+      cancelled_, [&client] { client.stop(); }, kCancelPoll);
   const auto result = client.Post(path, body, kJsonType);
   return BodyOf(result, cancelled_());
 }
@@ -138,7 +108,8 @@ Status ControlClient::Stream(const std::string& path, const std::string& body,
   SHOAL_RETURN_IF_ERROR(CheckSocketPath(socket_path_));
   httplib::Client client(socket_path_, kAnyPort);
   SetUp(client, kStreamTimeoutS);
-  const CancelWatch watch(client, cancelled_);
+  const CancelWatch watch(
+      cancelled_, [&client] { client.stop(); }, kCancelPoll);
   EventReader reader;
   bool stopped = false;  // by `take`
   const auto result = client.Post(path, {}, body, kJsonType, [&](const char* data, std::size_t size) {
