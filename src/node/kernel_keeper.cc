@@ -115,8 +115,8 @@ void KernelKeeper::GiveWay() { state_->cancelled = true; }
 
 void KernelKeeper::Stop() { state_->stopped = true; }
 
-// The type to measure next, "" for what is advised where that is not known yet; "-": none. Under the mutex.
-std::string KernelKeeper::Next(const std::vector<std::string>& types) {
+// The type to measure next, "" for what is advised where that is not known yet. Under the mutex.
+std::optional<std::string> KernelKeeper::Next(const std::vector<std::string>& types) {
   std::vector<std::string> wanted = types;
   if (wanted.empty()) wanted.push_back(state_->advised);
   for (const std::string& type : wanted) {
@@ -124,7 +124,7 @@ std::string KernelKeeper::Next(const std::vector<std::string>& types) {
     const auto tried = state_->attempts.find(type);
     if (tried == state_->attempts.end() || tried->second < kAttemptsMax) return type;
   }
-  return "-";
+  return std::nullopt;
 }
 
 bool KernelKeeper::Tick(TimeUs now, bool busy, const std::vector<std::string>& types) {
@@ -142,11 +142,11 @@ bool KernelKeeper::Tick(TimeUs now, bool busy, const std::vector<std::string>& t
   }
   const bool changed = std::exchange(state_->changed, false);
   if (busy || now - busy_at_ < idle_us_ || now < due_) return changed;
-  const std::string type = Next(types);
-  if (type == "-") return changed;
+  const std::optional<std::string> type = Next(types);
+  if (!type) return changed;
   state_->cancelled = false;
   due_ = now + kIdleUs;  // where another one measures on this machine
-  state_->running = tasks_.Run([state = state_, options = options_, type] { state->Run(options, type); });
+  state_->running = tasks_.Run([state = state_, options = options_, type = *type] { state->Run(options, type); });
   return changed;
 }
 

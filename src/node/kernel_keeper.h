@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -60,7 +61,7 @@ class KernelKeeper {
 
  private:
   struct State;
-  std::string Next(const std::vector<std::string>& types);
+  std::optional<std::string> Next(const std::vector<std::string>& types);
 
   BlockingTasks& tasks_;
   const KernelKeeperOptions options_;
