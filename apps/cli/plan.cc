@@ -29,6 +29,7 @@ std::string Decimal(double value, const char* unit) {
 
 std::vector<std::string> NamesOf(const PlanInput& input, const std::vector<std::int32_t>& devices) {
   std::vector<std::string> names;
+  names.reserve(devices.size());
   for (const std::int32_t device : devices) names.push_back(input.devices[static_cast<std::size_t>(device)].name);
   return names;
 }

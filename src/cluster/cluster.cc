@@ -179,7 +179,7 @@ void Cluster::OnLinkUp(TimeUs now, const NodeId& peer) {
   link.heard = s.now;
   link.heartbeat_due = s.now;
   if (const auto rate = s.rates.find(peer); rate != s.rates.end()) link.bytes_per_s = rate->second;
-  s.links.emplace(peer, std::move(link));
+  s.links.emplace(peer, link);
   if (State::Member* member = s.Find(peer)) {
     member->connect_wait = 0;
     member->link_ended = false;
@@ -215,7 +215,8 @@ void Cluster::OnThroughput(TimeUs now, const NodeId& peer, std::uint64_t bytes_p
   state_->links_changed = true;
 }
 
-void Cluster::OnStageReady(TimeUs now, const std::string& model, Epoch epoch, std::int32_t index, Status status) {
+void Cluster::OnStageReady(TimeUs now, const std::string& model, Epoch epoch, std::int32_t index,
+                           const Status& status) {
   State& s = *state_;
   s.Advance(now);
   const auto found = s.locals.find({model, epoch, index});

@@ -188,7 +188,7 @@ class Cluster {
   // What a bulk transfer or a probe showed of the link to `peer`.
   void OnThroughput(TimeUs now, const NodeId& peer, std::uint64_t bytes_per_s);
   // LoadStage has ended. Also later, with an error: a stage that was ready is gone.
-  void OnStageReady(TimeUs now, const std::string& model, Epoch epoch, std::int32_t index, Status status);
+  void OnStageReady(TimeUs now, const std::string& model, Epoch epoch, std::int32_t index, const Status& status);
   // The stages here are whole, but a link to another one of this live placement was lost or could not be made.
   void OnPipelineBroken(TimeUs now, const std::string& model, Epoch epoch);
   // LoadStandby has ended.

@@ -288,6 +288,7 @@ Result<PlacementForecast> ForecastOf(const SplitInput& input, const std::vector<
   std::vector<std::string> estimated;
   const PlanInput plan = PlanInputOf(input, estimated);
   std::vector<PlanStage> given;
+  given.reserve(stages.size());
   for (const SplitStage& stage : stages) given.push_back({stage.device, stage.layers});
   PlanResult result;
   SHOAL_ASSIGN_OR_RETURN(result.plan, JudgePlan(plan, given));

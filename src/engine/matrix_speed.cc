@@ -102,12 +102,14 @@ class Products {
     if (weights_context_ == nullptr || context_ == nullptr)
       return Error{ErrorCode::kOutOfMemory, "no memory to measure in"};
     std::vector<ggml_tensor*> weights;
+    weights.reserve(static_cast<std::size_t>(matrices));
     for (int i = 0; i < matrices; ++i) {
       weights.push_back(ggml_new_tensor_2d(weights_context_.get(), type, width, outputs));
     }
     ggml_tensor* input = ggml_new_tensor_2d(context_.get(), GGML_TYPE_F32, width, rows);
     graph_ = ggml_new_graph(context_.get());
     std::vector<ggml_tensor*> products;
+    products.reserve(weights.size());
     for (ggml_tensor* weight : weights) products.push_back(ggml_mul_mat(context_.get(), weight, input));
     ggml_backend_buffer_type_t layout = LayoutFor(ggml_backend_get_device(cpu.backend.get()), weights[0], products[0]);
     layout_ = ggml_backend_buft_name(layout);

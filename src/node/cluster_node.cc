@@ -102,8 +102,8 @@ StageHostOptions RealClusterNode::HostOptions() {
     SHOAL_ASSIGN_OR_RETURN(const int fd, peers_->OpenStream(peer, kPipeProtocol, kStreamOpenMs));
     return MakeStreamLink(fd, kFrameBytesMax);
   };
-  options.on_ready = [this](const std::string& model, Epoch epoch, std::int32_t index, Status status) {
-    cluster_->OnStageReady(Now(), model, epoch, index, std::move(status));
+  options.on_ready = [this](const std::string& model, Epoch epoch, std::int32_t index, const Status& status) {
+    cluster_->OnStageReady(Now(), model, epoch, index, status);
     Obey();
   };
   options.on_broken = [this](const std::string& model, Epoch epoch) {

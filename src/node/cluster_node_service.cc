@@ -105,7 +105,7 @@ Result<PlacementStatus> RealClusterNode::Place(const PlaceCommand& asked) {
   }
   SHOAL_RETURN_IF_ERROR(TellModels());  // also what another process has put into the store just now
   command.model = ModelNameOf(command.model);
-  const auto promise = std::make_shared<std::promise<Answer>>();
+  auto promise = std::make_shared<std::promise<Answer>>();
   SHOAL_RETURN_IF_ERROR(Wait(OnLoop([this, command, promise] {
                                const Result<PlaceRequest> request = RequestOf(*cluster_, command);
                                if (request.ok()) {
@@ -136,7 +136,7 @@ Status RealClusterNode::TellModels() {
 }
 
 Status RealClusterNode::Unplace(const std::string& model) {
-  const auto promise = std::make_shared<std::promise<Answer>>();
+  auto promise = std::make_shared<std::promise<Answer>>();
   SHOAL_RETURN_IF_ERROR(Wait(OnLoop([this, name = ModelNameOf(model), promise] {
                                requests_[cluster_->RequestUnplace(Now(), name)] = promise;
                                Obey();
@@ -155,7 +155,7 @@ void RealClusterNode::SetDraining(const std::string& reason) {
 }
 
 void RealClusterNode::Depart(std::chrono::milliseconds limit) {
-  const auto promise = std::make_shared<std::promise<Answer>>();
+  auto promise = std::make_shared<std::promise<Answer>>();
   (void)Wait(OnLoop([this, promise, limit] {
                departing_ = true;
                leaving_.push_back(promise);
@@ -167,7 +167,7 @@ void RealClusterNode::Depart(std::chrono::milliseconds limit) {
 }
 
 Status RealClusterNode::Leave() {
-  const auto promise = std::make_shared<std::promise<Answer>>();
+  auto promise = std::make_shared<std::promise<Answer>>();
   SHOAL_RETURN_IF_ERROR(Wait(OnLoop([this, promise] {
                                leaving_.push_back(promise);
                                cluster_->Leave(Now());
