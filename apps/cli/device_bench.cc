@@ -37,20 +37,19 @@ KernelChoices UseChosenKernels(const std::string& quantization) {
 Result<DeviceFigures> FiguresOf(const DeviceProfile& profile, const DeviceAdvice& advice,
                                 const std::string& quantization, bool measure) {
   DeviceFigures figures;
-  figures.quantization = WeightsTypeOf(quantization.empty() ? advice.quantization : quantization);
-  if (figures.quantization.empty()) figures.quantization = "Q4_0";
+  figures.quantization = quantization.empty() ? AdvisedWeightsType(advice) : WeightsTypeOf(quantization);
   if (measure) {
     SHOAL_RETURN_IF_ERROR(CheckMeasuredType(figures.quantization));
     // Where the person chose the backend there is nothing to find out.
     if (Environment(kCpuVariantVariable).empty()) {
-      const Result<KernelChoice> measured = MeasureKernels(ShoalHome(), profile, figures.quantization);
+      const Result<KernelChoice> measured =
+          MeasureKernels(ShoalHome(), profile, figures.quantization, {false, Interrupted});
       if (!measured.ok()) return measured.error();
     }
   }
   figures.choices = UseChosenKernels(figures.quantization);
-  const Result<CpuKernels>& kernels = LoadedCpuKernels();
-  const std::string variant = kernels.ok() ? kernels->variant : "";
-  const std::vector<int> cpus = SpeedCpus(profile, ThreadsOf(figures.choices, figures.quantization, variant));
+  const std::vector<int> cpus =
+      SpeedCpus(profile, ThreadsOf(figures.choices, figures.quantization, LoadedCpuVariant()));
   if (!measure) {
     figures.speed = LoadDeviceSpeed(ShoalHome(), profile, figures.quantization, cpus);
     return figures;

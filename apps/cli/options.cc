@@ -146,9 +146,7 @@ Result<NodeOptions> OpenNodeOptions(const ModelOptions& options) {
   const std::string& quantization = node.model->info.quantization;
   const KernelChoices kernels = UseChosenKernels(quantization);
   if (options.threads != 0 || options.stages != "1") return node;
-  if (const auto& loaded = LoadedCpuKernels(); loaded.ok()) {
-    node.placement.threads = ThreadsOf(kernels, quantization, loaded->variant);
-  }
+  node.placement.threads = ThreadsOf(kernels, quantization, LoadedCpuVariant());
   return node;
 }
 

@@ -151,7 +151,7 @@ Result<Planned> MakePlanned(const PlanOptions& options) {
                          MakeInput(options, devices, *planned.model.file, planned.estimated, planned.powers_of_table));
   SHOAL_ASSIGN_OR_RETURN(planned.result, MakePlan(planned.input));
   planned.copies = PlanCopies(planned.input, planned.result.plan, CopiesOf(options.standby));
-  planned.spread = SpreadOf(planned.input);
+  planned.spread = planned.input.policy.spread ? planned.result.plan : SpreadOf(planned.input);
   planned.without = WithoutEach(planned.input, planned.result.plan);
   planned.with = WithTwinOfEach(planned.input, kUnmeasuredLink);
   if (options.target_tps > 0) planned.reach = WhatReaches(planned.input, options.target_tps, kUnmeasuredLink);

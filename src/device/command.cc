@@ -64,9 +64,13 @@ std::optional<std::string> RunCommandFor(const std::vector<std::string>& command
                                          const std::function<bool()>& cancelled) {
   if (command.empty()) return std::nullopt;
   int ends[2];
+#ifdef __linux__  // at once: a process that another thread starts meanwhile must not have them
+  if (::pipe2(ends, O_CLOEXEC) != 0) return std::nullopt;
+#else
   if (::pipe(ends) != 0) return std::nullopt;
   ::fcntl(ends[0], F_SETFD, FD_CLOEXEC);
   ::fcntl(ends[1], F_SETFD, FD_CLOEXEC);
+#endif
   const auto pid = Spawn(command, ends[1]);
   ::close(ends[1]);
   std::string output;

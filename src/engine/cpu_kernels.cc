@@ -96,6 +96,11 @@ const Result<CpuKernels>& LoadedCpuKernels() {
   return Loaded();
 }
 
+std::string LoadedCpuVariant() {
+  const Result<CpuKernels>& kernels = LoadedCpuKernels();
+  return kernels.ok() ? kernels->variant : std::string();
+}
+
 void PreferCpuVariant(const std::string& variant) { Preferred() = variant; }
 
 void PreferSme(int threads) {

@@ -41,7 +41,8 @@ struct CpuKernels {
 // Loads them if that has not been done; InitLlama does it too. Any thread; the first call may take some tens of
 // milliseconds. Errors: kNotFound (no backend beside the program that this CPU can run, or not the one asked for).
 const Result<CpuKernels>& LoadedCpuKernels();
-void LoadCpuKernelsOnce();  // for InitLlama alone
+std::string LoadedCpuVariant();  // of the same; empty where there are none
+void LoadCpuKernelsOnce();       // for InitLlama alone
 
 // The same for people and logs: "armv8.6_0 (NEON DOTPROD MATMUL_INT8)".
 std::string CpuKernelsText(const CpuKernels& kernels);

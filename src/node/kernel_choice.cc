@@ -32,6 +32,7 @@ constexpr int kRounds = 3, kThreadRounds = 2, kConfirmRounds = 2;
 constexpr std::chrono::milliseconds kFigureTime{150};   // of each figure of a trial
 constexpr std::chrono::milliseconds kTrialMax{20'000};  // a slow phone fills the weights first
 constexpr double kPromptPasses = 512.0 / kSpeedRows, kAnswerPasses = 128;
+constexpr const char* kAdvisedFallback = "Q4_0";
 constexpr const char* kKleidiAi = "-kleidiai";
 constexpr const char* kSmeVariants = "armv9";  // begin so
 constexpr double kGotMin = 0.85;               // of the processor time: below it others computed as well
@@ -316,6 +317,10 @@ int ThreadsOf(const KernelChoices& choices, const std::string& quantization, con
 std::string WeightsTypeOf(std::string file_type) {
   if (file_type.ends_with("_K_M") || file_type.ends_with("_K_S")) file_type.resize(file_type.size() - 2);
   return file_type;
+}
+
+std::string AdvisedWeightsType(const DeviceAdvice& advice) {
+  return advice.quantization.empty() ? kAdvisedFallback : WeightsTypeOf(advice.quantization);
 }
 
 int PrintKernelSpeed(const std::string& quantization, int threads, const std::string& priority) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "device/advice.h"
 #include "device/profile.h"
 #include "engine/backend_files.h"
 
@@ -70,6 +71,8 @@ const KernelTrial* SettingOf(const KernelChoices& choices, const std::string& qu
 int ThreadsOf(const KernelChoices& choices, const std::string& quantization, const std::string& variant);
 // ggml's name of what most of a file is made of: "Q4_K_M" -> "Q4_K".
 std::string WeightsTypeOf(std::string file_type);
+// That of the weights that a device's owner is told to take.
+std::string AdvisedWeightsType(const DeviceAdvice& advice);
 // The process that measures: prints one line. Returns the exit code.
 int PrintKernelSpeed(const std::string& quantization, int threads, const std::string& priority);
 std::string KernelTrialText(const KernelTrial& trial);  // "armv9.2_2-kleidiai with 2 threads, SME"

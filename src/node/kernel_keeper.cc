@@ -9,29 +9,11 @@
 #include <utility>
 
 #include "base/log.h"
-#include "device/advice.h"
 #include "device/cpu_affinity.h"
 #include "engine/cpu_kernels.h"
 #include "node/machine_lock.h"
 
 namespace shoal {
-namespace {
-
-constexpr const char* kAdvisedFallback = "Q4_0";
-
-// The type of weights that a device's owner is told to take.
-std::string AdvisedType(const DeviceProfile& profile) {
-  const std::string type = WeightsTypeOf(AdviseDevice(profile).quantization);
-  return type.empty() ? kAdvisedFallback : type;
-}
-
-std::string LoadedVariant() {
-  const Result<CpuKernels>& kernels = LoadedCpuKernels();
-  return kernels.ok() ? kernels->variant : std::string();
-}
-
-}  // namespace
-
 struct KernelKeeper::State {
   enum class Outcome { kNone, kMeasured, kGivenUp, kLowBattery };
 
@@ -54,7 +36,7 @@ void KernelKeeper::State::Run(const KernelKeeperOptions& options, std::string ty
   const bool low = BatteryGuard::IsLow(profile.power, options.battery_floor_percent);
   {
     const std::lock_guard lock(mutex);
-    advised = AdvisedType(profile);
+    advised = AdvisedWeightsType(AdviseDevice(profile));
     if (type.empty()) type = advised;
     const bool known = HasChoiceOf(choices, type);
     if (known || low) {
@@ -70,7 +52,13 @@ void KernelKeeper::State::Run(const KernelKeeperOptions& options, std::string ty
   if (options.measure) {
     measured = options.measure(type, how);
   } else if (const MachineLock lock; lock.taken()) {  // whoever has it needs the processor
-    measured = MeasureKernels(options.home, profile, type, how);
+    // Unless another process of this device has found it meanwhile.
+    const KernelChoices kept = LoadKernelChoices(options.home, profile);
+    if (HasChoiceOf(kept, type)) {
+      measured = *ChoiceOf(kept, type);
+    } else {
+      measured = MeasureKernels(options.home, profile, type, how);
+    }
   }
   const std::lock_guard lock(mutex);
   doing.clear();
@@ -81,7 +69,7 @@ void KernelKeeper::State::Run(const KernelKeeperOptions& options, std::string ty
 // Under the mutex.
 void KernelKeeper::State::Settle(const std::string& type, const Result<KernelChoice>& measured) {
   if (measured.ok()) {
-    const std::string variant = LoadedVariant();
+    const std::string variant = LoadedCpuVariant();
     const int before = ThreadsOf(choices, type, variant);
     std::erase_if(choices, [&](const KernelChoice& one) { return one.quantization == type; });
     choices.push_back(*measured);
@@ -153,7 +141,7 @@ bool KernelKeeper::Tick(TimeUs now, bool busy, const std::vector<std::string>& t
 std::int32_t KernelKeeper::ThreadsFor(const std::string& quantization) const {
   if (options_.threads != 0) return options_.threads;
   const std::lock_guard lock(state_->mutex);
-  return ThreadsOf(state_->choices, quantization, LoadedVariant());
+  return ThreadsOf(state_->choices, quantization, LoadedCpuVariant());
 }
 
 bool KernelKeeper::busy() const {
@@ -163,7 +151,7 @@ bool KernelKeeper::busy() const {
 
 KernelStatus KernelKeeper::status() const {
   KernelStatus status;
-  status.loaded = LoadedVariant();
+  status.loaded = LoadedCpuVariant();
   const std::lock_guard lock(state_->mutex);
   status.state = state_->doing;
   if (!options_.may_measure) status.state = "not measured by itself: --speed-test off";

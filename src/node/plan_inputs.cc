@@ -19,9 +19,7 @@ constexpr double kMemoryShare = 0.8;  // of what is free, as a node takes by its
 
 // This device's measured speed for weights like the model's, if there is one.
 std::optional<PlanDevice> Measured(const std::string& home, const DeviceProfile& profile, const ModelInfo& model) {
-  const Result<CpuKernels>& kernels = LoadedCpuKernels();
-  const int threads =
-      ThreadsOf(LoadKernelChoices(home, profile), model.quantization, kernels.ok() ? kernels->variant : "");
+  const int threads = ThreadsOf(LoadKernelChoices(home, profile), model.quantization, LoadedCpuVariant());
   const auto speed = LoadDeviceSpeed(home, profile, model.quantization, SpeedCpus(profile, threads));
   return speed ? std::optional(SpeedForPlans(*speed, model)) : std::nullopt;
 }

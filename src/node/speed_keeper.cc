@@ -208,15 +208,15 @@ void SpeedKeeper::Tick(TimeUs now, const std::vector<ModelHolding>& models, cons
   std::uint64_t rows = 0;
   for (const StageHost::Work& work : works) rows += work.stats.rows;
   if (LookAtPace(now, models, works)) changed();
-  LookAtRation(now, changed);
-  if (rows != std::exchange(rows_, rows)) worked_ = now;
-  if (now < due_ || running_) return;
-  if (std::exchange(forget_, false)) {
+  if (!running_ && !looking_ && std::exchange(forget_, false)) {  // whoever looks now tells of what was before
     known_.settled_kinds.clear();
     known_.settled_models.clear();
     work_->known = Known();
     ration_threads_ = 0;
   }
+  LookAtRation(now, changed);
+  if (rows != std::exchange(rows_, rows)) worked_ = now;
+  if (now < due_ || running_) return;
   const Missing missing = MissingOf(models);
   const bool first = due_ == 0;  // only reads: the node is about to say that it is ready
   due_ = now + kEveryUs;

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "api/server.h"
+#include "api/unix_socket.h"
 #include "device/cpu_affinity.h"
 #include "engine/pass_time.h"
 #include "engine/vocabulary.h"
@@ -94,7 +95,7 @@ class Periods {
   }
 
  private:
-  // While this is measured the process does nothing else.
+  // While this is measured the process does little else.
   static double ProcessTime() {
     timespec now{};
     ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
@@ -184,9 +185,9 @@ Status Ask(const std::string& socket_path) {
       "POST /v1/completions HTTP/1.1\r\nHost: here\r\nConnection: close\r\n"
       "Content-Type: application/json\r\nContent-Length: " +
       std::to_string(body.size()) + "\r\n\r\n" + body;
+  SHOAL_RETURN_IF_ERROR(CheckSocketPath(socket_path));
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (socket_path.size() >= sizeof address.sun_path) return Error{ErrorCode::kInvalidArgument, "the path is too long"};
   std::memcpy(address.sun_path, socket_path.c_str(), socket_path.size() + 1);
   const int fd = ::socket(AF_UNIX, SOCK_STREAM, 0);
   if (fd < 0) return Error{ErrorCode::kInternal, "no socket"};
