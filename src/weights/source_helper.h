@@ -26,7 +26,7 @@ struct SourceHelperOptions {
   std::function<bool(std::function<void()>)> run;
   // Ranges into the store, from the source alone or from members that have them. Blocks.
   std::function<Status(const StoredModel&, const std::vector<std::size_t>&)> fetch;
-  std::chrono::milliseconds failed_for = std::chrono::seconds(30);  // then it is tried again
+  std::chrono::milliseconds failed_for = std::chrono::seconds(30);  // then it is tried again; doubles with each failure
   std::chrono::milliseconds kept_for = std::chrono::minutes(10);    // what it got, for whoever asked to take it
 };
 
@@ -51,9 +51,11 @@ class SourceHelper {
     std::set<std::size_t> wanted;  // to be fetched next
     bool running = false;
     Status failed;
+    std::chrono::milliseconds failed_for{};
     Clock::time_point failed_at{};
   };
   void Work(const ModelId& id);
+  Status FetchNow(const StoredModel& model, const std::vector<std::size_t>& ranges);
 
   const std::shared_ptr<WeightStore> store_;
   const SourceHelperOptions options_;

@@ -20,6 +20,7 @@ constexpr std::chrono::milliseconds kStatesAnswerMax{10'000};
 constexpr std::uint64_t kSourceRoundBytes = 256ULL << 20;  // then the others are asked anew
 constexpr int kUnreachableMax = 2;  // attempts to reach the source, where others may get what it has
 constexpr std::size_t kOthersSayMax = 400;
+constexpr int kFruitlessPatience = 9;  // so many times the patience with nothing coming, whoever is at it
 constexpr std::chrono::milliseconds kLearnsWithin{6'000};  // members look every 5 s what models there are
 constexpr int kSilencePart = 3;  // a peer that says nothing for a time is not asked again for so many times as long
 
@@ -84,7 +85,8 @@ class SourcedFetch {
   LinkWatch watch_{[this] { return Cancelled(); }};
   Status source_error_;             // why the source gives us nothing
   std::string alike_, others_say_;  // whom the source gives nothing for the same reason; why others do not fetch for us
-  Clock::time_point hoped_{};       // when something came last, or somebody was at it
+  Clock::time_point came_{};        // when something came last
+  Clock::time_point hoped_{};       // the same, or somebody was at it
   FetchReport report_;
 
   std::mutex mutex_;
@@ -170,7 +172,7 @@ bool SourcedFetch::AskToFetch(const std::vector<std::size_t>& ranges) {
     if (answer.ok() && std::holds_alternative<FetchAnswer>(*answer)) return true;
     const auto* refusal = answer.ok() ? std::get_if<Refusal>(&*answer) : nullptr;
     const std::string why = refusal != nullptr ? refusal->text : "no answer";
-    if (why == source_error_.error().message) {
+    if (why == source_error_.error().message.substr(0, kRefusalBytesMax)) {
       alike_ += (alike_.empty() ? "'" : ", '") + peers_[i].name + "'";
     } else {
       others_say_ += (others_say_.empty() ? "'" : "; '") + peers_[i].name + "': " + why;
@@ -188,7 +190,8 @@ bool SourcedFetch::Hopeless() {
     if (links_[i] != nullptr && states_[i].empty()) patience = std::min(most, kLearnsWithin);
   }
   if (source_error_.error().code == ErrorCode::kUnavailable) patience = most;
-  if (!options_.asks_others || Clock::now() - hoped_ >= patience) return true;
+  const auto now = Clock::now();
+  if (!options_.asks_others || now - hoped_ >= patience || now - came_ >= kFruitlessPatience * most) return true;
   source_error_ = {};
   for (const std::size_t range : missing_) Want(range);
   return false;
@@ -337,7 +340,7 @@ Status SourcedFetch::AfterSource(const Status& fetched, const Round& round) {
 void SourcedFetch::Report(std::uint64_t more) {
   const std::lock_guard lock(mutex_);
   round_bytes_ += more;
-  if (more > 0) hoped_ = Clock::now();
+  if (more > 0) hoped_ = came_ = Clock::now();
   FetchProgress now = progress_;
   now.bytes_done = std::min(now.bytes_total, now.bytes_done + round_bytes_);
   if (options_.on_progress) options_.on_progress(now);
@@ -371,7 +374,7 @@ Result<FetchReport> SourcedFetch::Run(const std::vector<std::size_t>& ranges) {
   TakeWhatIsHere();
   SHOAL_RETURN_IF_ERROR(store_.MakeRoomFor(*manifest_, missing_, model_.id));
   for (const std::size_t range : missing_) Want(range);
-  hoped_ = Clock::now();
+  hoped_ = came_ = Clock::now();
   while (!missing_.empty()) {
     if (Cancelled()) return Error{ErrorCode::kCancelled, "fetching was cancelled"};
     AskStates(true);

@@ -141,8 +141,10 @@ class SourcedFetchTest : public testing::Test {
 class TestHelper {
  public:
   TestHelper(TestNode& node, std::string token,
-             std::function<Status(TestNode&, const std::vector<std::size_t>&, const std::string&)> fetch) {
+             std::function<Status(TestNode&, const std::vector<std::size_t>&, const std::string&)> fetch,
+             std::chrono::milliseconds failed_for = std::chrono::seconds(30)) {
     SourceHelperOptions options;
+    options.failed_for = failed_for;
     options.run = [this](std::function<void()> task) {
       tasks_.push_back(std::async(std::launch::async, std::move(task)));
       return true;
@@ -206,6 +208,33 @@ TEST_F(SourcedFetchTest, WhomNobodyHelpsSaysWhyNobodyDoes) {
   }
   EXPECT_EQ(server_->sent, 0U);
   no_token.Done();
+}
+
+TEST_F(SourcedFetchTest, WhoTakesItOnAgainAndAgainAndBringsNothingIsNotWaitedForWithoutEnd) {
+  const auto a = Node("a"), b = Node("b"), node = Node("node");
+  server_->wants_token = true;
+  const auto fails = [](const auto&...) { return Status(Error{ErrorCode::kUnavailable, "its line is down"}); };
+  TestHelper one(*a, "", fails, std::chrono::milliseconds(100)), two(*b, "", fails, std::chrono::milliseconds(100));
+  const auto report = Fetch(*node, all_, {Peer(*a), Peer(*b)});
+  ASSERT_FALSE(report.ok());
+  EXPECT_EQ(report.error().code, ErrorCode::kInvalidArgument) << report.error().message;
+  EXPECT_THAT(report.error().message, HasSubstr("its line is down"));
+  one.Done();
+  two.Done();
+}
+
+TEST_F(SourcedFetchTest, WhatAFailedHelpFetchedGoesToo) {
+  const auto able = Node("able");
+  TestHelper helper(*able, "", [this](TestNode& from, const auto&, const auto& token) -> Status {
+    const Status some = FetchedFor(Fetch(from, {all_.front()}, {}, token, false));
+    return some.ok() ? Error{ErrorCode::kUnavailable, "the line went down"} : some;
+  });
+  auto& server = *able->server;
+  (void)server.Answer(Encode(WeightAsk{FetchAsk{Sha256(EncodeManifest(sourced_)), {all_.begin(), all_.end()}}}));
+  SourceHelper& done = helper.Done();
+  EXPECT_EQ(able->store->Find("model")->held_bytes, BytesOf({all_.front()}));
+  done.Tidy();
+  EXPECT_EQ(able->store->Find("model")->held_bytes, 0U);
 }
 
 TEST_F(SourcedFetchTest, OneAloneGetsWhatItNeedsOnce) {
