@@ -214,13 +214,17 @@ void Cluster::State::WeightsChanged(const MemberFacts& before, const MemberFacts
     const auto placed = placements.find(model);
     if (placed == placements.end()) continue;
     const auto of_it = [&, name = model](const MemberFacts& facts) {
-      std::vector<ModelHolding> holdings = facts.models;
-      std::erase_if(holdings, [&](const ModelHolding& holding) {
-        return holding.name != name && holding.fingerprint != placed->second.record.request.fingerprint;
-      });
+      std::vector<const ModelHolding*> holdings;
+      for (const ModelHolding& holding : facts.models) {
+        if (holding.name == name || holding.fingerprint == placed->second.record.request.fingerprint) {
+          holdings.push_back(&holding);
+        }
+      }
       return holdings;
     };
-    if (of_it(before) != of_it(after)) one.next_try = std::min(one.next_try, now);
+    const auto was = of_it(before), is = of_it(after);
+    const auto same = [](const ModelHolding* a, const ModelHolding* b) { return *a == *b; };
+    if (!std::equal(was.begin(), was.end(), is.begin(), is.end(), same)) one.next_try = std::min(one.next_try, now);
   }
 }
 

@@ -1,9 +1,9 @@
 // At the decider: a placement whose devices have become slower or faster than planned is placed anew, if that pays.
 //
 // Members tell what share of their measured speed they reach (DeviceFacts::pace), and what share of the time they may
-// compute (DeviceFacts::ration). The plan for the speeds of now must
-// be better by kGainMin, for kGainLastsUs, and by enough to pay for what has to be loaded. After a move the placement
-// is left alone, each time longer when moves follow each other: devices that go up and down do not drag it along.
+// compute (DeviceFacts::ration). The plan for the speeds of now must be better by kGainMin, for kGainLastsUs, and by
+// enough to pay for what has to be loaded. After a move the placement is left alone, each time longer when moves follow
+// each other: devices that go up and down do not drag it along.
 #include <algorithm>
 #include <cstdio>
 
