@@ -79,7 +79,7 @@ std::uint64_t WeightStore::CollectSmall(const Needed& needed) {
 
 std::uint64_t WeightStore::Collect(bool unfinished) {
   Needed needed = NeededNow();
-  std::uint64_t removed = 0;
+  std::uint64_t removed = CollectSmall(needed);  // at once: what others add meanwhile is not in `needed`
   // A draft's finished ranges have no manifest yet.
   for (const std::string& name : ListFolders(Path("drafts"))) {
     const std::vector<FileFacts> files = ListFiles(Path("drafts/" + name));
@@ -99,7 +99,7 @@ std::uint64_t WeightStore::Collect(bool unfinished) {
     const std::string name = file.name.substr(0, file.name.size() - std::min(file.name.size(), sizeof kPartEnd - 1));
     if (unfinished || !needed.parts.contains(name) || IsOlder(file, kUnfinishedAge)) remove("partial", file);
   }
-  return removed + CollectSmall(needed);
+  return removed;
 }
 
 // ---- Room -----------------------------------------------------------------------------------------------------------
