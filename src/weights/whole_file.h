@@ -24,8 +24,8 @@ struct HashedFile {
   Digest sha256{};  // of all of it
 };
 
-// File `index` of a model's, whose hash is told. `head`: its first bytes as far as they are known; what else of it is no
-// weights is fetched. Errors: kCorrupt (too much of it is none), as HttpFile::Read.
+// File `index` of a model's, whose hash is told. `head`: its first bytes as far as they are known; what else of it is
+// no weights is fetched. Errors: kCorrupt (too much of it is none), as HttpFile::Read.
 Result<HashedFile> HashedFileOf(const RemoteBytes& from, std::size_t index, std::span<const std::uint8_t> head,
                                 const HttpOptions& http);
 
