@@ -1,21 +1,26 @@
-// Sizes that halve from all generations together to one alone: tried, averaged, compared.
+// Sizes that halve from all generations together to one alone: tried, judged, compared.
 #include "schedule/decode_groups.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "base/check.h"
 
 namespace shoal {
 namespace {
 
-constexpr std::int32_t kSamples = 3;     // of a size before it is judged
 constexpr std::int32_t kTriesMax = 256;  // of a size that never comes back
-constexpr std::uint64_t kFresh = 8192;   // micro-batches; then what is known of a size is looked at again
-constexpr double kWeightMin = 0.125;     // of the newest sample
+constexpr std::uint64_t kFresh = 4096;   // micro-batches; then what is known of a size is looked at again
 constexpr double kGain = 0.95;           // another size must take less than this share of the preferred one's time
+// One micro-batch moves the pace by at most a fortieth, however long it was held up.
+constexpr double kPaceWeight = 0.25, kPaceStepMax = 0.1, kPaceMax = 1000;
 
 std::int32_t CeilDiv(std::int32_t a, std::int32_t b) { return (a + b - 1) / b; }
+
+template <std::size_t N>
+double Median(std::array<double, N> values) {
+  std::nth_element(values.begin(), values.begin() + N / 2, values.end());
+  return values[N / 2];
+}
 
 }  // namespace
 
@@ -31,23 +36,39 @@ void DecodeGroups::Learn(std::int32_t rows, std::span<const StageTiming> timings
     slowest = std::max(slowest, us);
     total += us;
   }
+  ++learned_;
   Cost& cost = costs_[rows];
-  cost.samples = std::min(cost.samples + 1, std::numeric_limits<std::int32_t>::max() - 1);
-  const double weight = std::max(kWeightMin, 1.0 / cost.samples);
-  cost.slowest += weight * (slowest - cost.slowest);
-  cost.total += weight * (total - cost.total);
   cost.tries = 0;
-  cost.seen = ++learned_;
+  if (Known(cost)) {
+    const double now = total / std::max(1.0, cost.total * pace_);
+    pace_ *= 1 + kPaceWeight * std::clamp(now - 1, -kPaceStepMax, kPaceStepMax);
+    pace_ = std::clamp(pace_, 1 / kPaceMax, kPaceMax);
+    return;
+  }
+  const auto sample = static_cast<std::size_t>(cost.samples++);
+  cost.slowest_samples[sample] = slowest / pace_;
+  cost.total_samples[sample] = total / pace_;
+  if (cost.samples < kSamples) return;
+  cost.slowest = Median(cost.slowest_samples);
+  cost.total = Median(cost.total_samples);
+  cost.known_at = learned_;
 }
 
 bool DecodeGroups::Known(Cost& cost) const {
-  if (cost.samples >= kSamples && learned_ - cost.seen > kFresh) cost.samples = kSamples - 1;
-  return cost.samples >= kSamples;
+  if (cost.samples == kSamples && learned_ - cost.known_at > kFresh) cost.samples = 0;
+  return cost.samples == kSamples;
 }
 
 double DecodeGroups::RoundUs(std::int32_t decoders, std::int32_t rows) const {
   const Cost& cost = costs_.at(rows);
   return std::max(CeilDiv(decoders, rows) * cost.slowest, cost.total);
+}
+
+// Whether groups of more rows than the best known size has cannot be better, for more rows take no less time.
+bool DecodeGroups::Hopeless(std::int32_t decoders, std::int32_t rows, std::int32_t best) const {
+  if (best == 0 || rows <= best) return false;
+  const Cost& cost = costs_.at(best);
+  return std::max(CeilDiv(decoders, rows) * cost.slowest, cost.total) >= kGain * RoundUs(decoders, best);
 }
 
 std::int32_t DecodeGroups::Rows(std::int32_t decoders, std::int32_t rows_max) {
@@ -57,7 +78,7 @@ std::int32_t DecodeGroups::Rows(std::int32_t decoders, std::int32_t rows_max) {
   std::int32_t best = 0, preferred = 0;
   const auto consider = [&](std::int32_t rows) {
     Cost& cost = costs_[rows];
-    if (!Known(cost)) return cost.tries++ < kTriesMax;  // to be tried now
+    if (!Known(cost)) return !Hopeless(decoders, rows, best) && cost.tries++ < kTriesMax;  // to be tried now
     if (best == 0) {
       best = preferred = rows;
     } else if (RoundUs(decoders, rows) < (best == preferred ? kGain : 1.0) * RoundUs(decoders, best)) {

@@ -70,6 +70,45 @@ TEST(DecodeGroups, ADifferentCostLaterIsFoundOut) {
   EXPECT_EQ(Settle(groups, 8, alone, 20'000), 1);
 }
 
+TEST(DecodeGroups, AnswersThatGrowAndMomentsOfNoiseChangeNothing) {
+  DecodeGroups groups(2, 16);
+  int batches = 0;
+  const Us us = [&](std::int32_t rows) {
+    const double longer = 1 + std::min(++batches, 4000) / 2000.0, held_up = batches % 9 == 8 ? 3 : 1;
+    const double one = (rows == 1 ? 3300 : 2950.0 * rows) * longer * held_up;  // one row alone: 3 % more than its share
+    return std::vector<double>{one, one};
+  };
+  ASSERT_EQ(Settle(groups, 8, us, 60), 4);
+  std::set<std::int32_t> used;
+  for (int i = 0; i < 3000; ++i) {
+    used.insert(groups.Rows(8, 64));
+    groups.Learn(groups.Rows(8, 64), Timings(us(groups.Rows(8, 64))));
+  }
+  EXPECT_EQ(used, std::set<std::int32_t>{4});
+}
+
+TEST(DecodeGroups, MoreRowsAreNotTriedWhereTheyCannotBeBetter) {
+  DecodeGroups groups(2, 16);
+  std::set<std::int32_t> used;
+  for (int i = 0; i < 100; ++i) {
+    const std::int32_t rows = groups.Rows(8, 64);
+    used.insert(rows);
+    groups.Learn(rows, Timings({1000.0 * rows, 1000.0 * rows}));
+  }
+  EXPECT_EQ(used, (std::set<std::int32_t>{1, 2, 4}));
+}
+
+TEST(DecodeGroups, TimesOfNothingDoNoHarm) {
+  DecodeGroups groups(2, 16);
+  EXPECT_EQ(Settle(
+                groups, 8,
+                [](std::int32_t) {
+                  return std::vector<double>{0.0, 0.0};
+                },
+                20'000),
+            4);
+}
+
 TEST(DecodeGroups, ASizeThatNeverComesBackIsGivenUp) {
   DecodeGroups groups(2, 16);
   std::set<std::int32_t> late;
