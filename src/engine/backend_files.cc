@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <filesystem>
 #include <iterator>
+#include <map>
+#include <mutex>
 #include <set>
 
 #include "base/environment.h"
@@ -28,6 +30,25 @@ int ScoreOf(const std::string& file) {
   const int value = score == nullptr ? 0 : score();
   ::dlclose(library);
   return value;
+}
+
+std::vector<CpuBackendFile> CpuBackendFilesIn(const std::vector<std::string>& folders) {
+  std::vector<CpuBackendFile> files;
+  for (const std::string& folder : folders) {
+    std::error_code error;
+    for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
+      const std::string file = at->path().string();
+      const std::string variant = CpuVariantOfFile(file);
+      if (variant.empty()) continue;
+      const int score = variant == "base" ? 0 : ScoreOf(file);
+      if (score > 0 || variant == "base") files.push_back({variant, file, score});
+    }
+    if (!files.empty()) break;
+  }
+  std::sort(files.begin(), files.end(), [](const CpuBackendFile& a, const CpuBackendFile& b) {
+    return a.score != b.score ? a.score > b.score : a.variant < b.variant;
+  });
+  return files;
 }
 
 }  // namespace
@@ -69,23 +90,13 @@ std::vector<std::string> OtherBackends() {
   return {names.begin(), names.end()};
 }
 
-std::vector<CpuBackendFile> CpuBackendFiles() {
-  std::vector<CpuBackendFile> files;
-  for (const std::string& folder : BackendFolders()) {
-    std::error_code error;
-    for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
-      const std::string file = at->path().string();
-      const std::string variant = CpuVariantOfFile(file);
-      if (variant.empty()) continue;
-      const int score = variant == "base" ? 0 : ScoreOf(file);
-      if (score > 0 || variant == "base") files.push_back({variant, file, score});
-    }
-    if (!files.empty()) break;
-  }
-  std::sort(files.begin(), files.end(), [](const CpuBackendFile& a, const CpuBackendFile& b) {
-    return a.score != b.score ? a.score > b.score : a.variant < b.variant;
-  });
-  return files;
+const std::vector<CpuBackendFile>& CpuBackendFiles() {
+  static std::mutex mutex;
+  static std::map<std::vector<std::string>, std::vector<CpuBackendFile>> known;  // tests name other folders
+  const std::vector<std::string> folders = BackendFolders();
+  const std::lock_guard lock(mutex);
+  const auto found = known.find(folders);
+  return found != known.end() ? found->second : known[folders] = CpuBackendFilesIn(folders);
 }
 
 std::string CpuVariantOfFile(const std::string& path) {

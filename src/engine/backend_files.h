@@ -29,8 +29,9 @@ struct CpuBackendFile {
   int score = 0;  // by ggml: the higher, the more of this CPU's instructions it uses; "base" has 0
 };
 
-// Those that this CPU can run, best score first. Opens each to ask its own check; blocks on the disk.
-std::vector<CpuBackendFile> CpuBackendFiles();
+// Those that this CPU can run, best score first. The first call of a process opens each to ask its own check and blocks
+// on the disk; what it found stands. Any thread.
+const std::vector<CpuBackendFile>& CpuBackendFiles();
 
 // "libggml-cpu-armv8.6_0.so" -> "armv8.6_0", "libggml-cpu.so" -> "base"; empty for any other name. Pure.
 std::string CpuVariantOfFile(const std::string& path);

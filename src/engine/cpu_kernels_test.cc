@@ -4,6 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "base/environment.h"
+#include "base/test_folder.h"
 
 namespace shoal {
 namespace {
@@ -27,6 +33,19 @@ TEST(CpuKernels, AreLoadedAndSayWhatTheyHave) {
 TEST(CpuKernels, TextOfThem) {
   EXPECT_EQ(CpuKernelsText({"armv8.6_0", "/x/libggml-cpu-armv8.6_0.so", {"NEON", "MATMUL_INT8"}}),
             "armv8.6_0 (NEON MATMUL_INT8)");
+}
+
+// Each look opens every library, and runs what it does when it is opened.
+TEST(CpuBackendFiles, AreLookedAtOnceAProcess) {
+  const TestFolder folder;
+  const std::string file = folder.path() + "/libggml-cpu.so", before = Environment(kBackendsFolderVariable);
+  std::ofstream(file) << "for every CPU";
+  ::setenv(kBackendsFolderVariable, folder.path().c_str(), 1);
+  ASSERT_EQ(CpuBackendFiles().size(), 1U);
+  EXPECT_EQ(CpuBackendFiles()[0].variant, "base");
+  std::filesystem::remove(file);
+  EXPECT_EQ(CpuBackendFiles().size(), 1U);
+  ::setenv(kBackendsFolderVariable, before.c_str(), 1);  // empty is as if it were not set
 }
 
 TEST(CpuVariantOfFile, IsInItsName) {
