@@ -26,7 +26,7 @@ struct KernelKeeper::State {
   bool running = false, changed = false;
   std::string doing;  // for people; empty: nothing
   Outcome outcome = Outcome::kNone;
-  std::map<std::string, int> attempts;  // by type; kAttemptsMax: no more
+  std::map<std::string, int> attempts;  // by type, that came to their end; kAttemptsMax: no more
   std::string advised;                  // once it is known
 };
 
@@ -83,9 +83,11 @@ void KernelKeeper::State::Settle(const std::string& type, const Result<KernelCho
   }
   outcome = Outcome::kGivenUp;
   int& tried = attempts[type];
-  const bool others =
-      measured.error().code == ErrorCode::kCancelled || measured.error().code == ErrorCode::kUnavailable;
-  tried = others ? tried + 1 : kAttemptsMax;
+  if (measured.error().code == ErrorCode::kUnavailable) {
+    ++tried;
+  } else if (measured.error().code != ErrorCode::kCancelled) {  // work that came says nothing of the type
+    tried = kAttemptsMax;
+  }
   if (stopped) return;
   Log(LogLevel::kInfo, "device",
       "CPU kernels for " + type + " are not measured" + (tried < kAttemptsMax ? " yet: " : ": ") +

@@ -37,7 +37,7 @@ class KernelKeeper {
   static constexpr DurationUs kIdleUs = 10'000'000;      // nothing ran for so long: measuring disturbs nobody
   static constexpr DurationUs kIdleMaxUs = 600'000'000;  // each time it is given up the rest before it doubles, up to
   static constexpr DurationUs kLowBatteryUs = 60'000'000;
-  static constexpr int kAttemptsMax = 8;  // of a type, until the next start
+  static constexpr int kAttemptsMax = 8;  // of a type, until the next start, that something else disturbed
 
   // `tasks` outlives it.
   KernelKeeper(BlockingTasks& tasks, KernelKeeperOptions options);

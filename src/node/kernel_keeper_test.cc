@@ -102,6 +102,23 @@ TEST_F(KernelKeeperTest, GivesWayAndComesBackLater) {
   EXPECT_EQ(keeper().ThreadsFor("Q4_0"), 3);
 }
 
+TEST_F(KernelKeeperTest, WorkThatComesDoesNotMakeItGiveUp) {
+  blocks_ = true;
+  TimeUs now = kStart;
+  keeper().Tick(now, false, {"Q4_0"});
+  for (int i = 1; i <= 2 * KernelKeeper::kAttemptsMax; ++i) {
+    keeper().Tick(now += KernelKeeper::kIdleMaxUs, false, {"Q4_0"});
+    const auto end = std::chrono::steady_clock::now() + kHangs;
+    while (measured_ < i && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    ASSERT_EQ(measured_, i);
+    keeper().Tick(now, true, {"Q4_0"});  // a request
+    Settle(now);
+  }
+  blocks_ = false;
+  Settle(now + KernelKeeper::kIdleMaxUs);
+  EXPECT_EQ(keeper().ThreadsFor("Q4_0"), 3);
+}
+
 TEST_F(KernelKeeperTest, GivesUpInTheEnd) {
   fails_ = ErrorCode::kUnavailable;  // others compute each time
   TimeUs now = kStart;
