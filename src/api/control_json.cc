@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "api/json_values.h"
 #include "api/request_fields.h"
 
 namespace shoal {
@@ -131,20 +132,10 @@ Status ReadNodes(const Json& list, std::vector<std::string>& nodes) {
 
 // ---- The client's side: a value of the wanted type, else the type's zero.
 
-std::string Text(const Json& object, const char* key) {
-  const auto it = object.find(key);
-  return it != object.end() && it->is_string() ? it->get<std::string>() : std::string();
-}
-
 template <typename Integer>
 Integer Number(const Json& object, const char* key) {
   const auto it = object.find(key);
   return it != object.end() && it->is_number_integer() ? it->get<Integer>() : Integer{0};
-}
-
-double Real(const Json& object, const char* key) {
-  const auto it = object.find(key);
-  return it != object.end() && it->is_number() ? it->get<double>() : 0.0;
 }
 
 bool Flag(const Json& object, const char* key) {
@@ -186,85 +177,85 @@ LayerRange LayersFrom(const Json& json) {
 }
 
 PlacementStatus PlacementFrom(const Json& json) {
-  PlacementStatus placement{Text(json, "model"),
+  PlacementStatus placement{TextIn(json, "model"),
                             Number<Epoch>(json, "epoch"),
-                            Text(json, "state"),
-                            Text(json, "error"),
+                            TextIn(json, "state"),
+                            TextIn(json, "error"),
                             {},
                             Texts(json, "survives"),
-                            Text(json, "goal"),
+                            TextIn(json, "goal"),
                             {},
                             {}};
   if (const auto f = json.find("forecast"); f != json.end() && f->is_object()) {
-    placement.forecast = {Real(*f, "first_token_s"), Real(*f, "tokens_s"), Real(*f, "tokens_s_many"),
-                          Flag(*f, "measured"), Text(*f, "reason")};
+    placement.forecast = {NumberIn(*f, "first_token_s"), NumberIn(*f, "tokens_s"), NumberIn(*f, "tokens_s_many"),
+                          Flag(*f, "measured"), TextIn(*f, "reason")};
   }
   if (const auto o = json.find("observed"); o != json.end() && o->is_object()) {
-    placement.observed = {Real(*o, "tokens_s"), Real(*o, "tokens_s_many"), Real(*o, "streams"),
-                          Real(*o, "prompt_tokens_s")};
+    placement.observed = {NumberIn(*o, "tokens_s"), NumberIn(*o, "tokens_s_many"), NumberIn(*o, "streams"),
+                          NumberIn(*o, "prompt_tokens_s")};
   }
   for (const Json& s : Objects(json, "stages")) {
-    placement.stages.push_back({Text(s, "node"), Text(s, "name"), LayersFrom(s), Texts(s, "standby")});
+    placement.stages.push_back({TextIn(s, "node"), TextIn(s, "name"), LayersFrom(s), Texts(s, "standby")});
   }
   return placement;
 }
 
 NodeStatus NodeFrom(const Json& json) {
   NodeStatus node;
-  node.id = Text(json, "id");
-  node.name = Text(json, "name");
-  node.state = Text(json, "state");
+  node.id = TextIn(json, "id");
+  node.name = TextIn(json, "name");
+  node.state = TextIn(json, "state");
   node.self = Flag(json, "self");
   node.owner = Flag(json, "owner");
   node.addresses = Texts(json, "addresses");
-  node.api = Text(json, "api");
+  node.api = TextIn(json, "api");
   if (const auto device = json.find("device"); device != json.end() && device->is_object()) {
-    node.os = Text(*device, "os");
-    node.arch = Text(*device, "arch");
+    node.os = TextIn(*device, "os");
+    node.arch = TextIn(*device, "arch");
     node.cores = Number<std::int32_t>(*device, "cores");
     node.memory_bytes = Number<std::uint64_t>(*device, "memory_bytes");
     node.memory_free_bytes = Number<std::uint64_t>(*device, "memory_free_bytes");
-    node.memory_bytes_s = Real(*device, "memory_bytes_s");
-    if (const double pace = Real(*device, "pace"); pace > 0) node.pace = pace;
+    node.memory_bytes_s = NumberIn(*device, "memory_bytes_s");
+    if (const double pace = NumberIn(*device, "pace"); pace > 0) node.pace = pace;
     if (device->contains("battery_percent") && (*device)["battery_percent"].is_number()) {
       node.battery_percent = Number<std::int32_t>(*device, "battery_percent");
     }
-    node.rest = Real(*device, "rest");
-    node.draining = Text(*device, "draining");
-    node.idle_w = Real(*device, "idle_w");
-    node.active_w = Real(*device, "active_w");
+    node.rest = NumberIn(*device, "rest");
+    node.draining = TextIn(*device, "draining");
+    node.idle_w = NumberIn(*device, "idle_w");
+    node.active_w = NumberIn(*device, "active_w");
     node.power_measured = Flag(*device, "power_measured");
     node.on_battery = Flag(*device, "on_battery");
     for (const Json& s : Objects(*device, "speeds")) {
-      node.speeds.push_back(
-          {Text(s, "quantization"), Real(s, "one_row_bytes_s"), Real(s, "rows_bytes_s"), Real(s, "operation_s")});
+      node.speeds.push_back({TextIn(s, "quantization"), NumberIn(s, "one_row_bytes_s"), NumberIn(s, "rows_bytes_s"),
+                             NumberIn(s, "operation_s")});
     }
     for (const Json& s : Objects(*device, "stage_speeds")) {
       StageSpeedStatus& one = node.stage_speeds.emplace_back();
-      one.model = Text(s, "model");
-      for (const auto& [name, value] : StageFigures(one.speed)) *value = Real(s, name);
+      one.model = TextIn(s, "model");
+      for (const auto& [name, value] : StageFigures(one.speed)) *value = NumberIn(s, name);
     }
-    if (const double ration = Real(*device, "ration"); ration > 0 && ration <= 1) node.ration = ration;
+    if (const double ration = NumberIn(*device, "ration"); ration > 0 && ration <= 1) node.ration = ration;
     for (const Json& g : Objects(*device, "core_groups")) {
-      node.groups.push_back({Text(g, "kind"), Number<std::int32_t>(g, "cores"), Real(g, "bytes_s")});
+      node.groups.push_back({TextIn(g, "kind"), Number<std::int32_t>(g, "cores"), NumberIn(g, "bytes_s")});
     }
     if (const auto offload = device->find("offload"); offload != device->end() && offload->is_object()) {
-      node.offload = {Text(*offload, "device"), Number<std::int32_t>(*offload, "layers"), Text(*offload, "use"),
-                      Text(*offload, "text")};
+      node.offload = {TextIn(*offload, "device"), Number<std::int32_t>(*offload, "layers"), TextIn(*offload, "use"),
+                      TextIn(*offload, "text")};
     }
   }
   for (const Json& m : Objects(json, "models")) {
     ModelStatus& model = node.models.emplace_back();
-    model.name = Text(m, "name");
+    model.name = TextIn(m, "name");
     model.file_bytes = Number<std::uint64_t>(m, "bytes");
     model.layers = Number<std::int32_t>(m, "layers");
-    model.fingerprint = std::strtoull(Text(m, "fingerprint").c_str(), nullptr, 16);
+    model.fingerprint = std::strtoull(TextIn(m, "fingerprint").c_str(), nullptr, 16);
     for (const Json& held : Objects(m, "held")) model.held.push_back(LayersFrom(held));
     model.held_bytes = Number<std::uint64_t>(m, "held_bytes");
   }
   for (const Json& f : Objects(json, "fetching")) {
     node.fetching.push_back(
-        {Text(f, "model"), Number<std::uint64_t>(f, "bytes_done"), Number<std::uint64_t>(f, "bytes_total")});
+        {TextIn(f, "model"), Number<std::uint64_t>(f, "bytes_done"), Number<std::uint64_t>(f, "bytes_total")});
   }
   return node;
 }
@@ -393,18 +384,18 @@ Status ParseEmptyRequest(std::string_view body) {
 Result<ClusterStatus> ParseClusterStatus(std::string_view body) {
   SHOAL_ASSIGN_OR_RETURN(const Json json, ParseAnswer(body, {"self", "cluster", "nodes", "links", "placements"}));
   ClusterStatus status;
-  status.self = Text(json, "self");
-  status.cluster = Text(json, "cluster");
+  status.self = TextIn(json, "self");
+  status.cluster = TextIn(json, "cluster");
   if (const auto kernels = json.find("kernels"); kernels != json.end() && kernels->is_object()) {
-    status.kernels = {Text(*kernels, "loaded"), Text(*kernels, "state"), {}};
+    status.kernels = {TextIn(*kernels, "loaded"), TextIn(*kernels, "state"), {}};
     for (const Json& c : Objects(*kernels, "choices")) {
       status.kernels.choices.push_back(
-          {Text(c, "quantization"), Text(c, "variant"), Number<std::int32_t>(c, "threads"), Text(c, "why")});
+          {TextIn(c, "quantization"), TextIn(c, "variant"), Number<std::int32_t>(c, "threads"), TextIn(c, "why")});
     }
   }
   status.nodes = NodesIn(json);
   for (const Json& link : Objects(json, "links")) {
-    status.links.push_back({Text(link, "from"), Text(link, "to"), Number<std::uint32_t>(link, "rtt_us"),
+    status.links.push_back({TextIn(link, "from"), TextIn(link, "to"), Number<std::uint32_t>(link, "rtt_us"),
                             Number<std::uint64_t>(link, "bytes_per_s")});
   }
   for (const Json& placement : Objects(json, "placements")) status.placements.push_back(PlacementFrom(placement));
@@ -419,8 +410,8 @@ std::vector<NodeStatus> NodesIn(const Json& json) {
 
 Result<InviteStatus> ParseInviteStatus(std::string_view body) {
   SHOAL_ASSIGN_OR_RETURN(const Json json, ParseAnswer(body, {"code", "url"}));
-  return InviteStatus{Text(json, "code"), Number<std::int64_t>(json, "expires_s"), Texts(json, "addresses"),
-                      Text(json, "url"), Text(json, "qr")};
+  return InviteStatus{TextIn(json, "code"), Number<std::int64_t>(json, "expires_s"), Texts(json, "addresses"),
+                      TextIn(json, "url"), TextIn(json, "qr")};
 }
 
 Result<PlacementStatus> ParsePlacementStatus(std::string_view body) {
@@ -434,11 +425,11 @@ Error ParseControlError(int status, std::string_view body) {
   if (ParseJson(body, object) || !object.is_object()) return error;
   const auto inner = object.find("error");
   if (inner == object.end() || !inner->is_object()) return error;
-  const std::string name = Text(*inner, "code");
+  const std::string name = TextIn(*inner, "code");
   const auto code =
       std::find_if(kErrorCodes.begin(), kErrorCodes.end(), [&](ErrorCode c) { return ErrorCodeName(c) == name; });
   if (code != kErrorCodes.end()) error.code = *code;
-  if (const std::string message = Text(*inner, "message"); !message.empty()) error.message = message;
+  if (const std::string message = TextIn(*inner, "message"); !message.empty()) error.message = message;
   return error;
 }
 

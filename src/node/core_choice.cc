@@ -11,14 +11,15 @@ void ChooseCores(const DeviceProfile& profile, bool threads_given, EngineOptions
   if (!options.cpus.empty()) return;
   std::vector<int> fast = SpeedCpus(profile, threads_given ? options.threads : 0);
   if (fast.empty()) return;
+  const std::size_t fast_count = profile.FastCpus().size();
   const auto count = static_cast<std::int32_t>(fast.size());
   if (!threads_given) options.threads = std::min(options.threads, count);
   const auto& groups = profile.topology.groups;
   const bool has_slow = std::any_of(groups.begin(), groups.end(),
                                     [](const CoreGroup& group) { return group.kind == CoreKind::kEfficiency; });
   // A process that may use the slow cores only has no choice either.
-  if (!has_slow || profile.FastCpus().size() == profile.UsableCpus().size()) return;
-  if (threads_given && options.threads > count) return;
+  if (!has_slow || fast_count == profile.UsableCpus().size()) return;
+  if (threads_given && static_cast<std::size_t>(options.threads) > fast_count) return;
   options.threads = count;
   options.cpus = std::move(fast);
 }

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "api/json_values.h"
 #include "base/log.h"
 #include "device/cpu_affinity.h"
 #include "device/cpu_ration.h"
@@ -43,16 +44,6 @@ void Keep(const std::string& home, const DeviceProfile& profile, std::vector<T> 
   if (known.size() > kSpeedsKeptMax) known.erase(known.begin());
   const Status kept = SaveSpeeds(home, profile, speeds);
   if (!kept.ok()) Log(LogLevel::kWarning, "device", "the measured speed is not kept: " + kept.error().message);
-}
-
-double NumberIn(const Json& item, const char* key) {
-  const auto at = item.find(key);
-  return at != item.end() && at->is_number() ? at->get<double>() : 0.0;
-}
-
-std::string TextIn(const Json& item, const char* key) {
-  const auto at = item.find(key);
-  return at != item.end() && at->is_string() ? at->get<std::string>() : std::string();
 }
 
 std::vector<int> CpusIn(const Json& item) {
@@ -158,6 +149,8 @@ KnownSpeeds ParseSpeedJson(const std::string& text, const std::string& fingerpri
 
 std::vector<int> SpeedCpus(const DeviceProfile& profile, std::int32_t threads) {
   std::vector<int> cpus = profile.FastCpus();
+  // More threads than these are on slower cores too.
+  if (threads > 0 && static_cast<std::size_t>(threads) > cpus.size()) cpus = profile.UsableCpus();
   std::size_t count = cpus.size();
   if (threads > 0) {
     count = static_cast<std::size_t>(threads);

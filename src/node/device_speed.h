@@ -50,7 +50,8 @@ struct SpeedDevice {
   decltype(StageSpeedOptions::open) open;  // a slice's engine there
 };
 
-// The cores of a stage with `threads` threads (0: as many as there are fast cores, and a control group's quota feeds).
+// The cores of a stage with `threads` threads, the fastest first (0: as many as there are fast cores, and a control
+// group's quota feeds); fewer where there are not so many cores.
 std::vector<int> SpeedCpus(const DeviceProfile& profile, std::int32_t threads);
 
 // What is kept for this device; nothing if that is of another device or build.

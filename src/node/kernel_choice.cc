@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "api/json_values.h"
 #include "base/log.h"
 #include "base/program_path.h"
 #include "device/command.h"
@@ -94,32 +95,22 @@ void Trials::MeasureOne(KernelTrial& trial) {
   trial.got = first ? got : std::max(trial.got, got);
 }
 
-std::string TextOf(const Json& from, const char* key) {
-  const auto at = from.find(key);
-  return at != from.end() && at->is_string() ? at->get<std::string>() : std::string();
-}
-
-double NumberOf(const Json& from, const char* key) {
-  const auto at = from.find(key);
-  return at != from.end() && at->is_number() ? at->get<double>() : -1.0;
-}
-
 std::optional<KernelChoice> ReadChoice(const Json& json) {
   if (!json.is_object()) return std::nullopt;
   KernelChoice choice;
-  choice.quantization = TextOf(json, "quantization");
-  choice.why = TextOf(json, "why");
+  choice.quantization = TextIn(json, "quantization");
+  choice.why = TextIn(json, "why");
   const auto trials = json.find("trials");
   for (std::size_t i = 0; trials != json.end() && trials->is_array() && i < std::min(trials->size(), kTrialsMax); ++i) {
     const Json& item = (*trials)[i];
     if (!item.is_object()) return std::nullopt;
-    const double threads = NumberOf(item, "threads"), sme = NumberOf(item, "sme_threads");
+    const double threads = NumberIn(item, "threads", -1), sme = NumberIn(item, "sme_threads", -1);
     if (!(threads >= 1 && threads <= kThreadsMax) || !(sme >= -1 && sme <= kThreadsMax)) return std::nullopt;
-    choice.trials.push_back({TextOf(item, "variant"), static_cast<int>(threads), NumberOf(item, "one_row_bytes_s"),
-                             NumberOf(item, "rows_bytes_s"), TextOf(item, "layout"), static_cast<int>(sme),
-                             NumberOf(item, "got")});
+    choice.trials.push_back({TextIn(item, "variant"), static_cast<int>(threads), NumberIn(item, "one_row_bytes_s", -1),
+                             NumberIn(item, "rows_bytes_s", -1), TextIn(item, "layout"), static_cast<int>(sme),
+                             NumberIn(item, "got", -1)});
   }
-  const double best = NumberOf(json, "best");
+  const double best = NumberIn(json, "best", -1);
   if (choice.quantization.empty() || !(best >= 0 && best < static_cast<double>(choice.trials.size()))) {
     return std::nullopt;
   }
@@ -308,7 +299,7 @@ const KernelTrial* SettingOf(const KernelChoices& choices, const std::string& qu
 }
 
 int ThreadsOf(const KernelChoices& choices, const std::string& quantization, const std::string& variant) {
-  const KernelChoice* const choice = ChoiceOf(choices, quantization);
+  const KernelChoice* const choice = quantization.empty() ? nullptr : ChoiceOf(choices, quantization);
   if (choice == nullptr || choice->chosen().variant != variant) return 0;
   const int threads = choice->chosen().threads;
   return threads == choice->trials.front().threads ? 0 : threads;
@@ -330,11 +321,8 @@ int PrintKernelSpeed(const std::string& quantization, int threads, const std::st
   options.threads = threads;
   options.time_max = kFigureTime;
   // On the fastest cores, as a stage's threads are.
-  std::vector<int> cpus = ReadDeviceProfile(SystemFiles(), nullptr).UsableCpus();
-  if (threads > 0 && static_cast<std::size_t>(threads) <= cpus.size()) {
-    cpus.resize(static_cast<std::size_t>(threads));
-    options.cpus = std::move(cpus);
-  }
+  std::vector<int> cpus = SpeedCpus(ReadDeviceProfile(SystemFiles(), nullptr), threads);
+  if (cpus.size() == static_cast<std::size_t>(threads)) options.cpus = std::move(cpus);
   const Result<MatrixSpeed> speed = MeasureMatrixSpeed(options);
   if (!speed.ok()) {
     std::fprintf(stderr, "shoal: %s\n", speed.error().message.c_str());
@@ -368,7 +356,8 @@ std::string KernelChoicesJson(const KernelChoices& choices, const std::string& f
 
 KernelChoices ParseKernelChoices(const std::string& text, const std::string& fingerprint) {
   const Json json = Json::parse(text, nullptr, false);
-  if (!json.is_object() || NumberOf(json, "version") != kVersion || TextOf(json, "device") != fingerprint) return {};
+  if (!json.is_object() || NumberIn(json, "version", -1) != kVersion || TextIn(json, "device") != fingerprint)
+    return {};
   KernelChoices choices;
   const auto list = json.find("choices");
   for (std::size_t i = 0; list != json.end() && list->is_array() && i < std::min(list->size(), kKernelTypesMax); ++i) {

@@ -67,7 +67,7 @@ bool HasChoiceOf(const KernelChoices& choices, const std::string& quantization);
 // What a process should compute with: one backend whatever types it meets. "" of `quantization`: several. Null: nothing
 // was measured.
 const KernelTrial* SettingOf(const KernelChoices& choices, const std::string& quantization);
-// Threads of a stage of such weights where `variant` computes; 0: one on each fast core.
+// Threads of a stage of such weights ("": of any) where `variant` computes; 0: one on each fast core.
 int ThreadsOf(const KernelChoices& choices, const std::string& quantization, const std::string& variant);
 // ggml's name of what most of a file is made of: "Q4_K_M" -> "Q4_K".
 std::string WeightsTypeOf(std::string file_type);

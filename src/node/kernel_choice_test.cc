@@ -120,6 +120,7 @@ TEST(KernelChoice, ThreadsAreThoseOfTheTypeAndOfTheBackendThatRuns) {
   EXPECT_EQ(ThreadsOf(choices, "Q8_0", "x"), 0) << "one on each fast core, however many there are then";
   EXPECT_EQ(ThreadsOf(choices, "Q4_0", "y"), 0) << "another backend runs";
   EXPECT_EQ(ThreadsOf({choices[0]}, "Q6_K", "x"), 4) << "what was found for another type is the best guess";
+  EXPECT_EQ(ThreadsOf({choices[0]}, "", "x"), 0) << "of no type in particular: not the last one's";
   EXPECT_EQ(WeightsTypeOf("Q4_K_M"), "Q4_K");
   EXPECT_EQ(WeightsTypeOf("Q8_0"), "Q8_0");
 }
