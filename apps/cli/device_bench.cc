@@ -1,6 +1,8 @@
 // Kernels first: the speeds are of those that won.
 #include "apps/cli/device_bench.h"
 
+#include <cstdio>
+
 #include "apps/cli/commands.h"
 #include "apps/cli/terminal.h"
 #include "base/environment.h"
@@ -40,6 +42,14 @@ Result<DeviceFigures> FiguresOf(const DeviceProfile& profile, const DeviceAdvice
   figures.quantization = quantization.empty() ? AdvisedWeightsType(advice) : WeightsTypeOf(quantization);
   if (measure) {
     SHOAL_RETURN_IF_ERROR(CheckMeasuredType(figures.quantization));
+    figures.machine = std::make_shared<const MachineLock>(kMeasuringWaitMax, Interrupted, [] {
+      std::fputs("shoal: a node or another shoal measures on this machine: waiting until it has\n", stderr);
+    });
+    if (!figures.machine->taken()) {
+      return Interrupted() ? Error{ErrorCode::kCancelled, "the measurement was ended"}
+                           : Error{ErrorCode::kUnavailable,
+                                   "others measure on this machine all the time: stop its nodes or try later"};
+    }
     // Where the person chose the backend there is nothing to find out.
     if (Environment(kCpuVariantVariable).empty()) {
       const Result<KernelChoice> measured =

@@ -1,6 +1,12 @@
 """`shoal device` and `shoal doctor`: on this machine, and on a recorded one."""
+import fcntl
 import json
+import os
 import pathlib
+import signal
+import subprocess
+
+import pytest
 
 RECORDED = pathlib.Path(__file__).resolve().parents[1] / "device"
 
@@ -50,6 +56,20 @@ def test_bench_is_kept(shoal, tmp_path, monkeypatch):
     assert json.loads(shoal("device", "--json", "--quantization", "Q4_0").stdout)["speed"] == measured
     wrong = shoal("device", "--bench", "--quantization", "Q9_Z")
     assert wrong.returncode == 2 and "Q9_Z" in wrong.stderr and wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [("device", "--bench"), ("bench",)])
+def test_bench_waits_for_whoever_measures(binary, tmp_path, words):
+    """The file that nodes lock while they measure, in a folder for temporary files of its own."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "SHOAL_HOME": str(tmp_path / "home")}
+    with open(tmp_path / f"shoal-speed-{os.getuid()}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with subprocess.Popen([binary, *words, "--quantization", "Q4_0"], env=environment, stderr=subprocess.PIPE,
+                              stdout=subprocess.DEVNULL, text=True) as bench:
+            assert "waiting until it has" in bench.stderr.readline()
+            bench.send_signal(signal.SIGINT)
+            assert bench.wait(60) != 0
+    assert not (tmp_path / "home/kernels.json").exists() and not (tmp_path / "home/speed.json").exists()
 
 
 def test_doctor_says_what_to_do(shoal, tmp_path):
