@@ -73,7 +73,9 @@ RealClusterNode::RealClusterNode(ClusterNodeOptions options, std::unique_ptr<Hom
             const Result<LibraryModel> model = weights_->ObtainHeader(holding.fingerprint, holding.name);
             return model.ok() ? model->file : nullptr;
           },
-          engines_ ? FindSpeedDevice([engines = engines_] { return SpeedDeviceOf(engines); }) : nullptr),
+          engines_
+              ? FindSpeedDevice([engines = engines_](ModelFingerprint model) { return SpeedDeviceOf(engines, model); })
+              : nullptr),
       power_(loop_, tasks_, options_.power),
       answers_(metrics_, AnswersOptions{}),
       host_(loop_, library_, tasks_, pipes_, HostOptions()) {}

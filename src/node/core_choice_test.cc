@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "device/test_cores.h"
+#include "node/device_speed.h"
+#include "node/speed_keeper.h"
 
 namespace shoal {
 namespace {
@@ -20,6 +22,25 @@ TEST(ChooseCores, FastCoresOfAPhone) {
   ChooseCores(Phone(), false, options);
   EXPECT_EQ(options.cpus, (std::vector<int>{7, 2, 3, 4, 5, 6}));
   EXPECT_EQ(options.threads, 6);
+}
+
+// What a speed is measured with is what a stage has.
+TEST(SpeedCpus, AsManyAsThereAreThreads) {
+  EXPECT_EQ(SpeedCpus(Phone(), 0), (std::vector<int>{7, 2, 3, 4, 5, 6}));
+  EXPECT_EQ(SpeedCpus(Phone(), 2), (std::vector<int>{7, 2}));
+  EXPECT_EQ(SpeedCpus(Phone(), 7), (std::vector<int>{7, 2, 3, 4, 5, 6, 0})) << "the slow cores after the fast ones";
+  EXPECT_EQ(SpeedCpus(Phone(), 20).size(), 8U);
+  DeviceProfile rationed = Phone();
+  rationed.cpu_quota = 2.5;
+  EXPECT_EQ(SpeedCpus(rationed, 0).size(), 3U);
+  EXPECT_EQ(SpeedCpus(rationed, 8).size(), 8U) << "who asks for them gets them";
+}
+
+TEST(ThreadsToFeed, AreThoseOfTheTypesThatAreHere) {
+  const StageThreads threads = [](const std::string& type) { return type == "Q8_0" ? 2 : type == "Q4_0" ? 4 : 0; };
+  EXPECT_EQ(ThreadsToFeed(Phone(), {"Q8_0"}, threads), 2U);
+  EXPECT_EQ(ThreadsToFeed(Phone(), {"Q8_0", "Q4_0"}, threads), 4U);
+  EXPECT_EQ(ThreadsToFeed(Phone(), {}, threads), 6U);
 }
 
 TEST(ChooseCores, AsManyAsAskedFor) {

@@ -16,14 +16,6 @@ namespace {
 
 constexpr std::size_t kModelsMax = 1024;
 
-// Of the header's bytes and the file's size.
-Result<ModelFingerprint> Fingerprint(const ModelFile& file) {
-  std::vector<std::uint8_t> header(file.gguf.data_offset);
-  SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<TensorReader> reader, file.source->Open());
-  SHOAL_RETURN_IF_ERROR(reader->Read(0, header));
-  return FingerprintOf(header, file.gguf.file_bytes);
-}
-
 // Of the models in a folder.
 std::set<std::string> GgufFilesIn(const std::string& folder) {
   std::set<std::string> paths;
@@ -59,7 +51,7 @@ std::int64_t FileTimeS(const std::string& path) {
 Result<LibraryModel> ModelLibrary::Add(const std::string& path) {
   LocalFile as_it_is = LookAt(path);
   SHOAL_ASSIGN_OR_RETURN(std::shared_ptr<const ModelFile> file, OpenModelFile(path));
-  SHOAL_ASSIGN_OR_RETURN(const ModelFingerprint fingerprint, Fingerprint(*file));
+  SHOAL_ASSIGN_OR_RETURN(const ModelFingerprint fingerprint, FingerprintOf(*file));
   LibraryModel model{ModelNameOf(path), fingerprint, std::move(file)};
   by_path_[path] = {model, std::move(as_it_is)};
   return model;

@@ -20,11 +20,11 @@ OffloadFacts OffloadFactsOf(const StageEngines& engines) {
   return facts;
 }
 
-SpeedDevice SpeedDeviceOf(const std::shared_ptr<StageEngines>& engines) {
-  std::string key = engines->SpeedKey();
+SpeedDevice SpeedDeviceOf(const std::shared_ptr<StageEngines>& engines, ModelFingerprint model) {
+  std::string key = engines->SpeedKey(model);
   if (key.empty()) return {};
-  return {std::move(key), [engines](std::shared_ptr<const ModelFile> model, const EngineOptions& options) {
-            return engines->OpenForSpeed(std::move(model), options);
+  return {std::move(key), [engines](std::shared_ptr<const ModelFile> slice, const EngineOptions& options) {
+            return engines->OpenForSpeed(std::move(slice), options);
           }};
 }
 

@@ -12,7 +12,7 @@ namespace shoal {
 // Within the limits of what a member may tell.
 OffloadFacts OffloadFactsOf(const StageEngines& engines);
 
-// Of a device that has failed: the CPU.
-SpeedDevice SpeedDeviceOf(const std::shared_ptr<StageEngines>& engines);
+// Of a model that the device has failed at: the CPU.
+SpeedDevice SpeedDeviceOf(const std::shared_ptr<StageEngines>& engines, ModelFingerprint model);
 
 }  // namespace shoal

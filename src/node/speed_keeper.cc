@@ -48,24 +48,23 @@ struct SpeedKeeper::Work {
 
  private:
   std::vector<int> CpusOf(const std::string& quantization) const { return SpeedCpus(*profile, threads(quantization)); }
+  SpeedDevice DeviceOf(const ModelHolding& holding) const {
+    return find_device ? find_device(holding.fingerprint) : SpeedDevice();
+  }
   void Read(const Missing& missing);
   void MeasureKind(const std::string& quantization);
-  void MeasureModel(const ModelHolding& holding, const std::shared_ptr<const ModelFile>& model,
-                    const SpeedDevice& device);
+  void MeasureModel(const ModelHolding& holding, const std::shared_ptr<const ModelFile>& model);
 };
 
-bool SpeedKeeper::Known::Follow(const std::string& now) {
-  if (device == now) return false;
-  device = now;
-  models.clear();
-  settled_models.clear();
-  return true;
-}
-
-void SpeedKeeper::Known::Fill(DeviceFacts& facts) const {
-  FillSpeeds(kinds, facts);
-  if (!device.empty()) facts.speeds.clear();
-  FillStageSpeeds(models, facts);
+bool SpeedKeeper::Known::Follow(const std::vector<ModelHolding>& here, const FindSpeedDevice& find) {
+  std::size_t forgotten = 0;
+  for (const ModelHolding& holding : here) {
+    const auto settled = settled_models.find(holding.fingerprint);
+    if (settled == settled_models.end() || settled->second == find(holding.fingerprint).key) continue;
+    settled_models.erase(settled);
+    forgotten += std::erase_if(models, [&](const ModelSpeed& one) { return one.fingerprint == holding.fingerprint; });
+  }
+  return forgotten > 0;
 }
 
 void SpeedKeeper::Work::Read(const Missing& missing) {
@@ -77,10 +76,11 @@ void SpeedKeeper::Work::Read(const Missing& missing) {
     known.settled_kinds.insert(quantization);
   }
   for (const ModelHolding& holding : missing.models) {
-    const ModelSpeed* const speed = kept.Of(holding.fingerprint, CpusOf(holding.quantization), known.device);
+    const std::string device = DeviceOf(holding).key;
+    const ModelSpeed* const speed = kept.Of(holding.fingerprint, CpusOf(holding.quantization), device);
     if (speed == nullptr) continue;
     known.models.push_back(*speed);
-    known.settled_models.insert(holding.fingerprint);
+    known.Settle(holding.fingerprint, device);
   }
 }
 
@@ -94,11 +94,11 @@ void SpeedKeeper::Work::MeasureKind(const std::string& quantization) {
   }
 }
 
-void SpeedKeeper::Work::MeasureModel(const ModelHolding& holding, const std::shared_ptr<const ModelFile>& model,
-                                     const SpeedDevice& device) {
+void SpeedKeeper::Work::MeasureModel(const ModelHolding& holding, const std::shared_ptr<const ModelFile>& model) {
+  const SpeedDevice device = DeviceOf(holding);
   Result<ModelSpeed> speed =
       MeasureModelSpeed(home, *profile, holding.fingerprint, model, CpusOf(holding.quantization), device);
-  known.settled_models.insert(holding.fingerprint);
+  known.Settle(holding.fingerprint, device.key);
   if (speed.ok()) {
     known.models.push_back(*std::move(speed));
   } else {
@@ -109,8 +109,7 @@ void SpeedKeeper::Work::MeasureModel(const ModelHolding& holding, const std::sha
 void SpeedKeeper::Work::Look(const Missing& missing, bool may_measure) {
   UseProcessCpus();
   if (!profile) profile = ReadDeviceProfile();
-  const SpeedDevice device = find_device ? find_device() : SpeedDevice();
-  (void)known.Follow(device.key);
+  if (find_device) (void)known.Follow(missing.models, find_device);
   Read(missing);
   if (!may_measure) return;
   for (const std::string& quantization : missing.kinds) {
@@ -122,13 +121,13 @@ void SpeedKeeper::Work::Look(const Missing& missing, bool may_measure) {
   for (const ModelHolding& holding : missing.models) {
     if (known.settled_models.contains(holding.fingerprint)) continue;
     if (known.models.size() >= kStageSpeedsMax) {
-      known.settled_models.insert(holding.fingerprint);  // its kind of weights has to do
+      known.Settle(holding.fingerprint, DeviceOf(holding).key);  // its kind of weights has to do
       continue;
     }
     const std::shared_ptr<const ModelFile> model = find_model(holding);  // may ask other nodes: nobody waits for that
     if (model == nullptr) continue;
     const MachineLock lock;
-    if (lock.taken()) MeasureModel(holding, model, device);
+    if (lock.taken()) MeasureModel(holding, model);
     return;
   }
 }
@@ -153,10 +152,26 @@ SpeedKeeper::Missing SpeedKeeper::MissingOf(const std::vector<ModelHolding>& mod
   return missing;
 }
 
+void SpeedKeeper::FillKnown(DeviceFacts& facts) const {
+  FillSpeeds(known_.kinds, facts);
+  if (beside_cpu_) facts.speeds.clear();
+  FillStageSpeeds(known_.models, facts);
+}
+
+// Whether what is told of speeds is other than before.
+bool SpeedKeeper::LookAtDevices(const std::vector<ModelHolding>& models) {
+  if (!find_device_) return false;
+  const bool beside = std::any_of(models.begin(), models.end(), [&](const ModelHolding& model) {
+    return !find_device_(model.fingerprint).key.empty();
+  });
+  const bool news = std::exchange(beside_cpu_, beside) != beside;
+  return known_.Follow(models, find_device_) || news;
+}
+
 bool SpeedKeeper::LookAtPace(TimeUs now, const std::vector<ModelHolding>& models,
                              const std::vector<StageHost::Work>& works) {
   DeviceFacts facts;  // as the planner has them, at full pace
-  known_.Fill(facts);
+  FillKnown(facts);
   for (const StageHost::Work& work : works) {
     const PlaceRequest& request = work.placement.request;
     const auto model = std::find_if(models.begin(), models.end(), [&](const ModelHolding& holding) {
@@ -182,13 +197,17 @@ bool SpeedKeeper::LookAtPace(TimeUs now, const std::vector<ModelHolding>& models
   return pace_.Tick(now);
 }
 
-void SpeedKeeper::LookAtRation(TimeUs now, std::function<void()> changed) {
+void SpeedKeeper::LookAtRation(TimeUs now, const std::vector<ModelHolding>& models, std::function<void()> changed) {
   if (now < ration_due_ || looking_) return;
   ration_due_ = now + kRationEveryUs;
-  looking_ = tasks_.Run([this, known = ration_threads_, asked = threads_, told = std::move(changed)] {
+  std::set<std::string> types;
+  for (const ModelHolding& model : models) types.insert(model.quantization);
+  if (types != ration_types_) ration_threads_ = 0;
+  ration_types_ = types;
+  looking_ = tasks_.Run([this, known = ration_threads_, types, asked = threads_, told = std::move(changed)] {
     if (known == 0) UseProcessCpus();
     const std::size_t threads =
-        known > 0 ? known : SpeedCpus(ReadDeviceProfile(SystemFiles(), nullptr), asked("")).size();
+        known > 0 ? known : ThreadsToFeed(ReadDeviceProfile(SystemFiles(), nullptr), types, asked);
     loop_.Post([this, threads, quota = CpuQuota(), told] {
       looking_ = false;
       ration_threads_ = threads;
@@ -204,7 +223,7 @@ void SpeedKeeper::LookAtRation(TimeUs now, std::function<void()> changed) {
 
 void SpeedKeeper::Tick(TimeUs now, const std::vector<ModelHolding>& models, const std::vector<StageHost::Work>& works,
                        std::function<void()> changed) {
-  if (find_device_ && known_.Follow(find_device_().key)) changed();
+  if (LookAtDevices(models)) changed();
   std::uint64_t rows = 0;
   for (const StageHost::Work& work : works) rows += work.stats.rows;
   if (LookAtPace(now, models, works)) changed();
@@ -214,7 +233,7 @@ void SpeedKeeper::Tick(TimeUs now, const std::vector<ModelHolding>& models, cons
     work_->known = Known();
     ration_threads_ = 0;
   }
-  LookAtRation(now, changed);
+  LookAtRation(now, models, changed);
   if (rows != std::exchange(rows_, rows)) worked_ = now;
   if (now < due_ || running_) return;
   const Missing missing = MissingOf(models);
@@ -226,8 +245,7 @@ void SpeedKeeper::Tick(TimeUs now, const std::vector<ModelHolding>& models, cons
     work->Look(missing, may);
     loop_.Post([this, known = work->known, told]() mutable {
       running_ = false;
-      const bool news = known.device != known_.device || known.kinds.size() != known_.kinds.size() ||
-                        known.models.size() != known_.models.size();
+      const bool news = known.kinds.size() != known_.kinds.size() || known.models.size() != known_.models.size();
       known_ = std::move(known);
       if (news) told();
     });
@@ -235,9 +253,16 @@ void SpeedKeeper::Tick(TimeUs now, const std::vector<ModelHolding>& models, cons
 }
 
 void SpeedKeeper::Fill(DeviceFacts& facts) const {
-  known_.Fill(facts);
+  FillKnown(facts);
   facts.ration = ration_;
   facts.pace = pace_.pace();
+}
+
+std::size_t ThreadsToFeed(const DeviceProfile& profile, const std::set<std::string>& types,
+                          const StageThreads& threads) {
+  std::size_t most = types.empty() ? SpeedCpus(profile, threads("")).size() : 0;
+  for (const std::string& type : types) most = std::max(most, SpeedCpus(profile, threads(type)).size());
+  return most;
 }
 
 void FillStageSpeeds(const std::vector<ModelSpeed>& models, DeviceFacts& facts) {

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -23,8 +24,8 @@ namespace shoal {
 
 // The header of a model that this node can be given stages of; null when it cannot be had now. Blocks, in a task.
 using FindModel = std::function<std::shared_ptr<const ModelFile>(const ModelHolding&)>;
-// What stages compute on now. Any thread.
-using FindSpeedDevice = std::function<SpeedDevice()>;
+// What stages of a model compute on now. Any thread.
+using FindSpeedDevice = std::function<SpeedDevice(std::uint64_t fingerprint)>;
 
 // Threads of a stage with weights of a type; 0: one on each fast core. Any thread.
 using StageThreads = std::function<std::int32_t(const std::string& quantization)>;
@@ -32,8 +33,8 @@ using StageThreads = std::function<std::int32_t(const std::string& quantization)
 class SpeedKeeper {
  public:
   // `loop` and `tasks` outlive it; `home`: SHOAL_HOME. `may_measure`: else only what was measured before is read. While
-  // `find_device` names a device, nothing is told of kinds of weights, which the CPU was measured with, and of models
-  // what was measured on that device.
+  // `find_device` names a device for a model that is here, nothing is told of kinds of weights, which the CPU was
+  // measured with; of each model what was measured on its device.
   SpeedKeeper(Loop& loop, BlockingTasks& tasks, const std::string& home, StageThreads threads, bool may_measure,
               FindModel find_model, FindSpeedDevice find_device);
 
@@ -57,12 +58,12 @@ class SpeedKeeper {
   struct Known {
     std::vector<DeviceSpeed> kinds;
     std::vector<ModelSpeed> models;
-    std::string device;                      // that `models` are of
-    std::set<std::string> settled_kinds;     // known, or cannot be measured
-    std::set<std::uint64_t> settled_models;  // the same, by fingerprint
-    void Fill(DeviceFacts& facts) const;
-    // Forgets models where another device computes now. Whether it does.
-    bool Follow(const std::string& now);
+    std::set<std::string> settled_kinds;  // known, or cannot be measured
+    std::map<std::uint64_t, std::string>
+        settled_models;  // the same, by fingerprint: on which device (SpeedDevice::key)
+    // Forgets what is of other devices than compute the models `here` now; whether there was such.
+    bool Follow(const std::vector<ModelHolding>& here, const FindSpeedDevice& find);
+    void Settle(std::uint64_t fingerprint, const std::string& device) { settled_models[fingerprint] = device; }
   };
   // Kinds of weights and models of which nothing is known.
   struct Missing {
@@ -71,7 +72,9 @@ class SpeedKeeper {
     bool empty() const { return kinds.empty() && models.empty(); }
   };
   Missing MissingOf(const std::vector<ModelHolding>& models) const;
-  void LookAtRation(TimeUs now, std::function<void()> changed);
+  void FillKnown(DeviceFacts& facts) const;
+  bool LookAtDevices(const std::vector<ModelHolding>& models);
+  void LookAtRation(TimeUs now, const std::vector<ModelHolding>& models, std::function<void()> changed);
   bool LookAtPace(TimeUs now, const std::vector<ModelHolding>& models, const std::vector<StageHost::Work>& works);
 
   Loop& loop_;
@@ -82,12 +85,18 @@ class SpeedKeeper {
   const std::shared_ptr<Work> work_;  // of the task while one runs
   bool running_ = false, looking_ = false, forget_ = false;
   Known known_;
+  bool beside_cpu_ = false;  // a device computes a model that is here
   PaceKeeper pace_;
   double ration_ = 1;
-  std::size_t ration_threads_ = 0;  // that share it; 0: not known yet
+  std::size_t ration_threads_ = 0;      // that share it; 0: not known yet
+  std::set<std::string> ration_types_;  // whose
   TimeUs due_ = 0, worked_ = 0, ration_due_ = 0;
   std::uint64_t rows_ = 0;
 };
+
+// The most threads that a stage with weights of one of `types` has, which a quota is shared by; without types: of any.
+std::size_t ThreadsToFeed(const DeviceProfile& profile, const std::set<std::string>& types,
+                          const StageThreads& threads);
 
 // Pure: speeds as members tell them, within their limits.
 void FillSpeeds(const std::vector<DeviceSpeed>& speeds, DeviceFacts& facts);

@@ -286,6 +286,44 @@ TEST_F(Offload, AStageIsOpenedOnTheCpuWhereTheDeviceFails) {
   ExpectCpu(engines.Open(model_, stage));
 }
 
+// The same weights in another file: all but the header's name of the model.
+std::shared_ptr<const ModelFile> Twin(const ModelFile& model, const fs::path& path) {
+  fs::copy_file(model.path, path);
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  std::string header(4096, 0);
+  file.read(header.data(), static_cast<std::streamsize>(header.size()));
+  const std::size_t name = header.find("general.name");
+  SHOAL_CHECK(name != std::string::npos);
+  file.seekp(static_cast<std::streamoff>(name + 12 + 4 + 8));  // after its type and its length
+  file.put('#');
+  file.close();
+  return OpenModelFile(path.string()).value();
+}
+
+TEST_F(Offload, WhatFailsWithOneModelIsThereForAnother) {
+  const std::string home = (folder_ / "home").string();
+  fs::create_directories(home);
+  const auto twin = Twin(*model_, folder_ / "twin.gguf");
+  const ModelFingerprint failed = FingerprintOf(*model_).value(), fine = FingerprintOf(*twin).value();
+  ASSERT_NE(failed, fine);
+  EngineOptions stage = options_;
+  stage.device = {};
+  StageEngines engines(options_.device, home, Command());
+  Fault("wrong");
+  ExpectCpu(engines.Open(model_, stage));
+  EXPECT_EQ(engines.State().use, DeviceState::Use::kFailed);
+  EXPECT_THAT(engines.State().text, testing::StartsWith("smollm2: Faulty0: made to fail does not compute"));
+  Fault("");
+  const auto there = engines.Open(twin, stage);
+  ASSERT_TRUE(there.ok()) << there.error().message;
+  EXPECT_EQ((*there)->options().device, options_.device);
+  ExpectCpu(engines.Open(model_, stage));
+  EXPECT_EQ(engines.State().use, DeviceState::Use::kComputes);
+  EXPECT_THAT(engines.State().text, testing::StartsWith("Faulty0: made to fail; the CPU computes smollm2: "));
+  EXPECT_EQ(engines.SpeedKey(failed), "");
+  EXPECT_THAT(engines.SpeedKey(fine), HasSubstr("faulty"));
+}
+
 TEST_F(Offload, WhatBecameOfADeviceIsToldAndItsSpeedIsItsOwn) {
   const std::string home = (folder_ / "home").string();
   fs::create_directories(home);
@@ -300,7 +338,8 @@ TEST_F(Offload, WhatBecameOfADeviceIsToldAndItsSpeedIsItsOwn) {
   ASSERT_TRUE(there.ok()) << there.error().message;
   EXPECT_EQ(engines.State().use, DeviceState::Use::kComputes);
   EXPECT_EQ(engines.State().text, "Faulty0: made to fail");
-  EXPECT_THAT(engines.SpeedKey(), HasSubstr("faulty"));
+  const ModelFingerprint model = FingerprintOf(*model_).value();
+  EXPECT_THAT(engines.SpeedKey(model), HasSubstr("faulty"));
   const auto slice = engines.OpenForSpeed(WithMadeUpWeights(*model_), stage);  // as a speed test has it
   ASSERT_TRUE(slice.ok()) << slice.error().message;
   EXPECT_EQ((*slice)->options().device, options_.device);
@@ -310,7 +349,7 @@ TEST_F(Offload, WhatBecameOfADeviceIsToldAndItsSpeedIsItsOwn) {
   EXPECT_FALSE((*there)->Forward(Rows(0, 1), Input(**there, 1), out).ok());
   EXPECT_EQ(engines.State().use, DeviceState::Use::kFailed);
   EXPECT_THAT(engines.State().text, HasSubstr("signal 11"));
-  EXPECT_EQ(engines.SpeedKey(), "");
+  EXPECT_EQ(engines.SpeedKey(model), "");
   EXPECT_EQ(changes, 2);
   EXPECT_EQ(engines.OpenForSpeed(model_, stage).error().code, ErrorCode::kUnavailable);  // it does not crash again
 

@@ -271,6 +271,13 @@ ModelFingerprint FingerprintOf(std::span<const std::uint8_t> header, std::uint64
   return fingerprint == 0 ? 1 : fingerprint;
 }
 
+Result<ModelFingerprint> FingerprintOf(const ModelFile& model) {
+  std::vector<std::uint8_t> header(model.gguf.data_offset);
+  SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<TensorReader> reader, model.source->Open());
+  SHOAL_RETURN_IF_ERROR(reader->Read(0, header));
+  return FingerprintOf(header, model.gguf.file_bytes);
+}
+
 Digest BlobId(const WeightRange& range, std::uint32_t chunk_bytes) {
   SHOAL_CHECK(range.known());
   std::vector<std::uint8_t> text(kBlobLabel, kBlobLabel + sizeof kBlobLabel);

@@ -91,6 +91,7 @@ using ModelId = Digest;
 // What placements call a model: of its header and size alone, so that it costs nothing to know. Never 0.
 using ModelFingerprint = std::uint64_t;
 ModelFingerprint FingerprintOf(std::span<const std::uint8_t> header, std::uint64_t file_bytes);
+Result<ModelFingerprint> FingerprintOf(const ModelFile& model);  // reads its header once more. Errors: as TensorReader
 
 // What names a range's bytes: equal for equal bytes, also of different models. Precondition (CHECK): range.known().
 Digest BlobId(const WeightRange& range, std::uint32_t chunk_bytes);

@@ -103,18 +103,18 @@ def test_a_backend_that_fails_leaves_the_node_serving(here, smollm2, tmp_path, f
     got = asked.wait(120)
     assert (got.error, got.finish) == ("", "length")
     assert node.process.poll() is None
-    said = {"start": "faulty is not used, the CPU computes: the process of faulty was ended by signal 11",
+    said = {"start": "faulty is not used, the CPU computes smollm2: the process of faulty was ended by signal 11",
             "wrong": "does not compute what the CPU computes",
             "compute": "faulty is lost, its stage goes on without it: the process of faulty was ended by signal 11"}
     assert said[fault] in node.output()
-    assert "the CPU computes, not faulty: " in node.cli("status").stdout
+    assert "the CPU computes, not faulty: smollm2: " in node.cli("status").stdout
     if fault != "compute":
         return
     # It is remembered: the next start does not try again.
     assert node.stop() == 0
     node.start(*words)
     node.cli("place", "smollm2", "--wire", "f32")
-    assert "faulty is not used, the CPU computes" in node.output()
+    assert "faulty is not used, the CPU computes smollm2: it failed while it computed" in node.output()
     assert streams.ask(node, "smollm2", PROMPT, TOKENS).text == got.text
 
 
