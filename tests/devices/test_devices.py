@@ -54,13 +54,14 @@ def test_device_lists_what_a_backend_sees(device):
 
 
 def test_whole_models_are_computed_as_on_the_cpu(device):
-    done = subprocess.run([BUILD / "src/offload/shoal_offload_test", "--gtest_filter=*RealDevice*"], timeout=2 * HANG_S,
+    done = subprocess.run([BUILD / "src/offload/shoal_offload_test", "--gtest_filter=*RealDevice*"], timeout=4 * HANG_S,
                           env={**os.environ, "SHOAL_TEST_DEVICE": device, "SHOAL_BACKENDS": str(BUILD)},
                           capture_output=True, text=True)
     measured = re.findall(r".*mean KL.*", done.stdout)
     print("\n" + "\n".join(measured))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(measured) == 4   # two models, whole and half
+    assert sum("layers on" in line for line in measured) == 8   # two models, as they are and as F16, whole and half
+    assert sum("from F32" in line for line in measured) == (0 if device == "blas" else 8)   # the CPU and the device
 
 
 def test_a_stage_computes_there_until_its_process_dies(here, smollm2, device):
@@ -87,7 +88,7 @@ def test_a_stage_computes_there_until_its_process_dies(here, smollm2, device):
     assert (got.error, got.text, got.finish) == ("", text, "length")
     nodes.wait_for("it says so", lambda: facts(node)["offload"]["use"] == "failed")
     assert "signal 9" in facts(node)["offload"]["text"]
-    assert f"the CPU computes, not {device}" in node.cli("status").stdout
+    assert f"the CPU computes, not {device}: smollm2: " in node.cli("status").stdout
     assert streams.ask(node, "smollm2", PROMPT, TOKENS).text == text
     assert not processes_of(node)
 
