@@ -28,6 +28,7 @@ constexpr int kVersion = 2;
 constexpr std::size_t kBackendsTried = 3;
 constexpr std::size_t kTrialsMax = 16;
 constexpr int kThreadsMax = 1024;
+constexpr double kBytesMax_s = 1e15;  // no device comes near
 constexpr std::size_t kFileBytesMax = 256U << 10;
 constexpr int kRounds = 3, kThreadRounds = 2, kConfirmRounds = 2;
 constexpr std::chrono::milliseconds kFigureTime{150};   // of each figure of a trial
@@ -95,6 +96,12 @@ void Trials::MeasureOne(KernelTrial& trial) {
   trial.got = first ? got : std::max(trial.got, got);
 }
 
+// 0, which is "did not run", for what no device reaches.
+double SpeedIn(const Json& from, const char* key) {
+  const double speed = NumberIn(from, key, 0);
+  return speed > 0 && speed <= kBytesMax_s ? speed : 0;
+}
+
 std::optional<KernelChoice> ReadChoice(const Json& json) {
   if (!json.is_object()) return std::nullopt;
   KernelChoice choice;
@@ -106,8 +113,8 @@ std::optional<KernelChoice> ReadChoice(const Json& json) {
     if (!item.is_object()) return std::nullopt;
     const double threads = NumberIn(item, "threads", -1), sme = NumberIn(item, "sme_threads", -1);
     if (!(threads >= 1 && threads <= kThreadsMax) || !(sme >= -1 && sme <= kThreadsMax)) return std::nullopt;
-    choice.trials.push_back({TextIn(item, "variant"), static_cast<int>(threads), NumberIn(item, "one_row_bytes_s", -1),
-                             NumberIn(item, "rows_bytes_s", -1), TextIn(item, "layout"), static_cast<int>(sme),
+    choice.trials.push_back({TextIn(item, "variant"), static_cast<int>(threads), SpeedIn(item, "one_row_bytes_s"),
+                             SpeedIn(item, "rows_bytes_s"), TextIn(item, "layout"), static_cast<int>(sme),
                              NumberIn(item, "got", -1)});
   }
   const double best = NumberIn(json, "best", -1);

@@ -145,5 +145,20 @@ TEST(KernelChoice, IsKeptForThisDeviceAlone) {
           .empty());
 }
 
+// A file that somebody wrote by hand: what is shown of it is cast to whole bytes.
+TEST(KernelChoice, SpeedsThatNoDeviceReachesDidNotRun) {
+  const KernelChoices read =
+      ParseKernelChoices(R"({"version":2,"device":"chip a","choices":[{"quantization":"Q4_0","best":0,"trials":[)"
+                         R"({"variant":"x","threads":1,"sme_threads":-1,"one_row_bytes_s":1e10,"rows_bytes_s":1e300},)"
+                         R"({"variant":"y","threads":1,"sme_threads":-1,"one_row_bytes_s":-5,"got":1}]}]})",
+                         "chip a");
+  ASSERT_EQ(read.size(), 1U);
+  ASSERT_EQ(read[0].trials.size(), 2U);
+  EXPECT_EQ(read[0].trials[0].one_row_bytes_s, 1e10);
+  EXPECT_EQ(read[0].trials[0].rows_bytes_s, 0);
+  EXPECT_EQ(read[0].trials[1].one_row_bytes_s, 0);
+  EXPECT_EQ(read[0].trials[1].rows_bytes_s, 0);
+}
+
 }  // namespace
 }  // namespace shoal

@@ -37,7 +37,10 @@ void TryKernels(const std::string& text) {
   SHOAL_CHECK(choices.size() <= kKernelTypesMax && (SettingOf(choices, "") == nullptr) == choices.empty());
   for (const KernelChoice& choice : choices) {
     SHOAL_CHECK(choice.best < choice.trials.size() && !choice.chosen().variant.empty());
-    for (const KernelTrial& trial : choice.trials) SHOAL_CHECK(trial.threads >= 1 && RequestTime(trial) > 0);
+    for (const KernelTrial& trial : choice.trials) {
+      SHOAL_CHECK(trial.threads >= 1 && RequestTime(trial) > 0);
+      for (const double speed : {trial.one_row_bytes_s, trial.rows_bytes_s}) SHOAL_CHECK(speed >= 0 && speed <= 1e15);
+    }
     SHOAL_CHECK(ThreadsOf(choices, choice.quantization, choice.chosen().variant) >= 0);
   }
   const std::string written = KernelChoicesJson(choices, kDevice);
