@@ -196,7 +196,7 @@ TEST_F(Offload, ACrashWhileItComputesLosesTheEngineAndNothingElse) {
 TEST_F(Offload, OneThatHangsIsEnded) {
   Fault("hang");
   OffloadOptions offload = Options();
-  offload.silence_max = std::chrono::seconds(2);
+  offload.silence_max = offload.first_silence_max = std::chrono::seconds(2);
   auto opened = OpenOffloaded(model_, options_, std::move(offload));
   ASSERT_TRUE(opened.ok()) << opened.error().message;
   Now();
@@ -205,6 +205,16 @@ TEST_F(Offload, OneThatHangsIsEnded) {
   ASSERT_FALSE(lost.ok());
   EXPECT_EQ(lost.error().code, ErrorCode::kUnavailable);
   EXPECT_THAT(lost.error().message, HasSubstr("said nothing"));
+}
+
+TEST_F(Offload, ADriverMayCompileAtTheFirstPassOfSoManyRows) {
+  OffloadOptions offload = Options();
+  offload.silence_max = std::chrono::milliseconds(1);  // less than any pass of these rows
+  auto opened = OpenOffloaded(model_, options_, std::move(offload));
+  ASSERT_TRUE(opened.ok()) << opened.error().message;
+  std::vector<float> out;
+  const Status passed = opened->engine->Forward(Rows(0, 64), Input(*opened->engine, 64), out);
+  EXPECT_TRUE(passed.ok()) << passed.error().message;
 }
 
 TEST_F(Offload, ADeviceThatIsNotThereIsNotFound) {

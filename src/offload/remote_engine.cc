@@ -2,6 +2,7 @@
 #include "offload/remote_engine.h"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <optional>
 #include <utility>
@@ -155,8 +156,11 @@ class RemoteEngine final : public Engine {
     const auto outputs = static_cast<std::size_t>(
         std::count_if(rows.begin(), rows.end(), [](const EngineRow& row) { return row.output; }));
     const std::size_t values = is_last() ? outputs * Width(n_vocab()) : rows.size() * Width(n_embd());
+    const std::uint64_t shape = std::uint64_t{1} << std::bit_width(rows.size());
     SHOAL_ASSIGN_OR_RETURN(const OffloadBytes data,
-                           Ask(OffloadKind::kForward, EncodeForward(rows, hidden), values * sizeof(float)));
+                           Ask(OffloadKind::kForward, EncodeForward(rows, hidden), values * sizeof(float),
+                               (shapes_ & shape) == 0 ? offload_.first_silence_max : offload_.silence_max));
+    shapes_ |= shape;
     return Take(data, values, out);
   }
 
@@ -189,8 +193,13 @@ class RemoteEngine final : public Engine {
   std::uint64_t KvBytesMax() const { return memory_.kv_bytes + kRowsBytesMax; }
 
   Result<OffloadBytes> Ask(OffloadKind kind, const OffloadBytes& question, std::uint64_t bytes_max) {
+    return Ask(kind, question, bytes_max, offload_.silence_max);
+  }
+
+  Result<OffloadBytes> Ask(OffloadKind kind, const OffloadBytes& question, std::uint64_t bytes_max,
+                           std::chrono::milliseconds silence_max) {
     const bool was_lost = remote_->lost().has_value();
-    Result<OffloadReply> reply = remote_->Call(kind, question, bytes_max, offload_.silence_max);
+    Result<OffloadReply> reply = remote_->Call(kind, question, bytes_max, silence_max);
     if (reply.ok()) {
       if (!reply->lengths.empty()) lengths_ = std::move(reply->lengths);
       if (reply->status.ok()) return std::move(reply->data);
@@ -219,6 +228,7 @@ class RemoteEngine final : public Engine {
   const bool is_last_;
   const OffloadOptions offload_;
   std::vector<Position> lengths_;
+  std::uint64_t shapes_ = 0;  // passes that were run: a bit for each number of bits in a number of rows
 };
 
 }  // namespace

@@ -22,6 +22,8 @@ struct OffloadOptions {
   // The engine that was open is lost. Once, on the thread that found out; not after the engine is destroyed.
   std::function<void(const Error& why)> on_lost;
   std::chrono::milliseconds silence_max{60'000};  // of a call, without a word from the process: it hangs, and is ended
+  // The same of the first pass of each number of rows, up to the next power of two: drivers compile what is used.
+  std::chrono::milliseconds first_silence_max{300'000};
 };
 
 // Opens options.device in a new process, and the engine there. Weights go there as they are read here.
