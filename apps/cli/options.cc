@@ -1,9 +1,12 @@
 // From the words of the command line to the options of a node.
+#include <cctype>
+#include <cerrno>
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <sstream>
 
 #include <sys/stat.h>
@@ -32,6 +35,15 @@ std::vector<std::string> Split(const std::string& text, char separator) {
   std::istringstream in(text);
   for (std::string part; std::getline(in, part, separator);) parts.push_back(part);
   return parts;
+}
+
+// The whole of `text` as a number; not std::from_chars, which reads whole numbers alone in the C++ library of Android.
+std::optional<float> ParseFloat(const std::string& text) {
+  if (text.empty() || std::isspace(static_cast<unsigned char>(text.front())) != 0) return std::nullopt;
+  char* end = nullptr;
+  errno = 0;
+  const float value = std::strtof(text.c_str(), &end);
+  return errno == 0 && end == text.c_str() + text.size() ? std::optional(value) : std::nullopt;
 }
 
 }  // namespace
@@ -107,13 +119,11 @@ Result<std::vector<LogitBias>> ParseLogitBias(const std::vector<std::string>& it
     LogitBias bias;
     const std::size_t equals = item.find('=');
     const auto token = std::from_chars(item.data(), item.data() + std::min(equals, item.size()), bias.token);
-    const bool has_bias = equals != std::string::npos;
-    const auto value = has_bias ? std::from_chars(item.data() + equals + 1, item.data() + item.size(), bias.bias)
-                                : std::from_chars_result{};
-    if (!has_bias || token.ec != std::errc{} || token.ptr != item.data() + equals || value.ec != std::errc{} ||
-        value.ptr != item.data() + item.size()) {
+    const auto value = equals == std::string::npos ? std::nullopt : ParseFloat(item.substr(equals + 1));
+    if (!value || token.ec != std::errc{} || token.ptr != item.data() + equals) {
       return Error{ErrorCode::kInvalidArgument, "'" + item + "' is no logit bias; write TOKEN=BIAS, like 1234=-5"};
     }
+    bias.bias = *value;
     biases.push_back(bias);
   }
   return biases;

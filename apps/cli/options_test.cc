@@ -26,7 +26,9 @@ TEST(ParseCpus, RefusesWhatNamesNoCores) {
 
 TEST(ParseLogitBias, TokenEqualsBias) {
   EXPECT_EQ(*ParseLogitBias({"12=-5.5", "7=100"}), (std::vector<LogitBias>{{12, -5.5F}, {7, 100.0F}}));
-  for (const char* text : {"12", "=1", "x=1", "1=", "1=y", "1=2=3"}) EXPECT_FALSE(ParseLogitBias({text}).ok()) << text;
+  for (const char* text : {"12", "=1", "x=1", "1=", "1=y", "1=2=3", "1= 2", "1=1e99"}) {
+    EXPECT_FALSE(ParseLogitBias({text}).ok()) << text;
+  }
 }
 
 TEST(ResolveModel, LooksForAPathThenInHome) {
