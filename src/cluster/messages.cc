@@ -155,14 +155,11 @@ void Speeds(A& io, DeviceFacts& device) {
     Bounded(io, speed.operation_s, 0, 1);
   });
   io.Require(device.speeds.empty() || device.memory_bytes_s > 0);
-  io.List(device.stage_speeds, kStageSpeedsMax, 80, [&](StageSpeedFacts& one) {
+  io.List(device.stage_speeds, kStageSpeedsMax, 112, [&](StageSpeedFacts& one) {
     io.Num(one.fingerprint);
     MeasuredStageSpeed& speed = one.speed;
     Bounded(io, speed.pass_s, 0, 1);
-    for (double* value : {&speed.one_row_bytes_s, &speed.group_bytes_s, &speed.rows_bytes_s, &speed.kv_bytes_s,
-                          &speed.kv_rows_bytes_s, &speed.output_bytes_s, &speed.output_group_bytes_s}) {
-      rate(*value);
-    }
+    for (double* const value : RatesOf(speed)) rate(*value);
     Bounded(io, speed.token_s, 0, 1);
   });
   io.Num(device.ration);

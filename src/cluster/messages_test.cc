@@ -31,7 +31,7 @@ MemberRecord Member() {
   m.facts_version = 2;
   m.facts = {"phone", true, false, {"/ip4/10.0.0.1/tcp/48100"}, "http://10.0.0.1:1", {}, {}, {}};
   m.facts.device = {"linux", "aarch64", 8, 1000, 500, 400, 2e10, {{"Q4_0", 1e10, 3e9, 4e-6}}};
-  m.facts.device.stage_speeds = {{0xfeed, {2e-5, 1e10, 4e9, 1e9, 5e9, 2e10, 2e10, 3e9, 3e-4}}};
+  m.facts.device.stage_speeds = {{0xfeed, {2e-5, 1e10, 8e9, 6e9, 4e9, 1e9, 5e9, 2e10, 2e10, 1e10, 6e9, 2.5e9, 3e-4}}};
   m.facts.device.ration = 0.25;
   m.facts.device.power_measured = true;
   m.facts.device.pace = 0.5;
@@ -136,9 +136,11 @@ TEST(ClusterMessages, AbsurdSpeedsAreRefused) {
   };
   EXPECT_TRUE(at(1e10, 2e10));
   for (const double wrong : {0.0, -1.0, 1e300, std::nan(""), HUGE_VAL}) {
-    EXPECT_FALSE(at(1e10, wrong));  // one row
-    EXPECT_FALSE(at(2e10, wrong));  // memory
-    EXPECT_FALSE(at(9e9, wrong));   // a group of cores
+    EXPECT_FALSE(at(1e10, wrong));   // one row
+    EXPECT_FALSE(at(2e10, wrong));   // memory
+    EXPECT_FALSE(at(9e9, wrong));    // a group of cores
+    EXPECT_FALSE(at(8e9, wrong));    // two rows of a stage
+    EXPECT_FALSE(at(2.5e9, wrong));  // eight rows of an output head
   }
   EXPECT_FALSE(at(4e-6, -1e-6));
   EXPECT_FALSE(at(4e-6, 2));

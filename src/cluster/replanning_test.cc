@@ -56,9 +56,10 @@ TEST_F(ReplanTest, AThrottledDeviceGetsFewerLayersSoon) {
   const Epoch before = epoch();
   Pace(1, 0.33);
   ASSERT_TRUE(pump.Until([&] { return epoch() != before && pump.Agree(); }, 15 * kSecond));
-  EXPECT_NEAR(LayersOf(1), 4, 1);
+  // Four streams are two groups: of three stages one is idle, so that the way through all of them counts as well.
+  EXPECT_NEAR(LayersOf(1), 3, 1);
   EXPECT_EQ(At(0)->record.continues, before) << "what runs goes on";
-  EXPECT_NEAR(At(0)->record.stages[0].layers.count(), 13, 1);
+  EXPECT_NEAR(At(0)->record.stages[0].layers.count(), 14, 1);
 }
 
 TEST_F(ReplanTest, SmallOrShortChangesMoveNothing) {

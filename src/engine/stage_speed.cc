@@ -3,6 +3,7 @@
 #include "engine/stage_speed.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <numeric>
@@ -28,9 +29,10 @@ using SteadyTime = SteadyClock::time_point;
 constexpr int kDeepPasses = 8;              // of kSpeedRows rows behind each other: a context of 512
 constexpr std::int32_t kDecodePasses = 64;  // at most, of one row
 constexpr std::int32_t kPassesMin = 3;
+constexpr int kSequences = kSpeedFewRows.back();
 constexpr double kLeast = 1e-12;  // seconds a byte: nothing is faster
-constexpr std::int32_t kContext = kSpeedRows * kDeepPasses + kDecodePasses + 2 * kSpeedGroupRows;
-constexpr std::chrono::milliseconds kOfOneFigure{350};
+constexpr std::int32_t kContext = kSpeedRows * kDeepPasses + kDecodePasses + 2 * kSequences;
+constexpr std::chrono::milliseconds kOfOneFigure{350}, kOfFewRows{250};
 // After a pass the worker threads of its engine spin for some 2 ms before they sleep (ComputeThreads), on the cores
 // that the next engine's pass needs; one engine alone, as in a stage, never meets that.
 constexpr std::chrono::milliseconds kOthersSpin{4};
@@ -62,9 +64,9 @@ class Slice {
     EngineOptions engine;
     engine.layers = layers;
     engine.kv_tokens_max = kContext;
-    engine.sequences_max = kSpeedGroupRows;
+    engine.sequences_max = kSequences;
     engine.batch_rows_max = kSpeedRows;
-    engine.output_rows_max = kSpeedGroupRows;
+    engine.output_rows_max = kSequences;
     engine.threads = options.cpus.empty() ? std::max(options.threads, 1) : static_cast<int>(options.cpus.size());
     engine.cpus = options.cpus;
     Slice slice;
@@ -109,12 +111,13 @@ class Slice {
     return {};
   }
 
-  // The same again and again, each pass behind the one before, for about kOfOneFigure; the first does not count.
-  // `between`: another slice that runs a row before each of them, as the rest of a model does: a small model would else
-  // be more in caches than it ever is.
-  Result<Sample> Repeat(std::int32_t rows, bool of_many, bool output, Slice* between = nullptr) {
+  // The same again and again, each pass behind the one before, for about kOfOneFigure (kOfFewRows where there are
+  // several, of as many sequences); the first does not count. `between`: another slice that runs a row before each of
+  // them, as the rest of a model does: a small model would else be more in caches than it ever is.
+  Result<Sample> Repeat(std::int32_t rows, bool output, Slice* between = nullptr) {
+    const bool of_many = rows > 1;
     std::vector<double> seconds, positions;
-    const SteadyTime end = SteadyClock::now() + Rationed(kOfOneFigure, ration_);
+    const SteadyTime end = SteadyClock::now() + Rationed(of_many ? kOfFewRows : kOfOneFigure, ration_);
     for (std::int32_t i = 0; i < kDecodePasses && (i <= kPassesMin || SteadyClock::now() < end); ++i) {
       if (between != nullptr) SHOAL_RETURN_IF_ERROR(between->Alone());
       if (between != nullptr && threads_ > 1) OutlastSpinning();
@@ -127,7 +130,7 @@ class Slice {
   }
 
   Status Empty() {
-    for (SequenceId sequence = 0; sequence < kSpeedGroupRows; ++sequence) {
+    for (SequenceId sequence = 0; sequence < kSequences; ++sequence) {
       if (engine_->Length(sequence) > 0) SHOAL_RETURN_IF_ERROR(engine_->Rewind(sequence, 0));
     }
     return {};
@@ -199,7 +202,6 @@ class Measuring {
     SHOAL_RETURN_IF_ERROR(Layers(large, last));
     SHOAL_RETURN_IF_ERROR(Passes(small, large));
     Settle();
-    SHOAL_RETURN_IF_ERROR(last.Empty());
     SHOAL_RETURN_IF_ERROR(Output(last, large));
     return speed_;
   }
@@ -224,9 +226,11 @@ class Measuring {
     kv_bytes_ = std::max(slice.kv_bytes(), 1.0);
     SHOAL_RETURN_IF_ERROR(slice.Pass(kSpeedRows, false, false));
     SHOAL_RETURN_IF_ERROR(slice.Empty());
-    SHOAL_ASSIGN_OR_RETURN(early_, slice.Repeat(1, false, false, &last));
-    SHOAL_RETURN_IF_ERROR(slice.Empty());
-    SHOAL_ASSIGN_OR_RETURN(group_, slice.Repeat(kSpeedGroupRows, true, false));
+    SHOAL_ASSIGN_OR_RETURN(early_, slice.Repeat(1, false, &last));
+    for (std::size_t i = 0; i < few_.size(); ++i) {
+      SHOAL_RETURN_IF_ERROR(slice.Empty());
+      SHOAL_ASSIGN_OR_RETURN(few_[i], slice.Repeat(kSpeedFewRows[i], false));
+    }
     SHOAL_RETURN_IF_ERROR(slice.Empty());
     std::vector<std::vector<double>> seconds(kDeepPasses);
     std::vector<Sample> deep;
@@ -240,14 +244,14 @@ class Measuring {
     }
     for (std::size_t i = 0; i < deep.size(); ++i) deep[i].seconds = MedianOf(seconds[i]);
     rows_ = LineThrough(deep);
-    SHOAL_ASSIGN_OR_RETURN(late_, slice.Repeat(1, false, false, &last));
+    SHOAL_ASSIGN_OR_RETURN(late_, slice.Repeat(1, false, &last));
     return {};
   }
 
   // What a pass costs beside its layers.
   Status Passes(Slice& slice, Slice& large) {
     SHOAL_RETURN_IF_ERROR(large.Empty());
-    SHOAL_ASSIGN_OR_RETURN(small_, slice.Repeat(1, false, false, &large));
+    SHOAL_ASSIGN_OR_RETURN(small_, slice.Repeat(1, false, &large));
     small_bytes_ = slice.weight_bytes();
     return {};
   }
@@ -263,30 +267,35 @@ class Measuring {
     const double kv_s = farther > 0 ? (late_.seconds - early_.seconds) / farther / kv_bytes_ : 0;
     speed_.kv_bytes_s = 1 / std::max(kv_s, kLeast);
     speed_.kv_rows_bytes_s = 1 / std::max(rows_.slope / kv_bytes_, kLeast);
-    speed_.group_bytes_s = weight_bytes_ / std::max(group_.seconds - speed_.pass_s, group_.seconds / 2);
-    speed_.rows_bytes_s = weight_bytes_ / std::max(rows_.base - speed_.pass_s, rows_.base / 2);
+    const auto bytes_s = [&](double seconds) { return weight_bytes_ / std::max(seconds - speed_.pass_s, seconds / 2); };
+    speed_.pair_bytes_s = bytes_s(few_[0].seconds);
+    speed_.quad_bytes_s = bytes_s(few_[1].seconds);
+    speed_.group_bytes_s = bytes_s(few_[2].seconds);
+    speed_.rows_bytes_s = bytes_s(rows_.base);
   }
 
   Status Output(Slice& slice, Slice& large) {
-    SHOAL_RETURN_IF_ERROR(large.Empty());
-    SHOAL_ASSIGN_OR_RETURN(const Sample one, slice.Repeat(1, false, true, &large));
-    SHOAL_RETURN_IF_ERROR(slice.Empty());
-    SHOAL_RETURN_IF_ERROR(large.Empty());
-    SHOAL_ASSIGN_OR_RETURN(const Sample group, slice.Repeat(kSpeedGroupRows, true, true, &large));
     const auto bytes = static_cast<double>(model_->info.output_bytes);
-    const auto rest = [&](const Sample& sample, double bytes_s) {
-      return std::max(sample.seconds - speed_.pass_s - slice.weight_bytes() / bytes_s, bytes * kLeast);
+    const auto measure = [&](std::int32_t rows, double layers_bytes_s, double& bytes_s) -> Status {
+      SHOAL_RETURN_IF_ERROR(slice.Empty());
+      SHOAL_RETURN_IF_ERROR(large.Empty());
+      SHOAL_ASSIGN_OR_RETURN(const Sample sample, slice.Repeat(rows, true, &large));
+      const double layers = slice.weight_bytes() / layers_bytes_s;
+      bytes_s = bytes / std::max(sample.seconds - speed_.pass_s - layers, bytes * kLeast);
+      return {};
     };
-    speed_.output_bytes_s = bytes / rest(one, speed_.one_row_bytes_s);
-    speed_.output_group_bytes_s = bytes / rest(group, speed_.group_bytes_s);
-    return {};
+    SHOAL_RETURN_IF_ERROR(measure(1, speed_.one_row_bytes_s, speed_.output_bytes_s));
+    SHOAL_RETURN_IF_ERROR(measure(kSpeedFewRows[0], speed_.pair_bytes_s, speed_.output_pair_bytes_s));
+    SHOAL_RETURN_IF_ERROR(measure(kSpeedFewRows[1], speed_.quad_bytes_s, speed_.output_quad_bytes_s));
+    return measure(kSpeedFewRows[2], speed_.group_bytes_s, speed_.output_group_bytes_s);
   }
 
   const std::shared_ptr<const ModelFile> model_;
   const StageSpeedOptions& options_;
   SteadyTime end_;
   double weight_bytes_ = 0, kv_bytes_ = 0, small_bytes_ = 0;
-  Sample early_, late_, group_, small_;
+  Sample early_, late_, small_;
+  std::array<Sample, kSpeedFewRows.size()> few_;
   Line rows_;
   StageSpeed speed_;
 };

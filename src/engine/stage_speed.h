@@ -4,6 +4,7 @@
 // is, the output head, what each pass costs whatever it holds. Only the model's header has to be here. Keeps nothing.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -33,15 +34,15 @@ struct StageSpeedOptions {
 // and draws a token from it.
 struct StageSpeed {
   double pass_s = 0;
-  double one_row_bytes_s = 0;       // weight bytes of layers
-  double group_bytes_s = 0;         // in passes of kSpeedGroupRows rows
-  double rows_bytes_s = 0;          // in passes of kSpeedRows rows
-  double kv_bytes_s = 0;            // bytes of K and V as f16, in passes of one row
-  double kv_rows_bytes_s = 0;       // for each row, in passes of kSpeedRows rows
-  double output_bytes_s = 0;        // bytes of the output head, one row
-  double output_group_bytes_s = 0;  // kSpeedGroupRows rows
+  double one_row_bytes_s = 0;                                    // weight bytes of layers
+  double pair_bytes_s = 0, quad_bytes_s = 0, group_bytes_s = 0;  // in passes of kSpeedFewRows rows
+  double rows_bytes_s = 0;                                       // in passes of kSpeedRows rows
+  double kv_bytes_s = 0;                                         // bytes of K and V as f16, in passes of one row
+  double kv_rows_bytes_s = 0;                                    // for each row, in passes of kSpeedRows rows
+  double output_bytes_s = 0;                                     // bytes of the output head, one row
+  double output_pair_bytes_s = 0, output_quad_bytes_s = 0, output_group_bytes_s = 0;  // kSpeedFewRows rows
 };
-inline constexpr int kSpeedGroupRows = 8;
+inline constexpr std::array<int, 3> kSpeedFewRows = {2, 4, 8};
 
 // Blocks for about time_max at most; computes on threads of its own.
 // Errors: kUnsupported (a model that cannot be cut), kOutOfMemory, and as Engine::Open.

@@ -26,8 +26,9 @@ TEST_P(StageSpeedOf, IsPlausible) {
   ASSERT_TRUE(speed.ok()) << speed.error().message;
   EXPECT_EQ(AllowedCpus(), before);
   for (const double value :
-       {speed->pass_s, speed->one_row_bytes_s, speed->group_bytes_s, speed->rows_bytes_s, speed->kv_bytes_s,
-        speed->kv_rows_bytes_s, speed->output_bytes_s, speed->output_group_bytes_s}) {
+       {speed->pass_s, speed->one_row_bytes_s, speed->pair_bytes_s, speed->quad_bytes_s, speed->group_bytes_s,
+        speed->rows_bytes_s, speed->kv_bytes_s, speed->kv_rows_bytes_s, speed->output_bytes_s,
+        speed->output_pair_bytes_s, speed->output_quad_bytes_s, speed->output_group_bytes_s}) {
     EXPECT_TRUE(std::isfinite(value) && value > 0) << value;
   }
   EXPECT_GT(speed->one_row_bytes_s, speed->rows_bytes_s) << "64 rows are more work than one";

@@ -2,6 +2,7 @@
 #include "node/device_speed.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -16,13 +17,16 @@
 
 namespace shoal {
 
-static_assert(kSpeedRows == kPassRows && kSpeedGroupRows == kGroupRows);  // what is measured is what plans ask for
+// What is measured is what plans ask for.
+static_assert(kSpeedRows == kPassRows &&
+              kRowPoints ==
+                  std::array<std::int32_t, 5>{1, kSpeedFewRows[0], kSpeedFewRows[1], kSpeedFewRows[2], kSpeedRows});
 
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kVersion = 3;
+constexpr int kVersion = 4;
 constexpr std::size_t kSpeedsKeptMax = 32;  // of kinds of weights, and of models
 constexpr std::size_t kFileBytesMax = 256U << 10;
 constexpr std::size_t kGroupsMax = 4;  // measured: more kinds of cores than that no chip has
@@ -236,8 +240,9 @@ Result<ModelSpeed> MeasureModelSpeed(const std::string& home, const DeviceProfil
   const ModelSpeed measured{
       fingerprint,
       cpus,
-      {speed.pass_s, speed.one_row_bytes_s, speed.group_bytes_s, speed.rows_bytes_s, speed.kv_bytes_s,
-       speed.kv_rows_bytes_s, speed.output_bytes_s, speed.output_group_bytes_s, token.ok() ? *token : kTokenUnknown_s},
+      {speed.pass_s, speed.one_row_bytes_s, speed.pair_bytes_s, speed.quad_bytes_s, speed.group_bytes_s,
+       speed.rows_bytes_s, speed.kv_bytes_s, speed.kv_rows_bytes_s, speed.output_bytes_s, speed.output_pair_bytes_s,
+       speed.output_quad_bytes_s, speed.output_group_bytes_s, token.ok() ? *token : kTokenUnknown_s},
       device.key};
   Keep(home, profile, &KnownSpeeds::models, measured, [&](const ModelSpeed& one) {
     return one.fingerprint == fingerprint && one.cpus == cpus && one.device == device.key;

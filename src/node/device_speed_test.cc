@@ -23,7 +23,8 @@ DeviceSpeed Speed() {
 }
 
 TEST(SpeedJson, ComesBackAsItWas) {
-  const ModelSpeed model{0xfedcba9876543210, {1}, {2e-5, 10e9, 3e9, 1e9, 5e9, 20e9, 15e9, 4e9, 3e-4}};
+  const ModelSpeed model{
+      0xfedcba9876543210, {1}, {2e-5, 10e9, 6e9, 4e9, 3e9, 1e9, 5e9, 20e9, 15e9, 9e9, 6e9, 4e9, 3e-4}};
   const KnownSpeeds all = ParseSpeedJson(SpeedJson({{Speed()}, {model}}, "a chip"), "a chip");
   ASSERT_EQ(all.models.size(), 1U);
   EXPECT_EQ(all.models[0].fingerprint, model.fingerprint);
@@ -40,7 +41,7 @@ TEST(SpeedJson, ComesBackAsItWas) {
 }
 
 TEST(SpeedJson, OfAModelOnADeviceBesideTheCpuIsOfThatDeviceAlone) {
-  const MeasuredStageSpeed figures{2e-5, 10e9, 3e9, 1e9, 5e9, 20e9, 15e9, 4e9, 3e-4};
+  const MeasuredStageSpeed figures{2e-5, 10e9, 6e9, 4e9, 3e9, 1e9, 5e9, 20e9, 15e9, 9e9, 6e9, 4e9, 3e-4};
   const KnownSpeeds all = ParseSpeedJson(SpeedJson({{}, {{7, {1}, figures, "vulkan | a driver"}}}, "a chip"), "a chip");
   EXPECT_EQ(all.Of(7, {1}), nullptr);
   EXPECT_EQ(all.Of(7, {1}, "vulkan | another driver"), nullptr);
@@ -54,12 +55,12 @@ TEST(SpeedJson, OfAnotherDeviceOrDamagedIsNothing) {
     return known.devices.size() + known.models.size();
   };
   const std::string text =
-      SpeedJson({{Speed()}, {{1, {0}, {1e-5, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e-4}}}}, "a chip");
+      SpeedJson({{Speed()}, {{1, {0}, {1e-5, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e-4}}}}, "a chip");
   EXPECT_EQ(count(text, "a chip"), 2U);
   EXPECT_EQ(count(text, "another chip"), 0U);
   EXPECT_EQ(count(text.substr(0, text.size() / 2), "a chip"), 0U);
   EXPECT_EQ(count("", "a chip"), 0U);
-  EXPECT_EQ(count(R"({"version":3,"fingerprint":"a chip","speeds":[{"quantization":"Q4_0"},7],)"
+  EXPECT_EQ(count(R"({"version":4,"fingerprint":"a chip","speeds":[{"quantization":"Q4_0"},7],)"
                   R"("stages":[{"model":1,"cpus":[0],"pass_s":1},{"model":"x"},7]})",
                   "a chip"),
             0U);

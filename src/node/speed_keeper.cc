@@ -15,8 +15,8 @@
 
 namespace shoal {
 
-static_assert(kCountedRowsMax == kPassRows &&
-              kCountedGroupRows == kGroupRows);  // what a worker counts is what the cost model asks for
+static_assert(kCountedRows == kRowPoints &&
+              kCountedFewRows == kGroupRows);  // what a worker counts is what the cost model asks for
 
 namespace {
 
@@ -184,12 +184,11 @@ bool SpeedKeeper::LookAtPace(TimeUs now, const std::vector<ModelHolding>& models
     const StageWorkerStats& stats = work.stats;
     PassCounts counts;
     counts.passes = static_cast<double>(stats.batches);
-    counts.group_rows = static_cast<double>(stats.group_rows);
-    counts.more_rows = static_cast<double>(stats.more_rows);
+    std::copy(stats.more_rows.begin(), stats.more_rows.end(), counts.rows.begin());
     counts.kv_rows = static_cast<double>(stats.kv_rows);
     counts.kv_many_rows = static_cast<double>(stats.kv_many_rows);
     counts.output_passes = static_cast<double>(stats.output_batches);
-    counts.output_more_rows = static_cast<double>(stats.output_more_rows);
+    std::copy(stats.output_more_rows.begin(), stats.output_more_rows.end(), counts.output_rows.begin());
     const StageLoad load = LoadOf(request.shape, work.placement.LayersOf(work.index), request.options);
     pace_.Observe(work.placement.model + " " + std::to_string(work.placement.epoch) + " " + std::to_string(work.index),
                   SecondsOf(*device, load, counts), static_cast<double>(stats.compute_us + stats.rest_us) / 1e6);
@@ -269,12 +268,9 @@ void FillStageSpeeds(const std::vector<ModelSpeed>& models, DeviceFacts& facts) 
   facts.stage_speeds.clear();
   for (const ModelSpeed& model : models) {
     if (facts.stage_speeds.size() >= kStageSpeedsMax) break;
-    const MeasuredStageSpeed& s = model.speed;
-    facts.stage_speeds.push_back(
-        {model.fingerprint,
-         {std::clamp(s.pass_s, 0.0, kOperationMax), Rate(s.one_row_bytes_s), Rate(s.group_bytes_s),
-          Rate(s.rows_bytes_s), Rate(s.kv_bytes_s), Rate(s.kv_rows_bytes_s), Rate(s.output_bytes_s),
-          Rate(s.output_group_bytes_s), std::clamp(s.token_s, 0.0, kOperationMax)}});
+    StageSpeedFacts& told = facts.stage_speeds.emplace_back(StageSpeedFacts{model.fingerprint, model.speed});
+    for (double* const bytes_s : RatesOf(told.speed)) *bytes_s = Rate(*bytes_s);
+    for (double* const s : {&told.speed.pass_s, &told.speed.token_s}) *s = std::clamp(*s, 0.0, kOperationMax);
   }
 }
 

@@ -25,7 +25,10 @@ class SpeedKeeperTest : public testing::Test {
     const DeviceProfile profile = ReadDeviceProfile();
     const std::vector<int> cpus = SpeedCpus(profile, 0);
     const auto model = [&](std::uint64_t fingerprint, double bytes_s, const std::string& device) {
-      return ModelSpeed{fingerprint, cpus, {1e-3, bytes_s, bytes_s, bytes_s, 1e9, 1e9, 1e9, 1e9, 1e-3}, device};
+      return ModelSpeed{fingerprint,
+                        cpus,
+                        {1e-3, bytes_s, bytes_s, bytes_s, bytes_s, bytes_s, 1e9, 1e9, 1e9, 1e9, 1e9, 1e9, 1e-3},
+                        device};
     };
     const DeviceSpeed kind{"Q4_0", cpus, {kOnCpu, kOnCpu, 1e-6, "CPU"}, 1e10, {}};
     const KnownSpeeds kept{{kind},

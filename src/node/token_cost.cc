@@ -26,18 +26,22 @@
 namespace shoal {
 namespace {
 
-constexpr double kPass_s = 1e-3;  // of processor time on each core, in place of a stage's
+constexpr double kPass_s = 2e-3;               // of processor time on each core, in place of a stage's
+constexpr std::size_t kReadBytes = 32U << 20;  // more than most caches hold; by all cores together
+constexpr std::size_t kLineWords = 8;          // of a cache's line, 64 bytes
+constexpr std::size_t kLinesAtOnce = 256;      // between two looks at the clock
 constexpr int kTokens = 96, kTokensMin = 16;
 constexpr std::int32_t kContext = 256;
 constexpr std::chrono::seconds kSilenceMax{5};
 constexpr double kLeast_s = 1e-7;
 
-// Threads on given cores, which wait for their next turn awake, as a stage's do between two passes.
+// Threads on given cores, which wait for their next turn awake, as a stage's do between two passes. They read memory
+// all the time, as a stage reads weights: what other threads left in caches is not there when these run again.
 class BusyCores {
  public:
-  explicit BusyCores(std::vector<int> cpus) : cpus_(std::move(cpus)) {
+  explicit BusyCores(std::vector<int> cpus) : cpus_(std::move(cpus)), memory_(kReadBytes / sizeof(std::uint64_t), 1) {
     for (std::size_t i = 1; i < cpus_.size(); ++i) {
-      threads_.emplace_back([this, cpu = cpus_[i]] { Follow(cpu); });
+      threads_.emplace_back([this, i] { Follow(i); });
     }
   }
   ~BusyCores() {
@@ -52,27 +56,37 @@ class BusyCores {
     if (!std::exchange(placed_, true)) (void)PinThisThread(std::vector<int>{cpus_.front()});
     done_ = 0;
     ++turn_;
-    Spin();
+    at_ = Read(at_);
     while (done_ < threads_.size() && !ending_) {}
   }
 
  private:
-  static void Spin() {
+  // From word `at` on, around. Where to go on.
+  std::size_t Read(std::size_t at) {
     const double end = PassTime(true) + kPass_s;
-    while (PassTime(true) < end) {}
+    std::uint64_t sum = 0;
+    while (PassTime(true) < end) {
+      for (std::size_t i = 0; i < kLinesAtOnce; ++i, at = (at + kLineWords) % memory_.size()) sum += memory_[at];
+    }
+    sum_ += sum;
+    return at;
   }
-  void Follow(int cpu) {
-    (void)PinThisThread(std::vector<int>{cpu});
+  void Follow(std::size_t index) {
+    (void)PinThisThread(std::vector<int>{cpus_[index]});
+    std::size_t at = memory_.size() / cpus_.size() * index / kLineWords * kLineWords;
     for (std::uint64_t seen = 0; !ending_;) {
       if (turn_ == seen) continue;
       seen = turn_;
-      Spin();
+      at = Read(at);
       ++done_;
     }
   }
 
   const std::vector<int> cpus_;
+  const std::vector<std::uint64_t> memory_;
   bool placed_ = false;
+  std::size_t at_ = 0;
+  std::atomic<std::uint64_t> sum_{0};  // so that the reads are not left out
   std::atomic<bool> ending_{false};
   std::atomic<std::uint64_t> turn_{0};
   std::atomic<std::size_t> done_{0};

@@ -252,6 +252,23 @@ TEST_F(PipelineTest, AStageThatRestsGivesTheSameTokensAndStopsAtOnce) {
   EXPECT_EQ(collector_[2].error.code, ErrorCode::kUnavailable);
 }
 
+TEST_F(PipelineTest, AWorkerCountsRowsBetweenThePointsOfTheCostModel) {
+  options_.stages = 2;
+  Make();
+  ASSERT_TRUE(Submit(1, 70, 3).ok());  // passes of 64, 6 and twice 1 row
+  ASSERT_TRUE(collector_.WaitForEnds(1));
+  ExpectAnswer(1, 70, 3);
+  for (int stage = 0; stage < 2; ++stage) {
+    const StageWorkerStats stats = placement_->worker(stage).stats();
+    EXPECT_EQ(stats.batches, 4U);
+    EXPECT_EQ(stats.more_rows, (CountedRows{2, 4, 6, 56}));
+    EXPECT_EQ(stats.output_batches, 3U);
+    EXPECT_EQ(stats.output_more_rows, (CountedRows{0, 0, 0, 0}));
+    EXPECT_EQ(stats.kv_many_rows, 64U * 65 / 2);
+    EXPECT_EQ(stats.kv_rows, 65U + 66 + 67 + 68 + 69 + 70 + 71 + 72);
+  }
+}
+
 TEST_F(PipelineTest, StopEndsWhatRuns) {
   options_.stages = 2;
   options_.compute = std::chrono::microseconds(300);

@@ -65,8 +65,9 @@ struct StageWorker::State {
   bool ended = false;  // guarded by mutex
   std::string reason;  // of the end; compute thread only
 
-  std::atomic<std::uint64_t> group_rows{0}, more_rows{0}, kv_rows{0}, kv_many_rows{0}, output_batches{0},
-      output_more_rows{0};
+  using Counters = std::array<std::atomic<std::uint64_t>, CountedRows().size()>;
+  Counters more_rows = {}, output_more_rows = {};
+  std::atomic<std::uint64_t> kv_rows{0}, kv_many_rows{0}, output_batches{0};
   std::vector<std::shared_ptr<CopySink>> copies;                     // compute thread only
   std::size_t rows_untold = 0;                                       // compute thread only
   SteadyTime told;                                                   // compute thread only
@@ -94,6 +95,7 @@ struct StageWorker::State {
   void Refuse(const std::string& why);
   void Rest(std::size_t n_rows, SteadyTime start, SteadyTime computed);
   void CountWork(const std::vector<BatchRow>& batch);
+  void CountRows(Counters& counters, std::size_t n_rows);
   void TellCopies(std::size_t rows_more);
   void TakeNewCopies();
   void Count(std::atomic<std::uint64_t>& counter, std::uint64_t n) { counter.fetch_add(n, std::memory_order_relaxed); }
@@ -240,13 +242,18 @@ void StageWorker::State::CountWork(const std::vector<BatchRow>& batch) {
     outputs += row.output ? 1 : 0;
     seen += static_cast<std::uint64_t>(row.position) + 1;
   }
-  const std::size_t counted = std::min(batch.size(), kCountedRowsMax);
-  Count(counted > kCountedGroupRows ? kv_many_rows : kv_rows, seen);
-  Count(group_rows, std::min(counted, kCountedGroupRows) - 1);
-  Count(more_rows, counted - std::min(counted, kCountedGroupRows));
+  Count(batch.size() > kCountedFewRows ? kv_many_rows : kv_rows, seen);
+  CountRows(more_rows, batch.size());
   if (outputs == 0) return;
   Count(output_batches, 1);
-  Count(output_more_rows, std::min<std::uint64_t>(outputs, kCountedRowsMax) - 1);
+  CountRows(output_more_rows, outputs);
+}
+
+void StageWorker::State::CountRows(Counters& counters, std::size_t n_rows) {
+  for (std::size_t i = 0; i < counters.size(); ++i) {
+    const auto from = static_cast<std::size_t>(kCountedRows[i]), to = static_cast<std::size_t>(kCountedRows[i + 1]);
+    if (n_rows > from) Count(counters[i], std::min(n_rows, to) - from);
+  }
 }
 
 void StageWorker::State::TakeNewCopies() {
@@ -376,12 +383,11 @@ StageWorkerStats StageWorker::stats() const {
   StageWorkerStats stats;
   stats.batches = s.batches;
   stats.rows = s.rows;
-  stats.group_rows = s.group_rows;
-  stats.more_rows = s.more_rows;
+  std::copy(s.more_rows.begin(), s.more_rows.end(), stats.more_rows.begin());
+  std::copy(s.output_more_rows.begin(), s.output_more_rows.end(), stats.output_more_rows.begin());
   stats.kv_rows = s.kv_rows;
   stats.kv_many_rows = s.kv_many_rows;
   stats.output_batches = s.output_batches;
-  stats.output_more_rows = s.output_more_rows;
   stats.compute_us = s.compute_us;
   stats.wait_us = s.wait_us;
   stats.wire_us = s.wire_us;

@@ -4,6 +4,7 @@
 // Knows its two (or three) links and its Stage; not which model, how many stages, or who asked.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -29,18 +30,20 @@ struct StageWorkerOptions {
 // The longest rest after one micro-batch.
 inline constexpr std::chrono::milliseconds kRestMax{2000};
 
-// Rows of a micro-batch beyond the first count up to this many: beyond it, a pass takes as long as more of them do. A
-// few rows more cost otherwise than many.
-inline constexpr std::size_t kCountedRowsMax = 64;
-inline constexpr std::size_t kCountedGroupRows = 8;
+// Between which numbers of rows of a micro-batch a row more costs otherwise. Beyond the last, a pass takes as long as
+// more of them do.
+inline constexpr std::array<std::int32_t, 5> kCountedRows = {1, 2, 4, 8, 64};
+inline constexpr std::size_t kCountedFewRows = 8;
+// Rows of each micro-batch beyond kCountedRows[i], up to kCountedRows[i + 1].
+using CountedRows = std::array<std::uint64_t, kCountedRows.size() - 1>;
 
 struct StageWorkerStats {
   std::uint64_t batches = 0, rows = 0;
-  std::uint64_t group_rows = 0;  // beyond the first of each micro-batch, of each up to kCountedGroupRows
-  std::uint64_t more_rows = 0;   // beyond kCountedGroupRows, of each up to kCountedRowsMax
-  // K and V that rows looked back on, in micro-batches of at most kCountedGroupRows rows, and of more.
+  CountedRows more_rows = {};
+  // K and V that rows looked back on, in micro-batches of at most kCountedFewRows rows, and of more.
   std::uint64_t kv_rows = 0, kv_many_rows = 0;
-  std::uint64_t output_batches = 0, output_more_rows = 0;  // of rows with an output
+  std::uint64_t output_batches = 0;  // of rows with an output
+  CountedRows output_more_rows = {};
   std::uint64_t compute_us = 0, wait_us = 0, wire_us = 0;
   std::uint64_t rest_us = 0;         // by SetRest
   std::uint64_t frames_refused = 0;  // stale epoch or malformed

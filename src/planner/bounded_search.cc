@@ -27,11 +27,14 @@ using Order = std::vector<std::size_t>;
 
 class Bounded {
  public:
-  explicit Bounded(const SearchSpace& space) : space_(space), sizes_(space.sizes), best_(space.stages_max + 1) {
+  explicit Bounded(const SearchSpace& space)
+      : space_(space),
+        sizes_(space.sizes),
+        shares_of_one_(Relaxation(space.sizes, space.prices[1].back(), space.devices()).LinkSharesAt(kInfinity)),
+        likely_(LikelyWays(space, shares_of_one_)),
+        best_(space.stages_max + 1) {
     for (std::size_t k = 0; k <= space.stages_max; ++k) {
-      if (k <= 1 || space.depends_on_stages()) {
-        relaxed_.emplace_back(space.sizes, space.prices[std::max<std::size_t>(k, 1)], space.devices());
-      }
+      if (k <= 1 || space.depends_on_stages()) relaxed_.emplace_back(space.sizes, PricesOf(k), space.devices());
     }
   }
 
@@ -39,14 +42,14 @@ class Bounded {
     for (std::size_t d = 0; d < space_.devices(); ++d) {
       if (!space_.input.devices[d].may_be_head || !sizes_.Fits(d, 0, sizes_.segments())) continue;
       SegmentPlan single{{d}, {0}, 0};
-      single.cost = CostOf(sizes_, PricesOf(1), single);
+      single.cost = CostOf(space_, single);
       Keep(single);
     }
     // All starts as they are; then the best of them improved.
     std::vector<std::pair<double, Order>> starts;
     std::vector<Order> orders = Starts();
     if (space_.devices() > kExactDevicesMax) {
-      for (Order& order : OrdersOfSets(space_, RelaxedOf(1))) orders.push_back(std::move(order));
+      for (Order& order : OrdersOfSets(space_, shares_of_one_, likely_)) orders.push_back(std::move(order));
     }
     for (Order& order : orders) {
       const double cost = Deal(order);
@@ -58,12 +61,15 @@ class Bounded {
       work_max_ = work_ + (kWorkMax - work_) / static_cast<std::int64_t>(improved - i);
       Improve(starts[i].second);
     }
-    for (SegmentPlan& plan : best_) Polish(plan);
+    for (SegmentPlan& plan : best_) {
+      Polish(plan);
+      if (!plan.devices.empty()) plan.cost = CostOf(space_, plan);
+    }
     return std::move(best_);
   }
 
  private:
-  const PlanPrices& PricesOf(std::size_t stages) const { return space_.prices[stages]; }
+  const PlanPrices& PricesOf(std::size_t stages) const { return space_.prices[stages][likely_[stages].way]; }
   const Relaxation& RelaxedOf(std::size_t stages) const {
     return relaxed_[space_.depends_on_stages() ? stages : relaxed_.size() - 1];
   }
@@ -363,6 +369,8 @@ class Bounded {
 
   const SearchSpace& space_;
   const PlanSizes& sizes_;
+  const Relaxation::LinkShares shares_of_one_;  // at any pace
+  const std::vector<LikelyWay> likely_;
   std::vector<Relaxation> relaxed_;
   PlansByStages best_;
   std::int64_t work_ = 0, work_max_ = kWorkMax;
@@ -376,8 +384,25 @@ SearchSpace MakeSearchSpace(const PlanInput& input, const PlanSizes& sizes) {
     space.stages_max = std::min(space.stages_max, static_cast<std::size_t>(input.policy.stages_max));
   }
   space.stages_min = static_cast<std::size_t>(std::max(input.policy.stages_min, 1));
-  for (std::size_t k = 0; k <= space.stages_max; ++k) space.prices.emplace_back(input, std::max<std::size_t>(k, 1));
+  space.prices.resize(space.stages_max + 1);
+  for (std::size_t k = 0; k <= space.stages_max; ++k) {
+    if (!space.depends_on_stages()) {
+      space.prices[k].emplace_back(input);
+      continue;
+    }
+    for (const StreamGroups& groups : GroupingsOf(input.workload, std::max<std::size_t>(k, 1))) {
+      space.prices[k].emplace_back(input, groups);
+    }
+  }
   return space;
+}
+
+double CostOf(const SearchSpace& space, const SegmentPlan& plan) {
+  double best = kInfinity;
+  for (const PlanPrices& prices : space.prices[plan.devices.size()]) {
+    best = std::min(best, CostOf(space.sizes, prices, plan));
+  }
+  return best;
 }
 
 PlansByStages SearchBounded(const SearchSpace& space) { return Bounded(space).Run(); }

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
+#include <span>
 
 namespace shoal {
 namespace {
@@ -39,6 +41,50 @@ StagePrice PassPrice(const PlanInput& input, const PlanDevice& device) {
   return price;
 }
 
+// Of a stage's layers: bytes, and bytes of K and V for a token.
+struct StageSize {
+  double weights = 0, kv = 0;
+};
+std::vector<StageSize> SizesOf(const PlanModel& model, const std::vector<PlanStage>& stages) {
+  std::vector<StageSize> sizes(stages.size());
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    for (std::int32_t layer = stages[i].layers.first; layer < stages[i].layers.last; ++layer) {
+      sizes[i].weights += static_cast<double>(model.layer_bytes[static_cast<std::size_t>(layer)]);
+      sizes[i].kv += static_cast<double>(model.kv_bytes[static_cast<std::size_t>(layer)]);
+    }
+  }
+  return sizes;
+}
+
+// From stage i to the next, or back to the head.
+const PlanLink& LinkAfter(const PlanInput& input, const std::vector<PlanStage>& stages, std::size_t i) {
+  const std::size_t next = i + 1 < stages.size() ? i + 1 : 0;
+  return input.links[static_cast<std::size_t>(stages[i].device) * input.devices.size() +
+                     static_cast<std::size_t>(stages[next].device)];
+}
+
+// Of a token for each stream, grouped in the way that is fastest.
+double RoundSeconds(const PlanInput& input, const std::vector<PlanStage>& stages, const std::vector<StageSize>& sizes) {
+  double best = std::numeric_limits<double>::infinity();
+  for (const StreamGroups& groups : GroupingsOf(input.workload, stages.size())) {
+    const double bytes = static_cast<double>(input.model.hidden_bytes) * groups.rows;
+    double round = input.devices[static_cast<std::size_t>(stages[0].device)].token_s, pace = 0;
+    for (std::size_t i = 0; i < stages.size(); ++i) {
+      const PlanDevice& device = input.devices[static_cast<std::size_t>(stages[i].device)];
+      const bool is_last = i + 1 == stages.size();
+      const double pass = DecodePrice(input, device, groups.rows).Of(sizes[i].weights, sizes[i].kv, is_last);
+      round += pass;
+      pace = std::max(pace, pass);
+      if (stages.size() == 1) break;
+      const PlanLink& link = LinkAfter(input, stages, i);
+      round += HopSeconds(link, is_last ? kTokenIdBytes * groups.rows : bytes);
+      if (!is_last) pace = std::max(pace, bytes / link.bytes_s);
+    }
+    best = std::min(best, std::max(groups.count * pace, round));
+  }
+  return best;
+}
+
 // Tokens that a request asks for after its first.
 double Answers(const PlanWorkload& workload) { return std::max(workload.answer_tokens - 1, 0); }
 
@@ -52,38 +98,63 @@ double JouleWeight(const PlanInput& input, const PlanDevice& device) {
   return device.on_battery ? input.policy.battery_weight : 1;
 }
 
-struct Groups {
-  double count = 1, rows = 1;
-};
-// How many groups of streams are under way in a pipeline of `stages` stages, and their rows.
-Groups GroupsOf(const PlanWorkload& workload, std::size_t stages) {
-  const double streams = workload.streams;
-  Groups groups;
-  groups.count = stages > 1 ? std::min(streams, static_cast<double>(stages + 1)) : 1;
-  groups.rows = std::ceil(streams / groups.count);
-  return groups;
+double OrElse(double bytes_s, double otherwise) { return bytes_s > 0 ? 1 / bytes_s : otherwise; }
+
+// Where the straight line from (`x0`, `y0`) to (`x1`, `y1`) is at `x`.
+double Between(double x0, double y0, double x1, double y1, double x) { return y0 + (y1 - y0) * (x - x0) / (x1 - x0); }
+
+// The line through kRowPoints and `prices`; at its ends it stays as it is.
+double OnLine(std::span<const double> prices, double rows) {
+  if (rows <= kRowPoints[0]) return prices[0];
+  for (std::size_t i = 1; i < prices.size(); ++i) {
+    if (rows <= kRowPoints[i]) return Between(kRowPoints[i - 1], prices[i - 1], kRowPoints[i], prices[i], rows);
+  }
+  return prices.back();
+}
+
+// Prices of two and of four rows, between those of one and of kGroupRows, which are there.
+void FillFew(std::span<double> prices, double pair_bytes_s, double quad_bytes_s) {
+  const double one = prices[0], group = prices[3];
+  prices[1] = std::clamp(OrElse(pair_bytes_s, Between(1, one, kGroupRows, group, 2)), one, group);
+  prices[2] = std::clamp(OrElse(quad_bytes_s, Between(2, prices[1], kGroupRows, group, 4)), prices[1], group);
 }
 
 }  // namespace
 
 BytePrices::BytePrices(const PlanDevice& device) {
-  const auto or_else = [](double bytes_s, double otherwise) { return bytes_s > 0 ? 1 / bytes_s : otherwise; };
-  one = 1 / device.decode_bytes_s;
-  many = std::max(one, 1 / device.prefill_bytes_s);
-  group = std::clamp(or_else(device.group_bytes_s, one + (many - one) * (kGroupRows - 1) / (kPassRows - 1)), one, many);
+  const double one = 1 / device.decode_bytes_s;
+  const double many = std::max(one, 1 / device.prefill_bytes_s);
+  const double group =
+      std::clamp(OrElse(device.group_bytes_s, Between(1, one, kPassRows, many, kGroupRows)), one, many);
+  layers = {one, 0, 0, group, many};
+  FillFew(layers, device.pair_bytes_s, device.quad_bytes_s);
   kv = 1 / device.kv_bytes_s;
-  kv_many = or_else(device.kv_prefill_bytes_s, kv / kManyRowsShareKv);
-  output = or_else(device.output_bytes_s, one);
-  output_group = std::max(output, or_else(device.output_group_bytes_s, output * group / one));
+  kv_many = OrElse(device.kv_prefill_bytes_s, kv / kManyRowsShareKv);
+  output[0] = OrElse(device.output_bytes_s, one);
+  output[3] = std::max(output[0], OrElse(device.output_group_bytes_s, output[0] * group / one));
+  FillFew(output, device.output_pair_bytes_s, device.output_quad_bytes_s);
+  output_more = (output[3] - output[0]) / (kGroupRows - 1);
 }
 
-double BytePrices::Weights(double rows) const {
-  if (rows <= kGroupRows) return one + (group - one) * (std::max(rows, 1.0) - 1) / (kGroupRows - 1);
-  return group + (many - group) * (std::min<double>(rows, kPassRows) - kGroupRows) / (kPassRows - kGroupRows);
-}
+double BytePrices::Weights(double rows) const { return OnLine(layers, rows); }
 
 double BytePrices::Output(double rows) const {
-  return output + (output_group - output) * (std::max(rows, 1.0) - 1) / (kGroupRows - 1);
+  return OnLine(output, rows) + output_more * std::max(rows - kGroupRows, 0.0);
+}
+
+std::vector<StreamGroups> GroupingsOf(const PlanWorkload& workload, std::size_t stages) {
+  const std::int32_t most = std::min(workload.streams, kStreamGroupsMax);
+  const auto least = static_cast<std::int32_t>(std::min(stages, static_cast<std::size_t>(most)));
+  std::set<std::int32_t> wanted = {least, most};
+  for (std::int32_t groups = 1; groups < most; groups *= 2) wanted.insert(std::max(groups, least));
+  std::set<std::int32_t> counts;  // whole rows make some of them the same
+  for (const std::int32_t groups : wanted) {
+    const std::int32_t rows = (workload.streams + groups - 1) / groups;
+    counts.insert((workload.streams + rows - 1) / rows);
+  }
+  std::vector<StreamGroups> groupings;
+  for (const std::int32_t count : counts) groupings.push_back({double(count), double(workload.streams) / count});
+  return groupings;
 }
 
 PlanSizes::PlanSizes(const PlanInput& input) {
@@ -110,10 +181,10 @@ PlanSizes::PlanSizes(const PlanInput& input) {
   }
 }
 
-PlanPrices::PlanPrices(const PlanInput& input, std::size_t stages)
+PlanPrices::PlanPrices(const PlanInput& input, const StreamGroups& groups)
     : devices_(input.devices.size()), links_(&input.links) {
   if (input.policy.objective == PlanObjective::kThroughput) {
-    PriceThroughput(input, stages);
+    PriceThroughput(input, groups);
   } else {
     PriceLatency(input);
   }
@@ -155,8 +226,7 @@ void PlanPrices::PriceLatency(const PlanInput& input) {
   way_back_ = {answers + 1, (answers + 1) * kTokenIdBytes};
 }
 
-void PlanPrices::PriceThroughput(const PlanInput& input, std::size_t stages) {
-  const Groups groups = GroupsOf(input.workload, stages);
+void PlanPrices::PriceThroughput(const PlanInput& input, const StreamGroups& groups) {
   by_pace_ = groups.count;
   scale_ = 1.0 / input.workload.streams;
   for (const PlanDevice& device : input.devices) {
@@ -198,23 +268,19 @@ double CostOf(const PlanSizes& sizes, const PlanPrices& prices, const SegmentPla
 }
 
 Plan Predict(const PlanInput& input, const std::vector<PlanStage>& stages) {
-  const Groups groups = GroupsOf(input.workload, stages.size());
+  const std::vector<StageSize> sizes = SizesOf(input.model, stages);
   const auto row = static_cast<double>(input.model.hidden_bytes);
   const double answers = Answers(input.workload), passes = Passes(input.workload);
   Plan plan;
   plan.stages = stages;
-  double token = 0, prompt = 0, pace = 0, round = 0, round_pace = 0;
+  double token = 0, prompt = 0, pace = 0;
   double joules = 0, weighted = 0, idle_w = 0, weighted_idle_w = 0;
   bool knows_power = true;
   double brief = 0, longest = 0;  // a token whose stages wait for each other, and do not feel their rations
   for (std::size_t i = 0; i < stages.size(); ++i) {
     const PlanDevice& device = input.devices[static_cast<std::size_t>(stages[i].device)];
     const bool is_last = i + 1 == stages.size();
-    double weights = 0, kv = 0;
-    for (std::int32_t layer = stages[i].layers.first; layer < stages[i].layers.last; ++layer) {
-      weights += static_cast<double>(input.model.layer_bytes[static_cast<std::size_t>(layer)]);
-      kv += static_cast<double>(input.model.kv_bytes[static_cast<std::size_t>(layer)]);
-    }
+    const auto [weights, kv] = sizes[i];
     const StagePrice one = DecodePrice(input, device, 1), of_pass = PassPrice(input, device);
     const double at_head = i == 0 ? device.token_s : 0;
     const double of_token = one.Of(weights, kv, is_last) + at_head;
@@ -230,30 +296,23 @@ Plan Predict(const PlanInput& input, const std::vector<PlanStage>& stages) {
     idle_w += device.idle_w;
     weighted_idle_w += JouleWeight(input, device) * device.idle_w;
     knows_power = knows_power && device.idle_w + device.active_w > 0;
-    const double group = DecodePrice(input, device, groups.rows).Of(weights, kv, is_last);
-    round += group + at_head;
     pace = std::max(pace, pass);
-    round_pace = std::max(round_pace, group);
     double memory = weights + kv * input.workload.context_tokens + static_cast<double>(input.policy.stage_bytes);
     memory += i == 0 ? static_cast<double>(input.model.head_bytes) : 0;
     memory += static_cast<double>(is_last ? input.model.output_bytes : input.model.sent_bytes);
     plan.memory_bytes.push_back(static_cast<std::uint64_t>(memory));
     if (stages.size() == 1) break;
-    const std::size_t next = is_last ? 0 : i + 1;
-    const PlanLink& link = input.links[static_cast<std::size_t>(stages[i].device) * input.devices.size() +
-                                       static_cast<std::size_t>(stages[next].device)];
+    const PlanLink& link = LinkAfter(input, stages, i);
     const double hop = HopSeconds(link, is_last ? kTokenIdBytes : row);
     token += hop;
     brief += hop;
     prompt += HopSeconds(link, is_last ? kTokenIdBytes : row * kPassRows);
-    round += HopSeconds(link, (is_last ? kTokenIdBytes : row) * groups.rows);
     if (is_last) break;
     pace = std::max(pace, row * kPassRows / link.bytes_s);
-    round_pace = std::max(round_pace, row * groups.rows / link.bytes_s);
   }
   plan.first_token_s = prompt + (passes - 1) * pace;
   plan.tokens_s = 1 / std::max(brief, longest);
-  plan.tokens_s_many = input.workload.streams / std::max(groups.count * round_pace, round);
+  plan.tokens_s_many = input.workload.streams / RoundSeconds(input, stages, sizes);
   plan.request_s = plan.first_token_s + answers * token;
   if (knows_power) plan.joules_token = (joules + idle_w * plan.request_s) / input.workload.answer_tokens;
   switch (input.policy.objective) {

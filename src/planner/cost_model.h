@@ -1,17 +1,19 @@
 // What a plan costs: the one place that says how long stages and links take.
 //
-// A pass of r rows through a stage reads its weights once and computes r rows: its time is that of one row, of
-// kGroupRows or of kPassRows, and in between goes in a straight line. Each row also reads its K and V. The output head
-// is asked for one row of a prompt, and for each row of a pass of several answers.
+// A pass of r rows through a stage reads its weights once and computes r rows: its time is that of one of kRowPoints,
+// where kernels change their ways, and in between goes in a straight line. Each row also reads its K and V. The output
+// head is asked for one row of a prompt, and for each row of a pass of several answers.
 //   one stream    every token goes through all stages and links, its id back to the head, and from there to who asked
 //   a prompt      passes of kPassRows rows follow each other: the slowest stage or link sets the pace
 //   energy        a stage takes so much for each second that it computes, a device for each second that it is awake
-//   many streams  stages + 1 groups are under way; a round takes the slowest stage times the groups, or the way around
+//   many streams  go in groups, as many as proves fastest; a round takes the slowest stage times the groups, or the way
+//                 around
 // These objectives are a sum over stages and links (A) and the largest of them (B): latency A + w B, throughput
 // max(g B, A). The searches know no more than that.
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -21,16 +23,29 @@ namespace shoal {
 
 inline constexpr std::int32_t kPassRows = 64;  // of a micro-batch
 inline constexpr std::int32_t kGroupRows = 8;  // of several answers together
+// Rows of passes that are measured: those of layers; the output head's are the first four.
+inline constexpr std::array<std::int32_t, 5> kRowPoints = {1, 2, 4, kGroupRows, kPassRows};
 
-// Of a device's passes, with what follows where nothing was measured. Seconds a byte.
+// Of a device's passes, with what follows where nothing was measured. Seconds a byte; more rows never cost less.
 struct BytePrices {
   explicit BytePrices(const PlanDevice& device);
-  double Weights(double rows) const;    // of layers, in a pass of `rows`
-  double Output(double rows) const;     // of the output head, asked for `rows`
-  double kv = 0, kv_many = 0;           // of K and V for each row, in passes of few and of kPassRows rows
-  double one = 0, group = 0, many = 0;  // of layers, in passes of one row, kGroupRows, kPassRows
-  double output = 0, output_group = 0;  // of the output head, one row and kGroupRows
+  double Weights(double rows) const;  // of layers, in a pass of `rows`
+  double Output(double rows) const;   // of the output head, asked for `rows`
+  double kv = 0, kv_many = 0;         // of K and V for each row, in passes of few and of kPassRows rows
+  std::array<double, 5> layers = {};  // in passes of kRowPoints rows
+  std::array<double, 4> output = {};  // the same
+  double output_more = 0;             // of each row beyond kGroupRows
 };
+
+// Answers at once, as groups of so many rows on average that are under way together.
+struct StreamGroups {
+  double count = 1, rows = 1;
+};
+inline constexpr std::int32_t kStreamGroupsMax = 16;
+// The ways to group the workload's streams that a head tries where there are `stages` stages
+// (schedule/decode_groups.h), fewest groups first. Not those of fewer groups than stages, which leave stages idle: a
+// head finds out where rows are so cheap that this pays, a plan does not count on it.
+std::vector<StreamGroups> GroupingsOf(const PlanWorkload& workload, std::size_t stages);
 
 // Bytes of `device` that stages may take, compute buffers included.
 inline double RoomOf(const PlanInput& input, const PlanDevice& device) {
@@ -72,11 +87,10 @@ struct StagePrice {
   }
 };
 
-// The objective as prices, for plans of `stages` stages (throughput depends on how many there are). `input` outlives
-// it.
+// The objective as prices; that of throughput for one way to group the streams. `input` outlives it.
 class PlanPrices {
  public:
-  PlanPrices(const PlanInput& input, std::size_t stages);
+  explicit PlanPrices(const PlanInput& input, const StreamGroups& groups = {});
   // The energy of plans on all of `devices`: what each takes while it computes, and what all take awake as long as the
   // request lasts.
   PlanPrices(const PlanInput& input, const std::vector<std::size_t>& devices);
@@ -91,6 +105,7 @@ class PlanPrices {
   }
   // Whether the larger of the two counts, not both.
   bool takes_larger() const { return by_pace_ > 0; }
+  double groups() const { return by_pace_; }  // of streams, where it does
   // The objective of a sum and a pace.
   double Cost(double sum, double pace) const {
     return by_pace_ > 0 ? std::max(by_pace_ * pace, sum) * scale_ : (sum + pace_weight_ * pace) * scale_;
@@ -107,7 +122,7 @@ class PlanPrices {
   };
   const PlanLink& LinkOf(std::size_t from, std::size_t to) const { return (*links_)[from * devices_ + to]; }
   void PriceLatency(const PlanInput& input);
-  void PriceThroughput(const PlanInput& input, std::size_t stages);
+  void PriceThroughput(const PlanInput& input, const StreamGroups& groups);
 
   std::size_t devices_ = 0;
   std::vector<StagePrice> sum_, pace_;
@@ -124,7 +139,7 @@ struct SegmentPlan {
   std::vector<std::size_t> devices, starts;
   double cost = 0;
 };
-// Sum and pace of a plan under `prices`, whose number of stages it must have.
+// Sum and pace of a plan under `prices`.
 double CostOf(const PlanSizes& sizes, const PlanPrices& prices, const SegmentPlan& plan);
 
 // Everything that is said of a plan. Precondition: it is one (CheckStages).

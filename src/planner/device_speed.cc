@@ -2,6 +2,7 @@
 #include "planner/device_speed.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "planner/cost_model.h"
 
@@ -32,38 +33,50 @@ PlanDevice MeasuredDevice(const MeasuredSpeed& speed, const std::vector<std::uin
 
 PlanDevice MeasuredDevice(const MeasuredStageSpeed& speed, double pace) {
   PlanDevice device;
-  device.decode_bytes_s = pace * speed.one_row_bytes_s;
-  device.group_bytes_s = pace * speed.group_bytes_s;
-  device.prefill_bytes_s = pace * speed.rows_bytes_s;
-  device.kv_bytes_s = pace * speed.kv_bytes_s;
-  device.kv_prefill_bytes_s = pace * speed.kv_rows_bytes_s;
-  device.output_bytes_s = pace * speed.output_bytes_s;
-  device.output_group_bytes_s = pace * speed.output_group_bytes_s;
-  device.pass_overhead_s = speed.pass_s / pace;
-  device.token_s = speed.token_s / pace;
+  device.decode_bytes_s = speed.one_row_bytes_s;
+  device.pair_bytes_s = speed.pair_bytes_s;
+  device.quad_bytes_s = speed.quad_bytes_s;
+  device.group_bytes_s = speed.group_bytes_s;
+  device.prefill_bytes_s = speed.rows_bytes_s;
+  device.kv_bytes_s = speed.kv_bytes_s;
+  device.kv_prefill_bytes_s = speed.kv_rows_bytes_s;
+  device.output_bytes_s = speed.output_bytes_s;
+  device.output_pair_bytes_s = speed.output_pair_bytes_s;
+  device.output_quad_bytes_s = speed.output_quad_bytes_s;
+  device.output_group_bytes_s = speed.output_group_bytes_s;
+  device.pass_overhead_s = speed.pass_s;
+  device.token_s = speed.token_s;
+  return Faster(device, pace);
+}
+
+PlanDevice Faster(PlanDevice device, double factor) {
+  for (double* const speed :
+       {&device.decode_bytes_s, &device.pair_bytes_s, &device.quad_bytes_s, &device.group_bytes_s,
+        &device.prefill_bytes_s, &device.kv_bytes_s, &device.kv_prefill_bytes_s, &device.output_bytes_s,
+        &device.output_pair_bytes_s, &device.output_quad_bytes_s, &device.output_group_bytes_s}) {
+    *speed *= factor;
+  }
+  device.pass_overhead_s /= factor;
+  device.token_s /= factor;
   return device;
 }
 
 PlanDevice UnderRation(PlanDevice device, double ration) {
-  for (double* const speed :
-       {&device.decode_bytes_s, &device.group_bytes_s, &device.prefill_bytes_s, &device.kv_bytes_s,
-        &device.kv_prefill_bytes_s, &device.output_bytes_s, &device.output_group_bytes_s}) {
-    *speed *= ration;
-  }
-  device.pass_overhead_s /= ration;
-  device.token_s /= ration;
+  device = Faster(std::move(device), ration);
   device.ration = ration;
   return device;
 }
 
 double SecondsOf(const PlanDevice& device, const StageLoad& load, const PassCounts& counts) {
   const BytePrices price(device);
-  const double of_group = (price.group - price.one) / (kGroupRows - 1);
-  const double of_many = (price.many - price.group) / (kPassRows - kGroupRows);
-  const double of_output = (price.output_group - price.output) / (kGroupRows - 1);
-  return counts.passes * device.pass_overhead_s +
-         load.weight_bytes * (counts.passes * price.one + counts.group_rows * of_group + counts.more_rows * of_many) +
-         load.output_bytes * (counts.output_passes * price.output + counts.output_more_rows * of_output) +
+  double weights = counts.passes * price.layers[0], output = counts.output_passes * price.output[0];
+  for (std::size_t i = 0; i < counts.rows.size(); ++i) {
+    const double rows = kRowPoints[i + 1] - kRowPoints[i];
+    weights += counts.rows[i] * (price.layers[i + 1] - price.layers[i]) / rows;
+    const bool between = i + 1 < price.output.size();
+    output += counts.output_rows[i] * (between ? (price.output[i + 1] - price.output[i]) / rows : price.output_more);
+  }
+  return counts.passes * device.pass_overhead_s + load.weight_bytes * weights + load.output_bytes * output +
          load.kv_bytes * (counts.kv_rows * price.kv + counts.kv_many_rows * price.kv_many);
 }
 

@@ -23,9 +23,9 @@ struct MeasuredSpeed {
 // engine/stage_speed.h's figures for one model, and node/token_cost.h's.
 struct MeasuredStageSpeed {
   double pass_s = 0;  // of each pass
-  double one_row_bytes_s = 0, group_bytes_s = 0, rows_bytes_s = 0;
+  double one_row_bytes_s = 0, pair_bytes_s = 0, quad_bytes_s = 0, group_bytes_s = 0, rows_bytes_s = 0;
   double kv_bytes_s = 0, kv_rows_bytes_s = 0;
-  double output_bytes_s = 0, output_group_bytes_s = 0;
+  double output_bytes_s = 0, output_pair_bytes_s = 0, output_quad_bytes_s = 0, output_group_bytes_s = 0;
   double token_s = 0;  // of a token at the head, beside what stages compute
   bool operator==(const MeasuredStageSpeed&) const = default;
 };
@@ -34,19 +34,32 @@ template <typename Speed>  // with or without const
 auto StageFigures(Speed& speed) {
   return std::array{std::pair("pass_s", &speed.pass_s),
                     std::pair("one_row_bytes_s", &speed.one_row_bytes_s),
+                    std::pair("pair_bytes_s", &speed.pair_bytes_s),
+                    std::pair("quad_bytes_s", &speed.quad_bytes_s),
                     std::pair("group_bytes_s", &speed.group_bytes_s),
                     std::pair("rows_bytes_s", &speed.rows_bytes_s),
                     std::pair("kv_bytes_s", &speed.kv_bytes_s),
                     std::pair("kv_rows_bytes_s", &speed.kv_rows_bytes_s),
                     std::pair("output_bytes_s", &speed.output_bytes_s),
+                    std::pair("output_pair_bytes_s", &speed.output_pair_bytes_s),
+                    std::pair("output_quad_bytes_s", &speed.output_quad_bytes_s),
                     std::pair("output_group_bytes_s", &speed.output_group_bytes_s),
                     std::pair("token_s", &speed.token_s)};
+}
+// Those that are bytes a second, in the order of messages between nodes.
+inline auto RatesOf(MeasuredStageSpeed& speed) {
+  return std::array{&speed.one_row_bytes_s,     &speed.pair_bytes_s,        &speed.quad_bytes_s,
+                    &speed.group_bytes_s,       &speed.rows_bytes_s,        &speed.kv_bytes_s,
+                    &speed.kv_rows_bytes_s,     &speed.output_bytes_s,      &speed.output_pair_bytes_s,
+                    &speed.output_quad_bytes_s, &speed.output_group_bytes_s};
 }
 PlanDevice MeasuredDevice(const MeasuredStageSpeed& speed, double pace = 1);
 
 // Speeds for a model with layers like these: the small operations of a layer are counted into its bytes. `pace`: what
 // the device reaches of what was measured, 1: all.
 PlanDevice MeasuredDevice(const MeasuredSpeed& speed, const std::vector<std::uint64_t>& layer_bytes, double pace = 1);
+// `device` when it computes `factor` times as fast.
+PlanDevice Faster(PlanDevice device, double factor);
 // The same device when its cores may compute in a share of the time: its speeds become those of long work.
 PlanDevice UnderRation(PlanDevice device, double ration);
 
@@ -55,13 +68,15 @@ struct StageLoad {
   double weight_bytes = 0, kv_bytes = 0;  // K and V: of one token
   double output_bytes = 0;                // 0 but on the last stage
 };
+// Rows of each pass beyond kRowPoints[i], up to kRowPoints[i + 1].
+using RowSteps = std::array<double, 4>;
 // What passes asked of a stage, summed over them.
 struct PassCounts {
   double passes = 0;
-  double group_rows = 0;                           // rows of each pass beyond the first, up to kGroupRows
-  double more_rows = 0;                            // rows of each pass beyond kGroupRows, up to kPassRows
-  double kv_rows = 0, kv_many_rows = 0;            // K and V that rows looked back on: of at most kGroupRows, of more
-  double output_passes = 0, output_more_rows = 0;  // of rows that ask for an output; beyond the first
+  RowSteps rows = {};                    // of each pass
+  double kv_rows = 0, kv_many_rows = 0;  // K and V that rows looked back on: of at most kGroupRows, of more
+  double output_passes = 0;              // of rows that ask for an output
+  RowSteps output_rows = {};
 };
 // Seconds that the cost model says they take.
 double SecondsOf(const PlanDevice& device, const StageLoad& load, const PassCounts& counts);

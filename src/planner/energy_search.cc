@@ -30,7 +30,7 @@ class EnergySearch {
   EnergySearch(const SearchSpace& fast, double request_s_max, PlansByStages& plans)
       : space_(fast),
         sizes_(fast.sizes),
-        time_(fast.prices[1]),
+        time_(fast.prices[1].front()),
         seconds_max_(request_s_max * (1 + kSlack)),
         plans_(plans) {
     std::vector<std::pair<double, std::size_t>> by_energy;

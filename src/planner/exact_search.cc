@@ -20,12 +20,12 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 class Exact {
  public:
-  // Plans of `first_stages` to `last_stages` stages, which have the same prices.
-  Exact(const SearchSpace& space, std::size_t first_stages, std::size_t last_stages, PlansByStages& plans,
-        std::int64_t& steps)
+  // Plans of `first_stages` to `last_stages` stages by `prices`.
+  Exact(const SearchSpace& space, const PlanPrices& prices, std::size_t first_stages, std::size_t last_stages,
+        PlansByStages& plans, std::int64_t& steps)
       : space_(space),
         sizes_(space.sizes),
-        prices_(space.prices[first_stages]),
+        prices_(prices),
         relaxed_(space.sizes, prices_, space.devices()),
         first_stages_(first_stages),
         last_stages_(last_stages),
@@ -201,10 +201,14 @@ bool SearchExact(const SearchSpace& space, PlansByStages& plans) {
   const std::size_t fewest = std::max<std::size_t>(space.stages_min, 2);
   // A single stage pays no link; those plans are all known already (SearchBounded).
   if (space.stages_max < fewest) return true;
-  if (!space.depends_on_stages()) return Exact(space, fewest, space.stages_max, plans, steps).Run(best);
+  if (!space.depends_on_stages()) {
+    return Exact(space, space.prices[1].front(), fewest, space.stages_max, plans, steps).Run(best);
+  }
   bool whole = true;
   for (std::size_t stages = fewest; stages <= space.stages_max; ++stages) {
-    whole &= Exact(space, stages, stages, plans, steps).Run(best);
+    for (const PlanPrices& prices : space.prices[stages]) {
+      whole &= Exact(space, prices, stages, stages, plans, steps).Run(best);
+    }
   }
   return whole;
 }

@@ -249,6 +249,18 @@ Result<PlanResult> MakeEnergyPlan(const PlanInput& input) {
   return result;
 }
 
+// Of plans on exactly these devices.
+std::vector<PlanPrices> PricesInOrder(const PlanInput& input, const std::vector<std::size_t>& devices) {
+  std::vector<PlanPrices> prices;
+  switch (input.policy.objective) {
+    case PlanObjective::kEnergy: prices.emplace_back(input, devices); break;
+    case PlanObjective::kLatency: prices.emplace_back(input); break;
+    case PlanObjective::kThroughput:
+      for (const StreamGroups& groups : GroupingsOf(input.workload, devices.size())) prices.emplace_back(input, groups);
+  }
+  return prices;
+}
+
 // On fewer than can hold a stage, as many as possible, where they do not hold the model so.
 Result<PlanResult> MakeSpreadPlan(PlanInput input) {
   input.policy.spread = false;
@@ -300,11 +312,13 @@ Result<Plan> PlanInOrder(const PlanInput& input, const std::vector<std::int32_t>
       static_cast<std::size_t>(*known.rbegin()) >= input.devices.size() || order.size() > sizes.segments()) {
     return Bad("a plan needs devices, each once, and no more than the model can be cut into");
   }
-  const PlanPrices prices =
-      input.policy.objective == PlanObjective::kEnergy ? PlanPrices(input, devices) : PlanPrices(input, devices.size());
-  const std::optional<SegmentPlan> plan = CutInOrder(sizes, prices, devices);
-  if (!plan) return TooLarge(input, sizes);
-  return Predict(input, StagesOf(sizes, *plan));
+  std::optional<SegmentPlan> best;
+  for (const PlanPrices& prices : PricesInOrder(input, devices)) {
+    const std::optional<SegmentPlan> plan = CutInOrder(sizes, prices, devices);
+    if (plan && (!best || plan->cost < best->cost)) best = plan;
+  }
+  if (!best) return TooLarge(input, sizes);
+  return Predict(input, StagesOf(sizes, *best));
 }
 
 Result<Plan> JudgePlan(const PlanInput& input, const std::vector<PlanStage>& stages) {
@@ -329,17 +343,24 @@ Result<double> LowerBound(const PlanInput& input) {
   const SearchSpace space = MakeSearchSpace(input, sizes);
   double bound = kInfinity;
   if (!space.depends_on_stages()) {
-    bound = Relaxation(sizes, space.prices[1], input.devices.size()).Bound(0, false);
+    bound = Relaxation(sizes, space.prices[1].front(), input.devices.size()).Bound(0, false);
   } else {
-    // Loosely first: then sharply where it is lowest, until no other number of stages can be below.
-    std::vector<std::pair<double, std::size_t>> loose;
+    // Loosely first: then sharply where it is lowest, until no other number of stages or groups can be below.
+    struct Loose {
+      double least;
+      std::size_t stages;
+      const PlanPrices* prices;
+    };
+    std::vector<Loose> loose;
     for (std::size_t k = 1; k <= space.stages_max; ++k) {
-      loose.emplace_back(Relaxation(sizes, space.prices[k], input.devices.size()).Bound(k, false), k);
+      for (const PlanPrices& prices : space.prices[k]) {
+        loose.push_back({Relaxation(sizes, prices, input.devices.size()).Bound(k, false), k, &prices});
+      }
     }
-    std::sort(loose.begin(), loose.end());
-    for (const auto& [least, k] : loose) {
-      if (least >= bound) break;
-      bound = std::min(bound, Relaxation(sizes, space.prices[k], input.devices.size()).Bound(k, true));
+    std::sort(loose.begin(), loose.end(), [](const Loose& a, const Loose& b) { return a.least < b.least; });
+    for (const Loose& one : loose) {
+      if (one.least >= bound) break;
+      bound = std::min(bound, Relaxation(sizes, *one.prices, input.devices.size()).Bound(one.stages, true));
     }
   }
   if (bound == kInfinity) return TooLarge(input, sizes);

@@ -30,11 +30,15 @@ struct PlanDevice {
   double kv_bytes_s = 0;           // bytes of K and V that a row reads a second, in passes of few rows
   double pass_overhead_s = 0;      // of each pass, whatever its size
   double token_s = 0;              // of each token of an answer beside that, where stage 0 is
-  // Where these are 0 they follow from those above.
-  double group_bytes_s = 0;         // weight bytes a second in a pass of kGroupRows rows
-  double kv_prefill_bytes_s = 0;    // as kv_bytes_s, in passes of kPassRows rows
-  double output_bytes_s = 0;        // bytes of the output head a second, for one row
-  double output_group_bytes_s = 0;  // the same, for kGroupRows rows
+  // Where these are 0 they follow from the others.
+  double pair_bytes_s = 0;  // weight bytes a second in a pass of two rows, of four, of kGroupRows
+  double quad_bytes_s = 0;
+  double group_bytes_s = 0;
+  double kv_prefill_bytes_s = 0;   // as kv_bytes_s, in passes of kPassRows rows
+  double output_bytes_s = 0;       // bytes of the output head a second, for one row
+  double output_pair_bytes_s = 0;  // the same, for two, four, kGroupRows
+  double output_quad_bytes_s = 0;
+  double output_group_bytes_s = 0;
   // Share of the time in which its cores may compute; the speeds are those of long work under it. Short work that waits
   // in between does not feel it (a control group's quota).
   double ration = 1;

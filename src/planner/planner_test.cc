@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/units.h"
+#include "planner/cost_model.h"
 #include "planner/plan.h"
 #include "planner/test_instances.h"
 
@@ -67,6 +68,65 @@ TEST(MakePlan, ManyStreamsUseBoth) {
   EXPECT_NEAR(result->plan.stages[0].layers.last, 17, 1) << "the output head weighs as much as 1.5 layers";
   EXPECT_GT(result->plan.tokens_s_many, result->best_single->tokens_s_many);
   EXPECT_THAT(result->warnings, testing::Contains(testing::HasSubstr("One stream by itself would be")));
+}
+
+TEST(GroupingsOf, AreThoseThatAHeadTries) {
+  const auto counts = [](std::int32_t streams, std::size_t stages) {
+    PlanWorkload workload;
+    workload.streams = streams;
+    std::vector<double> found;
+    for (const StreamGroups& groups : GroupingsOf(workload, stages)) {
+      EXPECT_DOUBLE_EQ(groups.count * groups.rows, streams);
+      found.push_back(groups.count);
+    }
+    return found;
+  };
+  EXPECT_THAT(counts(1, 3), testing::ElementsAre(1));
+  EXPECT_THAT(counts(4, 1), testing::ElementsAre(1, 2, 4));
+  EXPECT_THAT(counts(4, 2), testing::ElementsAre(2, 4)) << "as many as stages at least";
+  EXPECT_THAT(counts(8, 3), testing::ElementsAre(3, 4, 8));
+  EXPECT_THAT(counts(5, 4), testing::ElementsAre(3, 5)) << "groups of two rows are three";
+  EXPECT_THAT(counts(64, 20), testing::ElementsAre(16)) << "never more than kStreamGroupsMax";
+}
+
+// A model most of whose work is its output head, on a device and one of 40 %: a row more costs nearly as much as one.
+PlanInput HeavyHead() {
+  PlanInput input = Cluster({Phone("slow", 16, 4), Phone("fast", 16, 10)});
+  input.model.output_bytes = 64 * input.model.layer_bytes[0];
+  input.policy.objective = PlanObjective::kThroughput;
+  input.workload.streams = 4;
+  for (PlanDevice& device : input.devices) {
+    device.output_bytes_s = device.decode_bytes_s;
+    device.output_pair_bytes_s = device.decode_bytes_s / 2;
+    device.output_quad_bytes_s = device.decode_bytes_s / 4;
+    device.output_group_bytes_s = device.decode_bytes_s / 7;
+  }
+  return input;
+}
+
+TEST(MakePlan, AsManyGroupsAsStagesKeepAHeavyHeadBusy) {
+  const PlanInput input = HeavyHead();
+  const auto result = MakePlan(input);
+  ASSERT_TRUE(result.ok()) << result.error().message;
+  ASSERT_EQ(result->plan.stages.size(), 2U);
+  EXPECT_EQ(result->plan.stages[1].device, 1) << "the fast one has the head";
+  EXPECT_GT(result->plan.stages[0].layers.count(), 24) << "and few layers";
+  EXPECT_GT(result->plan.tokens_s_many, 1.1 * result->best_single->tokens_s_many);
+}
+
+TEST(JudgePlan, FewRowsCostWhatWasMeasuredAndGroupsFollowIt) {
+  PlanInput input = HeavyHead();
+  const std::vector<PlanStage> alone = {{1, {0, 32}}};
+  const double linear = JudgePlan(input, alone)->tokens_s_many;
+  PlanInput bent = input;  // four rows as slow as eight
+  for (PlanDevice& device : bent.devices) device.output_quad_bytes_s = device.output_group_bytes_s;
+  const double paired = JudgePlan(bent, alone)->tokens_s_many;
+  EXPECT_LT(paired, linear * 0.99);
+  EXPECT_GT(paired, linear * 0.75) << "two groups of two rows, not one of four";
+  bent.workload.streams = input.workload.streams = 8;
+  EXPECT_NEAR(JudgePlan(bent, alone)->tokens_s_many, JudgePlan(input, alone)->tokens_s_many,
+              1e-9 * JudgePlan(input, alone)->tokens_s_many)
+      << "eight cost what they did";
 }
 
 TEST(MakePlan, MemoryMakesThemShare) {

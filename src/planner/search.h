@@ -18,13 +18,17 @@ namespace shoal {
 struct SearchSpace {
   const PlanInput& input;
   const PlanSizes& sizes;
-  std::vector<PlanPrices> prices;  // [stages_max + 1]: for plans of so many stages
+  // [stages_max + 1]: for plans of so many stages, by each way to group streams, fewest groups first. Only throughput
+  // has several.
+  std::vector<std::vector<PlanPrices>> prices;
   std::size_t stages_min = 1, stages_max = 0;
 
   std::size_t devices() const { return input.devices.size(); }
   bool depends_on_stages() const { return input.policy.objective == PlanObjective::kThroughput; }
 };
 SearchSpace MakeSearchSpace(const PlanInput& input, const PlanSizes& sizes);
+// By the best way to group streams.
+double CostOf(const SearchSpace& space, const SegmentPlan& plan);
 
 // The best plan found for each number of stages: [stages_max + 1], empty `devices` where none was found.
 using PlansByStages = std::vector<SegmentPlan>;
@@ -33,9 +37,18 @@ using PlansByStages = std::vector<SegmentPlan>;
 // (kWorkMax).
 PlansByStages SearchBounded(const SearchSpace& space);
 
-// Orders of devices from which a local search over many may begin, the most promising first. `of_one`: the relaxation
-// with the prices of one stage.
-std::vector<std::vector<std::size_t>> OrdersOfSets(const SearchSpace& space, const Relaxation& of_one);
+// For plans of one number of stages the way to group streams that looks best, and what it promises: where the least
+// pace of divisible devices meets their sum.
+struct LikelyWay {
+  std::size_t way = 0;  // index into SearchSpace::prices[stages]
+  double cost = 0, pace = 0;
+};
+// [stages_max + 1]. `shares`: of links, with the prices of one stage.
+std::vector<LikelyWay> LikelyWays(const SearchSpace& space, const Relaxation::LinkShares& shares);
+
+// Orders of devices from which a local search over many may begin, the most promising first.
+std::vector<std::vector<std::size_t>> OrdersOfSets(const SearchSpace& space, const Relaxation::LinkShares& shares,
+                                                   const std::vector<LikelyWay>& likely);
 
 // Improves the best of `plans` to the best there is, by depth first search over devices and cuts with bounds. False if
 // it would take more than policy.exact_steps_max steps: then the best so far. Preconditions: at most kExactDevicesMax

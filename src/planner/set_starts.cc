@@ -119,10 +119,35 @@ class Items {
   double cheapest_last_ = 0;
 };
 
+// The least pace at which so many devices hold everything; infinite if they never do.
+double LeastPace(Items& items, std::size_t count) {
+  double low = 0, high = items.pace_most();
+  if (!items.Hold(high, count)) return kInfinity;
+  for (int i = 0; i < kBisections; ++i) {
+    const double middle = (low + high) / 2;
+    (items.Hold(middle, count) ? high : low) = middle;
+  }
+  return high;
+}
+
+// Of plans of `stages` stages by `prices`, which are those of `items`.
+LikelyWay Promise(Items items, const PlanPrices& prices, std::size_t stages, std::size_t way) {
+  double low = LeastPace(items, stages);
+  if (low == kInfinity) return {way, kInfinity, kInfinity};
+  const auto meets = [&](double pace) { return prices.Cost(items.LeastSum(pace), 0) <= prices.Cost(0, pace); };
+  double high = low;
+  while (!meets(high) && high < items.pace_most()) high = std::max(high * 2, 1e-9);
+  for (int i = 0; i < kBisections && high > low * 1.001; ++i) {
+    const double middle = (low + high) / 2;
+    (meets(middle) ? high : low) = middle;
+  }
+  return {way, prices.Cost(0, high), high};
+}
+
 class SetStarts {
  public:
-  SetStarts(const SearchSpace& space, const Relaxation& of_one)
-      : space_(space), sizes_(space.sizes), shares_one_(of_one.LinkSharesAt(kInfinity)) {}
+  SetStarts(const SearchSpace& space, const Relaxation::LinkShares& shares, const std::vector<LikelyWay>& likely)
+      : space_(space), sizes_(space.sizes), shares_(shares), likely_(likely) {}
 
   std::vector<Order> Run() {
     space_.depends_on_stages() ? ForThroughput() : ForLatency();
@@ -141,16 +166,8 @@ class SetStarts {
   }
 
  private:
-  // The least pace at which so many devices hold everything; infinite if they never do.
-  static double LeastPace(Items& items, std::size_t count) {
-    double low = 0, high = items.pace_most();
-    if (!items.Hold(high, count)) return kInfinity;
-    for (int i = 0; i < kBisections; ++i) {
-      const double middle = (low + high) / 2;
-      (items.Hold(middle, count) ? high : low) = middle;
-    }
-    return high;
-  }
+  const PlanPrices& PricesOf(std::size_t stages) const { return space_.prices[stages][likely_[stages].way]; }
+  Items ItemsOf(const PlanPrices& prices) const { return {sizes_, prices, shares_, space_.devices()}; }
 
   void Keep(const PlanPrices& prices, std::size_t k, const KnapsackSet& set, double pace) {
     if (set.items.empty() || k < space_.stages_min || k < 2) return;
@@ -158,8 +175,8 @@ class SetStarts {
   }
 
   void ForLatency() {
-    const PlanPrices& prices = space_.prices[1];
-    Items items(sizes_, prices, shares_one_, space_.devices());
+    const PlanPrices& prices = space_.prices[1].front();
+    Items items = ItemsOf(prices);
     double pace = LeastPace(items, space_.stages_max);
     for (int i = 0; i < kLatencyPaces && pace < kInfinity; ++i, pace *= kLatencyPaceRatio) {
       const std::size_t used = items.UsedAt(pace);
@@ -170,41 +187,26 @@ class SetStarts {
   }
 
   void ForThroughput() {
-    struct Count {
-      double cost = 0, pace = 0;
-      std::size_t stages = 0;
-    };
-    std::vector<Count> counts;
-    std::vector<std::optional<Items>> items(space_.stages_max + 1);
+    std::vector<std::size_t> counts;  // of stages
     for (std::size_t k = std::max<std::size_t>(space_.stages_min, 2); k <= space_.stages_max; ++k) {
-      const PlanPrices& prices = space_.prices[k];
-      items[k].emplace(sizes_, prices, shares_one_, space_.devices());
-      double low = LeastPace(*items[k], k);
-      if (low == kInfinity) continue;
-      const auto meets = [&](double pace) { return prices.Cost(items[k]->LeastSum(pace), 0) <= prices.Cost(0, pace); };
-      double high = low;
-      while (!meets(high) && high < items[k]->pace_most()) high = std::max(high * 2, 1e-9);
-      for (int i = 0; i < kBisections && high > low * 1.001; ++i) {
-        const double middle = (low + high) / 2;
-        (meets(middle) ? high : low) = middle;
-      }
-      counts.push_back({prices.Cost(0, high), high, k});
+      if (likely_[k].cost < kInfinity) counts.push_back(k);
     }
-    std::stable_sort(counts.begin(), counts.end(), [](const Count& a, const Count& b) { return a.cost < b.cost; });
+    std::stable_sort(counts.begin(), counts.end(),
+                     [&](std::size_t a, std::size_t b) { return likely_[a].cost < likely_[b].cost; });
     if (counts.size() > kCountsTried) counts.resize(kCountsTried);
-    for (const Count& count : counts) {
-      const PlanPrices& prices = space_.prices[count.stages];
+    for (const std::size_t k : counts) {
+      Items items = ItemsOf(PricesOf(k));
       for (const double slower : kSlowerPaces) {
-        const double pace = count.pace * slower;
-        const auto sets = CheapestSets(items[count.stages]->At(pace), sizes_.segments(), count.stages);
-        if (sets.size() > count.stages) Keep(prices, count.stages, sets[count.stages], pace);
+        const double pace = likely_[k].pace * slower;
+        const auto sets = CheapestSets(items.At(pace), sizes_.segments(), k);
+        if (sets.size() > k) Keep(PricesOf(k), k, sets[k], pace);
       }
     }
   }
 
   // The set in an order of short links, with a head that may be one and a last stage that is cheap as such.
   std::optional<Order> TourOf(const Candidate& candidate) const {
-    const PlanPrices& prices = space_.prices[candidate.prices];
+    const PlanPrices& prices = PricesOf(candidate.prices);
     const std::size_t devices = space_.devices();
     const auto cost_of = [&](const Order& order) {
       if (!space_.input.devices[order.front()].may_be_head) return kInfinity;
@@ -260,14 +262,40 @@ class SetStarts {
 
   const SearchSpace& space_;
   const PlanSizes& sizes_;
-  const Relaxation::LinkShares shares_one_;  // at any pace, with the prices of one stage
+  const Relaxation::LinkShares& shares_;
+  const std::vector<LikelyWay>& likely_;
   std::vector<Candidate> found_;
 };
 
 }  // namespace
 
-std::vector<std::vector<std::size_t>> OrdersOfSets(const SearchSpace& space, const Relaxation& of_one) {
-  return SetStarts(space, of_one).Run();
+std::vector<LikelyWay> LikelyWays(const SearchSpace& space, const Relaxation::LinkShares& shares) {
+  std::vector<LikelyWay> likely(space.stages_max + 1);
+  if (!space.depends_on_stages()) return likely;
+  std::size_t way = 0;
+  for (std::size_t k = std::max<std::size_t>(space.stages_min, 1); k <= space.stages_max; ++k) {
+    const auto promise = [&](std::size_t one) {
+      return Promise(Items(space.sizes, space.prices[k][one], shares, space.devices()), space.prices[k][one], k, one);
+    };
+    // About as many groups as were best with a stage less; then whichever neighbour is better.
+    likely[k] = promise(std::min(way, space.prices[k].size() - 1));
+    for (const bool up : {true, false}) {
+      const std::size_t first = likely[k].way;
+      while (likely[k].cost < kInfinity && (up ? likely[k].way + 1 < space.prices[k].size() : likely[k].way > 0)) {
+        const LikelyWay next = promise(up ? likely[k].way + 1 : likely[k].way - 1);
+        if (next.cost >= likely[k].cost) break;
+        likely[k] = next;
+      }
+      if (likely[k].way != first) break;
+    }
+    way = likely[k].way;
+  }
+  return likely;
+}
+
+std::vector<std::vector<std::size_t>> OrdersOfSets(const SearchSpace& space, const Relaxation::LinkShares& shares,
+                                                   const std::vector<LikelyWay>& likely) {
+  return SetStarts(space, shares, likely).Run();
 }
 
 }  // namespace shoal

@@ -3,6 +3,9 @@
 
 #include <algorithm>
 #include <functional>
+#include <utility>
+
+#include "planner/device_speed.h"
 
 namespace shoal {
 namespace {
@@ -100,15 +103,7 @@ Reach WhatReaches(const PlanInput& given, double tokens_s, const PlanLink& alone
   if (reach.already) return reach;
   reach.faster_devices = Nearest(1, kFasterMax, [&](double factor) {
     PlanInput faster = input;
-    for (PlanDevice& device : faster.devices) {
-      for (double* const speed :
-           {&device.decode_bytes_s, &device.group_bytes_s, &device.prefill_bytes_s, &device.kv_bytes_s,
-            &device.kv_prefill_bytes_s, &device.output_bytes_s, &device.output_group_bytes_s}) {
-        *speed *= factor;
-      }
-      device.pass_overhead_s /= factor;
-      device.token_s /= factor;
-    }
+    for (PlanDevice& device : faster.devices) device = Faster(std::move(device), factor);
     return Reaches(faster, tokens_s);
   });
   reach.smaller_weights = Nearest(1, kSmallerMin, [&](double share) {
