@@ -1,8 +1,9 @@
 """What can be said about Android without its headers: net/ and our C++ are type-checked for it.
 
 net/ against Rust's standard library for Android, whose libc lacks some of what Linux's crate `libc` names; its C parts
-are not compiled. Our C++ with clang for aarch64-linux-android28, with glibc's headers and libstdc++'s in place of
-bionic's and libc++'s, less what Android 9 has not (android_28.h). No more than types: nothing is linked or run.
+are not compiled. Our C++ with clang for aarch64-linux-android28 and libc++'s headers, which are Android's as well
+(SHOAL_ANDROID_LIBCXX names their folder; libstdc++'s without), and with glibc's in place of bionic's, less what Android
+9 has not (android/). No more than types: nothing is linked or run.
 """
 import concurrent.futures
 import json
@@ -17,6 +18,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = "aarch64-linux-android"
 HEADERS = "/usr/aarch64-linux-gnu/include"
+OURS = pathlib.Path(__file__).with_name("android")
 CLANG_MIN, CLANG_MAX = 16, 30
 
 
@@ -43,17 +45,20 @@ def check():
     clang = next(filter(None, map(shutil.which, names)), None)
     if not clang or not os.path.isdir(HEADERS):
         pytest.skip(f"no clang {CLANG_MIN} or newer (Debian: clang-19), or no {HEADERS} (libc6-dev-arm64-cross)")
-    standard = max(pathlib.Path(HEADERS, "c++").iterdir(), key=lambda folder: int(folder.name))
+    libcxx = os.environ.get("SHOAL_ANDROID_LIBCXX", "")
+    libstdcxx = max(pathlib.Path(HEADERS, "c++").iterdir(), key=lambda folder: int(folder.name))
+    standard = ["-isystem", libcxx, "-isystem", OURS] if libcxx else \
+        ["-isystem", libstdcxx, "-isystem", libstdcxx / "aarch64-linux-gnu"]
 
     def run(file, words=("-std=c++20",)):
         done = subprocess.run(
-            [clang, "--target=aarch64-linux-android28", "-fsyntax-only", "-w", "-nostdinc++", "-isystem", standard,
-             "-isystem", standard / "aarch64-linux-gnu", "-idirafter", HEADERS,
-             "-include", pathlib.Path(__file__).with_name("android_28.h"), *words, file],
+            [clang, "--target=aarch64-linux-android28", "-fsyntax-only", "-w", "-nostdinc++", *standard,
+             "-idirafter", HEADERS, "-include", OURS / "android_28.h", *words, file],
             capture_output=True, text=True, stdin=subprocess.DEVNULL)
         assert (done.returncode == 0) == (not done.stderr)
         return done.stderr
 
+    run.libcxx = bool(libcxx)
     return run
 
 
@@ -61,6 +66,8 @@ def test_the_check_for_android_is_one(check, tmp_path):
     file = tmp_path / "file.cc"
     file.write_text("#ifndef __ANDROID__\n#error\n#endif\nint main() { return memfd_create(\"x\", 0); }\n")
     assert "Android has it from API 30 on" in check(file)
+    file.write_text("#include <version>\n#ifndef _LIBCPP_VERSION\n#error\n#endif\n")
+    assert bool(check(file)) != check.libcxx
 
 
 def test_our_c_plus_plus_compiles_for_android(check):
@@ -79,5 +86,5 @@ def test_our_c_plus_plus_compiles_for_android(check):
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         said = dict(zip(ours, pool.map(check, ours, ours.values())))
     wrong = {str(path.relative_to(ROOT)): text for path, text in said.items() if text}
-    print(f"{len(ours)} files")
+    print(f"{len(ours)} files, {'libc++' if check.libcxx else 'libstdc++'}")
     assert not wrong, "\n".join(wrong.values())
