@@ -1,7 +1,8 @@
 """Where the arm64 program, an emulator and the models are. `./dev test --arm` builds the first and sets the rest.
 
 SHOAL_ARM_BINARY: the program of build/arm64; SHOAL_QEMU: qemu-aarch64 of any age (11 knows more CPUs than Debian 12's
-7); SHOAL_BINARY: the one of this machine, for comparison.
+7); SHOAL_BINARY: the one of this machine, for comparison; SHOAL_ARM_SME_BACKENDS: a folder with all backends and those
+with SME, which another compiler has built.
 """
 import os
 import pathlib
