@@ -32,7 +32,7 @@ constexpr std::size_t kLineWords = 8;          // of a cache's line, 64 bytes
 constexpr std::size_t kLinesAtOnce = 256;      // between two looks at the clock
 constexpr int kTokens = 96, kTokensMin = 16;
 constexpr std::int32_t kContext = 256;
-constexpr std::chrono::seconds kSilenceMax{5};
+constexpr std::chrono::seconds kSilenceMax{60};  // only a hang takes so long, also on a machine that is busy
 constexpr double kLeast_s = 1e-7;
 
 // Threads on given cores, which wait for their next turn awake, as a stage's do between two passes. They read memory
