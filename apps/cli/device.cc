@@ -220,6 +220,7 @@ void PrintSpeed(const std::optional<DeviceSpeed>& speed, const DeviceAdvice& adv
 }  // namespace
 
 int RunDevice(const DeviceOptions& options) {
+  if (options.bench) WatchSignals();
   const DeviceProfile profile = ProfileAt(options.root);
   const DeviceAdvice advice = AdviseDevice(profile);
   DeviceFigures figures;  // none of a recorded tree

@@ -66,9 +66,12 @@ def test_bench_waits_for_whoever_measures(binary, tmp_path, words):
         fcntl.flock(file, fcntl.LOCK_EX)
         with subprocess.Popen([binary, *words, "--quantization", "Q4_0"], env=environment, stderr=subprocess.PIPE,
                               stdout=subprocess.DEVNULL, text=True) as bench:
-            assert "waiting until it has" in bench.stderr.readline()
-            bench.send_signal(signal.SIGINT)
-            assert bench.wait(60) != 0
+            try:
+                assert "waiting until it has" in bench.stderr.readline()
+                bench.send_signal(signal.SIGINT)
+                assert bench.wait(60) == 130
+            finally:
+                bench.kill()
     assert not (tmp_path / "home/kernels.json").exists() and not (tmp_path / "home/speed.json").exists()
 
 
