@@ -26,6 +26,7 @@ MODEL = "smollm2"
 SHARE = 0.45  # of a core for each device: 1.35 of two, the rest for clients and the network
 SLOWER = 3
 STREAMS, TOKENS = 4, 200
+RECOVERS_S = 8  # the prompts and answers of four streams are computed again where layers have moved
 CALM_S = 12  # without a move: what stages take under their rations is known
 MOVES_MAX = 6  # in ten minutes: the rests between moves grow (docs/planning.md)
 PROMPTS = [f"{number}. A long story about {what}:" for number, what in enumerate(("ships", "owls", "bread", "rain"))]
@@ -134,7 +135,7 @@ def throttle(members, rations, placed):
     anew = nodes.wait_for("it is placed anew", lambda: (now := entry.placement(MODEL)) and
                           differ(now, placed) and now)
     took = time.monotonic() - begin
-    time.sleep(3)
+    time.sleep(RECOVERS_S)
     after = load.rate(10)
     errors = load.stop()
     victim = next(i for i, stage in enumerate(anew["stages"]) if stage["name"] == members[2].name)

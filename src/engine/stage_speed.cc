@@ -9,6 +9,7 @@
 #include <numeric>
 #include <optional>
 #include <thread>
+#include <tuple>
 #include <utility>
 
 #include "engine/candidates.h"
@@ -31,7 +32,7 @@ constexpr std::int32_t kDecodePasses = 64;  // at most, of one row
 constexpr std::int32_t kPassesMin = 3;
 constexpr int kSequences = kSpeedFewRows.back();
 constexpr double kLeast = 1e-12;  // seconds a byte: nothing is faster
-constexpr std::int32_t kContext = kSpeedRows * kDeepPasses + kDecodePasses + 2 * kSequences;
+constexpr std::int32_t kContext = kSpeedRows * kDeepPasses + 2 * kDecodePasses + 2 * kSequences;
 constexpr std::chrono::milliseconds kOfOneFigure{350}, kOfFewRows{250};
 // After a pass the worker threads of its engine spin for some 2 ms before they sleep (ComputeThreads), on the cores
 // that the next engine's pass needs; one engine alone, as in a stage, never meets that.
@@ -86,12 +87,12 @@ class Slice {
   double weight_bytes() const { return weight_bytes_; }  // of its layers
   double kv_bytes() const { return kv_bytes_; }          // of one position
 
-  // `rows` rows: of one sequence, or one each of as many.
-  Result<Sample> Pass(std::int32_t rows, bool of_many, bool output) {
+  // `rows` rows: of one sequence, `only`, or one each of as many.
+  Result<Sample> Pass(std::int32_t rows, bool of_many, bool output, SequenceId only = 0) {
     std::vector<EngineRow> list;
     Sample sample;
     for (std::int32_t i = 0; i < rows; ++i) {
-      const SequenceId sequence = of_many ? i : 0;
+      const SequenceId sequence = of_many ? i : only;
       const Position position = engine_->Length(sequence) + (of_many ? 0 : i);
       list.push_back({sequence, position, output});
       sample.row_positions += position + 1;
@@ -102,6 +103,26 @@ class Slice {
     if (output && engine_->is_last()) Draw(static_cast<std::size_t>(rows));
     sample.seconds = PassTime(ration_ < 1) - start;
     return sample;
+  }
+
+  // Rows with little behind them and rows with as much as there is, in turns: what the machine does meanwhile slows
+  // both. `between` as Repeat.
+  Result<std::pair<Sample, Sample>> NearAndFar(Slice& between) {
+    constexpr SequenceId kFar = 0, kNear = 1;
+    std::array<std::vector<double>, 2> seconds, positions;
+    const SteadyTime end = SteadyClock::now() + Rationed(2 * kOfOneFigure, ration_);
+    for (std::int32_t i = 0; i < kDecodePasses && (i <= kPassesMin || SteadyClock::now() < end); ++i) {
+      for (const SequenceId sequence : {kFar, kNear}) {
+        SHOAL_RETURN_IF_ERROR(between.Alone());
+        if (threads_ > 1) OutlastSpinning();
+        SHOAL_ASSIGN_OR_RETURN(const Sample sample, Pass(1, false, false, sequence));
+        if (i == 0) continue;
+        seconds[static_cast<std::size_t>(sequence)].push_back(sample.seconds);
+        positions[static_cast<std::size_t>(sequence)].push_back(sample.row_positions);
+      }
+    }
+    return std::pair{Sample{MeanOf(positions[kNear]), MedianOf(seconds[kNear])},
+                     Sample{MeanOf(positions[kFar]), MedianOf(seconds[kFar])}};
   }
 
   // One row from the beginning, with its output.
@@ -220,7 +241,7 @@ class Measuring {
     return {0, layer};
   }
 
-  // Prompts at ever larger contexts, single rows with and without one, rows of several sequences.
+  // Single rows, rows of several sequences, prompts at ever larger contexts, single rows with and without one.
   Status Layers(Slice& slice, Slice& last) {
     weight_bytes_ = slice.weight_bytes();
     kv_bytes_ = std::max(slice.kv_bytes(), 1.0);
@@ -244,7 +265,7 @@ class Measuring {
     }
     for (std::size_t i = 0; i < deep.size(); ++i) deep[i].seconds = MedianOf(seconds[i]);
     rows_ = LineThrough(deep);
-    SHOAL_ASSIGN_OR_RETURN(late_, slice.Repeat(1, false, &last));
+    SHOAL_ASSIGN_OR_RETURN(std::tie(near_, far_), slice.NearAndFar(last));
     return {};
   }
 
@@ -263,8 +284,8 @@ class Measuring {
     speed_.pass_s = std::clamp(small_.seconds - byte_s * small_bytes_, 1e-7, small_.seconds / 2);
     byte_s = std::max((early_.seconds - speed_.pass_s) / weight_bytes_, kLeast);
     speed_.one_row_bytes_s = 1 / byte_s;
-    const double farther = late_.row_positions - early_.row_positions;
-    const double kv_s = farther > 0 ? (late_.seconds - early_.seconds) / farther / kv_bytes_ : 0;
+    const double farther = far_.row_positions - near_.row_positions;
+    const double kv_s = farther > 0 ? (far_.seconds - near_.seconds) / farther / kv_bytes_ : 0;
     speed_.kv_bytes_s = 1 / std::max(kv_s, kLeast);
     speed_.kv_rows_bytes_s = 1 / std::max(rows_.slope / kv_bytes_, kLeast);
     const auto bytes_s = [&](double seconds) { return weight_bytes_ / std::max(seconds - speed_.pass_s, seconds / 2); };
@@ -294,7 +315,7 @@ class Measuring {
   const StageSpeedOptions& options_;
   SteadyTime end_;
   double weight_bytes_ = 0, kv_bytes_ = 0, small_bytes_ = 0;
-  Sample early_, late_, small_;
+  Sample early_, near_, far_, small_;
   std::array<Sample, kSpeedFewRows.size()> few_;
   Line rows_;
   StageSpeed speed_;
