@@ -90,9 +90,7 @@ class Cluster:
 
     def _links_measured(self):
         time.sleep(1)
-        links = self.entry.status()["links"]
-        count = len(self.members)
-        return len(links) >= count * (count - 1) and all(one["rtt_us"] and one["bytes_per_s"] for one in links)
+        return nodes.links_measured(self.members)
 
     def place(self, *words):
         name = self.model.stem

@@ -86,11 +86,8 @@ class Subject:
     def __init__(self, hosts, models):
         pinned = [Pinned(host, cpu) for host, cpu in zip(hosts, ("0", "1", "0,1"), strict=True)]
         self.nodes = nodes.cluster_on(pinned, "--threads", 1, models=models)
-        nodes.wait_for("all links are measured: the probe's bytes are no activations", self._links_measured, 120)
-
-    def _links_measured(self):
-        links = self.nodes[0].status()["links"]
-        return len(links) >= len(self.nodes) * (len(self.nodes) - 1) and all(one["bytes_per_s"] for one in links)
+        nodes.wait_for("all links are measured: the probe's bytes are no activations",
+                       lambda: nodes.links_measured(self.nodes), 120)
 
     def place(self, path, ranges):
         self.model = pathlib.Path(path).stem

@@ -54,6 +54,16 @@ double MedianOf(std::vector<double> values) {
   return *middle;
 }
 
+// Of passes that are alike.
+struct Samples {
+  std::vector<double> positions, seconds;
+  void Add(const Sample& sample) {
+    positions.push_back(sample.row_positions);
+    seconds.push_back(sample.seconds);
+  }
+  Sample Typical() const { return {MeanOf(positions), MedianOf(seconds)}; }
+};
+
 SteadyClock::duration Rationed(std::chrono::milliseconds time, double ration) {
   return std::chrono::duration_cast<SteadyClock::duration>(time / ration);
 }
@@ -105,26 +115,6 @@ class Slice {
     return sample;
   }
 
-  // Rows with little behind them and rows with as much as there is, in turns: what the machine does meanwhile slows
-  // both. `between` as Repeat.
-  Result<std::pair<Sample, Sample>> NearAndFar(Slice& between) {
-    constexpr SequenceId kFar = 0, kNear = 1;
-    std::array<std::vector<double>, 2> seconds, positions;
-    const SteadyTime end = SteadyClock::now() + Rationed(2 * kOfOneFigure, ration_);
-    for (std::int32_t i = 0; i < kDecodePasses && (i <= kPassesMin || SteadyClock::now() < end); ++i) {
-      for (const SequenceId sequence : {kFar, kNear}) {
-        SHOAL_RETURN_IF_ERROR(between.Alone());
-        if (threads_ > 1) OutlastSpinning();
-        SHOAL_ASSIGN_OR_RETURN(const Sample sample, Pass(1, false, false, sequence));
-        if (i == 0) continue;
-        seconds[static_cast<std::size_t>(sequence)].push_back(sample.seconds);
-        positions[static_cast<std::size_t>(sequence)].push_back(sample.row_positions);
-      }
-    }
-    return std::pair{Sample{MeanOf(positions[kNear]), MedianOf(seconds[kNear])},
-                     Sample{MeanOf(positions[kFar]), MedianOf(seconds[kFar])}};
-  }
-
   // One row from the beginning, with its output.
   Status Alone() {
     if (engine_->Length(0) >= kContext - 1) SHOAL_RETURN_IF_ERROR(Empty());
@@ -137,17 +127,31 @@ class Slice {
   // them, as the rest of a model does: a small model would else be more in caches than it ever is.
   Result<Sample> Repeat(std::int32_t rows, bool output, Slice* between = nullptr) {
     const bool of_many = rows > 1;
-    std::vector<double> seconds, positions;
+    Samples samples;
     const SteadyTime end = SteadyClock::now() + Rationed(of_many ? kOfFewRows : kOfOneFigure, ration_);
     for (std::int32_t i = 0; i < kDecodePasses && (i <= kPassesMin || SteadyClock::now() < end); ++i) {
-      if (between != nullptr) SHOAL_RETURN_IF_ERROR(between->Alone());
-      if (between != nullptr && threads_ > 1) OutlastSpinning();
+      SHOAL_RETURN_IF_ERROR(Alternate(between));
       SHOAL_ASSIGN_OR_RETURN(const Sample sample, Pass(rows, of_many, output));
-      if (i == 0) continue;
-      seconds.push_back(sample.seconds);
-      positions.push_back(sample.row_positions);
+      if (i > 0) samples.Add(sample);
     }
-    return Sample{MeanOf(positions), MedianOf(seconds)};
+    return samples.Typical();
+  }
+
+  // Rows with little behind them and rows with as much as there is, in turns: what the machine does meanwhile slows
+  // both. `between` as Repeat.
+  Result<std::pair<Sample, Sample>> NearAndFar(Slice& between) {
+    Samples near, far;
+    const SteadyTime end = SteadyClock::now() + Rationed(2 * kOfOneFigure, ration_);
+    for (std::int32_t i = 0; i < kDecodePasses && (i <= kPassesMin || SteadyClock::now() < end); ++i) {
+      SHOAL_RETURN_IF_ERROR(Alternate(&between));
+      SHOAL_ASSIGN_OR_RETURN(const Sample behind_all, Pass(1, false, false, 0));
+      SHOAL_RETURN_IF_ERROR(Alternate(&between));
+      SHOAL_ASSIGN_OR_RETURN(const Sample behind_few, Pass(1, false, false, 1));
+      if (i == 0) continue;
+      far.Add(behind_all);
+      near.Add(behind_few);
+    }
+    return std::pair{near.Typical(), far.Typical()};
   }
 
   Status Empty() {
@@ -167,6 +171,14 @@ class Slice {
       FilterCandidates(std::span(out_).subspan(row * n_vocab, n_vocab), SamplingParams(), candidates_);
       drawn_ += DrawIndex(candidates_.probabilities, row, 0);
     }
+  }
+
+  // A row of the other slice, if there is one.
+  Status Alternate(Slice* other) {
+    if (other == nullptr) return {};
+    SHOAL_RETURN_IF_ERROR(other->Alone());
+    if (threads_ > 1) OutlastSpinning();
+    return {};
   }
 
   // Awake: a core that sleeps meanwhile would be slower after it.

@@ -59,8 +59,8 @@ bool DecodeGroups::Known(Cost& cost) const {
   return cost.samples == kSamples;
 }
 
-double DecodeGroups::RoundUs(std::int32_t decoders, std::int32_t rows) const {
-  const Cost& cost = costs_.at(rows);
+// Of groups of `rows` rows, if one of them takes `cost`.
+double DecodeGroups::RoundUs(std::int32_t decoders, std::int32_t rows, const Cost& cost) {
   return std::max(CeilDiv(decoders, rows) * cost.slowest, cost.total);
 }
 
@@ -68,7 +68,7 @@ double DecodeGroups::RoundUs(std::int32_t decoders, std::int32_t rows) const {
 bool DecodeGroups::Hopeless(std::int32_t decoders, std::int32_t rows, std::int32_t best) const {
   if (best == 0 || rows <= best) return false;
   const Cost& cost = costs_.at(best);
-  return std::max(CeilDiv(decoders, rows) * cost.slowest, cost.total) >= kGain * RoundUs(decoders, best);
+  return RoundUs(decoders, rows, cost) >= kGain * RoundUs(decoders, best, cost);
 }
 
 std::int32_t DecodeGroups::Rows(std::int32_t decoders, std::int32_t rows_max) {
@@ -81,7 +81,8 @@ std::int32_t DecodeGroups::Rows(std::int32_t decoders, std::int32_t rows_max) {
     if (!Known(cost)) return !Hopeless(decoders, rows, best) && cost.tries++ < kTriesMax;  // to be tried now
     if (best == 0) {
       best = preferred = rows;
-    } else if (RoundUs(decoders, rows) < (best == preferred ? kGain : 1.0) * RoundUs(decoders, best)) {
+    } else if (RoundUs(decoders, rows, cost) <
+               (best == preferred ? kGain : 1.0) * RoundUs(decoders, best, costs_.at(best))) {
       best = rows;
     }
     return false;

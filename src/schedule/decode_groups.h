@@ -40,7 +40,7 @@ class DecodeGroups {
     std::uint64_t known_at = 0;  // `learned_` when it was judged
   };
   bool Known(Cost& cost) const;
-  double RoundUs(std::int32_t decoders, std::int32_t rows) const;
+  static double RoundUs(std::int32_t decoders, std::int32_t rows, const Cost& cost);
   bool Hopeless(std::int32_t decoders, std::int32_t rows, std::int32_t best) const;
 
   const std::int32_t stages_, groups_max_;

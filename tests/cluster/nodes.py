@@ -189,6 +189,12 @@ def all_alive(nodes):
     return all({n: s for n, s in node.states().items() if s != "left"} == want for node in nodes)
 
 
+def links_measured(nodes):
+    """Whether the first node knows round trip and throughput of the links between all of them, in both directions."""
+    links = nodes[0].status()["links"]
+    return len(links) >= len(nodes) * (len(nodes) - 1) and all(one["rtt_us"] and one["bytes_per_s"] for one in links)
+
+
 def join_on(host, inviter, *words, **options):
     """A new node on `host` that joins the cluster of `inviter` by an invite, without any address."""
     return Node(host, "--join", inviter.invite()["code"], *words, **options)
