@@ -13,6 +13,7 @@
 #include "api/json_values.h"
 #include "base/log.h"
 #include "base/program_path.h"
+#include "cluster/member.h"
 #include "device/command.h"
 #include "engine/cpu_kernels.h"
 #include "engine/matrix_speed.h"
@@ -28,7 +29,6 @@ constexpr int kVersion = 2;
 constexpr std::size_t kBackendsTried = 3;
 constexpr std::size_t kTrialsMax = 16;
 constexpr int kThreadsMax = 1024;
-constexpr double kBytesMax_s = 1e15;  // no device comes near
 constexpr std::size_t kFileBytesMax = 256U << 10;
 constexpr int kRounds = 3, kThreadRounds = 2, kConfirmRounds = 2;
 constexpr std::chrono::milliseconds kFigureTime{150};   // of each figure of a trial
@@ -99,7 +99,7 @@ void Trials::MeasureOne(KernelTrial& trial) {
 // 0, which is "did not run", for what no device reaches.
 double SpeedIn(const Json& from, const char* key) {
   const double speed = NumberIn(from, key, 0);
-  return speed > 0 && speed <= kBytesMax_s ? speed : 0;
+  return speed > 0 && speed <= kBytesPerSecondMax ? speed : 0;
 }
 
 std::optional<KernelChoice> ReadChoice(const Json& json) {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "cluster/member.h"
 #include "node/device_speed.h"
 #include "node/joining.h"
 #include "node/kernel_choice.h"
@@ -39,7 +40,8 @@ void TryKernels(const std::string& text) {
     SHOAL_CHECK(choice.best < choice.trials.size() && !choice.chosen().variant.empty());
     for (const KernelTrial& trial : choice.trials) {
       SHOAL_CHECK(trial.threads >= 1 && RequestTime(trial) > 0);
-      for (const double speed : {trial.one_row_bytes_s, trial.rows_bytes_s}) SHOAL_CHECK(speed >= 0 && speed <= 1e15);
+      for (const double speed : {trial.one_row_bytes_s, trial.rows_bytes_s})
+        SHOAL_CHECK(speed >= 0 && speed <= kBytesPerSecondMax);
     }
     SHOAL_CHECK(ThreadsOf(choices, choice.quantization, choice.chosen().variant) >= 0);
   }
