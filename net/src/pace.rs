@@ -20,6 +20,8 @@ const FIRST_RATE: f64 = 25e6;
 const SLOW_START: f64 = 4.0;
 /// More than this times the best before, from one tick to the next: slow start goes on.
 const STILL_GROWS: f64 = 1.25;
+/// So many ticks that do not grow are a moment of TCP's own, as long as no queue says that the link is full.
+const HICCUP_TICKS: u32 = 2;
 const RATE_MIN: f64 = 64e3;
 const CYCLE_TICKS: u32 = 24;
 /// Of the first cycle after a rate was found: what was found in a bad moment is looked at again soon.
@@ -61,8 +63,11 @@ pub struct Pace {
     cycle_ticks: u32,
     delivered: VecDeque<f64>,
     short_ticks: u32,
+    flat_ticks: u32,
     /// There was more to send than was sent.
     was_full: bool,
+    /// The same, since `last`.
+    is_full: bool,
     /// Round trips after the latest drains: the link without us.
     calm_us: VecDeque<f64>,
     last: Option<(Instant, u64)>,
@@ -77,7 +82,9 @@ impl Default for Pace {
             cycle_ticks: FIRST_CYCLE_TICKS,
             delivered: VecDeque::new(),
             short_ticks: 0,
+            flat_ticks: 0,
             was_full: false,
+            is_full: false,
             calm_us: VecDeque::new(),
             last: None,
         }
@@ -91,6 +98,10 @@ fn remember(list: &mut VecDeque<f64>, value: f64, max: usize) {
     }
 }
 
+fn is_queued(seen: Seen, calm_us: f64) -> bool {
+    f64::from(seen.rtt_us) > 1.5 * calm_us + QUEUE_US
+}
+
 impl Pace {
     /// Bytes a second.
     pub fn rate(&self) -> u64 {
@@ -99,7 +110,7 @@ impl Pace {
 
     /// Whether `tick` may have something to do: a cheap question, for every write.
     pub fn is_due(&self, now: Instant) -> bool {
-        self.last.is_none_or(|(at, _)| now.duration_since(at) >= self.tick_length())
+        !self.is_full || self.last.is_none_or(|(at, _)| now.duration_since(at) >= self.tick_length())
     }
 
     fn tick_length(&self) -> Duration {
@@ -108,16 +119,18 @@ impl Pace {
 
     /// True when `rate` may have changed.
     pub fn tick(&mut self, now: Instant, seen: Seen) -> bool {
-        let Some((at, acked)) = self.last else {
-            self.last = Some((now, seen.acked_bytes));
-            return true;
+        let Some((at, acked)) = self.last.filter(|_| self.is_full) else {
+            // Nothing waited until now: what was acknowledged so far says nothing of the link.
+            let is_first = self.last.is_none();
+            (self.last, self.is_full) = (Some((now, seen.acked_bytes)), seen.unsent_bytes > 0);
+            return is_first;
         };
         let took = now.duration_since(at);
         // What is sent now is acknowledged a round trip later.
         if took < self.tick_length() || took < Duration::from_micros(2 * u64::from(seen.rtt_min_us)) {
             return false;
         }
-        self.last = Some((now, seen.acked_bytes));
+        (self.last, self.is_full) = (Some((now, seen.acked_bytes)), seen.unsent_bytes > 0);
         let delivered = seen.acked_bytes.saturating_sub(acked) as f64 / took.as_secs_f64();
         let best = self.best();
         if seen.unsent_bytes == 0 && (self.starting || delivered <= best) {
@@ -154,15 +167,19 @@ impl Pace {
     /// `before`: the best so far.
     fn start(&mut self, delivered: f64, before: f64, seen: Seen) {
         if delivered >= FULL * self.rate {
-            self.rate *= GROW;
+            (self.rate, self.flat_ticks) = (GROW * self.rate, 0);
             return;
         }
         if delivered > STILL_GROWS * before {
             // TCP's slow start may hold it back, not the link: on a long way it takes some round trips.
-            self.rate = (SLOW_START * delivered).min(self.rate.max(FIRST_RATE));
+            (self.rate, self.flat_ticks) = ((SLOW_START * delivered).min(self.rate.max(FIRST_RATE)), 0);
             return;
         }
-        (self.starting, self.phase, self.cycle_ticks) = (false, 1, FIRST_CYCLE_TICKS);
+        self.flat_ticks += 1;
+        if self.flat_ticks <= HICCUP_TICKS && !is_queued(seen, seen.rtt_min_us.into()) {
+            return;
+        }
+        (self.starting, self.flat_ticks, self.phase, self.cycle_ticks) = (false, 0, 1, FIRST_CYCLE_TICKS);
         self.rate = DRAIN * self.best();
         remember(&mut self.calm_us, seen.rtt_min_us.into(), CALMS);
     }
@@ -180,12 +197,11 @@ impl Pace {
             (self.phase, self.cycle_ticks) = (0, CYCLE_TICKS.min(2 * self.cycle_ticks));
         }
         let calm_us = self.calm_us.iter().copied().fold(f64::INFINITY, f64::min);
-        let is_queued = f64::from(seen.rtt_us) > 1.5 * calm_us + QUEUE_US;
         self.rate = self.best()
             * match self.phase {
                 0 => PROBE,
                 1 => DRAIN,
-                _ if is_queued => YIELD,
+                _ if is_queued(seen, calm_us) => YIELD,
                 _ => CRUISE,
             };
     }
@@ -290,6 +306,32 @@ mod tests {
     }
 
     #[test]
+    fn the_time_before_a_transfer_is_no_part_of_it() {
+        // A stream is opened, which takes some small messages and round trips; then a megabyte follows at any moment.
+        for before_ms in 1..60 {
+            let (mut link, mut pace) = (Link::new(13e6, 10e3), Pace::default());
+            link.run(&mut pace, before_ms, 1e3);
+            link.window = 14_480.0;
+            let ms = (1..500).find(|_| link.run(&mut pace, 1, f64::INFINITY) > 0.0 && link.acked > 1e6);
+            assert!(ms.is_some_and(|ms| ms < 140), "{ms:?} ms for a megabyte after {before_ms} ms");
+        }
+    }
+
+    #[test]
+    fn a_hiccup_of_slow_start_is_not_taken_for_the_link() {
+        for held_ms in [20, 30, 45] {
+            let (mut link, mut pace) = (Link::new(13e6, 10e3), Pace::default());
+            link.window = 14_480.0;
+            link.run(&mut pace, 25, f64::INFINITY);
+            let window = std::mem::replace(&mut link.window, 0.0);
+            link.run(&mut pace, held_ms, f64::INFINITY);
+            link.window = window;
+            let ms = (1..500).find(|_| link.run(&mut pace, 1, f64::INFINITY) > 0.0 && link.acked > 1e6);
+            assert!(ms.is_some_and(|ms| ms < 140), "{ms:?} ms for a megabyte after {held_ms} ms");
+        }
+    }
+
+    #[test]
     fn bursts_of_acknowledgements_are_no_queue() {
         let (mut link, mut pace) = (Link::new(20e6, 3e3), Pace::default());
         link.burst_ms = 9;
@@ -342,9 +384,10 @@ mod tests {
     fn asks_seldom() {
         let mut pace = Pace::default();
         let now = Instant::now();
-        assert!(pace.is_due(now) && pace.tick(now, Seen::default()));
+        let full = Seen { unsent_bytes: 1, ..Seen::default() };
+        assert!(pace.is_due(now) && pace.tick(now, full));
         assert!(!pace.is_due(now + FIRST_TICKS / 2) && pace.is_due(now + FIRST_TICKS));
-        let far = Seen { rtt_min_us: 200_000, ..Seen::default() };
+        let far = Seen { rtt_min_us: 200_000, ..full };
         assert!(!pace.tick(now + TICK, far), "nothing sent since is acknowledged yet");
     }
 }
