@@ -105,14 +105,23 @@ class Cluster:
         return min(own[0] for own in times) - start, rate(times)
 
 
+def cores_beside(setup):
+    """Those of which no device has all; of one that has none left, all."""
+    everything = os.sched_getaffinity(0)
+    taken = {int(cpu) for device in setup.devices if device.share == 1 for cpu in device.cpus.split(",")}
+    return everything - taken or everything
+
+
 @contextlib.contextmanager
 def cluster_of(setup):
-    """A Cluster, for a with statement."""
-    rations = []
+    """A Cluster, for a with statement. Clients and the wire are no device: they keep off the cores of one, if they can."""
+    rations, everything = [], os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores_beside(setup))
     try:
         with lans.Lan(ipv6=False, delay_us=setup.delay_us) as lan:
             yield Cluster(setup, lan, rations)
     finally:
+        os.sched_setaffinity(0, everything)
         for ration in rations:
             ration.close()
 

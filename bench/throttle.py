@@ -27,6 +27,7 @@ SHARE = 0.45  # of a core for each device: 1.35 of two, the rest for clients and
 SLOWER = 3
 STREAMS, TOKENS = 4, 200
 RECOVERS_S = 8  # the prompts and answers of four streams are computed again where layers have moved
+RATE_S = 12
 CALM_S = 12  # without a move: what stages take under their rations is known
 MOVES_MAX = 6  # in ten minutes: the rests between moves grow (docs/planning.md)
 PROMPTS = [f"{number}. A long story about {what}:" for number, what in enumerate(("ships", "owls", "bread", "rain"))]
@@ -49,12 +50,20 @@ class Load:
             streams.ask(self._node, MODEL, PROMPTS[number], TOKENS, stream)
 
     def rate(self, seconds):
-        """Tokens a second of all together, from now on for so long."""
-        begin = time.monotonic()
-        time.sleep(seconds)
-        end = time.monotonic()
-        pieces = [at for each in self.streams for stream in list(each) for at, _ in list(stream.pieces)]
-        return sum(begin <= at < end for at in pieces) / (end - begin)
+        """Tokens a second of all together, over whole answers that begin from now on and take so long or longer: an
+        answer is fast at its beginning, where there is little to look back on, and slow at its end."""
+        now = time.monotonic()
+        return sum(nodes.wait_for("a stream has gone on for so long", lambda own=own: self._rate_of(own, now, seconds),
+                                  300) for own in self.streams)
+
+    @staticmethod
+    def _rate_of(answers, since, seconds):
+        begun = [answer for answer in list(answers) if answer.started >= since]
+        for number, answer in enumerate(begun):
+            took = answer.ended - begun[0].started
+            if answer.ended and took >= seconds:
+                return sum(len(one.pieces) for one in begun[:number + 1]) / took
+        return None
 
     def stop(self):
         """Ends after the streams that run; those that were not whole."""
@@ -127,7 +136,7 @@ def throttle(members, rations, placed):
     load = Load(entry)
     while True:  # a move that has nothing to do with the change would spoil the measurement
         placed = calm(entry)
-        before = load.rate(8)
+        before = load.rate(RATE_S)
         if not differ(entry.placement(MODEL) or placed, placed):
             break
     rations[2].give(SHARE / SLOWER)
@@ -136,7 +145,7 @@ def throttle(members, rations, placed):
                           differ(now, placed) and now)
     took = time.monotonic() - begin
     time.sleep(RECOVERS_S)
-    after = load.rate(10)
+    after = load.rate(RATE_S)
     errors = load.stop()
     victim = next(i for i, stage in enumerate(anew["stages"]) if stage["name"] == members[2].name)
     by_hand = {}
@@ -144,8 +153,7 @@ def throttle(members, rations, placed):
         entry.cli("place", MODEL, "--stages", stages, "--slots", "4", "--standby", "off", "--nodes",
                   ",".join(stage["name"] for stage in anew["stages"]))
         hand = Load(entry)
-        time.sleep(3)
-        by_hand[stages] = hand.rate(10)
+        by_hand[stages] = hand.rate(RATE_S)
         hand.stop()
     best = max(by_hand.values())
     return {"stages_before": ranges_of(placed), "stages_after": ranges_of(anew), "tokens_s_before": before,

@@ -1,22 +1,20 @@
-// A few rows of each type and width are made, and every tensor repeats them.
+// Some rows of each type and width are made, and every tensor repeats them.
 #include "engine/made_up_weights.h"
 
 #include <algorithm>
 #include <map>
-#include <random>
 #include <utility>
 #include <vector>
 
+#include "engine/made_up_rows.h"
 #include "ggml.h"
 
 namespace shoal {
 namespace {
 
-constexpr std::uint64_t kDistinctRows = 16;
 constexpr std::uint64_t kWidthMax = 1U << 20;  // of a row; wider ones stay zero bytes
-constexpr float kSpread = 0.04F;               // of weights: values stay in the range of numbers, layer after layer
 
-using Rows = std::vector<std::uint8_t>;  // kDistinctRows of one type and width
+using Rows = std::vector<std::uint8_t>;  // of one type and width
 
 struct Piece {
   std::uint64_t begin = 0, end = 0;  // in the file
@@ -29,17 +27,11 @@ bool CanBeMade(ggml_type type) {
   return ggml_is_quantized(type) && !ggml_quantize_requires_imatrix(type);
 }
 
-Rows MakeRows(ggml_type type, std::int64_t width, std::uint64_t row_bytes, bool is_vector) {
-  Rows rows(row_bytes * kDistinctRows);
-  std::minstd_rand random(1);
-  std::vector<float> values(static_cast<std::size_t>(width) * kDistinctRows, 1.0F);  // norms, factors
-  if (!is_vector) {
-    for (float& value : values) {
-      value = kSpread * static_cast<float>(static_cast<double>(random()) / 2147483647.0 - 0.5);
-    }
-  }
-  ggml_quantize_chunk(type, values.data(), rows.data(), 0, kDistinctRows, width, nullptr);
-  return rows;
+Rows Ones(ggml_type type, std::int64_t width) {  // norms, factors
+  const std::vector<float> values(static_cast<std::size_t>(width), 1.0F);
+  Rows row(ggml_row_size(type, width));
+  ggml_quantize_chunk(type, values.data(), row.data(), 0, 1, width, nullptr);
+  return row;
 }
 
 class MadeUpReader : public TensorReader {
@@ -89,13 +81,12 @@ class MadeUpSource : public TensorSource {
       const auto info = GetTensorTypeInfo(tensor.type);
       const auto type = static_cast<ggml_type>(tensor.type);
       if (info && !tensor.dims.empty() && tensor.dims[0] <= kWidthMax && CanBeMade(type)) {
-        const std::uint64_t row_bytes = ggml_row_size(type, static_cast<std::int64_t>(tensor.dims[0]));
+        const auto width = static_cast<std::int64_t>(tensor.dims[0]);
         const bool is_vector = tensor.dims.size() == 1;
         const auto key = std::pair(tensor.type * 2 + (is_vector ? 1 : 0), tensor.dims[0]);
         std::shared_ptr<const Rows>& rows = known[key];
         if (rows == nullptr) {
-          rows = std::make_shared<const Rows>(
-              MakeRows(type, static_cast<std::int64_t>(tensor.dims[0]), row_bytes, is_vector));
+          rows = std::make_shared<const Rows>(is_vector ? Ones(type, width) : MadeUpRows(type, width));
         }
         piece.rows = rows;
       }

@@ -15,6 +15,7 @@
 #include "engine/cpu_kernels.h"
 #include "engine/llama_log.h"
 #include "engine/llama_shard.h"
+#include "engine/made_up_rows.h"
 #include "engine/pass_time.h"
 #include "engine/weight_layouts.h"
 #include "ggml-backend.h"
@@ -147,27 +148,18 @@ class Products {
   }
 
  private:
-  // One matrix of small random numbers, the same for all: what is in it does not change the time.
+  // One matrix of made-up rows, the same for all.
   static void Fill(ggml_type type, std::int64_t width, std::int64_t outputs, const std::vector<ggml_tensor*>& weights,
                    ggml_tensor* input) {
-    std::minstd_rand random(1);
-    const auto next = [&] { return static_cast<float>(static_cast<double>(random()) / 2147483647.0 - 0.5); };
-    std::vector<float> row(static_cast<std::size_t>(width));
-    const std::size_t row_bytes = ggml_row_size(type, width);
-    std::vector<std::uint8_t> matrix(row_bytes * static_cast<std::size_t>(outputs));
-    constexpr std::int64_t kDistinct = 16;
-    for (std::int64_t i = 0; i < outputs; ++i) {
-      std::uint8_t* const at = matrix.data() + row_bytes * static_cast<std::size_t>(i);
-      if (i >= kDistinct) {
-        std::copy_n(at - row_bytes * kDistinct, row_bytes, at);
-        continue;
-      }
-      std::generate(row.begin(), row.end(), next);
-      ggml_quantize_chunk(type, row.data(), at, 0, 1, width, nullptr);
+    const std::vector<std::uint8_t> rows = MadeUpRows(type, width);
+    std::vector<std::uint8_t> matrix(ggml_row_size(type, width) * static_cast<std::size_t>(outputs));
+    for (std::size_t at = 0; at < matrix.size(); at += rows.size()) {
+      std::copy_n(rows.data(), std::min(rows.size(), matrix.size() - at), matrix.data() + at);
     }
     for (ggml_tensor* weight : weights) ggml_backend_tensor_set(weight, matrix.data(), 0, matrix.size());
+    std::minstd_rand random(1);
     std::vector<float> values(static_cast<std::size_t>(ggml_nelements(input)));
-    std::generate(values.begin(), values.end(), next);
+    for (float& value : values) value = static_cast<float>(static_cast<double>(random()) / 2147483647.0 - 0.5);
     ggml_backend_tensor_set(input, values.data(), 0, values.size() * sizeof(float));
   }
 

@@ -25,7 +25,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kVersion = 2;
+constexpr int kVersion = 3;
 constexpr std::size_t kBackendsTried = 3;
 constexpr std::size_t kTrialsMax = 16;
 constexpr int kThreadsMax = 1024;

@@ -140,7 +140,7 @@ TEST(KernelChoice, IsKeptForThisDeviceAlone) {
   EXPECT_TRUE(ParseKernelChoices("{}", "chip a").empty());
   EXPECT_TRUE(ParseKernelChoices("nonsense", "chip a").empty());
   EXPECT_TRUE(
-      ParseKernelChoices(R"({"version":2,"device":"chip a","choices":[{"quantization":"Q4_0","best":3,"trials":[]}]})",
+      ParseKernelChoices(R"({"version":3,"device":"chip a","choices":[{"quantization":"Q4_0","best":3,"trials":[]}]})",
                          "chip a")
           .empty());
 }
@@ -148,7 +148,7 @@ TEST(KernelChoice, IsKeptForThisDeviceAlone) {
 // A file that somebody wrote by hand: what is shown of it is cast to whole bytes.
 TEST(KernelChoice, SpeedsThatNoDeviceReachesDidNotRun) {
   const KernelChoices read =
-      ParseKernelChoices(R"({"version":2,"device":"chip a","choices":[{"quantization":"Q4_0","best":0,"trials":[)"
+      ParseKernelChoices(R"({"version":3,"device":"chip a","choices":[{"quantization":"Q4_0","best":0,"trials":[)"
                          R"({"variant":"x","threads":1,"sme_threads":-1,"one_row_bytes_s":1e10,"rows_bytes_s":1e300},)"
                          R"({"variant":"y","threads":1,"sme_threads":-1,"one_row_bytes_s":-5,"got":1}]}]})",
                          "chip a");

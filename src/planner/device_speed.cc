@@ -64,6 +64,8 @@ PlanDevice Faster(PlanDevice device, double factor) {
 PlanDevice UnderRation(PlanDevice device, double ration) {
   device = Faster(std::move(device), ration);
   device.ration = ration;
+  // What hands a pass on has no cores of its own then. That is about what it takes to hand on a token at the head.
+  if (ration < 1) device.pass_overhead_s += device.token_s;
   return device;
 }
 

@@ -60,7 +60,8 @@ PlanDevice MeasuredDevice(const MeasuredStageSpeed& speed, double pace = 1);
 PlanDevice MeasuredDevice(const MeasuredSpeed& speed, const std::vector<std::uint64_t>& layer_bytes, double pace = 1);
 // `device` when it computes `factor` times as fast.
 PlanDevice Faster(PlanDevice device, double factor);
-// The same device when its cores may compute in a share of the time: its speeds become those of long work.
+// The same device when its cores may compute in a share of the time: its speeds become those of long work, and each
+// pass takes as well what its network threads need of that share.
 PlanDevice UnderRation(PlanDevice device, double ration);
 
 // What a stage of a model weighs.

@@ -88,7 +88,12 @@ TEST(UnderRation, LongWorkTakesSoMuchLonger) {
   counts.passes = counts.output_passes = 2;
   counts.rows = {1, 2, 2, 0};
   counts.kv_rows = 100;
-  EXPECT_DOUBLE_EQ(SecondsOf(device, load, counts), 2 * SecondsOf(MeasuredDevice(Speed()), load, counts));
+  const PlanDevice whole = MeasuredDevice(Speed());
+  EXPECT_GT(whole.token_s, 0);
+  // Its network threads live on the same ration.
+  EXPECT_DOUBLE_EQ(SecondsOf(device, load, counts),
+                   2 * (SecondsOf(whole, load, counts) + counts.passes * whole.token_s));
+  EXPECT_DOUBLE_EQ(UnderRation(whole, 1).pass_overhead_s, whole.pass_overhead_s);
 }
 
 PlanInput TwoStages(double ration) {
