@@ -162,8 +162,13 @@ std::string ReasonOf(const PlanInput& input, const PlanResult& result) {
   if (plan.stages.size() == 1) {
     if (input.devices.size() == 1) return Names(input, plan) + " is the only device that can be given layers.";
     if (result.runners_up.empty()) return Names(input, plan) + " alone runs the model.";
+    const Plan& next = result.runners_up.front();
+    if (next.cost < plan.cost) {
+      return Names(input, plan) + " alone is about as fast: " + Names(input, next) + " together would " + goal + " " +
+             Times(plan.cost / next.cost) + " times as fast, if the forecast is right to that.";
+    }
     return Names(input, plan) + " alone is fastest: the best plan with more devices takes " +
-           Times(result.runners_up.front().cost / plan.cost) + " times as long.";
+           Times(next.cost / plan.cost) + " times as long.";
   }
   const std::string who = Names(input, plan);
   if (result.best_single && plan.cost > result.best_single->cost) {
@@ -220,8 +225,11 @@ bool TakeBest(const PlanInput& input, const SearchSpace& space, const PlansBySta
   if (single != plans.end()) result.best_single = *single;
   std::erase_if(plans, [&](const Plan& plan) { return plan.stages.size() < space.stages_min; });
   if (plans.empty()) return false;
-  result.plan = plans.front();
-  plans.erase(plans.begin());
+  const auto alone = std::find_if(plans.begin(), plans.end(), [](const Plan& plan) { return plan.stages.size() == 1; });
+  const bool enough = alone != plans.end() && alone->cost <= plans.front().cost * (1 + input.policy.alone_within);
+  const auto best = enough ? alone : plans.begin();
+  result.plan = *best;
+  plans.erase(best);
   plans.resize(std::min(plans.size(), kRunnersUpMax));
   result.runners_up = std::move(plans);
   return true;

@@ -80,6 +80,8 @@ struct PlanPolicy {
   PlanObjective objective = PlanObjective::kLatency;
   std::int32_t stages_min = 0;                 // at least so many, also where fewer would cost less
   std::int32_t stages_max = 0;                 // 0: as many as help
+  double alone_within = 0;                     // a single device is chosen that costs at most this share more than the
+                                               // best plan, where stages_min allows it; not kEnergy
   bool spread = false;                         // a stage on every device that can hold one; the two above are not used
   std::int64_t exact_steps_max = 200'000'000;  // of the exact search, then the best so far; about 25 million a second
   double speed_share_min = 0.5;                // kEnergy: of the speed of the fastest plan, that a plan keeps at least
@@ -87,6 +89,9 @@ struct PlanPolicy {
   double memory_headroom = 0.05;               // share of a device's memory that stays free
   std::uint64_t stage_bytes = 64ULL << 20;     // compute buffers of a stage
 };
+
+// For alone_within: how far forecasts are off, at most as a rule (docs/performance.md).
+inline constexpr double kForecastError = 0.15;
 
 struct PlanInput {
   std::vector<PlanDevice> devices;
@@ -116,7 +121,7 @@ struct Plan {
 
 struct PlanResult {
   Plan plan;
-  bool exact = false;               // nothing is better, by the cost model
+  bool exact = false;               // nothing is better, by the cost model (but for alone_within)
   std::optional<Plan> best_single;  // empty: no device holds the whole model (kEnergy: and is fast enough)
   std::optional<Plan> fastest;      // kEnergy: what kLatency would choose
   std::vector<Plan> runners_up;     // the best of each other number of stages, best first

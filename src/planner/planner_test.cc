@@ -70,6 +70,26 @@ TEST(MakePlan, ManyStreamsUseBoth) {
   EXPECT_THAT(result->warnings, testing::Contains(testing::HasSubstr("One stream by itself would be")));
 }
 
+TEST(MakePlan, MoreDevicesHaveToPromiseMoreThanAForecastIsOffBy) {
+  PlanInput input = Cluster({Phone("a", 8, 20), Phone("b", 8, 20)});
+  input.policy.objective = PlanObjective::kThroughput;
+  const auto both = MakePlan(input);
+  ASSERT_TRUE(both.ok() && both->best_single);
+  ASSERT_EQ(both->plan.stages.size(), 2U);
+  const double gain = both->best_single->cost / both->plan.cost;
+  ASSERT_GT(gain, 1.02);
+  input.policy.alone_within = gain - 1 - 0.01;
+  EXPECT_EQ(MakePlan(input)->plan.stages, both->plan.stages);
+  input.policy.alone_within = gain - 1 + 0.01;
+  const auto alone = MakePlan(input);
+  EXPECT_EQ(alone->plan.stages, both->best_single->stages);
+  ASSERT_FALSE(alone->runners_up.empty());
+  EXPECT_EQ(alone->runners_up.front().stages, both->plan.stages);
+  EXPECT_THAT(alone->reason, testing::HasSubstr("a alone is about as fast"));
+  input.policy.stages_min = 2;
+  EXPECT_EQ(MakePlan(input)->plan.stages, both->plan.stages);
+}
+
 TEST(GroupingsOf, AreThoseThatAHeadTries) {
   const auto counts = [](std::int32_t streams, std::size_t stages) {
     PlanWorkload workload;
