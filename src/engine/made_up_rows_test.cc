@@ -23,17 +23,18 @@ TEST(MadeUpRows, TheirBlocksHaveManyScalesOfSomeOctaves) {
   const std::size_t block = ggml_type_size(GGML_TYPE_Q4_1);  // which begins with its scale
   std::set<ggml_fp16_t> scales;
   double sum = 0, squares = 0;
-  const auto blocks = static_cast<double>(rows.size() / block);
+  const std::size_t blocks = rows.size() / block;
   for (std::size_t at = 0; at < rows.size(); at += block) {
     ggml_fp16_t scale = 0;
     std::memcpy(&scale, rows.data() + at, sizeof scale);
     scales.insert(scale);
     const double octaves = std::log2(ggml_fp16_to_fp32(scale));
-    sum += octaves / blocks;
-    squares += octaves * octaves / blocks;
+    sum += octaves;
+    squares += octaves * octaves;
   }
   EXPECT_GT(scales.size(), 1'000U);
-  const double deviation = std::sqrt(squares - sum * sum);
+  const double mean = sum / static_cast<double>(blocks);
+  const double deviation = std::sqrt(squares / static_cast<double>(blocks) - mean * mean);
   EXPECT_GT(deviation, 0.3);
   EXPECT_LT(deviation, 0.8);
 }
