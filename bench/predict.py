@@ -114,7 +114,7 @@ def cores_beside(setup):
 
 @contextlib.contextmanager
 def cluster_of(setup):
-    """A Cluster, for a with statement. Clients and the wire are no device: they keep off the cores of one, if they can."""
+    """A Cluster, for a with statement. Clients and the wire are no device: they keep off cores of one, if they can."""
     rations, everything = [], os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores_beside(setup))
     try:

@@ -5,7 +5,8 @@ Real nodes in network namespaces 1 ms apart (needs root, two cores). exo splits 
 llama.cpp's -ts splits by memory in the order given; prima.cpp's method gives the fastest as much as it holds, and
 devices that only slow a token down leave. Ours are what `shoal place --goal` chooses before anything has run; then all
 splits are placed by explicit ranges, each once however many would choose it, and asked the same, which is what plans
-are made for: prompts of 512 tokens, of four streams at once and of one by itself. About eight minutes. `--json` prints one object with its checks.
+are made for: prompts of 512 tokens, of four streams at once and of one by itself. About seven minutes. `--json` prints
+one object with its checks.
 """
 import argparse
 import dataclasses
