@@ -126,7 +126,7 @@ Result<PlanInput> MakeInput(const PlanOptions& options, const std::optional<Plan
   input.policy.objective = options.objective == "energy"    ? PlanObjective::kEnergy
                            : options.objective == "latency" ? PlanObjective::kLatency
                                                             : PlanObjective::kThroughput;
-  if (options.objective != "energy") input.policy.alone_within = kForecastError;
+  input.policy.alone_within = kForecastError;
   input.policy.speed_share_min = options.speed_share;
   input.policy.battery_weight = options.battery_weight;
   return input;

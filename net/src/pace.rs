@@ -64,9 +64,7 @@ pub struct Pace {
     delivered: VecDeque<f64>,
     short_ticks: u32,
     flat_ticks: u32,
-    /// There was more to send than was sent.
-    was_full: bool,
-    /// The same, since `last`.
+    /// There was more to send than was sent, at `last`.
     is_full: bool,
     /// Round trips after the latest drains: the link without us.
     calm_us: VecDeque<f64>,
@@ -83,7 +81,6 @@ impl Default for Pace {
             delivered: VecDeque::new(),
             short_ticks: 0,
             flat_ticks: 0,
-            was_full: false,
             is_full: false,
             calm_us: VecDeque::new(),
             last: None,
@@ -117,12 +114,17 @@ impl Pace {
         if self.starting { FIRST_TICKS } else { TICK }
     }
 
+    /// What is acknowledged from now on counts, if something waits to be sent.
+    fn begin(&mut self, now: Instant, seen: Seen) {
+        (self.last, self.is_full) = (Some((now, seen.acked_bytes)), seen.unsent_bytes > 0);
+    }
+
     /// True when `rate` may have changed.
     pub fn tick(&mut self, now: Instant, seen: Seen) -> bool {
         let Some((at, acked)) = self.last.filter(|_| self.is_full) else {
             // Nothing waited until now: what was acknowledged so far says nothing of the link.
             let is_first = self.last.is_none();
-            (self.last, self.is_full) = (Some((now, seen.acked_bytes)), seen.unsent_bytes > 0);
+            self.begin(now, seen);
             return is_first;
         };
         let took = now.duration_since(at);
@@ -130,13 +132,12 @@ impl Pace {
         if took < self.tick_length() || took < Duration::from_micros(2 * u64::from(seen.rtt_min_us)) {
             return false;
         }
-        (self.last, self.is_full) = (Some((now, seen.acked_bytes)), seen.unsent_bytes > 0);
+        self.begin(now, seen);
         let delivered = seen.acked_bytes.saturating_sub(acked) as f64 / took.as_secs_f64();
         let best = self.best();
         if seen.unsent_bytes == 0 && (self.starting || delivered <= best) {
             return false; // it says nothing of the link
         }
-        self.was_full |= seen.unsent_bytes > 0;
         remember(&mut self.delivered, delivered, MEMORY_TICKS);
         self.short_ticks = if delivered < SLOWER * self.rate { self.short_ticks + 1 } else { 0 };
         if self.short_ticks >= SLOWER_TICKS {
@@ -157,7 +158,7 @@ impl Pace {
     /// The most that was delivered lately, bytes a second. 0 as long as nobody asked for more than the link carries, or
     /// for so short that slow start was all there was.
     pub fn delivered(&self) -> u64 {
-        if self.was_full && !self.starting { self.best() as u64 } else { 0 }
+        if !self.starting { self.best() as u64 } else { 0 }
     }
 
     fn best(&self) -> f64 {

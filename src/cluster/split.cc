@@ -185,7 +185,7 @@ void Settle(const PlanInput& plan, PlanResult& result) {
 Result<PlanResult> Search(PlanInput plan, std::int32_t stages, bool spread) {
   plan.policy.stages_min = plan.policy.stages_max = stages;
   plan.policy.spread = spread && stages == 0;
-  if (stages == 0 && plan.policy.objective != PlanObjective::kEnergy) plan.policy.alone_within = kForecastError;
+  plan.policy.alone_within = kForecastError;
   SHOAL_ASSIGN_OR_RETURN(PlanResult result, MakePlan(plan));
   Settle(plan, result);
   return result;

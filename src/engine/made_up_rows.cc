@@ -3,7 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <random>
+
+#include "runtime/rng.h"
 
 namespace shoal {
 namespace {
@@ -19,8 +20,8 @@ constexpr float kScaleOctaves = 1.4F;
 
 std::vector<std::uint8_t> MadeUpRows(ggml_type type, std::int64_t width) {
   const std::int64_t count = std::max<std::int64_t>(kDistinctValues / width, 1);
-  std::minstd_rand random(1);
-  const auto uniform = [&random] { return static_cast<float>(static_cast<double>(random()) / 2147483647.0); };
+  Rng random(1);
+  const auto uniform = [&random] { return static_cast<float>(random.Uniform()); };
   std::vector<float> values(static_cast<std::size_t>(width * count));
   float scale = 0;
   for (std::size_t i = 0; i < values.size(); ++i) {

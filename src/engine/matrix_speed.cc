@@ -7,7 +7,6 @@
 #include <functional>
 #include <memory>
 #include <numeric>
-#include <random>
 
 #include "base/units.h"
 #include "device/available_memory.h"
@@ -21,6 +20,7 @@
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
 #include "ggml.h"
+#include "runtime/rng.h"
 
 namespace shoal {
 namespace {
@@ -157,9 +157,9 @@ class Products {
       std::copy_n(rows.data(), std::min(rows.size(), matrix.size() - at), matrix.data() + at);
     }
     for (ggml_tensor* weight : weights) ggml_backend_tensor_set(weight, matrix.data(), 0, matrix.size());
-    std::minstd_rand random(1);
+    Rng random(1);
     std::vector<float> values(static_cast<std::size_t>(ggml_nelements(input)));
-    for (float& value : values) value = static_cast<float>(static_cast<double>(random()) / 2147483647.0 - 0.5);
+    for (float& value : values) value = static_cast<float>(random.Uniform() - 0.5);
     ggml_backend_tensor_set(input, values.data(), 0, values.size() * sizeof(float));
   }
 

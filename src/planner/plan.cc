@@ -220,12 +220,12 @@ bool TakeBest(const PlanInput& input, const SearchSpace& space, const PlansBySta
   }
   // Of equal plans the one with fewer devices.
   std::stable_sort(plans.begin(), plans.end(), [](const Plan& a, const Plan& b) { return a.cost < b.cost; });
-  const auto single =
-      std::find_if(plans.begin(), plans.end(), [](const Plan& plan) { return plan.stages.size() == 1; });
+  const auto is_single = [](const Plan& plan) { return plan.stages.size() == 1; };
+  const auto single = std::find_if(plans.begin(), plans.end(), is_single);
   if (single != plans.end()) result.best_single = *single;
   std::erase_if(plans, [&](const Plan& plan) { return plan.stages.size() < space.stages_min; });
   if (plans.empty()) return false;
-  const auto alone = std::find_if(plans.begin(), plans.end(), [](const Plan& plan) { return plan.stages.size() == 1; });
+  const auto alone = std::find_if(plans.begin(), plans.end(), is_single);
   const bool enough = alone != plans.end() && alone->cost <= plans.front().cost * (1 + input.policy.alone_within);
   const auto best = enough ? alone : plans.begin();
   result.plan = *best;
@@ -236,7 +236,8 @@ bool TakeBest(const PlanInput& input, const SearchSpace& space, const PlansBySta
 }
 
 // From the fastest plan, and those that come after it, to the one of the least energy that is not too slow.
-Result<PlanResult> MakeEnergyPlan(const PlanInput& input) {
+Result<PlanResult> MakeEnergyPlan(PlanInput input) {
+  input.policy.alone_within = 0;
   PlanInput fast = input;
   fast.policy.objective = PlanObjective::kLatency;
   SHOAL_ASSIGN_OR_RETURN(const PlanResult fastest, MakePlan(fast));
