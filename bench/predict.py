@@ -3,8 +3,9 @@
 
 Real nodes in network namespaces, on cores of their own or with processor time rationed by a control group (needs root,
 two cores). Every node measures itself as it would anywhere; then the model is placed, the forecast read, and answers
-of 128 tokens to prompts of 512 are timed over HTTP. About four minutes; --only N M ... runs some of them.
-`--json` prints one object with its checks.
+of 128 tokens to prompts of 512 are timed over HTTP. Each setup is built --times times, from nothing and in turns: a
+machine's speed changes from minute to minute, and a forecast is of the minute before. A check is of the median of their
+ratios. About five minutes each time; --only N M ... runs some setups. `--json` prints one object with its checks.
 """
 import argparse
 import contextlib
@@ -139,9 +140,10 @@ def measure(setup):
             "prefill": {"forecast": PROMPT / forecast["first_token_s"], "measured": PROMPT / first_s}}
 
 
-def check(row, what):
-    ratio = row[what]["forecast"] / row[what]["measured"]
-    return {"name": f"{row['setup']}: {what}, forecast / measured", "value": round(ratio, 3),
+def check(name, rows, what):
+    ratios = [round(row[what]["forecast"] / row[what]["measured"], 3) for row in rows]
+    ratio = statistics.median(ratios)
+    return {"name": f"{name}: {what}, forecast / measured", "value": ratio, "of": ratios,
             "bar": f"{1 - WITHIN:.2f} to {1 + WITHIN:.2f}", "holds": abs(ratio - 1) <= WITHIN}
 
 
@@ -149,19 +151,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--only", type=int, metavar="N", nargs="+", help="these setups alone, numbered from 1")
+    parser.add_argument("--times", type=int, metavar="N", default=3, help="how often each setup is built (3)")
     options = parser.parse_args()
     if (reason := lans.why_not()) or os.geteuid() != 0 or (os.cpu_count() or 1) < 2:
         sys.exit(f"bench predict needs root, network namespaces and two cores{': ' + reason if reason else ''}")
     random.seed(1)
-    rows, checks = [], []
-    for number, setup in enumerate(SETUPS, 1):
-        if options.only and number not in options.only:
-            continue
+    chosen = [setup for number, setup in enumerate(SETUPS, 1) if not options.only or number in options.only]
+    rows = []
+    for setup in chosen * options.times:
         rows.append(measure(setup))
-        checks += [check(rows[-1], what) for what in ("decode", "prefill")]
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    checks = [check(setup.name, [row for row in rows if row["setup"] == setup.name], what)
+              for setup in chosen for what in ("decode", "prefill")]
     print(json.dumps({"bench": "predict", "setups": rows, "checks": checks}, indent=2) if options.json else "\n".join(
-        f"{'holds ' if one['holds'] else 'MISSED'} {one['name']}: {one['value']} (bar {one['bar']})" for one in checks))
+        f"{'holds ' if one['holds'] else 'MISSED'} {one['name']}: {one['value']} of {one['of']} (bar {one['bar']})"
+        for one in checks))
     return 0 if all(one["holds"] for one in checks) else 1
 
 

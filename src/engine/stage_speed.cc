@@ -31,9 +31,10 @@ constexpr int kDeepPasses = 8;              // of kSpeedRows rows behind each ot
 constexpr std::int32_t kDecodePasses = 64;  // at most, of one row
 constexpr std::int32_t kPassesMin = 3;
 constexpr int kSequences = kSpeedFewRows.back();
+constexpr double kHeldUp = 2;
 constexpr double kLeast = 1e-12;  // seconds a byte: nothing is faster
 constexpr std::int32_t kContext = kSpeedRows * kDeepPasses + 2 * kDecodePasses + 2 * kSequences;
-constexpr std::chrono::milliseconds kOfOneFigure{350}, kOfFewRows{250};
+constexpr std::chrono::milliseconds kOfNearAndFar{1'200}, kOfOneFigure{400}, kOfFewRows{250};
 // After a pass the worker threads of its engine spin for some 2 ms before they sleep (ComputeThreads), on the cores
 // that the next engine's pass needs; one engine alone, as in a stage, never meets that.
 constexpr std::chrono::milliseconds kOthersSpin{4};
@@ -48,10 +49,14 @@ double MeanOf(const std::vector<double>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
-double MedianOf(std::vector<double> values) {
+// What one of many takes on average, not at the median: on a busy machine some passes are always slower than most, and
+// an answer waits for them too. More than kHeldUp medians are taken for what does not happen again.
+double TypicalOf(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
-  return *middle;
+  const double most = kHeldUp * *middle;
+  for (double& value : values) value = std::min(value, most);
+  return MeanOf(values);
 }
 
 // Of passes that are alike.
@@ -61,7 +66,7 @@ struct Samples {
     positions.push_back(sample.row_positions);
     seconds.push_back(sample.seconds);
   }
-  Sample Typical() const { return {MeanOf(positions), MedianOf(seconds)}; }
+  Sample Typical() const { return {MeanOf(positions), TypicalOf(seconds)}; }
 };
 
 SteadyClock::duration Rationed(std::chrono::milliseconds time, double ration) {
@@ -141,7 +146,7 @@ class Slice {
   // both. `between` as Repeat.
   Result<std::pair<Sample, Sample>> NearAndFar(Slice& between) {
     Samples near, far;
-    const SteadyTime end = SteadyClock::now() + Rationed(2 * kOfOneFigure, ration_);
+    const SteadyTime end = SteadyClock::now() + Rationed(kOfNearAndFar, ration_);
     for (std::int32_t i = 0; i < kDecodePasses && (i <= kPassesMin || SteadyClock::now() < end); ++i) {
       SHOAL_RETURN_IF_ERROR(Alternate(&between));
       SHOAL_ASSIGN_OR_RETURN(const Sample behind_all, Pass(1, false, false, 0));
@@ -253,13 +258,12 @@ class Measuring {
     return {0, layer};
   }
 
-  // Single rows, rows of several sequences, prompts at ever larger contexts, single rows with and without one.
+  // Rows of several sequences, prompts at ever larger contexts, single rows with and without one.
   Status Layers(Slice& slice, Slice& last) {
     weight_bytes_ = slice.weight_bytes();
     kv_bytes_ = std::max(slice.kv_bytes(), 1.0);
     SHOAL_RETURN_IF_ERROR(slice.Pass(kSpeedRows, false, false));
     SHOAL_RETURN_IF_ERROR(slice.Empty());
-    SHOAL_ASSIGN_OR_RETURN(early_, slice.Repeat(1, false, &last));
     for (std::size_t i = 0; i < few_.size(); ++i) {
       SHOAL_RETURN_IF_ERROR(slice.Empty());
       SHOAL_ASSIGN_OR_RETURN(few_[i], slice.Repeat(kSpeedFewRows[i], false));
@@ -275,7 +279,7 @@ class Measuring {
         seconds[static_cast<std::size_t>(i)].push_back(sample.seconds);
       }
     }
-    for (std::size_t i = 0; i < deep.size(); ++i) deep[i].seconds = MedianOf(seconds[i]);
+    for (std::size_t i = 0; i < deep.size(); ++i) deep[i].seconds = TypicalOf(seconds[i]);
     rows_ = LineThrough(deep);
     SHOAL_ASSIGN_OR_RETURN(std::tie(near_, far_), slice.NearAndFar(last));
     return {};
@@ -290,21 +294,24 @@ class Measuring {
   }
 
   void Settle() {
-    const double more = weight_bytes_ - small_bytes_;  // 0 where the model can be cut in one place only
-    double byte_s =
-        more > 0 ? std::max((early_.seconds - small_.seconds) / more, kLeast) : early_.seconds / weight_bytes_;
-    speed_.pass_s = std::clamp(small_.seconds - byte_s * small_bytes_, 1e-7, small_.seconds / 2);
-    byte_s = std::max((early_.seconds - speed_.pass_s) / weight_bytes_, kLeast);
-    speed_.one_row_bytes_s = 1 / byte_s;
     const double farther = far_.row_positions - near_.row_positions;
-    const double kv_s = farther > 0 ? (far_.seconds - near_.seconds) / farther / kv_bytes_ : 0;
-    speed_.kv_bytes_s = 1 / std::max(kv_s, kLeast);
-    speed_.kv_rows_bytes_s = 1 / std::max(rows_.slope / kv_bytes_, kLeast);
+    const double kv_s = farther > 0 ? std::max((far_.seconds - near_.seconds) / farther, 0.0) : 0;
+    // Without K and V.
+    const auto layers_s = [&](const Sample& sample) {
+      return std::max(sample.seconds - kv_s * sample.row_positions, sample.seconds / 2);
+    };
+    const double one_s = layers_s(near_), small_s = small_.seconds;
+    const double more = weight_bytes_ - small_bytes_;  // 0 where the model can be cut in one place only
+    const double byte_s = more > 0 ? std::max((one_s - small_s) / more, kLeast) : one_s / weight_bytes_;
+    speed_.pass_s = std::clamp(small_s - byte_s * small_bytes_, 1e-7, small_s / 2);
     const auto bytes_s = [&](double seconds) { return weight_bytes_ / std::max(seconds - speed_.pass_s, seconds / 2); };
-    speed_.pair_bytes_s = bytes_s(few_[0].seconds);
-    speed_.quad_bytes_s = bytes_s(few_[1].seconds);
-    speed_.group_bytes_s = bytes_s(few_[2].seconds);
+    speed_.one_row_bytes_s = bytes_s(one_s);
+    speed_.pair_bytes_s = bytes_s(layers_s(few_[0]));
+    speed_.quad_bytes_s = bytes_s(layers_s(few_[1]));
+    speed_.group_bytes_s = bytes_s(layers_s(few_[2]));
     speed_.rows_bytes_s = bytes_s(rows_.base);
+    speed_.kv_bytes_s = 1 / std::max(kv_s / kv_bytes_, kLeast);
+    speed_.kv_rows_bytes_s = 1 / std::max(rows_.slope / kv_bytes_, kLeast);
   }
 
   Status Output(Slice& slice, Slice& large) {
@@ -327,7 +334,7 @@ class Measuring {
   const StageSpeedOptions& options_;
   SteadyTime end_;
   double weight_bytes_ = 0, kv_bytes_ = 0, small_bytes_ = 0;
-  Sample early_, near_, far_, small_;
+  Sample near_, far_, small_;
   std::array<Sample, kSpeedFewRows.size()> few_;
   Line rows_;
   StageSpeed speed_;

@@ -26,7 +26,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kVersion = 5;
+constexpr int kVersion = 6;
 constexpr std::size_t kSpeedsKeptMax = 32;  // of kinds of weights, and of models
 constexpr std::size_t kFileBytesMax = 256U << 10;
 constexpr std::size_t kGroupsMax = 4;  // measured: more kinds of cores than that no chip has

@@ -60,7 +60,7 @@ TEST(SpeedJson, OfAnotherDeviceOrDamagedIsNothing) {
   EXPECT_EQ(count(text, "another chip"), 0U);
   EXPECT_EQ(count(text.substr(0, text.size() / 2), "a chip"), 0U);
   EXPECT_EQ(count("", "a chip"), 0U);
-  EXPECT_EQ(count(R"({"version":5,"fingerprint":"a chip","speeds":[{"quantization":"Q4_0"},7],)"
+  EXPECT_EQ(count(R"({"version":6,"fingerprint":"a chip","speeds":[{"quantization":"Q4_0"},7],)"
                   R"("stages":[{"model":1,"cpus":[0],"pass_s":1},{"model":"x"},7]})",
                   "a chip"),
             0U);
