@@ -1,6 +1,7 @@
 // `shoal device`: what this machine is and what to do with it. `shoal doctor`: what commonly goes wrong, checked.
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "apps/cli/commands.h"
 #include "apps/cli/device_bench.h"
@@ -46,7 +47,37 @@ std::string CpusInOrder(const std::vector<int>& cpus) {
 std::string MemoryText(const MemoryFacts& memory) {
   std::string text = Bytes(memory.total_bytes) + ", free " + Bytes(memory.available_bytes);
   if (memory.limit_bytes) text += ", limited to " + FormatBytes(*memory.limit_bytes) + " by a control group";
-  return text + ", swap " + Bytes(memory.swap_total_bytes);
+  text += ", swap " + Bytes(memory.swap_total_bytes);
+  if (memory.swap_total_bytes.value_or(0) == 0 || !memory.swap_free_bytes) return text;
+  return text + ", free " + FormatBytes(*memory.swap_free_bytes);
+}
+
+// What the system lets this process have of the cores.
+std::string GrantText(const DeviceProfile& profile) {
+  std::vector<int> allowed;
+  bool known = false;
+  for (const Core& core : profile.topology.cores) {
+    known |= core.allowed.has_value();
+    if (core.online && core.allowed == true) allowed.push_back(core.cpu);
+  }
+  std::string text = known ? "cores " + CpuListText(allowed) : kUnknown;
+  char quota[64];
+  if (!profile.cpu_quota) return text;
+  std::snprintf(quota, sizeof quota, ", the time of %.3g of them by a control group", *profile.cpu_quota);
+  return text + quota;
+}
+
+// Of those that hold data, each size once: "L1 48 KiB, L2 2.0 MiB, L3 30 MiB".
+std::string CachesText(const Topology& topology) {
+  std::set<std::pair<int, std::uint64_t>> sizes;
+  for (const Cache& cache : topology.caches) {
+    if (cache.type != "Instruction") sizes.insert({cache.level, cache.bytes});
+  }
+  std::string text;
+  for (const auto& [level, bytes] : sizes) {
+    text += (text.empty() ? "L" : ", L") + std::to_string(level) + " " + FormatBytes(bytes);
+  }
+  return OrUnknown(text);
 }
 
 std::string PowerText(const PowerFacts& power) {
@@ -55,6 +86,11 @@ std::string PowerText(const PowerFacts& power) {
     text += (text.empty() ? "" : "; ") + battery.name + " " +
             (battery.percent ? std::to_string(*battery.percent) + " %" : kUnknown);
     if (battery.charging) text += *battery.charging ? ", charging" : ", not charging";
+    char heat[32];
+    if (battery.celsius) {
+      std::snprintf(heat, sizeof heat, ", %.1f C", *battery.celsius);
+      text += heat;
+    }
   }
   if (text.empty()) text = power.has_supplies ? "no battery" : kUnknown;
   if (power.on_mains) text += *power.on_mains ? "; on mains" : "; not on mains";
@@ -152,6 +188,8 @@ void PrintText(const DeviceProfile& profile, const DeviceAdvice& advice, const s
              {"system", ": " + OrUnknown(profile.os) + ", " + OrUnknown(profile.machine)},
              {"instruction sets", ": " + SetsText(topology.instruction_sets)},
              {"CPU kernels", ": " + kernels},
+             {"may use", ": " + GrantText(profile)},
+             {"caches", ": " + CachesText(topology)},
              {"memory", ": " + MemoryText(profile.memory)},
              {"heat", ": " + HeatText(profile.power)},
              {"power", ": " + PowerText(profile.power)},
@@ -165,7 +203,7 @@ void PrintText(const DeviceProfile& profile, const DeviceAdvice& advice, const s
       {"prompt threads", advice.prefill_cpus.empty() ? kUnknown : "cores " + CpusInOrder(advice.prefill_cpus),
        advice.threads_why},
       {"answer threads", advice.decode_cpus.empty() ? kUnknown : "cores " + CpusInOrder(advice.decode_cpus),
-       "the fastest first"},
+       topology.groups.size() > 1 ? "the fastest first" : "likewise"},
       {"quantization", OrUnknown(advice.quantization), advice.quantization_why},
       {"largest model", advice.largest_model.empty() ? kUnknown : advice.largest_model + " alone", advice.memory_why}};
   std::fputs(FormatTable(tips).c_str(), stdout);
@@ -207,7 +245,7 @@ void PrintSpeed(const std::optional<DeviceSpeed>& speed, const DeviceAdvice& adv
     std::printf("\ntwo devices like this one hold %s together\n", advice.cluster_model.c_str());
   }
   if (const auto expected = ExpectedSpeed(speed, advice)) {
-    std::printf("expected of %s alone: at most %.1f tokens/s, as each token reads all its weights\n",
+    std::printf("expected of %s alone: about %.1f tokens/s; each token reads all weights, of 4 to 5 bits\n",
                 advice.largest_model.c_str(), *expected);
   }
   if (!speed) {

@@ -131,7 +131,8 @@ void NoteGiven(const CLI::App& command, RunOptions& o) {
   command.add_option("--memory", o.memory, "At most this much memory for stages, like 2G");
   command.add_option("--store", o.store, "At most this much for layers on this disk, like 20G")
       ->envname("SHOAL_STORE_MAX");
-  command.add_option("--threads", o.threads, "Threads of a stage (0: all cores)")
+  command
+      .add_option("--threads", o.threads, "Threads of a stage (0: as many as were fastest, else one on each fast core)")
       ->capture_default_str()
       ->check(CLI::Range(0, 1024));
   command.add_option("--device", o.device, "Stages compute on it: vulkan, opencl:1, rpc:HOST:PORT ... (else the CPU)")
@@ -284,7 +285,7 @@ void AddPlanOptions(CLI::App& command, PlanOptions& o) {
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 24));
   AddStandbyOption(command, o.standby);
-  command.add_option("--target-tps", o.target_tps, "Say what it takes to reach so many tokens a second");
+  command.add_option("--target-tps", o.target_tps, "Say what it takes for one stream to reach so many tokens a second");
   command.add_flag("--json", o.json, "One JSON object on stdout");
 }
 

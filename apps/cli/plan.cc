@@ -11,6 +11,7 @@
 #include "base/units.h"
 #include "node/model_library.h"
 #include "node/plan_inputs.h"
+#include "planner/cost_model.h"
 #include "planner/device_speed.h"
 #include "planner/standby.h"
 #include "planner/what_if.h"
@@ -47,14 +48,16 @@ Json PlanJson(const PlanInput& input, const Plan& plan) {
   for (std::size_t i = 0; i < plan.stages.size(); ++i) {
     stages.push_back({{"device", input.devices[static_cast<std::size_t>(plan.stages[i].device)].name},
                       {"first", plan.stages[i].layers.first},
-                      {"last", plan.stages[i].layers.last},
-                      {"memory_bytes", plan.memory_bytes[i]}});
+                      {"last", plan.stages[i].layers.last - 1},
+                      {"memory_bytes", plan.memory_bytes[i]},
+                      {"kv_bytes", plan.kv_bytes[i]}});
   }
   return {{"stages", stages},
           {"first_token_s", plan.first_token_s},
           {"tokens_s", plan.tokens_s},
           {"tokens_s_many", plan.tokens_s_many},
           {"request_s", plan.request_s},
+          {"groups", plan.groups},
           {"joules_token", plan.joules_token > 0 ? Json(plan.joules_token) : Json()},
           {"cost", plan.cost}};
 }
@@ -64,7 +67,7 @@ struct Planned {
   ModelHeader model;
   PlanInput input;
   PlanResult result;
-  std::vector<std::string> estimated;
+  std::vector<std::string> estimated, unmeasured_links;
   bool powers_of_table = false;                   // else the file of devices says them, or batteries
   std::vector<std::vector<std::int32_t>> copies;  // of each stage of the plan: devices that keep one
   std::optional<Plan> spread;                     // what `place` does unless told else, judged as this one
@@ -108,7 +111,7 @@ AtHand MemoryOf(const PlanCluster& cluster) {
 }
 
 Result<PlanInput> MakeInput(const PlanOptions& options, const std::optional<PlanCluster>& devices,
-                            const ModelFile& model, std::vector<std::string>& estimated, bool& powers_of_table) {
+                            const ModelFile& model, Planned& planned) {
   KnownCluster known;
   if (devices) {
     known.cluster = *devices;
@@ -118,14 +121,18 @@ Result<PlanInput> MakeInput(const PlanOptions& options, const std::optional<Plan
   } else {
     known = ThisDeviceForPlans(ShoalHome(), model.info);
   }
-  estimated = known.estimated;
-  powers_of_table = !devices && known.powers_of_table;
-  PlanInput input{known.cluster.devices, known.cluster.links, PlanModelOf(model), {}, {}};
+  planned.estimated = std::move(known.estimated);
+  planned.unmeasured_links = std::move(known.unmeasured_links);
+  planned.powers_of_table = !devices && known.powers_of_table;
+  PlanInput input{known.cluster.devices, known.cluster.links, PlanModelOf(model, options.context), {}, {}};
   input.workload = {options.prompt, options.answer, options.streams, options.context};
   input.policy.spread = options.objective == "spread";
   input.policy.objective = options.objective == "energy"    ? PlanObjective::kEnergy
                            : options.objective == "latency" ? PlanObjective::kLatency
                                                             : PlanObjective::kThroughput;
+  // What a device has for stages leaves room for the rest of its system and for compute buffers, as `place` counts it.
+  input.policy.memory_headroom = 0;
+  input.policy.stage_bytes = 0;
   input.policy.alone_within = kForecastError;
   input.policy.speed_share_min = options.speed_share;
   input.policy.battery_weight = options.battery_weight;
@@ -148,20 +155,21 @@ Result<Planned> MakePlanned(const PlanOptions& options) {
   Planned planned;
   SHOAL_ASSIGN_OR_RETURN(planned.model,
                          ReadModelHeader(options.model, [&] { return devices ? MemoryOf(*devices) : LookAtHand(); }));
-  SHOAL_ASSIGN_OR_RETURN(planned.input,
-                         MakeInput(options, devices, *planned.model.file, planned.estimated, planned.powers_of_table));
+  SHOAL_ASSIGN_OR_RETURN(planned.input, MakeInput(options, devices, *planned.model.file, planned));
   SHOAL_ASSIGN_OR_RETURN(planned.result, MakePlan(planned.input));
   planned.copies = PlanCopies(planned.input, planned.result.plan, CopiesOf(options.standby));
   planned.spread = planned.input.policy.spread ? planned.result.plan : SpreadOf(planned.input);
   planned.without = WithoutEach(planned.input, planned.result.plan);
   planned.with = WithTwinOfEach(planned.input, kUnmeasuredLink);
-  if (options.target_tps > 0) planned.reach = WhatReaches(planned.input, options.target_tps, kUnmeasuredLink);
+  if (options.target_tps > 0)
+    planned.reach = WhatReaches(planned.input, planned.result.plan, options.target_tps, kUnmeasuredLink);
   return planned;
 }
 
-Json ReachJson(const Reach& reach) {
+Json ReachJson(const PlanInput& input, const Reach& reach) {
   const auto or_null = [](const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); };
   return {{"already", reach.already},
+          {"other_plan", reach.other_plan ? PlanJson(input, *reach.other_plan) : Json(nullptr)},
           {"faster_devices", or_null(reach.faster_devices)},
           {"smaller_weights", or_null(reach.smaller_weights)},
           {"links_without_latency", or_null(reach.links_only)},
@@ -201,12 +209,14 @@ void PrintJson(const Planned& planned) {
   json["reason"] = planned.result.reason;
   json["warnings"] = planned.result.warnings;
   json["estimated"] = planned.estimated;
+  json["unmeasured_links"] = planned.unmeasured_links;
+  json["micro_batch_tokens"] = kPassRows;
   json["runners_up"] = Json::array();
   for (const Plan& plan : planned.result.runners_up) json["runners_up"].push_back(PlanJson(planned.input, plan));
   json["spread"] = planned.spread ? PlanJson(planned.input, *planned.spread) : Json();
   json["without"] = changes(planned.without);
   json["with_another"] = changes(planned.with);
-  if (planned.reach) json["target"] = ReachJson(*planned.reach);
+  if (planned.reach) json["target"] = ReachJson(planned.input, *planned.reach);
   std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
 }
 
@@ -233,12 +243,12 @@ void PrintLosses(const Losses& losses) {
 
 void PrintPlan(const Planned& planned, std::int32_t streams) {
   const Plan& plan = planned.result.plan;
-  Rows rows{{"stage", "device", "layers", "memory", "standby"}};
+  Rows rows{{"stage", "device", "layers", "memory", "of it K and V", "standby"}};
   for (std::size_t i = 0; i < plan.stages.size(); ++i) {
     const LayerRange layers = plan.stages[i].layers;
     rows.push_back({std::to_string(i), planned.input.devices[static_cast<std::size_t>(plan.stages[i].device)].name,
                     std::to_string(layers.first) + "-" + std::to_string(layers.last - 1),
-                    FormatBytes(plan.memory_bytes[i]),
+                    FormatBytes(plan.memory_bytes[i]), FormatBytes(plan.kv_bytes[i]),
                     planned.copies[i].empty() ? "-" : Joined(NamesOf(planned.input, planned.copies[i]))});
   }
   std::printf("%s\n%s\n", FormatTable(rows).c_str(), planned.result.reason.c_str());
@@ -246,6 +256,8 @@ void PrintPlan(const Planned& planned, std::int32_t streams) {
   std::printf("Expected: first token after %s, then %s tokens/s; %s tokens/s over %d streams.\n",
               Decimal(plan.first_token_s, " s").c_str(), Decimal(plan.tokens_s, "").c_str(),
               Decimal(plan.tokens_s_many, "").c_str(), streams);
+  std::printf("A micro-batch has %d tokens of a prompt, or one of each of %d streams.\n", kPassRows,
+              (streams + plan.groups - 1) / plan.groups);
   if (plan.joules_token > 0) {
     std::printf("Energy: %s for each token of one request%s.\n", Decimal(plan.joules_token, " J").c_str(),
                 planned.powers_of_table ? ", by a table of what devices take, not measured" : "");
@@ -255,6 +267,10 @@ void PrintPlan(const Planned& planned, std::int32_t streams) {
   if (!planned.estimated.empty()) {
     std::printf("Estimated from cores, not measured: %s (shoal device --bench measures).\n",
                 Joined(planned.estimated).c_str());
+  }
+  if (!planned.unmeasured_links.empty()) {
+    std::printf("Taken for a home's Wi-Fi, not measured yet: the links %s.\n",
+                Joined(planned.unmeasured_links).c_str());
   }
 }
 
@@ -272,15 +288,22 @@ void PrintOthers(const Planned& planned) {
   if (planned.spread && planned.spread->stages != planned.result.plan.stages) {
     add("spread: " + NamesOf(planned.input, *planned.spread), planned.spread);
   }
-  for (const WhatIf& what : planned.without) add("without " + what.device, what.plan);
+  for (const WhatIf& what : planned.without) {
+    if (planned.input.devices.size() > 1) add("without " + what.device, what.plan);
+  }
   for (const WhatIf& what : planned.with) add("with another " + what.device, what.plan);
   if (rows.size() > 1) std::fputs(FormatTable(rows).c_str(), stdout);
 }
 
-void PrintReach(const Reach& reach, double target) {
+void PrintReach(const PlanInput& input, const Reach& reach, double target) {
   std::printf("\n%s tokens/s for one stream: ", Decimal(target, "").c_str());
   if (reach.already) {
     std::printf("reached.\n");
+    return;
+  }
+  if (reach.other_plan) {
+    std::printf("not by this plan, but by %s (%s tokens/s; --objective latency).\n",
+                NamesOf(input, *reach.other_plan).c_str(), Decimal(reach.other_plan->tokens_s, "").c_str());
     return;
   }
   std::printf("not reached. It would take one of\n");
@@ -310,7 +333,7 @@ int RunPlan(const PlanOptions& options) {
   PrintModel(planned->model);
   PrintPlan(*planned, options.streams);
   PrintOthers(*planned);
-  if (planned->reach) PrintReach(*planned->reach, options.target_tps);
+  if (planned->reach) PrintReach(planned->input, *planned->reach, options.target_tps);
   return kExitOk;
 }
 

@@ -75,6 +75,7 @@ Json ToJson(const NodeStatus& node) {
             {"cores", node.cores},
             {"memory_bytes", node.memory_bytes},
             {"memory_free_bytes", node.memory_free_bytes},
+            {"memory_budget_bytes", node.memory_budget_bytes},
             {"memory_bytes_s", node.memory_bytes_s},
             {"speeds", std::move(speeds)},
             {"stage_speeds", std::move(stage_speeds)},
@@ -195,7 +196,8 @@ PlacementStatus PlacementFrom(const Json& json) {
                           NumberIn(*o, "prompt_tokens_s")};
   }
   for (const Json& s : Objects(json, "stages")) {
-    placement.stages.push_back({TextIn(s, "node"), TextIn(s, "name"), LayersFrom(s), Texts(s, "standby")});
+    placement.stages.push_back({TextIn(s, "node"), TextIn(s, "name"), LayersFrom(s), Texts(s, "standby"),
+                                Number<std::uint64_t>(s, "memory_bytes")});
   }
   return placement;
 }
@@ -215,6 +217,7 @@ NodeStatus NodeFrom(const Json& json) {
     node.cores = Number<std::int32_t>(*device, "cores");
     node.memory_bytes = Number<std::uint64_t>(*device, "memory_bytes");
     node.memory_free_bytes = Number<std::uint64_t>(*device, "memory_free_bytes");
+    node.memory_budget_bytes = Number<std::uint64_t>(*device, "memory_budget_bytes");
     node.memory_bytes_s = NumberIn(*device, "memory_bytes_s");
     if (const double pace = NumberIn(*device, "pace"); pace > 0) node.pace = pace;
     if (device->contains("battery_percent") && (*device)["battery_percent"].is_number()) {
@@ -279,7 +282,8 @@ Json ToJson(const PlacementStatus& placement) {
                       {"name", s.name},
                       {"first", s.layers.first},
                       {"last", s.layers.last - 1},
-                      {"standby", s.standby}});
+                      {"standby", s.standby},
+                      {"memory_bytes", s.memory_bytes}});
   }
   Json json{{"model", placement.model},    {"epoch", placement.epoch},       {"state", placement.state},
             {"stages", std::move(stages)}, {"survives", placement.survives}, {"goal", placement.goal}};

@@ -69,7 +69,8 @@ struct NodeStatus {
   std::string os, arch;
   std::int32_t cores = 0;
   std::uint64_t memory_bytes = 0, memory_free_bytes = 0;
-  double memory_bytes_s = 0;  // read by its fast cores; 0: not measured
+  std::uint64_t memory_budget_bytes = 0;  // what stages of all models may take together
+  double memory_bytes_s = 0;              // read by its fast cores; 0: not measured
   std::vector<SpeedStatus> speeds;
   std::vector<StageSpeedStatus> stage_speeds;
   double ration = 1;                  // share of the time in which its cores may compute
@@ -97,6 +98,7 @@ struct PlacedStage {
   std::string node, name;  // peer id; what the node calls itself
   LayerRange layers;
   std::vector<std::string> standby;  // names of the nodes that keep a copy ready
+  std::uint64_t memory_bytes = 0;    // that it takes there: weights, K and V, what it keeps of what it sent
 };
 
 // What the planner expected of a placement when it was made; tokens_s is 0 where it said nothing.

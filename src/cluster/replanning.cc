@@ -20,15 +20,15 @@ constexpr DurationUs kRestMinUs = 30'000'000, kRestMaxUs = 480'000'000;  // afte
 constexpr double kLoadBytesPerSecond = 100e6;                            // of a phone's flash, with what comes after
 constexpr double kHorizon_s = 120;  // what a move costs has to come back within this
 
-// Bytes that nodes have to load which have other layers now.
-double BytesToLoad(const PlacementRecord& before, const PlacementRecord& after) {
-  double most = 0;
-  for (const StagePlace& stage : after.stages) {
-    const bool same = std::find(before.stages.begin(), before.stages.end(), stage) != before.stages.end();
-    if (same) continue;
-    most = std::max(most, static_cast<double>(StageBytes(after.request.shape, stage.layers, after.request.options)));
+// Of a stage's weights, those that are not on a disk which has `held`.
+double LackingBytes(const ModelShape& shape, LayerRange layers, const HeldWeights& held) {
+  double bytes = 0;
+  for (std::int32_t i = layers.first; i < layers.last; ++i) {
+    const bool here = std::any_of(held.layers.begin(), held.layers.end(),
+                                  [&](const LayerRange& range) { return range.first <= i && i < range.last; });
+    bytes += here ? 0 : static_cast<double>(shape.layer_bytes[static_cast<std::size_t>(i)]);
   }
-  return most;  // they load at the same time
+  return bytes + (layers.last == shape.layers() && !held.output ? static_cast<double>(shape.output_bytes) : 0);
 }
 
 }  // namespace
@@ -37,8 +37,32 @@ double BytesToLoad(const PlacementRecord& before, const PlacementRecord& after) 
 bool Cluster::State::MayReplan(const PlacementRecord& record) const {
   return record.request.ranges.empty() && std::all_of(record.stages.begin(), record.stages.end(), [&](const auto& one) {
            const auto member = members.find(one.node);
-           return member != members.end() && member->second.record.facts.device.memory_bytes_s > 0;
+           if (member == members.end()) return false;
+           const DeviceFacts& device = member->second.record.facts.device;
+           return device.memory_bytes_s > 0 || !device.stage_speeds.empty();
          });
+}
+
+// Until nodes have got and loaded the layers that they do not have now, all at the same time. What one lacks comes by
+// its fastest link, from wherever.
+double Cluster::State::MoveSeconds(const PlacementRecord& before, const PlacementRecord& after) const {
+  const PlaceRequest& request = after.request;
+  double longest = 0;
+  for (const StagePlace& stage : after.stages) {
+    if (std::find(before.stages.begin(), before.stages.end(), stage) != before.stages.end()) continue;
+    const ModelHolding* holding = HoldingOf(members.at(stage.node).record.facts, request.fingerprint);
+    const double lacks = LackingBytes(request.shape, stage.layers, holding != nullptr ? holding->held : HeldWeights());
+    double link_bytes_s = 0;
+    for (const auto& [id, member] : members) {
+      if (id != stage.node && member.here()) {
+        link_bytes_s = std::max(link_bytes_s, LinkBetween(id, stage.node).bytes_s);
+      }
+    }
+    if (link_bytes_s <= 0) link_bytes_s = kUnmeasuredLink.bytes_s;
+    const auto bytes = static_cast<double>(StageBytes(request.shape, stage.layers, request.options));
+    longest = std::max(longest, lacks / link_bytes_s + bytes / kLoadBytesPerSecond);
+  }
+  return longest;
 }
 
 void Cluster::State::CareForPace() {
@@ -81,7 +105,7 @@ void Cluster::State::LookAtPace(const std::string& model, Replan& one) {
     return goal == PlaceGoal::kLatency || goal == PlaceGoal::kEnergy ? forecast.tokens_s : forecast.tokens_s_many;
   };
   const double gain = known ? rate(built->forecast) / rate(as_is) : 1;
-  const double move_s = known ? BytesToLoad(record, *built) / kLoadBytesPerSecond : 0;
+  const double move_s = known ? MoveSeconds(record, *built) : 0;
   if (gain < kGainMin || (gain - 1) * kHorizon_s < move_s) {
     one.better_since = 0;
     return;

@@ -12,9 +12,10 @@ namespace {
 // Three devices of 10 GB/s with a model whose layers take longer than links do.
 class ReplanTest : public testing::Test {
  protected:
-  void Start(std::vector<LayerRange> ranges = {}) {
+  // `held`: of the model on the disk of each node but the first, which has all.
+  void Start(std::vector<LayerRange> ranges = {}, std::vector<LayerRange> held = {{0, 30}, {0, 30}}) {
     for (int i = 0; i < 3; ++i) {
-      pump.Add([](ClusterOptions& options) {
+      pump.Add([i, &held](ClusterOptions& options) {
         DeviceFacts& device = options.facts.device;
         device.memory_budget_bytes = 100ULL << 30;
         device.memory_bytes_s = 1e10;
@@ -23,6 +24,7 @@ class ReplanTest : public testing::Test {
         model = TestHolding(30);
         model.quantization = "Q4_0";
         model.shape.layer_bytes.assign(30, 100ULL << 20);
+        if (i > 0) model.held.layers = {held[static_cast<std::size_t>(i - 1)]};
       });
     }
     pump.MeetAll();
@@ -60,6 +62,22 @@ TEST_F(ReplanTest, AThrottledDeviceGetsFewerLayersSoon) {
   EXPECT_NEAR(LayersOf(1), 3, 1);
   EXPECT_EQ(At(0)->record.continues, before) << "what runs goes on";
   EXPECT_NEAR(At(0)->record.stages[0].layers.count(), 14, 1);
+}
+
+// Whoever is to have more layers does not have them, and they would take minutes to come.
+TEST_F(ReplanTest, LayersThatHaveToBeFetchedAreNotWorthIt) {
+  Start({}, {{10, 20}, {20, 30}});
+  for (int from = 0; from < 3; ++from) {
+    for (int to = 0; to < 3; ++to) {
+      if (from != to) pump.At(from).OnThroughput(pump.now, TestId(to), 2'000'000);
+    }
+  }
+  pump.Run(5 * kSecond);
+  const Epoch before = epoch();
+  ASSERT_EQ(LayersOf(1), 10);
+  Pace(1, 0.33);
+  pump.Run(60 * kSecond);
+  EXPECT_EQ(epoch(), before);
 }
 
 TEST_F(ReplanTest, SmallOrShortChangesMoveNothing) {

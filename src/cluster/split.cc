@@ -19,12 +19,6 @@ std::int32_t ContextOf(const PlaceOptions& options) {
   return options.context_tokens > 0 ? options.context_tokens : kContextTokensDefault;
 }
 
-std::uint64_t SentBytes(const ModelShape& shape, const PlaceOptions& options) {
-  if (shape.n_embd == 0) return 0;
-  const std::uint64_t row = std::uint64_t{shape.n_embd} * WireTypeBytes(options.wire_type) + kSentRowExtra;
-  return std::min(kSentBytesMax, static_cast<std::uint64_t>(ContextOf(options)) * row);
-}
-
 std::uint64_t KvBytes(const ModelShape& shape, std::size_t layer, const PlaceOptions& options) {
   const std::uint64_t f16 = layer < shape.kv_bytes.size() ? shape.kv_bytes[layer] : 0;
   return options.kv_type == KvType::kQ8_0 ? f16 * 17 / 32 : f16;
@@ -36,7 +30,7 @@ PlanModel ModelOf(const ModelShape& shape, const PlaceOptions& options) {
   for (std::size_t i = 0; i < shape.layer_bytes.size(); ++i) model.kv_bytes.push_back(KvBytes(shape, i, options));
   model.output_bytes = shape.output_bytes;
   model.hidden_bytes = std::uint64_t{shape.n_embd} * WireTypeBytes(options.wire_type);
-  model.sent_bytes = SentBytes(shape, options);
+  model.sent_bytes = SentBytes(shape.n_embd, options);
   model.cuts = shape.cuts;
   return model;
 }
@@ -241,10 +235,16 @@ std::optional<PlanDevice> MeasuredSpeeds(const DeviceFacts& facts, std::uint64_t
   return std::nullopt;
 }
 
+std::uint64_t SentBytes(std::uint32_t n_embd, const PlaceOptions& options) {
+  if (n_embd == 0) return 0;
+  const std::uint64_t row = std::uint64_t{n_embd} * WireTypeBytes(options.wire_type) + kSentRowExtra;
+  return std::min(kSentBytesMax, static_cast<std::uint64_t>(ContextOf(options)) * row);
+}
+
 std::uint64_t StageBytes(const ModelShape& shape, LayerRange layers, const PlaceOptions& options) {
   if (layers.last > shape.layers()) return 0;
   const auto tokens = static_cast<std::uint64_t>(ContextOf(options));
-  std::uint64_t bytes = layers.last == shape.layers() ? shape.output_bytes : SentBytes(shape, options);
+  std::uint64_t bytes = layers.last == shape.layers() ? shape.output_bytes : SentBytes(shape.n_embd, options);
   for (std::int32_t i = layers.first; i < layers.last; ++i) {
     const auto at = static_cast<std::size_t>(i);
     bytes += shape.layer_bytes[at] + KvBytes(shape, at, options) * tokens;

@@ -48,6 +48,9 @@ struct Split {
   PlacementForecast forecast;
 };
 
+// Of what a stage keeps of the hidden states that it sent, until they came through the whole pipeline.
+std::uint64_t SentBytes(std::uint32_t n_embd, const PlaceOptions& options);
+
 // Bytes that layers take on a node: weights, K and V for `context_tokens`, the output head on the last stage, on the
 // others the hidden states that they keep of what they sent. Nothing where the model does not have these layers.
 std::uint64_t StageBytes(const ModelShape& shape, LayerRange layers, const PlaceOptions& options);

@@ -242,6 +242,7 @@ struct Cluster::State {
   void CareForPace();
   void LookAtPace(const std::string& model, Replan& one);
   bool MayReplan(const PlacementRecord& record) const;
+  double MoveSeconds(const PlacementRecord& before, const PlacementRecord& after) const;
 
   // --- hosting.cc
   void TickHosting();

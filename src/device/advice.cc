@@ -81,7 +81,7 @@ void AdviseMemory(const DeviceProfile& profile, DeviceAdvice& advice) {
   }
   advice.memory_why = std::string("four fifths of ") +
                       (known ? "what is free, " : "half of what is built in, as what is free is unknown: ") +
-                      FormatBytes(static_cast<std::uint64_t>(share));
+                      FormatBytes(static_cast<std::uint64_t>(share)) + "; with weights of 4 to 5 bits";
   const bool arm_dot = profile.topology.architecture == CpuArchitecture::kArm64 && profile.topology.instruction_sets &&
                        profile.topology.instruction_sets->count("dotprod") > 0;
   const double built_in = static_cast<double>(memory.total_bytes.value_or(free)) / static_cast<double>(kGiB);

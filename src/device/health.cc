@@ -58,9 +58,13 @@ HealthCheck CheckCores(const Seen& seen) {
                                        "processes the slow cores only"
                                      : "start it outside that cpuset or without taskset");
   }
-  if (!offline.empty())
-    return Problem(kName, "cores " + CpuListText(offline) + " are offline",
-                   "they come back as the device cools or is charged");
+  if (!offline.empty()) {
+    const std::string found = "cores " + CpuListText(offline) + " are offline";
+    // Of PCs it is mostly the second thread of each core, turned off on purpose.
+    if (seen.profile.topology.architecture == CpuArchitecture::kX86)
+      return Ok(kName, found + ", all others may be used");
+    return Problem(kName, found, "they come back as the device cools or is charged");
+  }
   if (!known) return Unknown(kName, "which cores this process may use cannot be read", "");
   return Ok(kName, "all " + std::to_string(seen.profile.topology.cores.size()) + " may be used");
 }
@@ -116,8 +120,10 @@ HealthCheck CheckWakeLock(const Seen& seen) {
   if (seen.is_android())
     return Unknown(kName, "an app cannot ask",
                    "run termux-wake-lock before shoal up; the notification of Termux then says so");
-  if (seen.profile.power.batteries.empty()) return Ok(kName, "not needed without a battery");
-  return Unknown(kName, "a laptop may sleep when it is idle or its lid is shut",
+  if (seen.profile.power.batteries.empty() && seen.profile.power.has_supplies) {
+    return Ok(kName, "not needed without a battery");
+  }
+  return Unknown(kName, "a laptop sleeps when it is idle or its lid is shut",
                  "systemd-inhibit --what=sleep:handle-lid-switch shoal up; on macOS: caffeinate -i shoal up");
 }
 

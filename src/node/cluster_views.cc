@@ -5,6 +5,7 @@
 #include <limits>
 #include <set>
 
+#include "cluster/split.h"
 #include "engine/split_rules.h"
 #include "identity/keys.h"
 #include "wire/messages.h"
@@ -27,6 +28,7 @@ NodeStatus StatusOf(const MemberView& member) {
   status.cores = facts.device.cores;
   status.memory_bytes = facts.device.memory_bytes;
   status.memory_free_bytes = facts.device.memory_free_bytes;
+  status.memory_budget_bytes = facts.device.memory_budget_bytes;
   status.memory_bytes_s = facts.device.memory_bytes_s;
   status.pace = facts.device.pace;
   status.battery_percent = facts.device.battery_percent;
@@ -68,11 +70,15 @@ PlacementStatus StatusOf(const std::vector<MemberView>& members, const Placement
   const PlacementForecast& forecast = record.forecast;
   status.forecast = {forecast.first_token_s, forecast.tokens_s, forecast.tokens_s_many, forecast.measured,
                      forecast.reason};
-  for (const StagePlace& stage : record.stages) {
+  for (std::size_t i = 0; i < record.stages.size(); ++i) {
+    const StagePlace& stage = record.stages[i];
     const auto member =
         std::find_if(members.begin(), members.end(), [&](const MemberView& m) { return m.record.id == stage.node; });
-    status.stages.push_back(
-        {PeerIdText(stage.node), member == members.end() ? "" : member->record.facts.name, stage.layers, {}});
+    status.stages.push_back({PeerIdText(stage.node),
+                             member == members.end() ? "" : member->record.facts.name,
+                             stage.layers,
+                             {},
+                             StageBytes(record, static_cast<std::int32_t>(i))});
   }
   for (const MemberView& member : members) {
     if (record.stages.empty() || member.record.id != record.stages.front().node) continue;

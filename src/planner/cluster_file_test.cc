@@ -80,9 +80,11 @@ TEST(WithTwinOfEach, NeverWorse) {
 
 TEST(WhatReaches, SmallerAndFasterDo) {
   const PlanInput input = Input();
-  EXPECT_TRUE(WhatReaches(input, 0.1, {0.003, 30e6}).already);
-  const Reach reach = WhatReaches(input, 20, {0.003, 30e6});
+  const Plan plan = MakePlan(input).value().plan;
+  EXPECT_TRUE(WhatReaches(input, plan, 0.1, {0.003, 30e6}).already);
+  const Reach reach = WhatReaches(input, plan, 20, {0.003, 30e6});
   EXPECT_FALSE(reach.already);
+  EXPECT_FALSE(reach.other_plan);
   ASSERT_TRUE(reach.faster_devices);
   EXPECT_GT(*reach.faster_devices, 1.5);
   ASSERT_TRUE(reach.smaller_weights);
@@ -98,10 +100,26 @@ TEST(WhatReaches, FasterDevicesAreSoInAllTheyDo) {
   device.memory_bytes = std::uint64_t{1} << 40;
   device.output_bytes_s = device.decode_bytes_s / 50;  // a head that outweighs all layers
   device.pass_overhead_s = 0.01;
-  const double tokens_s = MakePlan(input).value().plan.tokens_s;
-  const Reach reach = WhatReaches(input, 3 * tokens_s, {0.003, 30e6});
+  const Plan plan = MakePlan(input).value().plan;
+  const Reach reach = WhatReaches(input, plan, 3 * plan.tokens_s, {0.003, 30e6});
   ASSERT_TRUE(reach.faster_devices);
   EXPECT_NEAR(*reach.faster_devices, 3, 0.1);
+}
+
+// The plan that was asked about is judged, not the best one there could be.
+TEST(WhatReaches, AnotherPlanOfTheSameDevicesDoes) {
+  PlanInput input = Input();
+  for (PlanDevice& device : input.devices) device.memory_bytes = std::uint64_t{1} << 40;
+  for (PlanLink& link : input.links) link.latency_s = 0.5;
+  input.policy.spread = true;
+  const Plan spread = MakePlan(input).value().plan;
+  ASSERT_GT(spread.stages.size(), 1U);
+  const Reach reach = WhatReaches(input, spread, 2 * spread.tokens_s, {0.003, 30e6});
+  EXPECT_FALSE(reach.already);
+  ASSERT_TRUE(reach.other_plan);
+  EXPECT_EQ(reach.other_plan->stages.size(), 1U);
+  EXPECT_GE(reach.other_plan->tokens_s, 2 * spread.tokens_s);
+  EXPECT_FALSE(reach.faster_devices);
 }
 
 }  // namespace

@@ -63,9 +63,13 @@ const PlanLink& LinkAfter(const PlanInput& input, const std::vector<PlanStage>& 
                      static_cast<std::size_t>(stages[next].device)];
 }
 
+struct Round {
+  double seconds = std::numeric_limits<double>::infinity();
+  std::int32_t groups = 1;
+};
 // Of a token for each stream, grouped in the way that is fastest.
-double RoundSeconds(const PlanInput& input, const std::vector<PlanStage>& stages, const std::vector<StageSize>& sizes) {
-  double best = std::numeric_limits<double>::infinity();
+Round FastestRound(const PlanInput& input, const std::vector<PlanStage>& stages, const std::vector<StageSize>& sizes) {
+  Round best;
   for (const StreamGroups& groups : GroupingsOf(input.workload, stages.size())) {
     const double bytes = static_cast<double>(input.model.hidden_bytes) * groups.rows;
     double round = input.devices[static_cast<std::size_t>(stages[0].device)].token_s, pace = 0;
@@ -80,7 +84,8 @@ double RoundSeconds(const PlanInput& input, const std::vector<PlanStage>& stages
       round += HopSeconds(link, is_last ? kTokenIdBytes * groups.rows : bytes);
       if (!is_last) pace = std::max(pace, bytes / link.bytes_s);
     }
-    best = std::min(best, std::max(groups.count * pace, round));
+    const double seconds = std::max(groups.count * pace, round);
+    if (seconds < best.seconds) best = {seconds, static_cast<std::int32_t>(groups.count)};
   }
   return best;
 }
@@ -301,6 +306,7 @@ Plan Predict(const PlanInput& input, const std::vector<PlanStage>& stages) {
     memory += i == 0 ? static_cast<double>(input.model.head_bytes) : 0;
     memory += static_cast<double>(is_last ? input.model.output_bytes : input.model.sent_bytes);
     plan.memory_bytes.push_back(static_cast<std::uint64_t>(memory));
+    plan.kv_bytes.push_back(static_cast<std::uint64_t>(kv * input.workload.context_tokens));
     if (stages.size() == 1) break;
     const PlanLink& link = LinkAfter(input, stages, i);
     const double hop = HopSeconds(link, is_last ? kTokenIdBytes : row);
@@ -312,7 +318,9 @@ Plan Predict(const PlanInput& input, const std::vector<PlanStage>& stages) {
   }
   plan.first_token_s = prompt + (passes - 1) * pace;
   plan.tokens_s = 1 / std::max(brief, longest);
-  plan.tokens_s_many = input.workload.streams / RoundSeconds(input, stages, sizes);
+  const Round round = FastestRound(input, stages, sizes);
+  plan.tokens_s_many = input.workload.streams / round.seconds;
+  plan.groups = round.groups;
   plan.request_s = plan.first_token_s + answers * token;
   if (knows_power) plan.joules_token = (joules + idle_w * plan.request_s) / input.workload.answer_tokens;
   switch (input.policy.objective) {

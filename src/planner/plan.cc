@@ -180,18 +180,33 @@ std::string ReasonOf(const PlanInput& input, const PlanResult& result) {
          Names(input, *result.best_single) + " alone.";
 }
 
-// What the objective does not say: a plan for many may be worse for one.
+// Every device that holds the whole model, alone.
+std::vector<Plan> SinglesOf(const PlanInput& input) {
+  const PlanSizes sizes(input);
+  const auto layers = static_cast<std::int32_t>(input.model.layer_bytes.size());
+  std::vector<Plan> plans;
+  for (std::size_t d = 0; d < input.devices.size(); ++d) {
+    if (!input.devices[d].may_be_head || !sizes.Fits(d, 0, sizes.segments())) continue;
+    plans.push_back(Predict(input, {{static_cast<std::int32_t>(d), {0, layers}}}));
+  }
+  return plans;
+}
+
+// What the objective does not say: a plan for many may be worse for one. Of each figure, against whoever is best at it.
 void Warn(const PlanInput& input, PlanResult& result) {
   if (input.policy.objective == PlanObjective::kEnergy) return;  // its reason says what would be faster
-  if (!result.best_single || result.plan.stages.size() == 1) return;
-  const std::string alone = Names(input, *result.best_single) + " alone";
-  const auto slower = [&](double plan, double single, const std::string& what) {
-    if (plan < single * 0.999)
-      result.warnings.push_back(what + Times(single / plan) + " times as fast on " + alone + ".");
+  const std::vector<Plan> singles = SinglesOf(input);
+  if (singles.empty()) return;
+  const auto slower = [&](const std::string& what, const auto& rate) {
+    const Plan& best = *std::max_element(singles.begin(), singles.end(),
+                                         [&](const Plan& a, const Plan& b) { return rate(a) < rate(b); });
+    if (rate(result.plan) >= rate(best) * 0.999) return;
+    result.warnings.push_back(what + Times(rate(best) / rate(result.plan)) + " times as fast on " + Names(input, best) +
+                              " alone.");
   };
-  slower(result.plan.tokens_s, result.best_single->tokens_s, "One stream by itself would be ");
-  slower(result.plan.tokens_s_many, result.best_single->tokens_s_many, "Many streams at once would be ");
-  slower(1 / result.plan.first_token_s, 1 / result.best_single->first_token_s, "The first token would come ");
+  slower("One stream by itself would be ", [](const Plan& plan) { return plan.tokens_s; });
+  slower("Many streams at once would be ", [](const Plan& plan) { return plan.tokens_s_many; });
+  slower("The first token would come ", [](const Plan& plan) { return 1 / plan.first_token_s; });
 }
 
 Status CheckStages(const PlanInput& input, const std::vector<PlanStage>& stages) {

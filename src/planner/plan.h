@@ -116,7 +116,9 @@ struct Plan {
   double first_token_s = 0;  // of a prompt of the workload's length
   double tokens_s = 0;       // one stream
   double tokens_s_many = 0;  // workload.streams at once, all of them together
-  std::vector<std::uint64_t> memory_bytes;  // [stages]
+  std::int32_t groups = 1;   // in which so many streams decode: micro-batches under way at once
+  std::vector<std::uint64_t> memory_bytes;  // [stages]: all that a stage takes, and
+  std::vector<std::uint64_t> kv_bytes;      // [stages]: K and V of it
 };
 
 struct PlanResult {

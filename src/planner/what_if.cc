@@ -53,9 +53,11 @@ std::optional<Plan> PlanOf(PlanInput input) {
   return result.ok() ? std::optional(result->plan) : std::nullopt;
 }
 
-// The plan for one stream alone: nothing but the tokens of its answer counts.
+// The plan for one stream alone: nothing but the tokens of its answer counts, on whatever devices are best.
 PlanInput ForOneStream(PlanInput input) {
   input.policy.objective = PlanObjective::kLatency;
+  input.policy.spread = false;
+  input.policy.alone_within = 0;
   input.workload.prompt_tokens = 1;
   return input;
 }
@@ -80,7 +82,7 @@ std::optional<double> Nearest(double from, double to, const std::function<bool(d
 std::vector<WhatIf> WithoutEach(const PlanInput& input, const Plan& plan) {
   std::vector<WhatIf> answers;
   for (const PlanStage& stage : plan.stages) {
-    if (answers.size() >= kWhatIfDevicesMax || input.devices.size() < 2) break;
+    if (answers.size() >= kWhatIfDevicesMax) break;
     const auto device = static_cast<std::size_t>(stage.device);
     answers.push_back({input.devices[device].name, PlanOf(Without(input, device))});
   }
@@ -96,11 +98,16 @@ std::vector<WhatIf> WithTwinOfEach(const PlanInput& input, const PlanLink& alone
   return answers;
 }
 
-Reach WhatReaches(const PlanInput& given, double tokens_s, const PlanLink& alone) {
+Reach WhatReaches(const PlanInput& given, const Plan& plan, double tokens_s, const PlanLink& alone) {
   const PlanInput input = ForOneStream(given);
   Reach reach;
-  reach.already = Reaches(input, tokens_s);
+  reach.already = plan.tokens_s >= tokens_s;
   if (reach.already) return reach;
+  const std::optional<Plan> best = PlanOf(input);
+  if (best && best->tokens_s >= tokens_s) {
+    reach.other_plan = best;
+    return reach;
+  }
   reach.faster_devices = Nearest(1, kFasterMax, [&](double factor) {
     PlanInput faster = input;
     for (PlanDevice& device : faster.devices) device = Faster(std::move(device), factor);
