@@ -24,6 +24,21 @@ void ChooseCores(const DeviceProfile& profile, bool threads_given, EngineOptions
   options.cpus = std::move(fast);
 }
 
+void ChooseCores(const DeviceProfile& profile, bool threads_given, std::vector<EngineOptions>& stages) {
+  const std::size_t count = stages.size();
+  if (count == 1) return ChooseCores(profile, threads_given, stages.front());
+  EngineOptions all;
+  ChooseCores(profile, false, all);
+  const bool given = std::any_of(stages.begin(), stages.end(), [](const auto& one) { return !one.cpus.empty(); });
+  if (threads_given || given || all.cpus.size() < count) return;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto begin = all.cpus.begin() + static_cast<std::ptrdiff_t>(i * all.cpus.size() / count);
+    const auto end = all.cpus.begin() + static_cast<std::ptrdiff_t>((i + 1) * all.cpus.size() / count);
+    stages[i].cpus.assign(begin, end);
+    stages[i].threads = static_cast<std::int32_t>(stages[i].cpus.size());
+  }
+}
+
 std::vector<int> WaitingCpus(const DeviceProfile& profile) {
   const std::vector<int> usable = profile.UsableCpus();
   std::vector<int> slow;

@@ -5,6 +5,8 @@
 // is one thread a core: a second one on the same core has no units of its own to multiply with.
 #pragma once
 
+#include <vector>
+
 #include "device/profile.h"
 #include "engine/engine.h"
 
@@ -14,6 +16,9 @@ namespace shoal {
 // given. `cpus` stay empty where the device has no efficiency cores beside others. Unless `threads_given`, `threads`
 // become at most those that its speed is measured with (SpeedCpus).
 void ChooseCores(const DeviceProfile& profile, bool threads_given, EngineOptions& options);
+// Of several stages that share this machine: each has fast cores of its own, as evenly as they can be dealt. Where
+// there are fewer of them than stages, or threads are given, the system decides.
+void ChooseCores(const DeviceProfile& profile, bool threads_given, std::vector<EngineOptions>& stages);
 
 // The cores for threads that mostly wait (network, HTTP, the loop): the efficiency cores, where there are others beside
 // them. Empty: any.

@@ -55,6 +55,21 @@ TEST(ChooseCores, AsManyAsAskedFor) {
   EXPECT_EQ(options.threads, 8);
 }
 
+TEST(ChooseCores, StagesOfOneMachineHaveCoresOfTheirOwn) {
+  std::vector<EngineOptions> stages(2);
+  ChooseCores(Phone(), false, stages);
+  EXPECT_EQ(stages[0].cpus, (std::vector<int>{7, 2, 3}));
+  EXPECT_EQ(stages[1].cpus, (std::vector<int>{4, 5, 6}));
+  EXPECT_EQ(stages[1].threads, 3);
+  stages.assign(7, {});
+  ChooseCores(Phone(), false, stages);
+  EXPECT_TRUE(stages[0].cpus.empty()) << "more stages than fast cores";
+  stages.assign(2, {});
+  stages[0].threads = stages[1].threads = 4;
+  ChooseCores(Phone(), true, stages);
+  EXPECT_TRUE(stages[0].cpus.empty() && stages[0].threads == 4) << "threads that somebody asked for";
+}
+
 TEST(ChooseCores, LeavesAloneWhatIsGivenOrAlike) {
   EngineOptions options;
   options.threads = 2;

@@ -44,7 +44,7 @@ Result<std::unique_ptr<Placement>> Placement::Open(Loop& loop, std::shared_ptr<c
 
   std::vector<EngineOptions> engines;
   for (std::size_t i = 0; i < n; ++i) { engines.push_back(MakeEngineOptions(options, model->info, ranges[i], i, n)); }
-  if (n == 1) ChooseCores(ReadDeviceProfile(SystemFiles(), nullptr), options.threads > 0, engines[0]);
+  ChooseCores(ReadDeviceProfile(SystemFiles(), nullptr), options.threads > 0, engines);
   SHOAL_RETURN_IF_ERROR(CheckMemory(model, engines, options.memory_bytes_max));
   std::vector<std::unique_ptr<Stage>> stages;
   for (const EngineOptions& engine : engines) {
