@@ -5,12 +5,15 @@
 set(SHOAL_LLAMA_CPP_SHA256 832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e)
 set(SHOAL_LLAMA_CPP_SDIST llama_cpp_python-0.3.36)
 
+# Where what is fetched for builds is kept.
+if(DEFINED ENV{SHOAL_CACHE_DIR})
+  set(SHOAL_CACHE $ENV{SHOAL_CACHE_DIR})
+else()
+  set(SHOAL_CACHE $ENV{HOME}/.cache/shoal)
+endif()
+
 function(shoal_fetch_llama_cpp out)
-  if(DEFINED ENV{SHOAL_CACHE_DIR})
-    set(cache $ENV{SHOAL_CACHE_DIR})
-  else()
-    set(cache $ENV{HOME}/.cache/shoal)
-  endif()
+  set(cache ${SHOAL_CACHE})
   string(SUBSTRING ${SHOAL_LLAMA_CPP_SHA256} 0 16 short)
   set(tree ${cache}/llama.cpp-${short})
   # Builds that start at the same time wait here for the one that fetches.

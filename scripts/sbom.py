@@ -81,7 +81,7 @@ def c_libraries(cache):
               package("nlohmann-json", said_in(source + "/vendor/nlohmann/json.hpp", JSON_VERSION), "MIT"),
               package("cpp-httplib", said_in(source + "/vendor/cpp-httplib/httplib.h",
                                              r'CPPHTTPLIB_VERSION "([^"]+)"'), "MIT")]
-    if kleidiai := cache.get("SHOAL_KLEIDIAI_DIR"):
+    if kleidiai := cache.get("SHOAL_KLEIDIAI_FOUND"):
         debian = said_in(kleidiai + "/packages", r"libkleidiai-dev (\S+)")
         inside.append(package("KleidiAI", debian if debian != "unknown" else
                               said_in(kleidiai + "/CMakeLists.txt", r"VERSION (\d+\.\d+\.\d+)"), "Apache-2.0"))
