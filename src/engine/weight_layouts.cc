@@ -1,11 +1,13 @@
 // Layouts are asked of the CPU backend that is loaded; a product of the tensor's shape says which of them takes it.
 #include "engine/weight_layouts.h"
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <utility>
 
 #include "base/environment.h"
+#include "base/log.h"
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
 
@@ -26,9 +28,26 @@ std::vector<ggml_backend_buffer_type_t> SpecialLayouts(ggml_backend_dev_t cpu) {
   return layouts;
 }
 
-bool MayTake(ggml_backend_buffer_type_t layout, ggml_type type) {
+bool IsKleidiAi(ggml_backend_buffer_type_t layout) { return std::string(ggml_backend_buft_name(layout)) == kKleidiAi; }
+
+bool TakesQ8ByHand() {
   static const bool by_hand = Environment(kKleidiAiQ8Variable) == "1";
-  return by_hand || type != GGML_TYPE_Q8_0 || std::string(ggml_backend_buft_name(layout)) != kKleidiAi;
+  return by_hand;
+}
+
+bool MayTake(ggml_backend_buffer_type_t layout, ggml_type type) {
+  return TakesQ8ByHand() || type != GGML_TYPE_Q8_0 || !IsKleidiAi(layout);
+}
+
+// Once a process: a shard has Q8_0 weights and this CPU's backend KleidiAI's kernels for them.
+void WarnOfQ8ByHand() {
+  static const bool warned = [] {
+    Log(LogLevel::kWarning, "engine",
+        std::string(kKleidiAiQ8Variable) +
+            "=1: Q8_0 weights are computed by KleidiAI, with 2.6 times the error of ggml's");
+    return true;
+  }();
+  (void)warned;
 }
 
 ggml_backend_buffer_type_t LayoutOfShape(ggml_backend_dev_t cpu, ggml_type type, std::int64_t width,
@@ -72,17 +91,18 @@ ggml_backend_buffer_type_t LayoutFor(ggml_backend_dev_t cpu, ggml_tensor* weight
 LayoutOverrides::LayoutOverrides(const Shard& shard) {
   ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
   ggml_backend_buffer_type_t repacked = nullptr;
-  bool has_kleidiai = false;
-  for (ggml_backend_buffer_type_t layout : SpecialLayouts(cpu)) {
-    has_kleidiai = has_kleidiai || !MayTake(layout, GGML_TYPE_Q8_0);
-  }
-  if (!has_kleidiai) return;
+  const std::vector<ggml_backend_buffer_type_t> layouts = SpecialLayouts(cpu);
+  if (std::none_of(layouts.begin(), layouts.end(), IsKleidiAi)) return;
   std::map<std::pair<std::uint64_t, std::uint64_t>, ggml_backend_buffer_type_t> known;  // by shape
   std::vector<std::string> names;
   for (const GgufTensor& tensor : shard.model->gguf.tensors) {
     if (tensor.type != GGML_TYPE_Q8_0 || tensor.dims.size() != 2) continue;
     const std::string name = NameInShard(shard, tensor);
     if (name.empty()) continue;
+    if (TakesQ8ByHand()) {
+      WarnOfQ8ByHand();
+      return;
+    }
     const auto [at, is_new] = known.try_emplace({tensor.dims[0], tensor.dims[1]}, nullptr);
     if (is_new) {
       at->second = LayoutOfShape(cpu, GGML_TYPE_Q8_0, static_cast<std::int64_t>(tensor.dims[0]),

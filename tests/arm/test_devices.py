@@ -37,6 +37,7 @@ CLASSES = [
 ]
 GGMLS_LIST = ("", "-armv8.2_1", "-armv8.2_2", "-armv8.2_3", "-armv8.6_1", "-armv8.6_2")  # for Linux, without SME
 WITHOUT_DOT_PRODUCTS = "base"  # of which KleidiAI has no kernels
+BY_HAND = "SHOAL_KLEIDIAI_Q8_0"  # its Q8_0 too
 SME = "armv9"  # variants with it begin so
 QEMU_WITH_SME2 = (10, 1)
 
@@ -185,8 +186,11 @@ def test_kleidiai_leaves_q8_0_to_ggml(qemu, arm_binary, models):
     words = knows(qemu, arm_binary, SNAPDRAGON)
     path, here = models["Q8_0"]
     there, log = answer(["env", "SHOAL_CPU_VARIANT=armv8.6_0-kleidiai", *qemu(words), arm_binary], path)
-    assert " in CPU_KLEIDIAI" not in log and " in CPU_REPACK" in log
+    assert " in CPU_KLEIDIAI" not in log and " in CPU_REPACK" in log and BY_HAND not in log
     compare(here, there)
+    command = ["env", "SHOAL_CPU_VARIANT=armv8.6_0-kleidiai", f"{BY_HAND}=1", *qemu(words), arm_binary]
+    log = answer(command, path)[1]
+    assert " in CPU_KLEIDIAI" in log and log.count(f"{BY_HAND}=1") == 1 and "2.6 times the error" in log
 
 
 def test_a_snapdragon_without_sve_has_i8mm_where_ggmls_own_list_gives_dot_products(qemu, arm_binary, models, tmp_path):
