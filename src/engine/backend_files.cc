@@ -75,6 +75,15 @@ std::string BackendFile(const std::string& name) {
   return "";
 }
 
+std::string FileStamp(const std::string& file) {
+  std::error_code error;
+  const std::uintmax_t size = fs::file_size(file, error);
+  if (error) return "";
+  const fs::file_time_type changed = fs::last_write_time(file, error);
+  if (error) return "";
+  return file + " " + std::to_string(size) + " " + std::to_string(changed.time_since_epoch().count());
+}
+
 std::vector<std::string> OtherBackends() {
   std::set<std::string> names;
   for (const std::string& folder : BackendFolders()) {

@@ -19,6 +19,9 @@ std::string BackendFoldersText();  // "/a, /b"
 // The path of backend `name` ("vulkan", "cpu-armv8.2_2"); empty when there is none.
 std::string BackendFile(const std::string& name);
 
+// Path, size and time of change of a file, to tell a build from another one; empty when it is not there.
+std::string FileStamp(const std::string& file);
+
 // The names of all that are not the CPU's, in alphabetical order; without "rpc", whose devices are servers.
 inline constexpr std::size_t kOtherBackendsMax = 16;
 std::vector<std::string> OtherBackends();

@@ -2,7 +2,6 @@
 #include "engine/ggml_device.h"
 
 #include <strings.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 
@@ -105,10 +104,8 @@ Result<std::vector<SeenDevice>> SeeGgmlDevices(const std::string& name) {
 }
 
 std::string DeviceFingerprint(const DeviceChoice& device) {
-  const std::string file = BackendFile(device.backend);
-  struct stat about {};
-  if (file.empty() || ::stat(file.c_str(), &about) != 0) return std::string("ggml ") + ggml_version();
-  return file + " " + std::to_string(about.st_size) + " " + std::to_string(about.st_mtime);
+  const std::string stamp = FileStamp(BackendFile(device.backend));
+  return stamp.empty() ? std::string("ggml ") + ggml_version() : stamp;
 }
 
 }  // namespace shoal

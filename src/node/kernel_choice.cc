@@ -42,14 +42,7 @@ constexpr int kLowPriority = 10;
 
 std::string PathIn(const std::string& home) { return home + "/kernels.json"; }
 
-std::string Fingerprint(const DeviceProfile& profile) {
-  std::vector<int> cpus = profile.UsableCpus();
-  std::sort(cpus.begin(), cpus.end());
-  std::string text =
-      profile.topology.chip + "|" + profile.machine + "|" + CpuListText(cpus) + "|" + GgmlVersion() + "|";
-  for (const CpuBackendFile& backend : CpuBackendFiles()) text += " " + backend.variant;
-  return text;
-}
+std::string Fingerprint(const DeviceProfile& profile) { return KernelsFingerprint(profile, CpuBackendFiles()); }
 
 // The trials of one type, as far as they have been measured.
 class Trials {
@@ -156,6 +149,15 @@ std::string KernelTrialText(const KernelTrial& trial) {
 double RequestTime(const KernelTrial& trial) {
   if (!(trial.one_row_bytes_s > 0) || !(trial.rows_bytes_s > 0)) return std::numeric_limits<double>::infinity();
   return kPromptPasses / trial.rows_bytes_s + kAnswerPasses / trial.one_row_bytes_s;
+}
+
+std::string KernelsFingerprint(const DeviceProfile& profile, const std::vector<CpuBackendFile>& backends) {
+  std::vector<int> cpus = profile.UsableCpus();
+  std::sort(cpus.begin(), cpus.end());
+  std::string text =
+      profile.topology.chip + "|" + profile.machine + "|" + CpuListText(cpus) + "|" + GgmlVersion() + "|";
+  for (const CpuBackendFile& backend : backends) text += " " + FileStamp(backend.file);
+  return backends.empty() ? text + FileStamp(ProgramPath()) : text;
 }
 
 std::vector<KernelTrial> KernelCandidates(const std::vector<CpuBackendFile>& backends, int cores, bool has_sme) {

@@ -1,5 +1,6 @@
 // Which CPU backend, and how many threads, are fastest on this device: measured, each in a process of its own since a
-// process loads one backend, and kept in SHOAL_HOME/kernels.json until chip, cores, ggml or the backends change.
+// process loads one backend, and kept in SHOAL_HOME/kernels.json until chip, cores, ggml or the files of the backends
+// change.
 //
 // What ggml takes by itself stands, with a thread on each fast core, unless another one is faster by more than
 // kKernelGainMin: measurements are noisy. Fewer threads stand where they are no slower: they heat less. A build with
@@ -76,6 +77,10 @@ std::string AdvisedWeightsType(const DeviceAdvice& advice);
 // The process that measures: prints one line. Returns the exit code.
 int PrintKernelSpeed(const std::string& quantization, int threads, const std::string& priority);
 std::string KernelTrialText(const KernelTrial& trial);  // "armv9.2_2-kleidiai with 2 threads, SME"
+
+// What a measurement is of: the chip, its cores, ggml and the files that have the kernels, by size and time of change:
+// another compiler, other flags or a newer KleidiAI leave ggml's version as it is. Without backends, of the program.
+std::string KernelsFingerprint(const DeviceProfile& profile, const std::vector<CpuBackendFile>& backends);
 
 // Pure parts, for tests.
 // One thread on each of `cores` cores for the best backends, and for those of KleidiAI beside them, with SME and

@@ -4,6 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+
+#include "base/program_path.h"
+#include "base/test_folder.h"
 #include "device/test_cores.h"
 
 namespace shoal {
@@ -123,6 +128,26 @@ TEST(KernelChoice, ThreadsAreThoseOfTheTypeAndOfTheBackendThatRuns) {
   EXPECT_EQ(ThreadsOf({choices[0]}, "", "x"), 0) << "of no type in particular: not the last one's";
   EXPECT_EQ(WeightsTypeOf("Q4_K_M"), "Q4_K");
   EXPECT_EQ(WeightsTypeOf("Q8_0"), "Q8_0");
+}
+
+// A rebuild with other flags has the same names and ggml's version.
+TEST(KernelChoice, IsOfTheFilesThatHaveTheKernels) {
+  const TestFolder folder;
+  const std::string file = folder.path() + "/libggml-cpu-zen4.so";
+  const std::vector<CpuBackendFile> backends{{"zen4", file, 9}};
+  const DeviceProfile profile;
+  std::ofstream(file) << "kernels";
+  const std::string before = KernelsFingerprint(profile, backends);
+  EXPECT_EQ(KernelsFingerprint(profile, backends), before);
+  std::filesystem::last_write_time(file, std::filesystem::last_write_time(file) + std::chrono::seconds(1));
+  const std::string later = KernelsFingerprint(profile, backends);
+  EXPECT_NE(later, before);
+  const auto changed = std::filesystem::last_write_time(file);
+  std::ofstream(file, std::ios::app) << " of another compiler";
+  std::filesystem::last_write_time(file, changed);
+  EXPECT_NE(KernelsFingerprint(profile, backends), later);
+  // Built in: of the program.
+  EXPECT_THAT(KernelsFingerprint(profile, {}), HasSubstr(ProgramPath() + " "));
 }
 
 TEST(KernelChoice, IsKeptForThisDeviceAlone) {
