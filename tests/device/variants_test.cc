@@ -3,6 +3,7 @@
 
 #include <fstream>
 #include <map>
+#include <set>
 #include <sstream>
 
 #include "device/instruction_sets.h"
@@ -61,13 +62,41 @@ std::vector<Backend> ReadBackends() {
 
 TEST(CpuVariants, TheBestForACpuThatHasJustWhatABackendNeedsIsThatBackend) {
   const std::vector<Backend> backends = ReadBackends();
-  ASSERT_GE(backends.size(), 16U);
+  ASSERT_GE(backends.size(), 20U);
   for (const Backend& backend : backends) {
     const CpuVariant best = BestCpuVariant(backend.architecture, backend.needs);
     EXPECT_EQ(best.name, backend.name);
     // On ARM one build for the device has the same flags; on x86 it is also tuned for the CPU.
     if (backend.architecture == CpuArchitecture::kArm64) { EXPECT_EQ(best.flags, backend.flags); }
   }
+}
+
+// Each line ggml_add_cpu_backend_variant(NAME FEATURE...) of ggml's own file for x86 and for arm64 Linux.
+TEST(CpuVariants, ThoseOfGgmlsOwnListAreBuilt) {
+  const std::set<std::string> without = {"armv9.2_1"};  // cpu_variants.txt says why
+  const std::set<std::string> bases = {"x64", "armv8.0_1"};
+  std::map<std::string, InstructionSets> ours;
+  for (const Backend& backend : ReadBackends()) ours[backend.name] = backend.needs;
+  std::ifstream file(SHOAL_GGML_VARIANTS_FILE);
+  const std::string call = "ggml_add_cpu_backend_variant(";
+  std::size_t found = 0;
+  bool is_x86 = false;
+  for (std::string line; std::getline(file, line);) {
+    if (line.find("STREQUAL \"") != std::string::npos) is_x86 = line.find("\"x86\"") != std::string::npos;
+    const std::size_t at = line.find(call);
+    const std::size_t end = line.find(')');
+    if (at == std::string::npos || end == std::string::npos) continue;
+    std::istringstream words(line.substr(at + call.size(), end - at - call.size()));
+    std::string name;
+    words >> name;
+    const bool is_here = is_x86 || name.starts_with("armv");
+    if (!is_here || without.contains(name) || bases.contains(name)) continue;
+    InstructionSets needs;
+    for (std::string word; words >> word;) needs.insert(kSets.at((is_x86 ? "GGML_" : "GGML_USE_") + word));
+    EXPECT_EQ(ours[name], needs) << name;
+    ++found;
+  }
+  EXPECT_GE(found, 19U);
 }
 
 TEST(CpuVariants, EightBitMatricesWithoutSveAreNotTakenForAnOlderCpu) {
