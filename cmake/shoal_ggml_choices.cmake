@@ -1,3 +1,23 @@
+# What of ggml is built: the backends that were named, and between two ways of its CPU backend the faster one.
+
+# ggml's options for `backends` (SHOAL_BACKENDS). On Apple ggml takes Metal and BLAS by itself: linked into the node,
+# where libllama would give them to every stage, tried by nobody.
+function(shoal_choose_backends backends)
+  if(APPLE)
+    set(GGML_METAL OFF CACHE BOOL "" FORCE)
+    set(GGML_BLAS OFF CACHE BOOL "" FORCE)
+    set(GGML_METAL_EMBED_LIBRARY ON CACHE BOOL "" FORCE)  # where it is built its shaders are in its one file
+  endif()
+  foreach(backend IN LISTS backends)
+    if(NOT SHOAL_CPU_VARIANTS)
+      message(FATAL_ERROR "SHOAL_BACKENDS=${backends}: a backend with a driver is a library that only the process made "
+                          "for it loads; add -DSHOAL_CPU_VARIANTS=ON (the preset portable)")
+    endif()
+    string(TOUPPER ${backend} option)
+    set(GGML_${option} ON CACHE BOOL "" FORCE)
+  endforeach()
+endfunction()
+
 # Links our choice between two ways of ggml into its CPU backend, whose sources stay as they are: its
 # `llamafile_sgemm` is compiled under another name, which src/engine/ggml/sgemm_choice.cc calls where it is the faster.
 # To be called before other backends are made from ggml-cpu (shoal_cpu.cmake).

@@ -1,5 +1,5 @@
-# A formula for a tap. Address and hash are set for each release. For the machine that builds it: Metal is ggml's own
-# default on macOS.
+# A formula for a tap. Address and hash are set for each release. For the CPU of the machine that builds it, without
+# Metal: docs/devices.md has the options for that.
 class Shoal < Formula
   desc "Phones, boards and laptops run one language model together"
   homepage "https://example.invalid/shoal"

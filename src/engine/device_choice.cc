@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
 namespace shoal {
 namespace {
@@ -41,6 +42,15 @@ Result<DeviceChoice> ParseDeviceChoice(std::string_view text) {
                "'" + std::string(text.substr(0, kTextBytesMax)) +
                    "' names no device: a backend of ggml in small letters and a number, like vulkan or vulkan:1; "
                    "rpc:HOST:PORT for a server; cpu for none"};
+}
+
+std::string RegistryNameOf(const std::string& backend) {
+  // ggml-metal.cpp, ggml-cuda.h, ggml-hexagon.cpp.
+  constexpr std::pair<const char*, const char*> kOthers[] = {{"metal", "MTL"}, {"hip", "ROCm"}, {"hexagon", "HTP"}};
+  for (const auto& [name, registered] : kOthers) {
+    if (backend == name) return registered;
+  }
+  return backend;
 }
 
 std::string DeviceChoiceText(const DeviceChoice& device) {

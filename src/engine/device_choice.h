@@ -24,6 +24,8 @@ inline constexpr std::int32_t kDeviceNumberMax = 63;
 
 // Without `layers`. "" and "cpu" are none. Errors: kInvalidArgument, saying how it is written.
 Result<DeviceChoice> ParseDeviceChoice(std::string_view text);
+// What ggml's registry calls the backend that a library and a person call `backend`: "metal" -> "MTL". Case aside.
+std::string RegistryNameOf(const std::string& backend);
 // "vulkan:1"; "cpu" for none.
 std::string DeviceChoiceText(const DeviceChoice& device);
 

@@ -16,9 +16,10 @@ namespace {
 constexpr const char* kRpc = "rpc";
 
 ggml_backend_reg_t FindRegistry(const std::string& name) {
+  const std::string known_as = RegistryNameOf(name);
   for (std::size_t i = 0; i < ggml_backend_reg_count(); ++i) {
     ggml_backend_reg_t registry = ggml_backend_reg_get(i);
-    if (strcasecmp(ggml_backend_reg_name(registry), name.c_str()) == 0) return registry;
+    if (strcasecmp(ggml_backend_reg_name(registry), known_as.c_str()) == 0) return registry;
   }
   return nullptr;
 }

@@ -37,6 +37,9 @@ TEST(DeviceChoice, IsReadAndWritten) {
                            "rpc:h:70000", ":1", "vulkan:1:2"}) {
     EXPECT_FALSE(ParseDeviceChoice(text).ok()) << text;
   }
+  // As its library is called, whatever ggml's registry says.
+  EXPECT_EQ(RegistryNameOf(ParseDeviceChoice("metal:0")->backend), "MTL");
+  EXPECT_EQ(RegistryNameOf("vulkan"), "vulkan");
 }
 
 TEST(DeviceCheck, Differences) {

@@ -1,0 +1,25 @@
+# Which of ggml's backends are built: on Apple none that ggml takes by itself, anywhere those that are named.
+include(${SOURCE}/cmake/shoal_ggml_choices.cmake)
+
+function(expect_option name want)
+  if(NOT "${GGML_${name}}" STREQUAL "${want}")
+    message(SEND_ERROR "GGML_${name} is '${GGML_${name}}', expected '${want}'")
+  endif()
+endfunction()
+
+set(SHOAL_CPU_VARIANTS ON)
+set(APPLE FALSE)
+shoal_choose_backends("")
+expect_option(METAL "")
+shoal_choose_backends("vulkan;opencl")
+expect_option(VULKAN ON)
+expect_option(OPENCL ON)
+expect_option(BLAS "")
+
+set(APPLE TRUE)
+shoal_choose_backends("")
+expect_option(METAL OFF)
+expect_option(BLAS OFF)
+shoal_choose_backends("metal")
+expect_option(METAL ON)
+expect_option(BLAS OFF)
