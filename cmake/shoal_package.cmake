@@ -1,4 +1,5 @@
-# Packages of what `cmake --install --component shoal` installs: .deb and .tar.gz by cpack. `./dev package` makes them.
+# The list of what is inside, and packages of what `cmake --install --component shoal` installs: .deb and .tar.gz by
+# cpack. `./dev package` makes them.
 set(CPACK_PACKAGE_NAME shoal)
 set(CPACK_PACKAGE_VENDOR "the shoal authors")
 set(CPACK_PACKAGE_CONTACT "the shoal authors <shoal@localhost>")
@@ -6,6 +7,15 @@ set(CPACK_PACKAGE_VERSION ${PROJECT_VERSION})
 if(SHOAL_STAMP)
   string(APPEND CPACK_PACKAGE_VERSION "+${SHOAL_STAMP}")
 endif()
+
+# What is inside, for whoever packs it; installed where it was made.
+find_package(Python3 COMPONENTS Interpreter)
+if(Python3_FOUND)
+  add_custom_target(sbom COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/scripts/sbom.py ${CPACK_PACKAGE_VERSION}
+                                 ${PROJECT_BINARY_DIR} ${PROJECT_BINARY_DIR}/sbom.spdx.json
+                    VERBATIM)
+endif()
+
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "phones, boards and laptops run one language model together")
 set(CPACK_PACKAGE_DESCRIPTION
     "Devices of one network form a cluster without a master, hold the layers of a model among them and answer over an "

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""What is inside the program, as SPDX 2.3 JSON on stdout: llama.cpp, the crates of net/ and the header libraries.
+"""What is inside the program, as SPDX 2.3 JSON: llama.cpp, the crates of net/ and the header libraries.
 
-usage: sbom.py VERSION BUILD_FOLDER
+usage: sbom.py VERSION BUILD_FOLDER [FILE], else on stdout
 What was built is read from the folder's CMakeCache.txt. Crates and their licences are cargo's own word (cargo
 metadata), those alone that the target's build links. Libraries that the system brings (OpenSSL, libstdc++, libc) are
 not inside: a package names them as what it depends on. The same input gives the same bytes: SOURCE_DATE_EPOCH is the
@@ -113,7 +113,10 @@ def document(version, build):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) not in (3, 4):
         sys.exit(__doc__)
-    json.dump(document(sys.argv[1], pathlib.Path(sys.argv[2])), sys.stdout, indent=1)
-    print()
+    text = json.dumps(document(sys.argv[1], pathlib.Path(sys.argv[2])), indent=1) + "\n"
+    if len(sys.argv) == 4:
+        pathlib.Path(sys.argv[3]).write_text(text)
+    else:
+        sys.stdout.write(text)

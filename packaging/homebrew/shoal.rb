@@ -17,7 +17,7 @@ class Shoal < Formula
     # llama.cpp's pinned source comes by pip, into the build's own folder.
     ENV["SHOAL_CACHE_DIR"] = buildpath/"cache"
     system "cmake", "-S", ".", "-B", "build", "-G", "Ninja", "-DSHOAL_TESTS=OFF", *std_cmake_args
-    system "cmake", "--build", "build", "--target", "shoal"
+    system "cmake", "--build", "build", "--target", "shoal", "sbom"
     system "cmake", "--install", "build", "--component", "shoal"
   end
 

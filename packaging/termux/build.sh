@@ -20,5 +20,6 @@ termux_step_pre_configure() {
 }
 
 termux_step_make_install() {
+  cmake --build "$TERMUX_PKG_BUILDDIR" --target sbom
   cmake --install "$TERMUX_PKG_BUILDDIR" --prefix "$TERMUX_PREFIX" --component shoal --strip
 }

@@ -90,6 +90,20 @@ def test_the_list_is_whole(inside):
     assert llama["checksums"][0]["checksumValue"] in (ROOT / "cmake" / "llama_cpp.txt").read_text()
 
 
+def test_the_build_makes_the_list_for_whoever_installs_it(build, inside, tmp_path):
+    """The target sbom, and where an install puts what it made."""
+    if not (build / "build.ninja").exists():
+        pytest.skip("built without ninja")
+    made = build / "sbom.spdx.json"
+    subprocess.run(["cmake", "--build", build, "--target", "sbom"], capture_output=True, timeout=HANG_S, check=True)
+    installed = tmp_path / "share/doc/shoal/sbom.spdx.json"
+    subprocess.run(["cmake", "--install", build, "--prefix", tmp_path, "--component", "shoal"], capture_output=True,
+                   timeout=HANG_S, check=True)
+    made.unlink()  # other tests pack what is there without it
+    told = json.loads(installed.read_text())
+    assert {one["name"] for one in told["packages"]} == inside[0]
+
+
 def test_the_version_has_the_stamp_that_it_was_built_with(build, shoal):
     cache = (build / "CMakeCache.txt").read_text()
     version = re.search(r"^CMAKE_PROJECT_VERSION:STATIC=(.*)$", cache, re.MULTILINE)[1]
