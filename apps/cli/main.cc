@@ -135,8 +135,16 @@ void NoteGiven(const CLI::App& command, RunOptions& o) {
       .add_option("--threads", o.threads, "Threads of a stage (0: as many as were fastest, else one on each fast core)")
       ->capture_default_str()
       ->check(CLI::Range(0, 1024));
-  command.add_option("--device", o.device, "Stages compute on it: vulkan, opencl:1, rpc:HOST:PORT ... (else the CPU)")
-      ->envname("SHOAL_DEVICE");
+  CLI::Option* device =
+      command
+          .add_option("--device", o.device, "Stages compute on it: vulkan, opencl:1, rpc:HOST:PORT ... (else the CPU)")
+          ->envname("SHOAL_DEVICE");
+  command
+      .add_option_function<std::string>(
+          "--rpc", [&o](const std::string& server) { o.device = "rpc:" + server; },
+          "Stages compute on this server of ggml's RPC: --device rpc:HOST:PORT")
+      ->type_name("HOST:PORT")
+      ->excludes(device);
   command.add_option("--device-layers", o.device_layers, "So many layers of a stage, its last ones (0: all)")
       ->capture_default_str()
       ->check(CLI::Range(0, 1 << 16));

@@ -38,6 +38,14 @@ def test_flags(shoal, smollm2):
     fails(shoal("serve", "--model", smollm2, "--host", "no.such.host.invalid"), 5)
 
 
+def test_a_server_and_a_device(shoal, monkeypatch):
+    """A node has one device: --rpc is a way to write one of them."""
+    fails(shoal("up", "--rpc", "alpha:50052", "--device", "vulkan"), 2, "--rpc", "--device")
+    fails(shoal("up", "--rpc", "alpha"), 2, "rpc:alpha", "rpc:HOST:PORT")
+    monkeypatch.setenv("SHOAL_DEVICE", "vulkan")
+    fails(shoal("up", "--rpc", "alpha:50052"), 2, "--rpc", "--device")
+
+
 def test_grammar_that_does_not_parse(shoal, smollm2, tmp_path):
     bad = tmp_path / "bad.gbnf"
     bad.write_text("root ::= (((")

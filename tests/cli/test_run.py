@@ -131,7 +131,7 @@ def test_completions_know_the_commands(shoal):
     for shell in ("bash", "zsh", "fish"):
         done = shoal("completions", shell)
         assert done.returncode == 0
-        for word in ("serve", "run", "model", "stages"):
+        for word in ("serve", "run", "model", "stages", "rpc"):
             assert word in done.stdout
     checked = subprocess.run(["bash", "-n"], input=shoal("completions", "bash").stdout, text=True, timeout=20)
     assert checked.returncode == 0

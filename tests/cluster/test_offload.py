@@ -49,7 +49,7 @@ def test_half_a_stage_is_computed_by_an_rpc_server_which_dies(lan, smollm2):
     hosts = lan.add_hosts(2)
     with rpc_server(hosts[1], 50052) as server:
         alpha = nodes.Node(hosts[0], "--threads", "1", models=[smollm2])
-        beta = nodes.join_on(hosts[1], alpha, "--threads", "1", "-v", "--device", "rpc:127.0.0.1:50052",
+        beta = nodes.join_on(hosts[1], alpha, "--threads", "1", "-v", "--rpc", "127.0.0.1:50052",
                              "--device-layers", "7", models=[smollm2])
         nodes.wait_for("both see each other", lambda: nodes.all_alive([alpha, beta]))
         # 14 layers on beta: half of them on the server.
