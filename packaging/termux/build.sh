@@ -11,12 +11,19 @@ TERMUX_PKG_DEPENDS="libandroid-spawn, libc++, openssl"
 TERMUX_PKG_RECOMMENDS="termux-services, termux-api"
 TERMUX_PKG_BUILD_DEPENDS="cli11"
 TERMUX_PKG_BUILD_IN_SRC=false
-TERMUX_PKG_BLACKLISTED_ARCHES="arm, i686"
-TERMUX_PKG_EXTRA_CONFIGURE_ARGS="-DSHOAL_TESTS=OFF -DSHOAL_CPU_VARIANTS=ON"
+TERMUX_PKG_EXCLUDED_ARCHES="arm, i686"
+# The tree's own options say SKIP_INSTALL_RPATH=ON, and these come after them: the backends are in lib/shoal, where only
+# a RUNPATH leads.
+TERMUX_PKG_EXTRA_CONFIGURE_ARGS="-DSHOAL_TESTS=OFF -DSHOAL_CPU_VARIANTS=ON -DCMAKE_SKIP_INSTALL_RPATH=OFF"
 
 termux_step_pre_configure() {
   termux_setup_rust
   TERMUX_PKG_EXTRA_CONFIGURE_ARGS+=" -DSHOAL_CARGO_TARGET=$CARGO_TARGET_NAME"
+}
+
+# What is installed, without the benchmarks.
+termux_step_make() {
+  cmake --build "$TERMUX_PKG_BUILDDIR" -j "$TERMUX_PKG_MAKE_PROCESSES" --target shoal
 }
 
 termux_step_make_install() {

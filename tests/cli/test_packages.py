@@ -1,6 +1,7 @@
 """Packages of the build that is tested: the same bytes whenever they are made, and a list of all that is inside.
 
-Nothing is built here: cpack packs what SHOAL_BINARY lies beside.
+Nothing is built here: cpack packs what SHOAL_BINARY lies beside; Termux's recipe configures, and says what it would
+build and install.
 """
 import hashlib
 import json
@@ -109,3 +110,54 @@ def test_the_version_has_the_stamp_that_it_was_built_with(build, shoal):
     version = re.search(r"^CMAKE_PROJECT_VERSION:STATIC=(.*)$", cache, re.MULTILINE)[1]
     stamp = re.search(r"^SHOAL_STAMP:STRING=(.*)$", cache, re.MULTILINE)[1]
     assert shoal("--version").stdout == f"shoal {version}{stamp and '+' + stamp}\n"
+
+
+# As Termux's package tree runs a recipe, for this machine: its option of the RUNPATH, then the recipe's own.
+TERMUX_RECIPE = """
+set -eu
+termux_setup_rust() { CARGO_TARGET_NAME=$(rustc -vV | sed -n 's/^host: //p'); }
+TERMUX_PREFIX=$TERMUX_PKG_BUILDDIR/prefix TERMUX_PKG_MAKE_PROCESSES=1
+. "$TERMUX_PKG_SRCDIR/packaging/termux/build.sh"
+"""
+TERMUX_CONFIGURE = """
+termux_step_pre_configure
+cmake -S "$TERMUX_PKG_SRCDIR" -B "$TERMUX_PKG_BUILDDIR" -G Ninja -DCMAKE_BUILD_TYPE=Release \\
+  -DCMAKE_INSTALL_PREFIX="$TERMUX_PREFIX" -DCMAKE_SKIP_INSTALL_RPATH=ON $TERMUX_PKG_EXTRA_CONFIGURE_ARGS >&2
+cmake() { ninja -C "$TERMUX_PKG_BUILDDIR" -t commands "${@: -1}"; }   # the last word: the target
+termux_step_make
+"""
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ("bash", "cc", "cmake", "ninja", "readelf", "rustc"))) or
+                    sys.platform != "linux", reason="the recipe's tools are not installed")
+def test_termuxs_recipe_builds_what_it_installs_and_programs_find_it(tmp_path):
+    """What its build would link are empty stand-ins, linked with the same RUNPATH; the installation is the real one."""
+
+    def recipe(step):
+        done = subprocess.run(["bash", "-c", TERMUX_RECIPE + step], capture_output=True, text=True, timeout=HANG_S,
+                              env={**os.environ, "TERMUX_PKG_SRCDIR": str(ROOT), "TERMUX_PKG_BUILDDIR": str(tmp_path)})
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    commands = recipe(TERMUX_CONFIGURE)
+    assert "-o shoal " in commands and "/bench/" not in commands
+    (tmp_path / "empty.c").write_text("int main(void) { return 0; }")
+    for command in commands.splitlines():
+        linked = re.search(r" -o (shoal|\S+\.so[.\d]*) ", command)
+        if linked:
+            shared = [] if linked[1] == "shoal" else ["-shared"]
+            runpath = re.findall(r"-Wl,-rpath,\S+", command)
+            subprocess.run(["cc", *shared, "-o", linked[1], "empty.c", *runpath], cwd=tmp_path, timeout=HANG_S,
+                           check=True)
+        elif "cmake_symlink_library" in command:
+            subprocess.run(["sh", "-c", command], cwd=tmp_path, timeout=HANG_S, check=True)
+    recipe("termux_step_make_install >&2")   # fails where something was not built
+
+    def runpath_of(path):
+        told = subprocess.run(["readelf", "-d", path], capture_output=True, text=True, timeout=HANG_S, check=True)
+        return re.findall(r"\((?:RUNPATH|RPATH)\)[^\[]*\[(.*)\]", told.stdout)
+
+    libraries = tmp_path / "prefix" / "lib" / "shoal"
+    assert runpath_of(tmp_path / "prefix" / "bin" / "shoal") == ["$ORIGIN:$ORIGIN/../lib/shoal"]
+    assert {path.name.split(".so")[0] for path in libraries.iterdir()} > {"libggml", "libggml-base"}
+    assert {tuple(runpath_of(path)) for path in libraries.iterdir()} == {("$ORIGIN",)}
