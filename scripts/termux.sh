@@ -10,8 +10,8 @@ set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly ROOT
-readonly PACKAGES=(clang cmake ninja rust python git ccache cli11 openssl libandroid-spawn termux-services termux-api
-  termux-tools)
+readonly PACKAGES=(clang cmake ninja rust python python-pip git ccache cli11 openssl libandroid-spawn termux-services
+  termux-api termux-tools)
 
 say() { printf '%s\n' "$@"; }
 die() { say "termux.sh: $*" >&2; exit 1; }
@@ -23,7 +23,7 @@ install_packages() {
   pkg install -y "${PACKAGES[@]}"
 }
 
-# One job on a phone with little memory: Android kills what fills it.
+# ./dev runs two compilers at once, or one where little memory is free: Android kills what fills it.
 build() {
   say "== build for this phone's CPU (some 20 minutes; keep the screen on or take the wake lock)"
   termux-wake-lock || true
@@ -45,6 +45,8 @@ uninstall() {
 
 main() {
   [[ ${PREFIX:-} == *com.termux* ]] || die "this is for Termux; elsewhere: ./dev build, cmake --install build/release"
+  # A session that began before termux-services was installed has no SVDIR. A node departs for up to 10 s.
+  export SVDIR=$PREFIX/var/service SVWAIT=30
   local packages=yes build=yes service=yes up=()
   while (($#)); do
     case $1 in
@@ -62,11 +64,12 @@ main() {
   install_program
   if [[ $service == yes && -e $PREFIX/var/service/shoal/run && ${#up[@]} == 0 ]]; then
     say "== service: keeps its options, starts again with the new program"
-    sv restart shoal || say "start it by hand: sv up shoal"
+    # Fails too where runit does not run; it starts the service by itself.
+    sv restart shoal || service-daemon start || say "start it by hand: exit, open Termux again, then: sv up shoal"
   elif [[ $service == yes ]]; then
     say "== service"
     "$PREFIX/bin/shoal" service install --kind termux -- ${up[@]+"${up[@]}"} ||
-      say "new packages of Termux are seen by new sessions: exit, open Termux again, then: sv-enable shoal"
+      say "the service may not have started; exit, open Termux again, then: sv status shoal"
   fi
   say "== this phone"
   "$PREFIX/bin/shoal" doctor || true

@@ -17,6 +17,7 @@ Result<LogFile> LogFile::Open(std::string path, std::uint64_t bytes_max) {
     (void)::mkdir(file.path_.substr(0, slash).c_str(), 0700);
   }
   SHOAL_RETURN_IF_ERROR(file.Reopen());
+  file.RotateIfLarge();
   return file;
 }
 

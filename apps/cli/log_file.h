@@ -14,8 +14,8 @@ inline constexpr int kLogFilesOld = 3;  // "shoal.log.1" is the youngest
 
 class LogFile {
  public:
-  // From now on stderr is `path`, appended to; its folder is made if it is not there. Errors: kIo. Blocks for some file
-  // operations.
+  // From now on stderr is `path`, appended to, or a new one if that is full already: a program that fails at each start
+  // fills no disk. Its folder is made if it is not there. Errors: kIo. Blocks for some file operations.
   static Result<LogFile> Open(std::string path, std::uint64_t bytes_max = kLogBytesMax);
 
   // Once the file has bytes_max: path becomes path.1, path.1 becomes path.2, ..., and stderr goes to a new path. What

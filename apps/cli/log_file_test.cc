@@ -60,6 +60,16 @@ TEST_F(LogFileTest, KeepsWhatIsThereAndWhatFits) {
   EXPECT_FALSE(fs::exists(path.string() + ".1"));
 }
 
+TEST_F(LogFileTest, BeginsANewOneWhereItIsFull) {
+  const fs::path path = folder_ / "shoal.log";
+  std::ofstream(path) << "earlier\n";
+  Result<LogFile> log = LogFile::Open(path.string(), 8);
+  ASSERT_TRUE(log.ok());
+  ASSERT_EQ(::write(STDERR_FILENO, "now\n", 4), 4);
+  EXPECT_EQ(TextOf(path), "now\n");
+  EXPECT_EQ(TextOf(path.string() + ".1"), "earlier\n");
+}
+
 TEST_F(LogFileTest, MakesItsFolder) {
   ASSERT_TRUE(LogFile::Open((folder_ / "home" / "shoal.log").string()).ok());
   EXPECT_TRUE(fs::exists(folder_ / "home" / "shoal.log"));

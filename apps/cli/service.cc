@@ -2,9 +2,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "apps/cli/commands.h"
 #include "apps/cli/exit_code.h"
@@ -18,6 +20,10 @@ namespace shoal::cli {
 namespace {
 
 namespace fs = std::filesystem;
+using SteadyClock = std::chrono::steady_clock;
+
+constexpr std::chrono::seconds kCommandMax{60};  // what stops or restarts a node waits until it has departed
+constexpr std::chrono::milliseconds kRetryPause{250};
 
 Result<ServiceKind> KindHere(const std::string& given) {
   if (!given.empty()) {
@@ -40,6 +46,7 @@ Result<ServicePlaces> PlacesHere(ServiceKind kind) {
   std::error_code error;
   places.shoal_home = fs::absolute(ShoalHome(), error).string();
   places.program = ProgramPath();
+  if (const std::string opt = HomebrewOptPath(places.program); fs::exists(opt, error)) places.program = opt;
   places.config_home = Environment("XDG_CONFIG_HOME");
   if (places.config_home.empty()) places.config_home = places.home + "/.config";
   if (places.program.empty()) return Error{ErrorCode::kIo, "the system does not say where this program is"};
@@ -72,13 +79,22 @@ std::string Line(const std::vector<std::string>& command) {
   return line;
 }
 
+bool Run(const ServiceCommand& command) {
+  const auto deadline = SteadyClock::now() + command.retry_max;
+  while (!RunCommandFor(command.words, kCommandMax)) {
+    if (SteadyClock::now() + kRetryPause > deadline) return false;
+    std::this_thread::sleep_for(kRetryPause);
+  }
+  return true;
+}
+
 // Says which failed; the others are run all the same.
-bool RunAll(const std::vector<std::vector<std::string>>& commands) {
+bool RunAll(const std::vector<ServiceCommand>& commands) {
   bool all = true;
-  for (const auto& command : commands) {
-    if (RunCommand(command)) continue;
+  for (const ServiceCommand& command : commands) {
+    if (Run(command) || command.may_fail) continue;
     all = false;
-    std::printf("did not work, try it by hand: %s\n", Line(command).c_str());
+    std::printf("did not work, try it by hand: %s\n", Line(command.words).c_str());
   }
   return all;
 }
@@ -87,7 +103,7 @@ void PrintPlan(const ServicePlan& plan) {
   for (const ServiceFile& file : plan.files) {
     std::printf("--- %s (mode %o)\n%s", file.path.c_str(), static_cast<unsigned>(file.mode), file.text.c_str());
   }
-  for (const auto& command : plan.start) std::printf("run: %s\n", Line(command).c_str());
+  for (const ServiceCommand& command : plan.start) std::printf("run: %s\n", Line(command.words).c_str());
 }
 
 int Install(const ServicePlan& plan) {
@@ -105,6 +121,7 @@ int Uninstall(const ServicePlan& plan) {
   bool any = false;
   std::error_code error;
   for (const ServiceFile& file : plan.files) any = any || fs::exists(file.path, error);
+  for (const std::string& folder : plan.folders) any = any || fs::exists(folder, error);
   if (!any) {
     std::puts("no service of shoal is installed here");
     return kExitOk;
@@ -112,6 +129,10 @@ int Uninstall(const ServicePlan& plan) {
   (void)RunAll(plan.stop);
   for (const ServiceFile& file : plan.files) {
     if (fs::remove(file.path, error)) std::printf("removed %s\n", file.path.c_str());
+  }
+  for (const std::string& folder : plan.folders) {
+    fs::remove_all(folder, error);
+    if (error) return Fail({ErrorCode::kIo, "cannot remove " + folder});
   }
   return kExitOk;
 }

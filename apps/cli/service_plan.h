@@ -4,6 +4,7 @@
 // script of Termux:Boot, shortcuts of Termux:Widget. Linux: a unit of the user's systemd. macOS: a launch agent.
 #pragma once
 
+#include <chrono>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -29,14 +30,25 @@ struct ServiceFile {
   std::string text;
 };
 
+struct ServiceCommand {
+  std::vector<std::string> words;
+  bool may_fail = false;              // what it does may be done already
+  std::chrono::seconds retry_max{0};  // for so long it is run again until it works: a supervisor looks now and then
+};
+
 struct ServicePlan {
   std::vector<ServiceFile> files;
-  std::vector<std::vector<std::string>> start, stop;  // commands; stop also before the files are removed
-  std::string log;                                    // how to see it
-  std::vector<std::string> advice;                    // what only the user can do
+  std::vector<std::string> folders;         // removed with all that is in them, after the files
+  std::vector<ServiceCommand> start, stop;  // stop before the files are removed
+  std::string log;                          // how to see it
+  std::vector<std::string> advice;          // what only the user can do
 };
 
 // `up_words`: options of `shoal up`, each passed as it is.
 ServicePlan PlanService(ServiceKind kind, const ServicePlaces& places, const std::vector<std::string>& up_words);
+
+// The path of a program of Homebrew that an upgrade keeps: P/Cellar/NAME/VERSION/REST to P/opt/NAME/REST. Empty for
+// other paths.
+std::string HomebrewOptPath(const std::string& program);
 
 }  // namespace shoal::cli

@@ -23,6 +23,26 @@ TEST(PlanService, TermuxTakesTheWakeLockAndBecomesTheNode) {
   EXPECT_EQ(plan.files[1].path, "/u/.termux/boot/shoal");
 }
 
+// SVDIR is set by the profile of new sessions alone.
+TEST(PlanService, TermuxSaysWhereServicesAre) {
+  const ServicePlan plan = PlanService(ServiceKind::kTermux, kPlaces, {});
+  const std::string folder = "/data/data/com.termux/files/usr/var/service";
+  for (const ServiceFile& file : plan.files) {
+    if (file.text.find("\nsv ") == std::string::npos && file.text.find("-lock\nsv ") == std::string::npos) continue;
+    EXPECT_THAT(file.text, HasSubstr("export SVDIR='" + folder + "'")) << file.path;
+  }
+  std::vector<ServiceCommand> commands = plan.start;
+  commands.insert(commands.end(), plan.stop.begin(), plan.stop.end());
+  for (const ServiceCommand& command : commands) {
+    if (command.words.front() == "termux-wake-unlock") continue;
+    EXPECT_EQ(command.words.front(), "env");
+    EXPECT_EQ(command.words[1], "SVDIR=" + folder);
+  }
+  EXPECT_TRUE(plan.start.front().may_fail);       // runit runs already
+  EXPECT_GE(plan.start[1].retry_max.count(), 7);  // it looks every 5 s
+  EXPECT_EQ(plan.folders.front(), folder + "/shoal");
+}
+
 TEST(PlanService, SystemdExpandsNothingInWords) {
   const ServicePlan plan = PlanService(ServiceKind::kSystemd, kPlaces, {"--name", "50% $HOME \"x\""});
   const ServiceFile& unit = plan.files.front();
@@ -36,7 +56,23 @@ TEST(PlanService, SystemdExpandsNothingInWords) {
 TEST(PlanService, LaunchdEscapesXml) {
   const ServicePlan plan = PlanService(ServiceKind::kLaunchd, kPlaces, {"--name", "<a&b>"});
   EXPECT_THAT(plan.files.front().text, HasSubstr("<string>&lt;a&amp;b&gt;</string>"));
-  EXPECT_EQ(plan.stop.front().back(), "gui/501/shoal.node");
+  EXPECT_EQ(plan.stop.front().words.back(), "gui/501/shoal.node");
+}
+
+TEST(PlanService, LaunchdUnloadsWhatIsLoadedFirst) {
+  const ServicePlan plan = PlanService(ServiceKind::kLaunchd, kPlaces, {});
+  ASSERT_EQ(plan.start.size(), 2U);
+  EXPECT_EQ(plan.start[0].words, plan.stop.front().words);
+  EXPECT_TRUE(plan.start[0].may_fail);  // nothing is loaded yet
+  EXPECT_EQ(plan.start[1].words[1], "bootstrap");
+  EXPECT_GT(plan.start[1].retry_max.count(), 20);  // as long as launchd lets a process end
+}
+
+TEST(HomebrewOptPath, LeavesOutTheVersion) {
+  EXPECT_EQ(HomebrewOptPath("/opt/homebrew/Cellar/shoal/0.1.0_1/bin/shoal"), "/opt/homebrew/opt/shoal/bin/shoal");
+  EXPECT_EQ(HomebrewOptPath("/usr/local/bin/shoal"), "");
+  EXPECT_EQ(HomebrewOptPath("/x/Cellar/shoal"), "");
+  EXPECT_EQ(HomebrewOptPath("/x/Cellar/shoal/0.1.0"), "");
 }
 
 TEST(ServiceKindNamed, KnowsThree) {

@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 
 import pytest
@@ -35,6 +36,15 @@ def smollm2():
 @pytest.fixture(scope="session")
 def gemma3():
     return model_path("SHOAL_TEST_GEMMA3", "gemma3")
+
+
+@pytest.fixture(scope="session")
+def runit():
+    """The folder of runsvdir, runsv and sv: the system's, or Debian's as `./dev test` unpacks it into the cache."""
+    found = shutil.which("runsvdir") or shutil.which("runsvdir", path=CACHE / "runit" / "usr" / "bin")
+    if not found or not shutil.which("start-stop-daemon", path="/usr/sbin:/sbin"):
+        pytest.skip("runit or start-stop-daemon is absent (Debian: `./dev test --label cli` unpacks runit)")
+    return pathlib.Path(found).parent
 
 
 @pytest.fixture

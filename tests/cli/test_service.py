@@ -1,128 +1,121 @@
-"""`shoal service` and scripts/termux.sh where Termux's folders and tools are imitated: what is written really runs.
+"""`shoal service` and scripts/termux.sh in an imitated Termux (termux.py): a real runit runs what is written.
 
-The stand-ins note what they were asked. `run` is what runit starts on a phone; here the test does, and ends it as
-Android's phantom process killer does.
+A test ends the node as Android's phantom process killer does. systemd and launchd are stand-ins that take their time.
 """
 import os
 import pathlib
 import re
+import shutil
 import signal
+import socket
 import stat
 import subprocess
 import tempfile
-import time
 
 import pytest
 
+from termux import PACKAGES, Termux, await_true
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TOOLS = ["pkg", "termux-wake-lock", "termux-wake-unlock", "sv", "sv-enable", "sv-disable", "service-daemon"]
-HANG_S = 60
-
-
-class Termux:
-    """A prefix like Termux's below `folder`, with stand-ins for its tools, and a home."""
-
-    def __init__(self, folder):
-        # Short: the path of the control socket has room for about 100 bytes.
-        self.prefix = folder / "com.termux" / "usr"
-        self.home = folder / "home"
-        self.calls = folder / "calls"
-        (self.prefix / "bin").mkdir(parents=True)
-        (self.prefix / "etc").mkdir()
-        self.home.mkdir()
-        self.calls.touch()
-        for tool in TOOLS:
-            path = self.prefix / "bin" / tool
-            path.write_text(f'#!/bin/sh\necho "{tool} $*" >> "{self.calls}"\n')
-            path.chmod(0o755)
-        (self.prefix / "bin" / "sh").symlink_to("/bin/sh")
-        (self.prefix / "etc" / "profile").write_text(f'echo "profile" >> "{self.calls}"\n')
-        self.env = {"PREFIX": str(self.prefix), "HOME": str(self.home), "LANG": "C.UTF-8",
-                    "PATH": f"{self.prefix}/bin:/usr/bin:/bin"}
-        self.log = self.home / ".shoal" / "shoal.log"
-        self.service = self.prefix / "var" / "service" / "shoal" / "run"
-
-    def called(self):
-        return self.calls.read_text().splitlines()
-
-    def run(self, *command, **more):
-        done = subprocess.run([str(word) for word in command], env=self.env, capture_output=True, text=True,
-                              stdin=subprocess.DEVNULL, timeout=HANG_S, **more)
-        return done
-
-    def start(self):
-        return subprocess.Popen([str(self.service)], env=self.env, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-    def await_ready(self, process, count=1):
-        """The name and id of the count-th `ready` line of the log."""
-        deadline = time.monotonic() + HANG_S
-        while time.monotonic() < deadline:
-            lines = re.findall(r"^ready name=(.+) id=(\S+)", self.log.read_text(), re.M) if self.log.exists() else []
-            if len(lines) >= count:
-                return lines[count - 1]
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.05)
-        raise AssertionError("the service did not become ready")
+UP = ["--", "--name", "it's one", "--listen", "127.0.0.1", "--port", "0", "--net-port", "0", "--no-mdns"]
 
 
 @pytest.fixture
-def termux():
+def termux(runit):
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="sv") as folder:
-        yield Termux(pathlib.Path(folder))
+        imitated = Termux(pathlib.Path(folder), runit)
+        yield imitated
+        imitated.end()
 
 
-UP = ["--", "--name", "it's one", "--listen", "127.0.0.1", "--port", "0", "--net-port", "0", "--no-mdns"]
+def files_of(termux):
+    """What is there, but for the notes of the stand-ins and of runit."""
+    return sorted(path for path in termux.folder.rglob("*")
+                  if path.is_file() and path != termux.calls and path.parent.name != "run")
 
 
 def test_a_phones_service_runs_dies_and_runs_again(termux, binary):
     done = termux.run(binary, "service", "install", *UP)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0 and "did not work" not in done.stdout, done.stdout
     assert "phantom" in done.stdout and "Termux:Boot" in done.stdout
-    assert termux.called() == ["service-daemon start", "sv-enable shoal", "sv restart shoal"]
     assert stat.S_IMODE(termux.service.stat().st_mode) == 0o755
+    termux.await_node()
+    assert termux.wake_lock.exists()
+    name, node = re.findall(r"^ready name=(.+) id=(\S+)", termux.log.read_text(), re.M)[-1]
+    assert name == "it's one"
 
-    first = termux.start()
-    name, node = termux.await_ready(first)
-    assert name == "it's one" and "termux-wake-lock " in termux.called()
-    first.send_signal(signal.SIGKILL)   # the script became the node: this is its own process
-    first.wait(HANG_S)
-    second = termux.start()
-    assert termux.await_ready(second, 2)[1] == node, "after a kill it is another node"
+    first = termux.pid()
+    os.kill(first, signal.SIGKILL)   # the script became the node: this is its own process
+    await_true(lambda: termux.pid() not in (None, first), "runit did not start it again")
+    assert node[-12:] in termux.await_node(), "after a kill it is another node"
 
+    second = termux.pid()
     shrunk = {min(os.sched_getaffinity(0))}   # Android: in the background only some cores are left
-    for thread in os.listdir(f"/proc/{second.pid}/task"):
+    for thread in os.listdir(f"/proc/{second}/task"):
         os.sched_setaffinity(int(thread), shrunk)
-    status = termux.run(termux.home / ".shortcuts" / "shoal status")
-    assert node[-12:] in status.stdout, status.stdout + status.stderr
-    second.terminate()
-    assert second.wait(HANG_S) == 0
+    assert node[-12:] in termux.await_node()
 
 
-def test_boot_and_shortcuts_call_the_tools_of_termux(termux, binary):
+def test_installed_again_over_a_service_that_takes_long_to_stop(termux, binary):
+    """Longer than the 7 s that sv waits by itself; runit runs already."""
+    termux.service.parent.mkdir()
+    termux.script(termux.service, "trap 'sleep 9; exit' TERM\nwhile :; do sleep 0.1; done")
+    termux.start_daemon()
+    await_true(termux.supervised, "runit does not see the service")
+    await_true(termux.pid, "it does not run")
+    earlier = termux.pid()
+    done = termux.run(binary, "service", "install", *UP)
+    assert done.returncode == 0 and "did not work" not in done.stdout, done.stdout
+    assert termux.pid() not in (None, earlier)
+    termux.await_node()
+
+
+def test_shortcuts_and_boot_start_and_stop_it(termux, binary):
+    """With the environment of the apps, in which nothing of the profile is set."""
+    shortcuts = termux.home / ".shortcuts"
     assert termux.run(binary, "service", "install", *UP).returncode == 0
-    termux.calls.write_text("")
+    assert termux.run(shortcuts / "shoal stop").returncode == 0
+    assert termux.pid() is None and not termux.wake_lock.exists()
+    assert termux.run(shortcuts / "shoal start").returncode == 0
+    await_true(termux.pid, "the button started nothing")
+    assert termux.wake_lock.exists()
+
+    termux.end()   # the phone starts: runit's files are there, its processes are not
+    assert termux.pid() is None
+    assert termux.run(shortcuts / "shoal start").returncode == 0
+    termux.await_node()
+    termux.end()
     assert termux.run(termux.home / ".termux" / "boot" / "shoal").returncode == 0
-    assert termux.run(termux.home / ".shortcuts" / "shoal start").returncode == 0
-    assert termux.run(termux.home / ".shortcuts" / "shoal stop").returncode == 0
-    assert termux.called() == ["termux-wake-lock ", "profile", "termux-wake-lock ", "sv up shoal", "sv down shoal",
-                               "termux-wake-unlock "]
+    termux.await_node()
 
 
 def test_what_was_installed_is_removed(termux, binary):
-    before = sorted(p for p in termux.home.parent.rglob("*") if p.is_file() and p != termux.calls)
+    before = files_of(termux)
     assert termux.run(binary, "service", "install", *UP).returncode == 0
+    termux.await_node()
+    node = termux.pid()
+    state = {path for path in files_of(termux) if termux.home / ".shoal" in path.parents}
     done = termux.run(binary, "service", "uninstall")
-    assert done.returncode == 0 and "removed" in done.stdout
-    assert sorted(p for p in termux.home.parent.rglob("*") if p.is_file() and p != termux.calls) == before
-    assert "sv down shoal" in termux.called()
+    assert done.returncode == 0 and "removed" in done.stdout and "did not work" not in done.stdout, done.stdout
+    assert not pathlib.Path(f"/proc/{node}").exists()
+    assert not termux.service.parent.exists() and not termux.wake_lock.exists()
+    assert set(files_of(termux)) - state == set(before)
+    assert termux.daemon_pid(), "runit is for other services too"
     assert "no service" in termux.run(binary, "service", "uninstall").stdout
+
+
+def test_it_is_removed_where_runit_does_not_run(termux, binary):
+    assert termux.run(binary, "service", "install", *UP).returncode == 0
+    termux.end()
+    done = termux.run(binary, "service", "uninstall")
+    assert done.returncode == 0 and "did not work" not in done.stdout, done.stdout
+    assert not termux.service.parent.exists()
 
 
 def test_a_tool_that_is_missing_is_named(termux, binary):
     (termux.prefix / "bin" / "sv-enable").unlink()
     done = termux.run(binary, "service", "install", *UP)
-    assert done.returncode == 1 and "by hand: sv-enable shoal" in done.stdout
+    assert done.returncode == 1 and re.search("by hand: env SVDIR=.* sv-enable shoal", done.stdout)
     assert termux.service.exists()
 
 
@@ -132,32 +125,118 @@ def test_dry_run_writes_nothing(termux, binary):
     assert not (termux.home / ".config").exists() and termux.called() == []
 
 
-def test_the_script_installs_all_of_it(termux, binary):
-    build = pathlib.Path(binary).parent
-    if build != ROOT / "build" / "release":
+def test_a_node_that_fails_at_start_fills_no_disk(binary, tmp_path):
+    """A supervisor starts it again and again, here while another program has its port."""
+    log = tmp_path / "shoal.log"
+    log.write_bytes(b"x" * (1 << 20))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = subprocess.run([binary, "up", "--quiet", "--log-file", log, "--listen", "127.0.0.1", "--port",
+                               str(taken.getsockname()[1]), "--net-port", "0", "--no-mdns"], timeout=60,
+                              env={**os.environ, "SHOAL_HOME": str(tmp_path / "home")}, stdin=subprocess.DEVNULL)
+    assert done.returncode != 0
+    assert 0 < log.stat().st_size < 1 << 16 and (tmp_path / "shoal.log.1").stat().st_size == 1 << 20
+
+
+def test_a_unit_that_stops_slowly_is_restarted(termux, binary):
+    termux.stub("systemctl", 'case "$*" in *restart* | *--now*) sleep 4 ;; esac')
+    done = termux.run(binary, "service", "install", "--kind", "systemd", *UP)
+    assert done.returncode == 0 and "did not work" not in done.stdout, done.stdout
+    done = termux.run(binary, "service", "uninstall", "--kind", "systemd")
+    assert done.returncode == 0 and "did not work" not in done.stdout, done.stdout
+
+
+def test_launchd_takes_a_new_definition(termux, binary):
+    """A loaded label cannot be loaded again, and is loaded still while its process ends."""
+    loaded, ending = termux.folder / "loaded", termux.folder / "ending"
+    termux.stub("launchctl", f"""case $1 in
+        bootstrap) [ ! -e {loaded} ] || exit 5; cp "$3" {loaded} ;;
+        bootout)
+          [ -e {loaded} ] || exit 3
+          touch {ending}
+          {{ sleep 4; rm {loaded} {ending}; }} >/dev/null & ;;
+        *) exit 64 ;;
+      esac""")
+    assert termux.run(binary, "service", "install", "--kind", "launchd", "--", "--name", "one").returncode == 0
+    done = termux.run(binary, "service", "install", "--kind", "launchd", "--", "--name", "two")
+    assert done.returncode == 0 and "did not work" not in done.stdout, done.stdout
+    assert "<string>two</string>" in loaded.read_text()
+    assert termux.run(binary, "service", "uninstall", "--kind", "launchd").returncode == 0
+    await_true(lambda: not loaded.exists(), "it is loaded still")
+
+
+@pytest.mark.parametrize("kind", ["launchd", "systemd"])
+def test_homebrews_program_is_named_by_the_path_that_stays(binary, tmp_path, kind):
+    cellar, opt = tmp_path / "Cellar" / "shoal" / "0.1.0", tmp_path / "opt" / "shoal"
+    (cellar / "bin").mkdir(parents=True)
+    try:
+        os.link(binary, cellar / "bin" / "shoal")
+    except OSError:   # another file system
+        shutil.copy2(binary, cellar / "bin" / "shoal")
+
+    def planned():
+        return subprocess.run([cellar / "bin" / "shoal", "service", "install", "--dry-run", "--kind", kind],
+                              env={**os.environ, "SHOAL_BACKENDS": str(pathlib.Path(binary).parent)},
+                              capture_output=True, text=True, timeout=60, check=True).stdout
+
+    assert f"{cellar}/bin/shoal" in planned()
+    opt.parent.mkdir()
+    opt.symlink_to(cellar)
+    assert f"{opt}/bin/shoal" in planned() and f"{cellar}/bin/shoal" not in planned()
+
+
+def test_the_script_installs_all_of_it(runit, binary):
+    if pathlib.Path(binary).parent != ROOT / "build" / "release":
         pytest.skip("the script installs build/release")
-    done = termux.run(ROOT / "scripts" / "termux.sh", "--no-build", *UP)
-    assert done.returncode == 0, done.stdout + done.stderr
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="sv") as folder:
+        termux = Termux(pathlib.Path(folder), runit, packages=["termux-tools"])
+        try:
+            script_on_a_fresh_phone(termux)
+        finally:
+            termux.end()
+
+
+def script_on_a_fresh_phone(termux):
+    script = ROOT / "scripts" / "termux.sh"
+    done = termux.run(script, *UP)
+    assert done.returncode == 0 and "did not work" not in done.stdout, done.stdout
     called = termux.called()
-    assert called[0] == "pkg upgrade -y" and called[1].startswith("pkg install -y clang ")
-    assert "termux-services" in called[1] and "sv-enable shoal" in called
+    packages = [line for line in called if line.startswith("pkg ")]
+    assert packages[0] == "pkg upgrade -y" and packages[1].startswith("pkg install -y clang ")
+    assert packages[2:] == ["pkg install -y googletest"]   # ./dev asks for what only its tests need
+    assert re.fullmatch("cmake --build --preset release -j [12] --target shoal",
+                        next(line for line in called if line.startswith("cmake --build")))
     installed = termux.prefix / "bin" / "shoal"
     assert str(installed) in termux.service.read_text()
     assert termux.run(installed, "--version").returncode == 0
     assert "wake lock" in done.stdout   # the doctor's table
+    termux.await_node()
 
-    service = termux.service.read_text()   # an update keeps what the service was told
+    service, first = termux.service.read_text(), termux.pid()   # an update keeps what the service was told
     termux.calls.write_text("")
-    done = termux.run(ROOT / "scripts" / "termux.sh", "--no-build", "--no-packages")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert termux.service.read_text() == service and termux.called() == ["sv restart shoal"]
+    done = termux.run(script, "--no-build", "--no-packages")
+    assert done.returncode == 0, done.stdout
+    assert termux.service.read_text() == service and "sv restart shoal" in termux.called()
+    assert termux.pid() not in (None, first)
 
-    done = termux.run(ROOT / "scripts" / "termux.sh", "--uninstall")
+    done = termux.run(script, "--uninstall")
     assert done.returncode == 0 and not installed.exists() and not termux.service.exists()
     assert (termux.home / ".shoal" / "models").is_dir()
+
+
+def test_a_build_asks_termux_for_what_is_missing_and_no_more(runit):
+    """Packages by the names that Termux has: `pkg` knows no others."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="sv") as folder:
+        termux = Termux(pathlib.Path(folder), runit, packages=["termux-tools"])
+        assert termux.run(ROOT / "dev", "build", "release", "shoal").returncode == 0
+        asked = set(termux.called()[0].split()[3:])
+        assert asked == set(PACKAGES) - {"termux-api", "termux-services", "termux-tools"}
+        termux.calls.write_text("")
+        assert termux.run(ROOT / "dev", "build", "release", "shoal").returncode == 0
+        assert not [line for line in termux.called() if line.startswith("pkg")]
+        assert termux.run("pkg", "install", "-y", "ninja-build").returncode == 100   # Debian's name
 
 
 def test_the_script_is_for_termux_alone(termux):
     del termux.env["PREFIX"]
     done = termux.run(ROOT / "scripts" / "termux.sh")
-    assert done.returncode == 1 and "this is for Termux" in done.stderr
+    assert done.returncode == 1 and "this is for Termux" in done.stdout
