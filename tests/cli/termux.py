@@ -51,7 +51,7 @@ class Termux:
         self.services = self.prefix / "var" / "service"
         self.service = self.services / "shoal" / "run"
         self.env = {"PREFIX": str(self.prefix), "HOME": str(self.home), "LANG": "C.UTF-8",
-                    "PATH": str(self.prefix / "bin")}
+                    "PATH": str(self.prefix / "bin"), "SHOAL_SPEED_TEST": "off"}
         for made in (self.prefix / "bin", self.prefix / "etc" / "profile.d", self.services, self.home):
             made.mkdir(parents=True)
         self.calls.touch()
@@ -157,10 +157,13 @@ class Termux:
         return done.stdout
 
     def end(self):
-        """All that runs here: runsvdir asks each runsv, which asks its service."""
+        """All that runs here: first what would start a runsv again."""
         if daemon := self.daemon_pid():
-            os.kill(daemon, signal.SIGHUP)
-            await_true(lambda: not self.supervised() and not self.daemon_pid(), "runit goes on")
+            os.kill(daemon, signal.SIGTERM)
+            await_true(lambda: not self.daemon_pid(), "runsvdir goes on")
+        if self.supervised():
+            self.run(self.runit / "sv", "-w", str(HANG_S // 2), "shutdown", self.services / "shoal")
+            await_true(lambda: not self.supervised(), "runsv goes on")
 
 
 def alive(pid):
