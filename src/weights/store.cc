@@ -196,7 +196,8 @@ std::string WeightStore::SumsPath(const ModelId& id, std::size_t range) const {
   return Path("sums/" + HexOf(id) + "." + std::to_string(range));
 }
 
-// A range is known when its hashes were kept, or when its writer ended between making its blob and keeping them.
+// A range is known when its hashes were kept, or when its writer ended between making its blob and keeping them: then
+// they are kept now, or what is begun by them after the blob is gone would be lost on whoever looks next.
 std::shared_ptr<const Manifest> WeightStore::WithHashes(const ModelId& id,
                                                         std::shared_ptr<const Manifest> manifest) const {
   std::shared_ptr<Manifest> more;
@@ -209,7 +210,10 @@ std::shared_ptr<const Manifest> WeightStore::WithHashes(const ModelId& id,
       WeightRange range = manifest->ranges[i];
       range.chunks.resize(chunks);
       std::memcpy(range.chunks.data(), (*bytes)->data(), (*bytes)->size());
-      if (*end != '\0' && !Has(BlobId(range, manifest->chunk_bytes))) continue;
+      if (*end != '\0') {
+        if (!Has(BlobId(range, manifest->chunk_bytes))) continue;
+        (void)KeepHashes(id, i, range.chunks);  // a full disk keeps none: known it is all the same
+      }
       if (more == nullptr) more = std::make_shared<Manifest>(*manifest);
       more->ranges[i] = std::move(range);
       break;
@@ -218,7 +222,7 @@ std::shared_ptr<const Manifest> WeightStore::WithHashes(const ModelId& id,
   return more == nullptr ? manifest : more;
 }
 
-Status WeightStore::KeepHashes(const ModelId& id, std::size_t range, const std::vector<Digest>& chunks) {
+Status WeightStore::KeepHashes(const ModelId& id, std::size_t range, const std::vector<Digest>& chunks) const {
   const std::string path = SumsPath(id, range);
   if (FileBytes(path) == chunks.size() * sizeof(Digest)) return {};
   SHOAL_RETURN_IF_ERROR(

@@ -101,7 +101,7 @@ class WeightStore {
   // itself.
   std::shared_ptr<const Manifest> WithHashes(const ModelId& id, std::shared_ptr<const Manifest> manifest) const;
   // The hashes of a range's chunks, from who had its bytes first. What is known already stays. Errors: kIo.
-  Status KeepHashes(const ModelId& id, std::size_t range, const std::vector<Digest>& chunks);
+  Status KeepHashes(const ModelId& id, std::size_t range, const std::vector<Digest>& chunks) const;
   // Whether all files of a sourced model were found to be what its source says they are. Errors: kIo.
   bool IsCheckedWhole(const ModelId& id) const;
   Status KeepCheckedWhole(const ModelId& id);

@@ -254,6 +254,33 @@ TEST_F(StoreTest, WhatWasBegunGoesWhenNobodyNeedsItOrGoesOnWithIt) {
   EXPECT_TRUE(std::filesystem::exists(part(1)));
 }
 
+TEST_F(StoreTest, HashesOfAKilledWritersRangeStayWhenTheRangeGoes) {
+  const auto sourced = std::make_shared<Manifest>(
+      SourcedTestModel(manifest_, {"http://host/model.gguf", manifest_.file_bytes, "etag", {}}));
+  const auto id = store_->Add(*sourced, "sourced", "http://host/model.gguf");
+  ASSERT_TRUE(id.ok());
+  const std::size_t range = Layer(0);
+  {
+    auto writer = store_->Begin(*sourced, range, *id);
+    ASSERT_TRUE(writer.ok());
+    for (const std::uint64_t chunk : (*writer)->Missing()) {
+      ASSERT_TRUE((*writer)->Put(chunk, Chunk(range, chunk)).ok());
+    }
+    ASSERT_TRUE((*writer)->Finish().ok());  // and is killed: it keeps no hashes
+  }
+  const auto known = store_->WithHashes(*id, sourced);
+  ASSERT_TRUE(store_->Has(*known, range));
+  store_->Drop(*known, range);
+  {
+    const auto writer = store_->Begin(*known, range, *id);
+    ASSERT_TRUE(writer.ok() && (*writer)->Put(0, Chunk(range, 0)).ok());  // and is killed, too
+  }
+  Reopen(0);
+  const auto writer = store_->Begin(*store_->WithHashes(*id, sourced), range, *id);
+  ASSERT_TRUE(writer.ok());
+  EXPECT_EQ((*writer)->Missing().size(), manifest_.ChunkCount(range) - 1);
+}
+
 TEST_F(StoreTest, TwoThatAddTheSameModelBothSucceed) {
   const std::filesystem::path manifests = folder_ + "/store/manifests";
   for (int round = 0; round < 20; ++round) {
