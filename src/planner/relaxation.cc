@@ -62,14 +62,27 @@ Relaxation::Relaxation(const PlanSizes& sizes, const PlanPrices& prices, std::si
 double Relaxation::CapacityAt(std::size_t device, double pace, double extra, double late) const {
   const double room = sizes_.room(device) - extra;
   const StagePrice& price = prices_.pace(device);
+  const auto holds = [&](std::size_t begin, std::size_t end) {
+    return sizes_.memory(begin, end) <= room &&
+           price.Of(sizes_.weights(begin, end), sizes_.kv(begin, end), false) + late <= pace;
+  };
+  if (even_) {  // anywhere as many as from the first on
+    std::size_t held = 0, more = sizes_.segments();
+    while (held < more) {
+      const std::size_t middle = (held + more + 1) / 2;
+      if (holds(0, middle)) {
+        held = middle;
+      } else {
+        more = middle - 1;
+      }
+    }
+    return sizes_.memory(0, held);
+  }
   double most = 0;
   std::size_t end = 0;
   for (std::size_t begin = 0; begin < sizes_.segments(); ++begin) {
     end = std::max(end, begin);
-    while (end < sizes_.segments() && sizes_.memory(begin, end + 1) <= room &&
-           price.Of(sizes_.weights(begin, end + 1), sizes_.kv(begin, end + 1), false) + late <= pace) {
-      ++end;
-    }
+    while (end < sizes_.segments() && holds(begin, end + 1)) ++end;
     most = std::max(most, sizes_.memory(begin, end));
     if (end == sizes_.segments()) break;
   }
