@@ -25,26 +25,35 @@ install_packages() {
 
 # ./dev runs two compilers at once, or one where little memory is free: Android kills what fills it.
 build() {
-  say "== build for this phone's CPU (some 20 minutes; keep the screen on or take the wake lock)"
+  say "== build for this phone's CPU (some half an hour; keep the screen on or take the wake lock)"
   termux-wake-lock || true
-  (cd "$ROOT" && ./dev build release shoal)
+  (cd "$ROOT" && ./dev build phone shoal)
 }
 
 install_program() {
   say "== install into $PREFIX"
-  cmake --install "$ROOT/build/release" --prefix "$PREFIX" --component shoal --strip
+  # Backends of an earlier build that this one has not would still be chosen.
+  local backends=$PREFIX/lib/shoal
+  rm -rf "$backends.old"
+  [[ ! -d $backends ]] || mv "$backends" "$backends.old"
+  if ! cmake --install "$ROOT/build/phone" --prefix "$PREFIX" --component shoal --strip; then
+    rm -rf "$backends"
+    [[ ! -d $backends.old ]] || mv "$backends.old" "$backends"
+    die "the program could not be installed; the one before is still there"
+  fi
+  rm -rf "$backends.old"
   mkdir -p "$HOME/.shoal/models"
   "$PREFIX/bin/shoal" --version
 }
 
 uninstall() {
   if [[ -x $PREFIX/bin/shoal ]]; then "$PREFIX/bin/shoal" service uninstall; fi
-  rm -rf "$PREFIX/bin/shoal" "$PREFIX/lib/shoal" "$PREFIX/share/doc/shoal"
+  rm -rf "$PREFIX/bin/shoal" "$PREFIX"/lib/shoal{,.old} "$PREFIX/share/doc/shoal"
   say "removed; what the node knows is still in $HOME/.shoal (rm -r to forget it)"
 }
 
 main() {
-  [[ ${PREFIX:-} == *com.termux* ]] || die "this is for Termux; elsewhere: ./dev build, cmake --install build/release"
+  [[ ${PREFIX:-} == *com.termux* ]] || die "this is for Termux; elsewhere: ./dev build, then cmake --install build/release"
   # A session that began before termux-services was installed has no SVDIR. A node departs for up to 10 s.
   export SVDIR=$PREFIX/var/service SVWAIT=30
   local packages=yes build=yes service=yes up=()

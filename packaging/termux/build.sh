@@ -19,6 +19,7 @@ TERMUX_PKG_EXTRA_CONFIGURE_ARGS="-DSHOAL_TESTS=OFF -DSHOAL_CPU_VARIANTS=ON -DCMA
 termux_step_pre_configure() {
   termux_setup_rust
   TERMUX_PKG_EXTRA_CONFIGURE_ARGS+=" -DSHOAL_CARGO_TARGET=$CARGO_TARGET_NAME"
+  [[ $TERMUX_ARCH != aarch64 ]] || TERMUX_PKG_EXTRA_CONFIGURE_ARGS+=" -DSHOAL_KLEIDIAI_DIR=fetch"
 }
 
 # What is installed, without the benchmarks.

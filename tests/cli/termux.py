@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 HANG_S = 60
 # Of what a fresh Termux has, what the scripts and the stand-ins use.
 BASE = ["awk", "bash", "cat", "chmod", "cp", "cut", "dirname", "env", "grep", "head", "ls", "mkdir", "mv", "rm", "sed",
@@ -82,7 +83,11 @@ class Termux:
         real = shutil.which("cmake")
         texts = {
             "cargo": "echo cargo 1.99.0",
-            "cmake": f'[ "$1" != --install ] || exec {real} "$@"',
+            # Of what was asked for this machine's program is installed.
+            "cmake": f"""[ "$1" = --install ] || exit 0
+                [ "$2" = {ROOT}/build/phone ] || {{ echo "E: $2 was not built" >&2; exit 1; }}
+                shift 2
+                exec {real} --install {ROOT}/build/release "$@\"""",
             "pkg": f"""[ "$1" = install ] || exit 0
                 shift
                 for name; do

@@ -116,7 +116,7 @@ def test_the_version_has_the_stamp_that_it_was_built_with(build, shoal):
 TERMUX_RECIPE = """
 set -eu
 termux_setup_rust() { CARGO_TARGET_NAME=$(rustc -vV | sed -n 's/^host: //p'); }
-TERMUX_PREFIX=$TERMUX_PKG_BUILDDIR/prefix TERMUX_PKG_MAKE_PROCESSES=1
+TERMUX_PREFIX=$TERMUX_PKG_BUILDDIR/prefix TERMUX_PKG_MAKE_PROCESSES=1 TERMUX_ARCH=$(uname -m)
 . "$TERMUX_PKG_SRCDIR/packaging/termux/build.sh"
 """
 TERMUX_CONFIGURE = """

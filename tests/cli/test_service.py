@@ -188,7 +188,7 @@ def test_homebrews_program_is_named_by_the_path_that_stays(binary, tmp_path, kin
 
 def test_the_script_installs_all_of_it(runit, binary):
     if pathlib.Path(binary).parent != ROOT / "build" / "release":
-        pytest.skip("the script installs build/release")
+        pytest.skip("what is installed is build/release")
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="sv") as folder:
         termux = Termux(pathlib.Path(folder), runit, packages=["termux-tools"])
         try:
@@ -205,7 +205,7 @@ def script_on_a_fresh_phone(termux):
     packages = [line for line in called if line.startswith("pkg ")]
     assert packages[0] == "pkg upgrade -y" and packages[1].startswith("pkg install -y clang ")
     assert packages[2:] == ["pkg install -y googletest"]   # ./dev asks for what only its tests need
-    assert re.fullmatch("cmake --build --preset release -j [12] --target shoal",
+    assert re.fullmatch("cmake --build --preset phone -j [12] --target shoal",
                         next(line for line in called if line.startswith("cmake --build")))
     installed = termux.prefix / "bin" / "shoal"
     assert str(installed) in termux.service.read_text()
