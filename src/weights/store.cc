@@ -199,7 +199,7 @@ std::string WeightStore::SumsPath(const ModelId& id, std::size_t range) const {
 // A range is known when its hashes were kept, or when its writer ended between making its blob and keeping them: then
 // they are kept now, or what is begun by them after the blob is gone would be lost on whoever looks next.
 std::shared_ptr<const Manifest> WeightStore::WithHashes(const ModelId& id,
-                                                        std::shared_ptr<const Manifest> manifest) const {
+                                                        const std::shared_ptr<const Manifest>& manifest) const {
   std::shared_ptr<Manifest> more;
   for (std::size_t i = 0; manifest->sourced() && i < manifest->ranges.size(); ++i) {
     if (manifest->ranges[i].known()) continue;

@@ -99,7 +99,7 @@ class WeightStore {
   std::shared_ptr<const Manifest> FindSource(const Digest& source) const;
   // Of a sourced manifest: with the hashes that have become known since; itself where there are none. Any other:
   // itself.
-  std::shared_ptr<const Manifest> WithHashes(const ModelId& id, std::shared_ptr<const Manifest> manifest) const;
+  std::shared_ptr<const Manifest> WithHashes(const ModelId& id, const std::shared_ptr<const Manifest>& manifest) const;
   // The hashes of a range's chunks, from who had its bytes first. What is known already stays. Errors: kIo.
   Status KeepHashes(const ModelId& id, std::size_t range, const std::vector<Digest>& chunks) const;
   // Whether all files of a sourced model were found to be what its source says they are. Errors: kIo.
