@@ -21,7 +21,7 @@ struct SpeedTestOptions {
   std::vector<int> cpus;              // as many threads, one on each; empty: `threads` wherever the system puts them
   int threads = 1;                    // ignored when `cpus` is not empty
   std::uint64_t weight_bytes = 192U << 20;  // at most a quarter of what is free is taken
-  std::chrono::milliseconds time_max{500};  // for each of the three figures
+  std::chrono::milliseconds time_max{400};  // for each of the three figures
   bool one_row_only = false;                // the other two stay 0
   bool rationed = false;                    // by a control group: what is measured is processor time
 };

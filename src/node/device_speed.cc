@@ -219,7 +219,8 @@ Result<DeviceSpeed> MeasureDeviceSpeed(const std::string& home, const DeviceProf
       if (std::find(usable.begin(), usable.end(), cpu) != usable.end()) options.cpus.push_back(cpu);
     }
     if (options.cpus.empty() || speed.groups.size() >= kGroupsMax) continue;
-    SHOAL_ASSIGN_OR_RETURN(const MatrixSpeed of_group, MeasureMatrixSpeed(options));
+    MatrixSpeed of_group = plain;
+    if (options.cpus != cpus) { SHOAL_ASSIGN_OR_RETURN(of_group, MeasureMatrixSpeed(options)); }
     speed.groups.push_back({CoreKindName(group.kind), options.cpus, of_group.one_row_bytes_s});
   }
   Keep(home, profile, &KnownSpeeds::devices, speed,

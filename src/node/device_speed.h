@@ -73,7 +73,7 @@ std::optional<DeviceSpeed> LoadDeviceSpeed(const std::string& home, const Device
 Result<DeviceSpeed> MeasureDeviceSpeed(const std::string& home, const DeviceProfile& profile,
                                        const std::string& quantization, const std::vector<int>& cpus);
 
-// The same of stages of one model: at most five seconds. Errors: as MeasureStageSpeed.
+// The same of stages of one model: about seven seconds. Errors: as MeasureStageSpeed.
 Result<ModelSpeed> MeasureModelSpeed(const std::string& home, const DeviceProfile& profile, std::uint64_t fingerprint,
                                      const std::shared_ptr<const ModelFile>& model, const std::vector<int>& cpus,
                                      const SpeedDevice& device = {});

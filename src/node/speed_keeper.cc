@@ -2,6 +2,8 @@
 #include "node/speed_keeper.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cstdio>
 #include <optional>
 #include <utility>
 
@@ -24,6 +26,13 @@ constexpr double kOperationMax = 1;         // seconds
 constexpr DurationUs kEveryUs = 2'000'000;  // how often it is looked what is not known
 constexpr DurationUs kRationEveryUs = 1'000'000;
 constexpr DurationUs kIdleUs = 10'000'000;  // no row was run for so long: measuring disturbs nobody
+
+void LogDuration(const std::string& what, std::chrono::steady_clock::time_point since) {
+  char text[32];
+  std::snprintf(text, sizeof text, " in %.1f s",
+                std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count());
+  Log(LogLevel::kInfo, "device", "measured " + what + text);
+}
 
 double Rate(double bytes_s) { return std::clamp(bytes_s, 1.0, kBytesPerSecondMax); }
 
@@ -85,10 +94,12 @@ void SpeedKeeper::Work::Read(const Missing& missing) {
 }
 
 void SpeedKeeper::Work::MeasureKind(const std::string& quantization) {
+  const auto start = std::chrono::steady_clock::now();
   Result<DeviceSpeed> speed = MeasureDeviceSpeed(home, *profile, quantization, CpusOf(quantization));
   known.settled_kinds.insert(quantization);
   if (speed.ok()) {
     known.kinds.push_back(*std::move(speed));
+    LogDuration("memory and " + quantization, start);
   } else {
     Log(LogLevel::kInfo, "device", quantization + " is not measured: " + speed.error().message);
   }
@@ -96,11 +107,13 @@ void SpeedKeeper::Work::MeasureKind(const std::string& quantization) {
 
 void SpeedKeeper::Work::MeasureModel(const ModelHolding& holding, const std::shared_ptr<const ModelFile>& model) {
   const SpeedDevice device = DeviceOf(holding);
+  const auto start = std::chrono::steady_clock::now();
   Result<ModelSpeed> speed =
       MeasureModelSpeed(home, *profile, holding.fingerprint, model, CpusOf(holding.quantization), device);
   known.Settle(holding.fingerprint, device.key);
   if (speed.ok()) {
     known.models.push_back(*std::move(speed));
+    LogDuration("stages of " + holding.name, start);
   } else {
     Log(LogLevel::kInfo, "device", "stages of " + holding.name + " are not measured: " + speed.error().message);
   }
