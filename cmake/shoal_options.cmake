@@ -11,6 +11,14 @@ if(SHOAL_CCACHE)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${SHOAL_LAUNCHER})
 endif()
 
+if(SHOAL_STATIC)
+  if(SHOAL_CPU_VARIANTS OR NOT CMAKE_SYSTEM_NAME STREQUAL "Linux")
+    message(FATAL_ERROR "SHOAL_STATIC: on Linux alone, and without SHOAL_CPU_VARIANTS, which are loaded from files")
+  endif()
+  set(OPENSSL_USE_STATIC_LIBS ON)
+  string(APPEND CMAKE_EXE_LINKER_FLAGS " -static")  # -static-pie of Debian 12's cross compiler crashes at its start
+endif()
+
 # Sanitizers cover llama.cpp too: a race or an overflow across its border has one half on each side.
 # ggml's own GGML_SANITIZE_* options stay off, they would add the same flags again.
 if(SHOAL_SANITIZE)

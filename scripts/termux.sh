@@ -53,7 +53,7 @@ uninstall() {
 }
 
 main() {
-  [[ ${PREFIX:-} == *com.termux* ]] || die "this is for Termux; elsewhere: ./dev build, then cmake --install build/release"
+  [[ ${PREFIX:-} == *com.termux* ]] || die "this is for Termux; elsewhere: ./dev build, cmake --install build/release"
   # A session that began before termux-services was installed has no SVDIR. A node departs for up to 10 s.
   export SVDIR=$PREFIX/var/service SVWAIT=30
   local packages=yes build=yes service=yes up=()
