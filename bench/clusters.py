@@ -142,11 +142,14 @@ def main():
                           for count in range(1, DEVICES_MAX + 1)]
                 results.append({"device": device["name"], "by": device["by"], "model": name, "tokens_s": counts})
     if options.json:
-        fit = [[speed for speed in one["tokens_s"] if speed] for one in results]
-        checks = {"every_model_fits_on_four": all(one["tokens_s"][-1] for one in results),
-                  "a_stream_keeps_half_of_its_speed": all(speeds[-1] > speeds[0] / 2 for speeds in fit)}
-        print(json.dumps({"model_bytes": sizes, "results": results, "checks": checks}, indent=1))
-        return 0 if all(checks.values()) else 1
+        fit = [[speed for speed in one["tokens_s"] if speed] for one in results if any(one["tokens_s"])]
+        fits = all(one["tokens_s"][-1] for one in results)
+        kept = min(speeds[-1] / speeds[0] for speeds in fit)
+        checks = [{"name": "every model fits on four", "value": fits, "bar": "true", "holds": fits},
+                  {"name": "a stream's speed on the most devices / on the fewest", "value": round(kept, 3),
+                   "bar": "> 0.5", "holds": kept > 0.5}]
+        print(json.dumps({"bench": "clusters", "model_bytes": sizes, "results": results, "checks": checks}, indent=1))
+        return 0 if all(check["holds"] for check in checks) else 1
     for one in results:
         alone = PUBLISHED.get((one["device"], one["model"]))
         cells = [f"{alone} p" if alone else cell(one["tokens_s"][0]), *map(cell, one["tokens_s"][1:])]
