@@ -12,6 +12,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly ROOT
 readonly PACKAGES=(clang cmake ninja rust python python-pip git ccache cli11 openssl libandroid-spawn termux-services
   termux-api termux-tools)
+readonly PARTS=(bin/shoal lib/shoal share/doc/shoal)   # of what is installed
 
 say() { printf '%s\n' "$@"; }
 die() { say "termux.sh: $*" >&2; exit 1; }
@@ -30,25 +31,29 @@ build() {
   (cd "$ROOT" && ./dev build phone shoal)
 }
 
+# Whole beside the one before first, then in its place: what cannot be installed leaves that as it is, and no backend of
+# an earlier build stays, which would still be chosen.
 install_program() {
   say "== install into $PREFIX"
-  # Backends of an earlier build that this one has not would still be chosen.
-  local backends=$PREFIX/lib/shoal
-  rm -rf "$backends.old"
-  [[ ! -d $backends ]] || mv "$backends" "$backends.old"
-  if ! cmake --install "$ROOT/build/phone" --prefix "$PREFIX" --component shoal --strip; then
-    rm -rf "$backends"
-    [[ ! -d $backends.old ]] || mv "$backends.old" "$backends"
-    die "the program could not be installed; the one before is still there"
-  fi
-  rm -rf "$backends.old"
+  local new=$PREFIX/shoal.new part
+  rm -rf "$new"
+  cmake --install "$ROOT/build/phone" --prefix "$new" --component shoal --strip
+  remove_program
+  for part in "${PARTS[@]}"; do
+    [[ -e $new/$part ]] || continue
+    mkdir -p "$PREFIX/${part%/*}"
+    mv "$new/$part" "$PREFIX/$part"
+  done
+  rm -rf "$new"
   mkdir -p "$HOME/.shoal/models"
   "$PREFIX/bin/shoal" --version
 }
 
+remove_program() { (cd "$PREFIX" && rm -rf "${PARTS[@]}"); }
+
 uninstall() {
   if [[ -x $PREFIX/bin/shoal ]]; then "$PREFIX/bin/shoal" service uninstall; fi
-  rm -rf "$PREFIX/bin/shoal" "$PREFIX"/lib/shoal{,.old} "$PREFIX/share/doc/shoal"
+  remove_program
   say "removed; what the node knows is still in $HOME/.shoal (rm -r to forget it)"
 }
 
