@@ -361,18 +361,18 @@ int Rows(const std::string& path, const std::string& cut) {
   return 0;
 }
 
-int Main(int argc, char** argv) {
-  int rounds = 5;
-  if (argc == 4 && std::string(argv[1]) == "--rows") {
-    SetLogLevel(LogLevel::kError);
-    return Rows(argv[2], argv[3]);
-  }
+int Main(std::vector<std::string> words) {
+  std::erase(words, "--json");  // it always is
   SetLogLevel(LogLevel::kError);
-  for (int i = 1; i + 3 < argc; ++i) {
-    if (std::string(argv[i]) == "--try") return Try(argv[i + 1], argv[i + 2], argv[i + 3], 3);
+  if (words.size() == 3 && words[0] == "--rows") return Rows(words[1], words[2]);
+  if (words.size() == 4 && words[0] == "--try" && (words[1] == "prefill" || words[1] == "decode")) {
+    return Try(words[1], words[2], words[3], 3);
   }
-  for (int i = 1; i + 1 < argc; ++i) {
-    if (std::string(argv[i]) == "--rounds") rounds = std::max(1, std::atoi(argv[i + 1]));
+  int rounds = 5;
+  if (words.size() == 2 && words[0] == "--rounds") rounds = std::atoi(words[1].c_str());
+  if (rounds < 1 || (!words.empty() && words[0] != "--rounds") || words.size() % 2 != 0) {
+    std::fprintf(stderr, "use: [--json] [--rounds N] | --try prefill|decode MODEL CUT | --rows MODEL CUT\n");
+    return 2;
   }
   const std::string smollm2 = TestModelPath("smollm2");
   const std::string gemma3 = TestModelPath("gemma3");
@@ -386,4 +386,4 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace shoal
 
-int main(int argc, char** argv) { return shoal::Main(argc, argv); }
+int main(int argc, char** argv) { return shoal::Main({argv + 1, argv + argc}); }

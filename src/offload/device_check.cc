@@ -115,6 +115,19 @@ double MeanDivergence(std::span<const float> mine, std::span<const float> refere
   return total / (static_cast<double>(mine.size()) / static_cast<double>(width));
 }
 
+void CountTokens(std::span<const float> mine, std::span<const float> reference, std::size_t width,
+                 DeviceReport& report) {
+  for (std::size_t at = 0; width > 0 && at + width <= std::min(mine.size(), reference.size()); at += width) {
+    const auto row = mine.subspan(at, width), want = reference.subspan(at, width);
+    const auto token = std::max_element(row.begin(), row.end()) - row.begin();
+    const auto wanted = std::max_element(want.begin(), want.end()) - want.begin();
+    const float less_likely = want[static_cast<std::size_t>(wanted)] - want[static_cast<std::size_t>(token)];
+    ++report.tokens;
+    if (token == wanted) ++report.tokens_same;
+    if (!(less_likely <= kTieMax)) ++report.tokens_other;
+  }
+}
+
 Result<DeviceReport> CompareWithCpu(const std::shared_ptr<const ModelFile>& model, const EngineOptions& options) {
   EngineOptions part = options;
   part.layers = SmallestPart(*model, options.layers);
@@ -132,6 +145,7 @@ Result<DeviceReport> CompareWithCpu(const std::shared_ptr<const ModelFile>& mode
   const bool logits = part.layers.last == model->info.n_layer;
   report.difference = logits ? MeanDivergence(mine, reference, width) : RelativeDifference(mine, reference);
   report.difference_max = logits ? kDivergenceMax : kDifferenceMax;
+  if (logits) CountTokens(mine, reference, width, report);
   return report;
 }
 

@@ -21,5 +21,10 @@ Result<DeviceReport> CompareWithCpu(const std::shared_ptr<const ModelFile>& mode
 double RelativeDifference(std::span<const float> mine, std::span<const float> reference);
 // Mean over rows of the KL divergence of softmax(mine) from softmax(reference), [rows, width] each; infinite as above.
 double MeanDivergence(std::span<const float> mine, std::span<const float> reference, std::size_t width);
+// Counts into tokens, tokens_same and tokens_other of `report` whose rows' likeliest tokens are the same, [rows, width]
+// each. A tie is neither: `reference` finds the token of `mine` at most kTieMax less likely, in nats.
+inline constexpr float kTieMax = 0.5F;
+void CountTokens(std::span<const float> mine, std::span<const float> reference, std::size_t width,
+                 DeviceReport& report);
 
 }  // namespace shoal

@@ -261,6 +261,7 @@ OffloadBytes EncodeReport(const DeviceReport& report) {
   ByteWriter out(bytes);
   out.Put(report.difference);
   out.Put(report.difference_max);
+  for (const std::uint32_t count : {report.tokens, report.tokens_same, report.tokens_other}) out.Put(count);
   PutText(out, report.device);
   return bytes;
 }
@@ -270,6 +271,9 @@ Result<DeviceReport> DecodeReport(std::span<const std::uint8_t> bytes) {
   DeviceReport report;
   report.difference = in.Get<double>();
   report.difference_max = in.Get<double>();
+  for (std::uint32_t* count : {&report.tokens, &report.tokens_same, &report.tokens_other}) {
+    *count = in.Get<std::uint32_t>();
+  }
   report.device = GetText(in);
   if (!in.AtEnd()) return Broken("a report");
   return report;

@@ -93,7 +93,9 @@ struct DeviceReport {
   std::string device;
   double difference = 0;      // of hidden states: squares of the difference over squares; of logits: the mean KL
   double difference_max = 0;  // what is taken for the same
-  bool passed() const { return difference <= difference_max; }  // false for what is no number
+  // Of logits: the rows compared, those whose likeliest token is the same, and those where it is clearly another.
+  std::uint32_t tokens = 0, tokens_same = 0, tokens_other = 0;
+  bool passed() const { return difference <= difference_max && tokens_other == 0; }  // false for what is no number
 };
 
 // An answer: how it went, and what is asked for when it went well.

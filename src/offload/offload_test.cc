@@ -51,6 +51,23 @@ TEST(DeviceCheck, Differences) {
   EXPECT_TRUE(std::isinf(RelativeDifference(bad, a)));
   EXPECT_TRUE(std::isinf(MeanDivergence(bad, a, 2)));
   EXPECT_FALSE((DeviceReport{"", NAN, 1}).passed());
+
+  const std::vector<float> cpu{3, 1, 0, 1, 2, 1.8F, 5, 0, 0}, device{3, 1, 0, 1, 1.7F, 1.9F, 0, 5, 0};
+  DeviceReport report{"", 0, 1};
+  CountTokens(cpu, cpu, 3, report);
+  EXPECT_EQ(report.tokens, 3U);
+  EXPECT_EQ(report.tokens_same, 3U);
+  EXPECT_TRUE(report.passed());
+  report = {"", 0, 1};
+  CountTokens(device, cpu, 3, report);  // the same, a tie, another
+  EXPECT_EQ(report.tokens, 3U);
+  EXPECT_EQ(report.tokens_same, 1U);
+  EXPECT_EQ(report.tokens_other, 1U);
+  EXPECT_FALSE(report.passed());
+  const auto sent = DecodeReport(EncodeReport(report));
+  ASSERT_TRUE(sent.ok()) << sent.error().message;
+  EXPECT_EQ(sent->tokens_same, 1U);
+  EXPECT_FALSE(sent->passed());
 }
 
 class Offload : public testing::Test {

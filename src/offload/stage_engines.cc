@@ -26,6 +26,13 @@ std::string Number(double value) {
   return text;
 }
 
+// Nothing of hidden states.
+std::string TokensText(const DeviceReport& report) {
+  if (report.tokens == 0) return "";
+  return "; " + std::to_string(report.tokens_same) + " of " + std::to_string(report.tokens) +
+         " tokens are the same, clearly others " + std::to_string(report.tokens_other);
+}
+
 }  // namespace
 
 // What a verdict is about.
@@ -204,7 +211,8 @@ Result<Verdict> StageEngines::VerdictOf(const std::shared_ptr<const ModelFile>& 
   } else {
     verdict = {report->passed(), report->device + (report->passed() ? " computes" : " does not compute") +
                                      " what the CPU computes: they differ by " + Number(report->difference) +
-                                     ", at most " + Number(report->difference_max) + " is allowed"};
+                                     ", at most " + Number(report->difference_max) + " is allowed" +
+                                     TokensText(*report)};
     known_->Keep(subject.key, verdict);
   }
   Log(LogLevel::kInfo, "device", DeviceChoiceText(device_) + ": " + verdict.text);

@@ -121,9 +121,9 @@ Reach WhatReaches(const PlanInput& given, const Plan& plan, double tokens_s, con
     smaller.model.output_bytes = static_cast<std::uint64_t>(static_cast<double>(smaller.model.output_bytes) * share);
     return Reaches(smaller, tokens_s);
   });
-  PlanInput near = input;
-  for (PlanLink& link : near.links) link.latency_s = 0;
-  if (const auto plan = PlanOf(near); plan && plan->tokens_s >= tokens_s) reach.links_only = plan->tokens_s;
+  PlanInput no_delays = input;
+  for (PlanLink& link : no_delays.links) link.latency_s = 0;
+  if (const auto plan = PlanOf(no_delays); plan && plan->tokens_s >= tokens_s) reach.links_only = plan->tokens_s;
   for (std::size_t d = 0; d < input.devices.size() && d < kWhatIfDevicesMax; ++d) {
     if (Reaches(WithTwin(input, d, alone), tokens_s)) reach.twins.push_back(input.devices[d].name);
   }
