@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <iterator>
 #include <map>
@@ -81,7 +82,9 @@ std::string FileStamp(const std::string& file) {
   if (error) return "";
   const fs::file_time_type changed = fs::last_write_time(file, error);
   if (error) return "";
-  return file + " " + std::to_string(size) + " " + std::to_string(changed.time_since_epoch().count());
+  // libc++ counts its files' time in 128 bits, which std::to_string does not know.
+  const auto nanoseconds = std::chrono::duration_cast<std::chrono::nanoseconds>(changed.time_since_epoch());
+  return file + " " + std::to_string(size) + " " + std::to_string(nanoseconds.count());
 }
 
 std::vector<std::string> OtherBackends() {
