@@ -263,8 +263,8 @@ impl Gate {
     }
 
     fn invite(&self, joiner: &Key, proof: &Key, name: &str) -> Result<Message, Reason> {
-        // A member thrown out for good must not come back by an invite that it watched.
-        if self.is_revoked(joiner, u64::MAX) {
+        // A key that was thrown out stays out, whatever is issued later: whoever is let in again takes another.
+        if locked(&self.revoked).contains_key(joiner) {
             return Err(Reason::Revoked);
         }
         let (answer, closed) = self.invites.answer(joiner, &self.own, proof, name, Instant::now(), now_s());

@@ -168,11 +168,13 @@ std::vector<AnswerMember> AnswerMembersOf(const Cluster& cluster, const std::vec
 
 Result<NodeId> FindMember(const Cluster& cluster, const std::string& text) {
   if (const Result<NodeId> id = ParsePeerId(text); id.ok()) return *id;
-  std::vector<NodeId> found;
+  std::vector<NodeId> found, gone;  // one that is gone gives way to a namesake that is here
   for (const MemberView& member : cluster.members()) {
+    if (member.record.facts.name != text) continue;
     const bool here = member.state == MemberState::kAlive || member.state == MemberState::kSuspect;
-    if (member.record.facts.name == text && (here || found.empty())) found.push_back(member.record.id);
+    (here ? found : gone).push_back(member.record.id);
   }
+  if (found.empty()) found = std::move(gone);
   if (found.empty()) return Error{ErrorCode::kNotFound, "there is no node '" + text + "'; `shoal status` lists them"};
   if (found.size() > 1) {
     return Error{ErrorCode::kInvalidArgument,
@@ -185,11 +187,17 @@ Result<PlaceRequest> RequestOf(const Cluster& cluster, const PlaceCommand& comma
   PlaceRequest request;
   request.model = command.model;
   SHOAL_ASSIGN_OR_RETURN(const ModelHolding holding, FindHolding(cluster, command.model));
+  const auto many = [](std::size_t count, const char* what) {
+    return Error{ErrorCode::kInvalidArgument, std::to_string(count) + " " + what + ": a placement has at most " +
+                                                  std::to_string(kStagesMax) + " stages"};
+  };
+  if (command.nodes.size() > kStagesMax) return many(command.nodes.size(), "nodes");
   for (const std::string& node : command.nodes) {
     SHOAL_ASSIGN_OR_RETURN(request.nodes.emplace_back(), FindMember(cluster, node));
   }
   if (!command.stages.empty()) {
     SHOAL_ASSIGN_OR_RETURN(std::vector<LayerRange> ranges, ParseStages(command.stages, holding.shape.layers()));
+    if (ranges.size() > kStagesMax) return many(ranges.size(), "stages");
     const bool is_count = command.stages.find_first_of("-,") == std::string::npos;
     request.stages = static_cast<std::int32_t>(ranges.size());
     if (!is_count) request.ranges = std::move(ranges);

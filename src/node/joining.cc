@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <ctime>
 #include <mutex>
+#include <set>
 #include <utility>
 
 #include "base/log.h"
@@ -137,20 +138,30 @@ Status JoinWithCode(Home& home, const std::string& name, const std::string& code
   Error last{ErrorCode::kUnavailable,
              "nobody answered: is the device that showed the code on the same network, and its invite not older than "
              "ten minutes? Else give its address with --peer HOST:PORT"};
-  const std::vector<std::uint8_t> seed(home.node_key().seed().begin(), home.node_key().seed().end());
   const std::vector<std::uint8_t> secret(invite.secret.begin(), invite.secret.end());
-  for (std::size_t next = 0; std::chrono::steady_clock::now() < deadline;) {
+  std::set<std::size_t> answered;  // candidates that are not asked again: an invite ends after a few wrong codes
+  bool new_key = false;
+  for (std::size_t next = 0; std::chrono::steady_clock::now() < deadline; ++next) {
     const std::optional<Endpoint> endpoint = candidates.At(next);
     if (!endpoint) {
-      if (!beacon.ok()) next = 0;  // no others will come: the same again
+      next = static_cast<std::size_t>(-1);  // those that did not answer once more
       continue;
     }
-    ++next;
+    if (answered.contains(next)) continue;
+    const std::vector<std::uint8_t> seed(home.node_key().seed().begin(), home.node_key().seed().end());
+    RefusalReason reason = RefusalReason::kNone;
     const Result<JoinGrant> grant =
-        Network::Join(seed, CleanNodeName(name), EndpointMultiaddr(*endpoint), secret, kAttemptMs);
+        Network::Join(seed, CleanNodeName(name), EndpointMultiaddr(*endpoint), secret, kAttemptMs, &reason);
     if (grant.ok()) return Keep(home, *grant, *endpoint, std::time(nullptr));
     last = {grant.error().code, EndpointText(*endpoint) + ": " + grant.error().message};
     Log(LogLevel::kInfo, "join", last.message);
+    if (reason == RefusalReason::kRevoked && !std::exchange(new_key, true)) {
+      Log(LogLevel::kWarning, "join", "this device's key was thrown out of that cluster: it takes a new one");
+      SHOAL_RETURN_IF_ERROR(home.ReplaceNodeKey(std::time(nullptr)));
+      --next;
+      continue;
+    }
+    if (last.code != ErrorCode::kUnavailable) answered.insert(next);
     // Somebody else may be the one who invites; but the code may be wrong, which is to be said soon.
     if (last.code == ErrorCode::kInvalidArgument || last.code == ErrorCode::kCorrupt) {
       deadline = std::min(deadline, std::chrono::steady_clock::now() + kAfterRefusal);

@@ -345,6 +345,12 @@ bool Peers::HasLink(const NodeId& peer) const {
   return link != links_.end() && loop_.clock().Now() - link->second->heard() < kLinkSilentUs;
 }
 
+std::vector<NodeId> Peers::Linked() const {
+  std::vector<NodeId> peers;
+  for (const auto& [peer, link] : links_) peers.push_back(peer);
+  return peers;
+}
+
 void Peers::DropLink(const NodeId& peer) {
   meter_.LinkDown(peer);
   if (links_.erase(peer) == 1 && !ended_) handlers_.on_link_down(peer);

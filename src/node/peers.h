@@ -84,6 +84,8 @@ class Peers {
   Result<int> OpenStream(const NodeId& peer, const std::string& protocol, std::uint32_t timeout_ms,
                          StreamPriority priority = StreamPriority::kActivations);
   Network& network() { return *network_; }
+  // Peers between OnLinkUp and OnLinkDown. On the loop.
+  std::vector<NodeId> Linked() const;
   Beacon* beacon() { return beacon_.get(); }
 
  private:

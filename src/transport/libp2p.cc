@@ -237,13 +237,14 @@ std::vector<std::pair<NodeId, std::uint64_t>> Network::bulk_rates() const {
 
 Result<JoinGrant> Network::Join(const std::vector<std::uint8_t>& seed, const std::string& name,
                                 const std::string& multiaddr, const std::vector<std::uint8_t>& secret,
-                                std::uint32_t timeout_ms) {
+                                std::uint32_t timeout_ms, RefusalReason* reason) {
   if (seed.size() != SN_KEY_BYTES) return Error{ErrorCode::kInvalidArgument, "the node's key must have 32 bytes"};
   auto grant = std::make_unique<sn_grant>();
   char error[SN_ERROR_CAP] = "";
-  std::uint8_t reason = SN_REASON_NONE;
+  std::uint8_t refused = SN_REASON_NONE;
   const int status = sn_join(seed.data(), name.c_str(), multiaddr.c_str(), secret.data(), secret.size(), timeout_ms,
-                             grant.get(), &reason, error, sizeof error);
+                             grant.get(), &refused, error, sizeof error);
+  if (reason != nullptr) *reason = static_cast<RefusalReason>(refused);
   if (status != SN_OK) return ErrorOf(status, "joining by " + multiaddr + " failed", error);
   JoinGrant out;
   out.cluster = NodeOf(grant->cluster);

@@ -146,10 +146,10 @@ class Network {
 
   // Joins a cluster without being a node of it: dials an inviter, proves the secret, checks its proof. Blocks.
   // Errors: kUnavailable (nobody there, timeout), kInvalidArgument (refused: the code is wrong, or no invite is open),
-  // kCorrupt (the other side does not know the code).
+  // kCorrupt (the other side does not know the code). Who was refused finds in `reason` why.
   static Result<JoinGrant> Join(const std::vector<std::uint8_t>& seed, const std::string& name,
                                 const std::string& multiaddr, const std::vector<std::uint8_t>& secret,
-                                std::uint32_t timeout_ms);
+                                std::uint32_t timeout_ms, RefusalReason* reason = nullptr);
 
  private:
   struct State;

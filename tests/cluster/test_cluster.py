@@ -141,6 +141,7 @@ def test_one_model_over_three_hosts(lan, smollm2):
     shares = {stage["name"]: (stage["last"] - stage["first"] + 1) / LAYERS for stage in placement["stages"]}
     for member, before in zip(members, idle, strict=True):
         grown = member.rss_anon_bytes() - before
+        print(member.name, grown, size, shares[member.name])
         # Its layers, the embedding that first and last stage have, KV cache and compute buffers.
         assert grown < size * (shares[member.name] + 0.35) + (64 << 20), f"{member.name} grew by {grown} bytes"
 
@@ -214,6 +215,29 @@ def test_a_revoked_node_is_out_for_good(lan):
     members[2].start()
     time.sleep(3)
     assert all(m.states().get(members[2].name) != "alive" for m in members[:2])
+    # Its key, that is. Whoever has the device again leaves and is invited as anybody else is.
+    out = members[2].node_id()
+    members[2].cli("leave")
+    members[2].process.wait(10)
+    members[2].start("--join", members[0].invite()["code"])
+    again = members[2].node_id()
+    assert again != out and "it takes a new one" in members[2].output()
+
+    def has(member):
+        return again in {node["id"] for node in member.status()["nodes"] if node["state"] == "alive"}
+
+    nodes.wait_for("it is a member again", lambda: all(map(has, members)))
+    # There are two of that name, one of them gone: the one that is here is meant.
+    members[0].cli("revoke", members[2].name)
+    nodes.wait_for("it is out again", lambda: not any(map(has, members[:2])))
+
+
+def test_a_placement_has_so_many_stages_at_most(lan, smollm2):
+    members = nodes.cluster_on(lan.add_hosts(2), models=[smollm2])
+    for asked in members:   # whoever decides
+        done = asked.cli("place", "smollm2", "--nodes", ",".join([members[0].name] * 129), check=False)
+        assert done.returncode != 0 and "128" in done.stderr, done.stderr
+    assert nodes.all_alive(members) and all(member.process.poll() is None for member in members)
 
 
 def test_an_idle_node_is_small(lan):
