@@ -208,6 +208,11 @@ def cluster_on(hosts, *words, **options):
     return nodes
 
 
+def model_facts(model):
+    done = subprocess.run([BINARY, "model", model, "--json"], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
 @contextlib.contextmanager
 def asking(call, *arguments):
     """Runs call(*arguments) over and over in a thread for the length of the block; yields the list of its results.

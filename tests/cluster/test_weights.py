@@ -41,14 +41,9 @@ def fetching(seen_by, member):
     return next(node for node in seen_by.status()["nodes"] if node["name"] == member.name)["fetching"]
 
 
-def model_facts(model):
-    done = nodes.subprocess.run([nodes.BINARY, "model", model, "--json"], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
-
-
 def needed_bytes(smollm2, member, placement):
     """Of weights, by the stage of the placement that the node has."""
-    facts = model_facts(smollm2)
+    facts = nodes.model_facts(smollm2)
     stage = next(s for s in placement["stages"] if s["name"] == member.name)
     needed = sum(facts["layer_bytes"][stage["first"]:stage["last"] + 1])
     if stage["first"] == 0 or stage["last"] == facts["layers"] - 1:
@@ -80,7 +75,7 @@ def test_each_host_gets_its_layers_and_no_more(lan, smollm2):
     assert sum(kept_bytes(member) for member in members) == 0, "knowing a model and planning for it costs no weights"
     members[3].cli("place", MODEL, "--stages", 3, "--wire", "f32", "--standby", "off", "--nodes",
                    ",".join(member.name for member in members[1:]), timeout=60)
-    facts = model_facts(smollm2)
+    facts = nodes.model_facts(smollm2)
     placement = members[0].placement(MODEL)
     for member in members[1:]:
         needed = needed_bytes(smollm2, member, placement)
