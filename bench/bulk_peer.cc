@@ -22,6 +22,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/socket.h"
 #include "identity/certificate.h"
 #include "identity/keys.h"
 #include "transport/libp2p.h"
@@ -67,7 +68,7 @@ bool ReadAll(int fd, std::vector<char>& into) {
 
 bool WriteAll(int fd, const std::vector<char>& bytes) {
   for (std::size_t done = 0; done < bytes.size();) {
-    const ssize_t n = ::send(fd, bytes.data() + done, bytes.size() - done, MSG_NOSIGNAL);
+    const ssize_t n = ::send(fd, bytes.data() + done, bytes.size() - done, kNoSignal);
     if (n <= 0) return false;
     done += static_cast<std::size_t>(n);
   }

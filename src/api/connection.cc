@@ -10,14 +10,10 @@
 
 #include <algorithm>
 
+#include "base/socket.h"
+
 namespace shoal {
 namespace {
-
-#ifdef MSG_NOSIGNAL
-constexpr int kSendFlags = MSG_NOSIGNAL;
-#else
-constexpr int kSendFlags = 0;  // cpp-httplib ignores SIGPIPE
-#endif
 
 constexpr std::size_t kBufferBytes = 16U << 10;
 
@@ -121,7 +117,7 @@ ssize_t Connection::read(char* ptr, size_t size) {
 ssize_t Connection::write(const char* ptr, size_t size) {
   while (true) {
     if (!wait_writable()) return -1;
-    const ssize_t n = ::send(sock_, ptr, size, kSendFlags | MSG_DONTWAIT);
+    const ssize_t n = ::send(sock_, ptr, size, kNoSignal | MSG_DONTWAIT);
     if (n >= 0) return n;
     if (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK) return -1;
   }

@@ -9,6 +9,7 @@
 #include "api/json_input.h"
 #include "api/scripted_backend_test.h"
 #include "api/server.h"
+#include "base/socket.h"
 
 namespace shoal {
 namespace {
@@ -32,7 +33,7 @@ class RawClient {
   bool connected() const { return connected_; }
   bool Send(std::string_view bytes) {
     while (!bytes.empty()) {
-      const ssize_t n = ::send(sock_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      const ssize_t n = ::send(sock_, bytes.data(), bytes.size(), kNoSignal);
       if (n <= 0) return false;
       bytes.remove_prefix(static_cast<std::size_t>(n));
     }

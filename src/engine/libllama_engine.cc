@@ -182,7 +182,7 @@ Status LibllamaEngine::Forward(std::span<const EngineRow> rows, std::span<const 
   const auto width = static_cast<std::size_t>(n_embd_);
   SHOAL_CHECK(!rows.empty() && rows.size() <= static_cast<std::size_t>(options_.batch_rows_max));
   SHOAL_CHECK(hidden.size() == rows.size() * width);
-  if (!broken_.empty()) return Error{ErrorCode::kInternal, broken_};
+  if (!broken_.empty()) return Error{ErrorCode::kUnavailable, broken_};
   SHOAL_RETURN_IF_ERROR(CheckRows(rows));
   threads_.Prepare();
   aborted_.store(false, std::memory_order_relaxed);
@@ -290,7 +290,7 @@ Status LibllamaEngine::Copy(SequenceId from, SequenceId to, Position position) {
 }
 
 Status LibllamaEngine::CheckRowRange(SequenceId sequence, Position from, Position to) const {
-  if (!broken_.empty()) return Error{ErrorCode::kInternal, broken_};
+  if (!broken_.empty()) return Error{ErrorCode::kUnavailable, broken_};
   if (!options_.kv_shared || twins_ || !rules_.rewindable) {
     return Error{ErrorCode::kUnsupported, "this model's cache is not one of rows"};
   }

@@ -7,6 +7,7 @@
 
 #include "api/json_input.h"
 #include "api/scripted_backend_test.h"
+#include "base/socket.h"
 
 namespace shoal {
 namespace {
@@ -324,7 +325,7 @@ TEST_F(AnswerStreamsTest, WhatIsNoMessageEndsTheStreamAndNothingElse) {
     const Result<int> fd = net_.Open(*nodes_[0], nodes_[1]->id, protocol);
     ASSERT_TRUE(fd.ok());
     const std::string garbage(100, 'x');
-    EXPECT_EQ(::send(*fd, garbage.data(), garbage.size(), MSG_NOSIGNAL), 100);
+    EXPECT_EQ(::send(*fd, garbage.data(), garbage.size(), kNoSignal), 100);
     // Nothing but a frame that says that this is the end.
     char bytes[2 * kFrameHeaderBytes];
     EXPECT_LE(::recv(*fd, bytes, sizeof bytes, MSG_WAITALL), static_cast<ssize_t>(kFrameHeaderBytes));

@@ -465,6 +465,7 @@ void RealClusterNode::Do(const PlacementsChanged&) {
 
 void RealClusterNode::Do(const Left& left) {
   if (!left.text.empty()) Log(LogLevel::kWarning, "cluster", left.text);
+  if (departing_) KeepPeers();
   const Status forgotten = departing_ ? Status() : home_->ForgetCluster();
   if (!forgotten.ok()) Log(LogLevel::kError, "cluster", forgotten.error().message);
   for (const auto& promise : leaving_) promise->set_value(Epoch{0});

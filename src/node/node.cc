@@ -55,7 +55,7 @@ class LocalNode final : public Node, public std::enable_shared_from_this<LocalNo
   std::shared_ptr<Backend> Find(const std::string& name) override {
     return IsServedModel(model(), name) ? shared_from_this() : nullptr;
   }
-  bool healthy() const override { return !stopping_; }
+  bool healthy() const override { return !stopping_ && !placement_->broken(); }
   MetricsRegistry& metrics() override { return metrics_; }
   void RefreshMetrics() override;
 

@@ -1,9 +1,12 @@
 // Opens the stages of a placement and wires them: head -> stage 0 -> ... -> last stage, all reporting to the head.
 #include "node/placement.h"
 
+#include <limits>
 #include <utility>
 
+#include "base/log.h"
 #include "base/units.h"
+#include "device/available_memory.h"
 #include "node/core_choice.h"
 #include "transport/memory.h"
 
@@ -22,10 +25,15 @@ Status CheckMemory(const std::shared_ptr<const ModelFile>& model, const std::vec
     SHOAL_ASSIGN_OR_RETURN(const EngineMemory memory, Engine::Plan(model, stage));
     total += memory.total();
   }
-  if (memory_bytes_max == 0 || total <= memory_bytes_max) return {};
+  std::uint64_t limit = memory_bytes_max == 0 ? std::numeric_limits<std::uint64_t>::max() : memory_bytes_max;
+  const char* whose = "the limit of ";
+  if (const auto available = AvailableMemory(); available && *available < limit) {
+    limit = *available;
+    whose = "the available ";
+  }
+  if (total <= limit) return {};
   return Error{ErrorCode::kOutOfMemory, "needs " + FormatBytes(total) + " on all stages, " +
-                                            FormatBytes(total - memory_bytes_max) + " more than the limit of " +
-                                            FormatBytes(memory_bytes_max) +
+                                            FormatBytes(total - limit) + " more than " + whose + FormatBytes(limit) +
                                             "; use a smaller context, fewer slots, or --kv q8_0"};
 }
 
@@ -66,7 +74,11 @@ Result<std::unique_ptr<Placement>> Placement::Open(Loop& loop, std::shared_ptr<c
   }
   placement->pipeline_ = std::make_unique<Pipeline>(
       loop,
-      PipelineOptions{MakeScheduleOptions(options, *model, ranges, static_cast<std::int32_t>(n) + 1), kFirstEpoch},
+      PipelineOptions{MakeScheduleOptions(options, *model, ranges, static_cast<std::int32_t>(n) + 1), kFirstEpoch,
+                      [placement = placement.get()](const std::string& why) {
+                        Log(LogLevel::kError, "node", "no request can be answered any more: " + why);
+                        placement->broken_ = true;
+                      }},
       std::move(to_first), std::move(results));
   for (const auto& worker : placement->workers_) worker->Start();
   placement->pipeline_->Start();

@@ -3,6 +3,7 @@
 // Knows no HTTP and no text. Stages talk in frames only, so that a stage in another process changes nothing above.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -35,12 +36,16 @@ class Placement {
   // Ends running generations with kUnavailable and joins all threads. Not on the loop.
   void Stop();
 
+  // A stage is lost for good, and nothing will be answered. Any thread.
+  bool broken() const { return broken_; }
+
   Pipeline& pipeline() { return *pipeline_; }  // use on the loop only
   std::int32_t context_tokens() const { return context_tokens_; }
   std::vector<StageReport> Report() const;  // any thread
 
  private:
   Placement() = default;
+  std::atomic<bool> broken_{false};
   std::int32_t context_tokens_ = 0;
   std::vector<LayerRange> ranges_;
   std::vector<std::unique_ptr<StageWorker>> workers_;

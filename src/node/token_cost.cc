@@ -17,11 +17,11 @@
 
 #include "api/server.h"
 #include "api/unix_socket.h"
+#include "base/socket.h"
 #include "device/cpu_affinity.h"
 #include "engine/pass_time.h"
 #include "engine/vocabulary.h"
 #include "node/head.h"
-#include "transport/socket.h"
 
 namespace shoal {
 namespace {

@@ -15,7 +15,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
-#include "transport/socket.h"
+#include "base/socket.h"
 #include "wire/frame.h"
 
 namespace shoal {

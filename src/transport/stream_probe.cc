@@ -9,7 +9,7 @@
 #include <cerrno>
 #include <vector>
 
-#include "transport/socket.h"
+#include "base/socket.h"
 
 namespace shoal {
 namespace {

@@ -1,9 +1,11 @@
 """64 clients at once, every tenth of them leaving early: all others answered, nothing left behind."""
 import concurrent.futures
+import time
 
 import openai
 
 CLIENTS = 64
+SLOTS = 8   # as many as there are unless told
 RSS_GROWTH_MAX = 24 << 20   # between two waves; a leaked slot or session would show in the gauges first
 
 
@@ -39,6 +41,12 @@ def wave(server):
     assert outcomes.count("answered") == CLIENTS - CLIENTS // 10
     server.wait_idle()
     assert server.metric("shoal_requests_in_flight") == 0
+    # Nor does the model hold anything for one that has left.
+    gauges = {"shoal_requests_running": 0, "shoal_requests_waiting": 0, "shoal_slots_free": SLOTS}
+    deadline = time.monotonic() + 30
+    while (held := {name: server.metric(name) for name in gauges}) != gauges:
+        assert time.monotonic() < deadline, held
+        time.sleep(0.05)
 
 
 def test_crowds_leave_nothing_behind(server):

@@ -2,6 +2,7 @@
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import time
@@ -92,6 +93,17 @@ def test_prompt_from_stdin_and_plain_output(shoal, smollm2):
     assert quiet.stderr == ""
 
 
+def read_for(pipe, seconds):
+    """What comes from the pipe until then."""
+    got, deadline = b"", time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0 and select.select([pipe], [], [], left)[0]:
+        piece = os.read(pipe.fileno(), 4096)
+        if not piece:
+            break
+        got += piece
+    return got
+
+
 def test_conversation_stops_an_answer_on_ctrl_c_and_goes_on(binary, smollm2):
     master, slave = pty.openpty()
     process = subprocess.Popen([binary, "run", smollm2, "--stages", "2", "--temperature", "0", "--ctx", "2048"],
@@ -106,6 +118,14 @@ def test_conversation_stops_an_answer_on_ctrl_c_and_goes_on(binary, smollm2):
         process.send_signal(signal.SIGINT)
         time.sleep(1.5)
         assert process.poll() is None, "one Ctrl-C must not end the program"
+        ends = len(seen) + len(read_for(process.stdout, 0.5))
+        assert read_for(process.stdout, 1.5) == b"", "the answer went on"
+        os.write(master, b"Say yes.\n")
+        deadline = time.monotonic() + 30
+        while not (more := read_for(process.stdout, 0.5)) and time.monotonic() < deadline:
+            pass
+        assert more, f"no answer to another question, after {ends} bytes of the first"
+        process.send_signal(signal.SIGINT)
         os.write(master, b"\n")
         assert process.wait(timeout=30) == 0
     finally:

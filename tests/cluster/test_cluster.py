@@ -2,7 +2,9 @@
 
 What a member of a cluster may rely on; docs/ says it in words.
 """
+import os
 import shutil
+import subprocess
 import time
 
 import pytest
@@ -22,17 +24,19 @@ def see_each_other(members):
                for member in members)
 
 
-def restart_all(members, *words):
-    """Ends all nodes and starts them again at the same time, as after a power cut."""
+def restart_all(members, *words, forget=False):
+    """Ends all nodes and starts them again at the same time, as after a power cut; without what addresses they knew."""
     assert [member.stop() for member in members] == [0] * len(members)
     for member in members:
+        if forget:
+            (member.home / "peers.json").unlink(missing_ok=True)
         member.start(*words)
 
 
 def unsplit(model):
     """The greedy answer of the model in one piece."""
-    done = nodes.subprocess.run([nodes.BINARY, "run", model, "--raw", "--temperature", "0", "-n", str(TOKENS), "-p",
-                                 PROMPT, "--quiet"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([nodes.BINARY, "run", model, "--raw", "--temperature", "0", "-n", str(TOKENS), "-p",
+                           PROMPT, "--quiet"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout.rstrip("\n")
 
@@ -51,7 +55,7 @@ def layers(placement):
 def test_three_hosts_find_each_other(make_lan, families):
     lan = make_lan(delay_us=1000, **families)
     members = nodes.cluster_on(lan.add_hosts(3))
-    restart_all(members)
+    restart_all(members, forget=True)
     started = time.monotonic()
     nodes.wait_for("three nodes and their links", lambda: see_each_other(members))
     print(f"all see each other after {time.monotonic() - started:.2f} s")
@@ -62,11 +66,37 @@ def test_three_hosts_find_each_other(make_lan, families):
 def test_multicast_is_dropped(lan):
     members = nodes.cluster_on(lan.add_hosts(3))
     lan.link("*", "*", drop_multicast=True)
-    restart_all(members)
+    restart_all(members, forget=True)
     nodes.wait_for("found without multicast", lambda: see_each_other(members))
     lan.link("*", "*", drop_broadcast=True)
     restart_all(members)
     nodes.wait_for("found by remembered addresses", lambda: see_each_other(members))
+
+
+def test_addresses_that_members_pass_on_are_enough(lan):
+    hosts = lan.add_hosts(3)
+    lan.link("*", "*", drop_multicast=True, drop_broadcast=True)
+    first = nodes.Node(hosts[0])
+    peer = f"{hosts[0].ipv4}:{first.net_port()}"
+    members = [first, *(nodes.join_on(host, first, "--peer", peer) for host in hosts[1:])]
+    nodes.wait_for("the other two, who know the first alone, have a link", lambda: see_each_other(members))
+
+
+def test_joining_asks_again_who_did_not_answer(lan):
+    """An attempt that is lost is not the last one, though no beacon comes through."""
+    hosts = lan.add_hosts(2)
+    lan.link("*", "*", drop_multicast=True, drop_broadcast=True)
+    first = nodes.Node(hosts[0])
+    words = ("join", first.invite()["code"], "--peer", f"{hosts[0].ipv4}:{first.net_port()}")
+    lan.cut(hosts[:1], hosts[1:])
+    joining = subprocess.Popen(hosts[1].command(nodes.BINARY, *words), stdin=subprocess.DEVNULL, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               env={**os.environ, "SHOAL_HOME": str(lan.folder / "joiner")})
+    time.sleep(7)   # more than an attempt takes
+    assert joining.poll() is None
+    lan.cut(hosts[:1], hosts[1:], cut=False)
+    said, _ = joining.communicate(timeout=40)
+    assert joining.returncode == 0, said
 
 
 def test_a_device_changes_its_address(lan):

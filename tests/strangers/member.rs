@@ -158,7 +158,7 @@ fn cases(kind: u8, dice: &mut Dice, random: usize) -> Vec<Case> {
         whole("another version", header_with(|b| b[4] = 2)),
         whole("another magic", header_with(|b| b[0] = b's')),
         whole("type 0", header_with(|b| b[5] = 0)),
-        whole("type 10", header_with(|b| b[5] = 10)),
+        whole("type 15", header_with(|b| b[5] = 15)),
         whole("flags", header_with(|b| b[6] = 1)),
         whole("4 GiB", header_with(|b| b[8..12].fill(0xff))),
         whole("one byte over 64 MiB", header_with(|b| b[8..12].copy_from_slice(&((64u32 << 20) - 23).to_le_bytes()))),
@@ -197,7 +197,15 @@ async fn send<T: AsyncRead + AsyncWrite + Unpin>(channel: &mut T, case: &Case) -
 /// Every malformed frame on every protocol, each on a stream of its own.
 pub async fn break_rules(connection: &mut Connection, dice: &mut Dice, random: usize) -> io::Result<Vec<Seen>> {
     let mut seen = Vec::new();
-    for (protocol, kind) in [("/shoal/control/1", 6), ("/shoal/pipe/1", 7), ("/shoal/generate/1", 8)] {
+    for (protocol, kind) in [
+        ("/shoal/control/1", 6),
+        ("/shoal/pipe/1", 7),
+        ("/shoal/generate/1", 8),
+        ("/shoal/keep/1", 11),
+        ("/shoal/answer/1", 11),
+        ("/shoal/weights/1", 12),
+        ("/shoal/copy/1", 13),
+    ] {
         for case in cases(kind, dice, random) {
             let mut channel = connection.open(protocol).await?;
             let closed = connection.while_open(async { send(&mut channel, &case).await }).await?;

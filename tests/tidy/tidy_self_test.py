@@ -84,6 +84,10 @@ BROKEN = {
         {"src/low/a.cc": "// Starts threads in a container.\nstd::vector<std::thread> pool;\n"},
         {"src/low/a.cc": "// Starts a member thread.\nvoid F() { s->thread = std::thread([] {}); }\n"},
     ],
+    "check_trace": [
+        {"docs/request-trace.md": "| 1 | `low/gone.cc` | loop | nothing |\n"},
+        {"docs/request-trace.md": "| 1 | `low/a.h` `Gone` | loop | nothing |\n"},
+    ],
     "check_module_list": [{"src/README.md": "- `low`\n"}],
     "check_weights": [
         {"docs/picture.bin": b"\x89\0\0"},

@@ -304,6 +304,26 @@ def check_threads(tree):
             yield f"docs/threads.md: no code has {name}"
 
 
+def check_trace(tree):
+    """docs/request-trace.md names files of src/ that are there, and functions that the file before them has, or that
+    are of another class."""
+    page = tree.text("docs/request-trace.md")
+    code = "\n".join(text for path, text in tree.matching(re.compile(r"^src/.*\.(h|cc)$")))
+    for offset, line in enumerate(page.splitlines(), 1):
+        file = ""
+        for word in re.findall(r"`([\w/:.]+)`", line):
+            if re.fullmatch(r"\w+/[\w/]*\.(cc|h)", word) or re.fullmatch(r"\w+/", word):
+                file = word
+                if not any(path.startswith("src/" + word) for path in tree.files):
+                    yield f"docs/request-trace.md:{offset}: src/{word} is not there"
+            elif re.fullmatch(r"([A-Z]\w+::)?[A-Z]\w+", word) and file:
+                named = rf"\b{word.split('::')[-1]}\("
+                paths = [path for path in tree.files if path.startswith("src/" + file) and CODE.search(path)]
+                if not any(re.search(named, tree.text(path)) for path in paths) and \
+                        not ("::" in word and f"{word}(" in code):
+                    yield f"docs/request-trace.md:{offset}: src/{file} has no {word}"
+
+
 def check_module_list(tree):
     """src/README.md says what every module is."""
     page = tree.text("src/README.md")
@@ -364,7 +384,7 @@ def check_links(tree):
 
 
 RULES = [check_layers, check_upstream_includes, check_openers, check_pragma_once, check_forbidden, check_file_size,
-         check_function_size, check_lines, check_undone, check_threads, check_module_list, check_weights,
+         check_function_size, check_lines, check_undone, check_threads, check_trace, check_module_list, check_weights,
          check_machine_names, check_links]
 
 
