@@ -35,8 +35,24 @@ set(CPACK_PACKAGE_FILE_NAME shoal-${CPACK_PACKAGE_VERSION}-linux-${CPACK_DEBIAN_
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_NAME shoal)
 set(CPACK_DEBIAN_PACKAGE_SECTION science)
-# Of Debian 12, where packages are built; ca-certificates for models from the hub.
-set(CPACK_DEBIAN_PACKAGE_DEPENDS "libc6 (>= 2.36), libgcc-s1 (>= 12), libstdc++6 (>= 12)")
+# Of Debian 12, where packages are built, or of the newer system whose headers this compiler reads; ca-certificates for
+# models from the hub.
+set(glibc 2.36)
+set(libstdcxx 12)
+execute_process(COMMAND ${CMAKE_CXX_COMPILER} -E -dM -x c++ -include cstddef /dev/null
+                OUTPUT_VARIABLE defined ERROR_QUIET)
+if(defined MATCHES "#define __GLIBC_MINOR__ ([0-9]+)")
+  if(2.${CMAKE_MATCH_1} VERSION_GREATER glibc)
+    set(glibc 2.${CMAKE_MATCH_1})
+  endif()
+endif()
+if(defined MATCHES "#define _GLIBCXX_RELEASE ([0-9]+)")
+  if(CMAKE_MATCH_1 GREATER libstdcxx)
+    set(libstdcxx ${CMAKE_MATCH_1})
+  endif()
+endif()
+set(CPACK_DEBIAN_PACKAGE_DEPENDS
+    "libc6 (>= ${glibc}), libgcc-s1 (>= ${libstdcxx}), libstdc++6 (>= ${libstdcxx})")
 if(OPENSSL_FOUND)
   string(APPEND CPACK_DEBIAN_PACKAGE_DEPENDS ", libssl3 (>= 3.0)")
 endif()

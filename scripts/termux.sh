@@ -20,16 +20,22 @@ die() { say "termux.sh: $*" >&2; exit 1; }
 install_packages() {
   say "== packages"
   # Termux mixes no old and new packages: a library that is newer than its user breaks it.
-  pkg upgrade -y
+  # -y does not answer dpkg's question about a configuration file that was changed here.
+  pkg upgrade -y -o Dpkg::Options::=--force-confold
   pkg install -y "${PACKAGES[@]}"
 }
 
 # ./dev runs two compilers at once, or one where little memory is free: Android kills what fills it.
 build() {
   say "== build for this phone's CPU (some half an hour; keep the screen on or take the wake lock)"
+  # Given back at the end, whatever that is, but for a service that runs: the lock is one for all of Termux.
+  trap 'service_runs || termux-wake-unlock || true' EXIT
   termux-wake-lock || true
   (cd "$ROOT" && ./dev build phone shoal)
+  cmake --build "$ROOT/build/phone" --target sbom || say "no list of what is inside: it could not be made"
 }
+
+service_runs() { [[ -e $PREFIX/var/service/shoal/run ]] && sv status shoal 2>&1 | grep -q '^run:'; }
 
 # Whole beside the one before first, then in its place: what cannot be installed leaves that as it is, and no backend of
 # an earlier build stays, which would still be chosen.
@@ -51,8 +57,19 @@ install_program() {
 
 remove_program() { (cd "$PREFIX" && rm -rf "${PARTS[@]}"); }
 
+# What `shoal service uninstall` does, where the program does not start any more or is gone.
+remove_service() {
+  if [[ -e $PREFIX/var/service/shoal ]]; then
+    sv-disable shoal || true
+    sv shutdown shoal || true
+    termux-wake-unlock || true
+    rm -rf "$PREFIX/var/service/shoal"
+  fi
+  rm -f "$HOME/.termux/boot/shoal" "$HOME/.shortcuts/shoal "{start,stop,status}
+}
+
 uninstall() {
-  if [[ -x $PREFIX/bin/shoal ]]; then "$PREFIX/bin/shoal" service uninstall; fi
+  if [[ ! -x $PREFIX/bin/shoal ]] || ! "$PREFIX/bin/shoal" service uninstall; then remove_service; fi
   remove_program
   say "removed; what the node knows is still in $HOME/.shoal (rm -r to forget it)"
 }
@@ -87,7 +104,8 @@ main() {
   fi
   say "== this phone"
   "$PREFIX/bin/shoal" doctor || true
-  say "" "next: put a model into ~/.shoal/models, then shoal status; docs/cli.md"
+  say "" "the battery is known only with the app Termux:API beside its package; from where Termux came"
+  say "next: put a model into ~/.shoal/models, then shoal status; docs/cli.md"
 }
 
 main "$@"

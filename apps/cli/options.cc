@@ -1,4 +1,5 @@
 // From the words of the command line to the options of a node.
+#include <algorithm>
 #include <cctype>
 #include <cerrno>
 #include <charconv>

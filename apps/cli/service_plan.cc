@@ -90,6 +90,7 @@ ServicePlan PlanTermux(const ServicePlaces& places, const Words& up_words) {
   plan.advice = {
       "to start it with the phone: install the app Termux:Boot and open it once",
       "to start and stop it from the home screen: install the app Termux:Widget",
+      "for it to know the battery: install the app Termux:API; the package termux-api alone cannot ask",
       "Settings > Apps > Termux > Battery > Unrestricted",
       "Android 12 and newer, once, over adb: settings put global settings_enable_monitor_phantom_procs false"};
   return plan;

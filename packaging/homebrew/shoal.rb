@@ -1,5 +1,5 @@
-# A formula for a tap. Address and hash are set for each release. For the CPU of the machine that builds it, without
-# Metal: docs/devices.md has the options for that.
+# A formula for a tap. Address and hash are set for each release. For the CPU of the machine that builds it, for which
+# Homebrew's compilers must keep the options that say so; without Metal: docs/devices.md has the options for that.
 class Shoal < Formula
   desc "Phones, boards and laptops run one language model together"
   homepage "https://example.invalid/shoal"
@@ -16,6 +16,8 @@ class Shoal < Formula
   def install
     # llama.cpp's pinned source comes by pip, into the build's own folder.
     ENV["SHOAL_CACHE_DIR"] = buildpath/"cache"
+    # Else -march and -mcpu are dropped, and the kernels are those of the oldest CPU that Homebrew supports.
+    ENV.runtime_cpu_detection
     system "cmake", "-S", ".", "-B", "build", "-G", "Ninja", "-DSHOAL_TESTS=OFF", *std_cmake_args
     system "cmake", "--build", "build", "--target", "shoal", "sbom"
     system "cmake", "--install", "build", "--component", "shoal"

@@ -12,12 +12,13 @@ TERMUX_PKG_RECOMMENDS="termux-services, termux-api"
 TERMUX_PKG_BUILD_DEPENDS="cli11"
 TERMUX_PKG_BUILD_IN_SRC=false
 TERMUX_PKG_EXCLUDED_ARCHES="arm, i686"
-# The tree's own options say SKIP_INSTALL_RPATH=ON, and these come after them: the backends are in lib/shoal, where only
-# a RUNPATH leads.
+# The backends are in lib/shoal, where only a RUNPATH leads. The tree's own options say SKIP_INSTALL_RPATH=ON, and these
+# come after them. Where CMake compiles for Android from elsewhere it writes no RUNPATH at all: the linker is told, too.
 TERMUX_PKG_EXTRA_CONFIGURE_ARGS="-DSHOAL_TESTS=OFF -DSHOAL_CPU_VARIANTS=ON -DCMAKE_SKIP_INSTALL_RPATH=OFF"
 
 termux_step_pre_configure() {
   termux_setup_rust
+  LDFLAGS+=" -Wl,-rpath=$TERMUX_PREFIX/lib/shoal"
   TERMUX_PKG_EXTRA_CONFIGURE_ARGS+=" -DSHOAL_CARGO_TARGET=$CARGO_TARGET_NAME"
   [[ $TERMUX_ARCH != aarch64 ]] || TERMUX_PKG_EXTRA_CONFIGURE_ARGS+=" -DSHOAL_KLEIDIAI_DIR=fetch"
 }

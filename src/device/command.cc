@@ -38,18 +38,27 @@ bool ReadAll(int fd, SteadyClock::time_point deadline, const std::function<bool(
   return false;
 }
 
+// In a process group of its own: a script's programs are killed with it.
 std::optional<pid_t> Spawn(const std::vector<std::string>& command, int out) {
   posix_spawn_file_actions_t actions;
   if (posix_spawn_file_actions_init(&actions) != 0) return std::nullopt;
   posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
   posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+  posix_spawnattr_t group_of_its_own;
+  if (posix_spawnattr_init(&group_of_its_own) != 0) {
+    posix_spawn_file_actions_destroy(&actions);
+    return std::nullopt;
+  }
+  posix_spawnattr_setflags(&group_of_its_own, POSIX_SPAWN_SETPGROUP);
+  posix_spawnattr_setpgroup(&group_of_its_own, 0);
   std::vector<char*> words;
   words.reserve(command.size() + 1);
   for (const std::string& word : command) words.push_back(const_cast<char*>(word.c_str()));
   words.push_back(nullptr);
   pid_t pid = 0;
-  const int failed = posix_spawnp(&pid, words[0], &actions, nullptr, words.data(), environ);
+  const int failed = posix_spawnp(&pid, words[0], &actions, &group_of_its_own, words.data(), environ);
+  posix_spawnattr_destroy(&group_of_its_own);
   posix_spawn_file_actions_destroy(&actions);
   return failed == 0 ? std::optional(pid) : std::nullopt;
 }
@@ -77,7 +86,7 @@ std::optional<std::string> RunCommandFor(const std::vector<std::string>& command
   const bool ended = pid && ReadAll(ends[0], SteadyClock::now() + time_max, cancelled, output);
   ::close(ends[0]);
   if (!pid) return std::nullopt;
-  if (!ended) ::kill(*pid, SIGKILL);
+  if (!ended) ::kill(-*pid, SIGKILL);
   int status = 0;
   while (::waitpid(*pid, &status, 0) < 0 && errno == EINTR) {}
   if (!ended || !WIFEXITED(status) || WEXITSTATUS(status) != 0) return std::nullopt;

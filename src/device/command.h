@@ -16,7 +16,8 @@ inline constexpr std::chrono::milliseconds kCommandTimeMax{3000};
 // The program's stdout if it ended with 0 within kCommandTimeMax; empty otherwise, also where there is no such program.
 using CommandRunner = std::function<std::optional<std::string>(const std::vector<std::string>& command)>;
 
-// Looks in PATH; no shell, no stdin, stderr dropped. What runs too long is killed. Blocks.
+// Looks in PATH; no shell, no stdin, stderr dropped. What runs too long is killed, with all that it started in its
+// process group. Blocks.
 std::optional<std::string> RunCommand(const std::vector<std::string>& command);
 // The same with another limit; killed too within kCancelLook of when `cancelled` says so (empty: never).
 inline constexpr std::chrono::milliseconds kCancelLook{50};

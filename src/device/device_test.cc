@@ -1,5 +1,7 @@
 // The parsers on what is odd and on what is hostile; commands; this machine.
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <unistd.h>
 
 #include <cstring>
 
@@ -163,6 +165,18 @@ TEST(RunCommand, TakesWhatIsPrinted) {
 }
 
 TEST(RunCommand, EndsWhatPrintsWithoutEnd) { EXPECT_FALSE(RunCommand({"yes"})); }
+
+// termux-battery-status is a script, and without the app Termux:API its program waits for ever.
+TEST(RunCommand, LeavesNothingOfAScriptThatTakesTooLong) {
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);  // whoever runs holds an end of it
+  const std::string script = "sleep 1000 & sleep 1000; :";
+  EXPECT_FALSE(RunCommandFor({"sh", "-c", script}, std::chrono::milliseconds(300)));
+  ::close(ends[1]);
+  pollfd wait{ends[0], POLLIN, 0};
+  EXPECT_EQ(::poll(&wait, 1, 10'000), 1) << "a process is left";
+  ::close(ends[0]);
+}
 
 #if defined(__linux__)
 TEST(ReadDeviceProfile, ThisMachineHasCoresAndMemory) {

@@ -1,6 +1,7 @@
 // Linux: /proc/meminfo and control groups. macOS: sysctl.
 #include "device/memory_facts.h"
 
+#include <algorithm>
 #include <string>
 
 #include "device/available_memory.h"

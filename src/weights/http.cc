@@ -3,6 +3,7 @@
 
 #include <cpp-httplib/httplib.h>
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <chrono>
 #include <ctime>

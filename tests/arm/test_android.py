@@ -1,9 +1,9 @@
 """What can be said about Android without its headers: net/ and our C++ are type-checked for it.
 
 net/ against Rust's standard library for Android, whose libc lacks some of what Linux's crate `libc` names; its C parts
-are not compiled. Our C++ with clang for aarch64-linux-android28 and libc++'s headers, which are Android's as well
-(SHOAL_ANDROID_LIBCXX names their folder; libstdc++'s without), and with glibc's in place of bionic's, less what Android
-9 has not (android/). No more than types: nothing is linked or run.
+are not compiled. Our C++ with clang for aarch64-linux-android24, Termux's target, and libc++'s headers, which are
+Android's as well (SHOAL_ANDROID_LIBCXX names their folder; libstdc++'s without), and with glibc's in place of bionic's,
+less what Android 7 has not and what kills an app (android/). No more than types: nothing is linked or run.
 """
 import concurrent.futures
 import json
@@ -52,8 +52,8 @@ def check():
 
     def run(file, words=("-std=c++20",)):
         done = subprocess.run(
-            [clang, "--target=aarch64-linux-android28", "-fsyntax-only", "-w", "-nostdinc++", *standard,
-             "-idirafter", HEADERS, "-include", OURS / "android_28.h", *words, file],
+            [clang, "--target=aarch64-linux-android24", "-fsyntax-only", "-w", "-nostdinc++", *standard,
+             "-idirafter", HEADERS, "-include", OURS / "android_24.h", *words, file],
             capture_output=True, text=True, stdin=subprocess.DEVNULL)
         assert (done.returncode == 0) == (not done.stderr)
         return done.stderr
@@ -66,6 +66,10 @@ def test_the_check_for_android_is_one(check, tmp_path):
     file = tmp_path / "file.cc"
     file.write_text("#ifndef __ANDROID__\n#error\n#endif\nint main() { return memfd_create(\"x\", 0); }\n")
     assert "Android has it from API 30 on" in check(file)
+    file.write_text("#include <stdlib.h>\nint main() { free(aligned_alloc(64, 64)); return 0; }\n")
+    assert "Android has it from API 28 on" in check(file)
+    file.write_text("#include <sys/timex.h>\nint main() { timex state{}; return adjtimex(&state); }\n")
+    assert "Android kills an app for it" in check(file)
     file.write_text("#include <version>\n#ifndef _LIBCPP_VERSION\n#error\n#endif\n")
     assert bool(check(file)) != check.libcxx
 

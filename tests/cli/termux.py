@@ -16,6 +16,7 @@ HANG_S = 60
 # Of what a fresh Termux has, what the scripts and the stand-ins use.
 BASE = ["awk", "bash", "cat", "chmod", "cp", "cut", "dirname", "env", "grep", "head", "ls", "mkdir", "mv", "rm", "sed",
         "sh", "sleep", "sort", "start-stop-daemon", "touch", "tr", "uname"]
+KEEP_CHANGED = "-o Dpkg::Options::=--force-confold"
 # Every package that the scripts may ask for, under its name in Termux's package tree, and what the scripts look for in
 # it. runit is what termux-services depends on.
 PACKAGES = {
@@ -88,8 +89,12 @@ class Termux:
                 [ "$2" = {ROOT}/build/phone ] || {{ echo "E: $2 was not built" >&2; exit 1; }}
                 shift 2
                 exec {real} --install {ROOT}/build/release "$@\"""",
-            "pkg": f"""[ "$1" = install ] || exit 0
-                shift
+            # An upgrade that asks about a changed configuration file waits for ever.
+            "pkg": f"""case $1 in
+                  upgrade) [ "$*" = "upgrade -y {KEEP_CHANGED}" ]; exit ;;
+                  install) shift ;;
+                  *) exit 0 ;;
+                esac
                 for name; do
                   [ "$name" != -y ] || continue
                   [ -d "{self.folder}/packages/$name" ] || {{ echo "E: Unable to locate package $name" >&2; exit 100; }}

@@ -112,10 +112,12 @@ def test_the_version_has_the_stamp_that_it_was_built_with(build, shoal):
     assert shoal("--version").stdout == f"shoal {version}{stamp and '+' + stamp}\n"
 
 
-# As Termux's package tree runs a recipe, for this machine: its option of the RUNPATH, then the recipe's own.
+# As Termux's package tree runs a recipe, for this machine: its option of the RUNPATH, then the recipe's own. Its CMake
+# has no RUNPATH for Android: what the linker is told by LDFLAGS is all.
 TERMUX_RECIPE = """
 set -eu
 termux_setup_rust() { CARGO_TARGET_NAME=$(rustc -vV | sed -n 's/^host: //p'); }
+export LDFLAGS=-L$TERMUX_PKG_BUILDDIR/prefix/lib
 TERMUX_PREFIX=$TERMUX_PKG_BUILDDIR/prefix TERMUX_PKG_MAKE_PROCESSES=1 TERMUX_ARCH=$(uname -m)
 . "$TERMUX_PKG_SRCDIR/packaging/termux/build.sh"
 """
@@ -145,6 +147,7 @@ def test_termuxs_recipe_builds_what_it_installs_and_programs_find_it(tmp_path):
     for command in commands.splitlines():
         linked = re.search(r" -o (shoal|\S+\.so[.\d]*) ", command)
         if linked:
+            assert f" -Wl,-rpath={tmp_path}/prefix/lib/shoal " in command
             shared = [] if linked[1] == "shoal" else ["-shared"]
             runpath = re.findall(r"-Wl,-rpath,\S+", command)
             subprocess.run(["cc", *shared, "-o", linked[1], "empty.c", *runpath], cwd=tmp_path, timeout=HANG_S,

@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from termux import PACKAGES, Termux, await_true
+from termux import KEEP_CHANGED, PACKAGES, Termux, await_true
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 UP = ["--", "--name", "it's one", "--listen", "127.0.0.1", "--port", "0", "--net-port", "0", "--no-mdns"]
@@ -203,14 +203,16 @@ def script_on_a_fresh_phone(termux):
     assert done.returncode == 0 and "did not work" not in done.stdout, done.stdout
     called = termux.called()
     packages = [line for line in called if line.startswith("pkg ")]
-    assert packages[0] == "pkg upgrade -y" and packages[1].startswith("pkg install -y clang ")
+    assert packages[0] == f"pkg upgrade -y {KEEP_CHANGED}" and packages[1].startswith("pkg install -y clang ")
     assert packages[2:] == ["pkg install -y googletest"]   # ./dev asks for what only its tests need
     assert re.fullmatch("cmake --build --preset phone -j [12] --target shoal",
                         next(line for line in called if line.startswith("cmake --build")))
+    assert f"cmake --build {ROOT}/build/phone --target sbom" in called
     installed = termux.prefix / "bin" / "shoal"
     assert str(installed) in termux.service.read_text()
     assert termux.run(installed, "--version").returncode == 0
     assert "wake lock" in done.stdout   # the doctor's table
+    assert termux.wake_lock.exists() and "the app Termux:API" in done.stdout
     termux.await_node()
 
     service, first = termux.service.read_text(), termux.pid()   # an update keeps what the service was told
@@ -236,6 +238,34 @@ def test_a_build_asks_termux_for_what_is_missing_and_no_more(runit):
         assert termux.run(ROOT / "dev", "build", "release", "shoal").returncode == 0
         assert not [line for line in termux.called() if line.startswith("pkg")]
         assert termux.run("pkg", "install", "-y", "ninja-build").returncode == 100   # Debian's name
+
+
+def test_the_wake_lock_of_a_build_is_given_back_unless_a_node_needs_it(termux, binary):
+    script = ROOT / "scripts" / "termux.sh"
+    termux.stub("cmake", f'case "$*" in *--build*) [ -e {termux.wake_lock} ] || echo unlocked; exit 3 ;; esac')
+    done = termux.run(script, "--no-packages")
+    assert done.returncode == 3 and "unlocked" not in done.stdout, done.stdout
+    assert "termux-wake-lock " in termux.called() and not termux.wake_lock.exists()
+
+    assert termux.run(binary, "service", "install", *UP).returncode == 0
+    await_true(termux.wake_lock.exists, "the service took no wake lock")
+    assert termux.run(script, "--no-packages").returncode == 3
+    assert termux.wake_lock.exists() and termux.pid()
+
+
+@pytest.mark.parametrize("program", ["gone", "broken"])
+def test_the_script_removes_what_a_program_that_does_not_start_has_set_up(termux, binary, program):
+    before = files_of(termux)
+    assert termux.run(binary, "service", "install", *UP).returncode == 0
+    termux.await_node()
+    node = termux.pid()
+    state = {path for path in files_of(termux) if termux.home / ".shoal" in path.parents}
+    if program == "broken":
+        termux.script(termux.prefix / "bin" / "shoal", 'echo "CANNOT LINK EXECUTABLE" >&2; exit 1')
+    done = termux.run(ROOT / "scripts" / "termux.sh", "--uninstall")
+    assert done.returncode == 0 and "removed" in done.stdout, done.stdout
+    assert not pathlib.Path(f"/proc/{node}").exists() and not termux.wake_lock.exists()
+    assert not termux.service.parent.exists() and set(files_of(termux)) - state == set(before)
 
 
 def test_the_script_is_for_termux_alone(termux):
