@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <mutex>
 
 #include "engine/llama_guard.h"
 #include "engine/llama_log.h"
@@ -27,6 +28,8 @@ struct Vocabulary::State {
   std::int32_t size = 0;
   std::vector<TokenId> ends;
   std::vector<TokenId> suppressed;
+  std::once_flag pieces_made;
+  Pieces pieces;
 };
 
 Vocabulary::Vocabulary(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -113,6 +116,20 @@ std::string Vocabulary::Piece(TokenId token, bool special) const {
   }
   piece.resize(static_cast<std::size_t>(std::max(n, 0)));
   return piece;
+}
+
+const Vocabulary::Pieces& Vocabulary::pieces() const {
+  std::call_once(state_->pieces_made, [this] {
+    Pieces& pieces = state_->pieces;
+    for (TokenId token = 0; token < state_->size; ++token) {
+      pieces.of_token.push_back(Piece(token, true));
+      pieces.in_order.push_back(token);
+    }
+    std::sort(pieces.in_order.begin(), pieces.in_order.end(), [&](TokenId a, TokenId b) {
+      return pieces.of_token[static_cast<std::size_t>(a)] < pieces.of_token[static_cast<std::size_t>(b)];
+    });
+  });
+  return state_->pieces;
 }
 
 bool Vocabulary::IsEndOfGeneration(TokenId token) const {

@@ -27,6 +27,12 @@ class Vocabulary {
   // The token's bytes: possibly part of a UTF-8 character. `special`: also control tokens ("<|im_end|>"), else empty.
   // A token outside the vocabulary gives nothing.
   std::string Piece(TokenId token, bool special) const;
+  // Piece(token, true) of all tokens, and the tokens in the order of these bytes. Made when first asked for.
+  struct Pieces {
+    std::vector<std::string> of_token;
+    std::vector<TokenId> in_order;
+  };
+  const Pieces& pieces() const;
   bool IsEndOfGeneration(TokenId token) const;
   // All of them, ascending.
   const std::vector<TokenId>& end_of_generation_tokens() const;
