@@ -27,7 +27,8 @@ constexpr milliseconds kFindAgain{200};
 constexpr milliseconds kFindMax{20'000};  // how long an answer whose node was lost is looked for
 constexpr std::string_view kAfterUsage = "end";
 
-ApiError Stopping() { return FromStatus(503, "The server is stopping."); }
+// Nobody reads it, or the server stops: server.cc tells which.
+ApiError Abandoned() { return FromStatus(kClientLeftStatus, "The client left before its answer."); }
 
 // ---- Positions ------------------------------------------------------------------------------------------------------
 
@@ -128,7 +129,7 @@ Reply ShowWhole(ApiContext& context, Show& show, const ClientLink& link) {
   for (std::size_t next = 0;;) {
     if (link.gone()) {
       context.answers.metrics().disconnects.Add();
-      return ErrorReply(Stopping());
+      return ErrorReply(Abandoned());
     }
     const Answer::News news = ReadOn(show, next);
     next += news.entries.size();
@@ -215,7 +216,7 @@ Reply BeginStream(ApiContext& context, const std::shared_ptr<Show>& show, const 
   while (steady_clock::now() < deadline) {
     if (link.gone()) {
       context.answers.metrics().disconnects.Add();
-      return ErrorReply(Stopping());
+      return ErrorReply(Abandoned());
     }
     const Answer::News news = ReadOn(*show, 0);
     if (news.stopped && news.entries.empty()) return ErrorReply(FromError(*news.stopped));
@@ -295,6 +296,7 @@ Reply FindAgain(ApiContext& context, const std::shared_ptr<Passing>& passing, co
     }
     std::this_thread::sleep_for(kFindAgain);
   }
+  if (link.gone()) return ErrorReply(Abandoned());
   return ErrorReply(FromStatus(503, "The node that made this answer was lost, and nobody has a copy."));
 }
 
@@ -337,7 +339,7 @@ Reply PassOn(ApiContext& context, const std::shared_ptr<Passing>& passing, const
   Reply reply;
   std::string piece;
   for (bool begun = false;;) {
-    if (link.gone()) return ErrorReply(Stopping());
+    if (link.gone()) return ErrorReply(Abandoned());
     switch (passing->from->Next(kReadWait, piece)) {
       case RemoteAnswer::Pull::kNothing: break;
       case RemoteAnswer::Pull::kPiece: reply.body += piece; break;

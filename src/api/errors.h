@@ -10,6 +10,9 @@
 
 namespace shoal {
 
+// Of an answer that nobody reads any more, for the metrics alone; as nginx counts it.
+inline constexpr int kClientLeftStatus = 499;
+
 struct ApiError {
   int status = 500;       // HTTP
   std::string message;    // for a person

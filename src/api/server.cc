@@ -344,6 +344,9 @@ void ServerImpl::Send(const ApiError& error, httplib::Response& response) const 
 }
 
 void ServerImpl::Send(Reply reply, const httplib::Request& request, httplib::Response& response) const {
+  if (reply.status == kClientLeftStatus && aborting_.load()) {
+    reply = ErrorReply(FromStatus(503, "The server is stopping."));
+  }
   response.status = reply.status;
   if (reply.retry_after_s > 0) response.set_header("Retry-After", std::to_string(reply.retry_after_s));
   if (!reply.stream) return response.set_content(std::move(reply.body), kJsonType);

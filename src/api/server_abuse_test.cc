@@ -115,6 +115,10 @@ TEST_F(AbuseTest, ClientThatLeavesWhileWaitingFreesItsSlot) {
     ASSERT_TRUE(Eventually([&] { return backend_->alive == 1; }));
     client.Close();
     EXPECT_TRUE(Eventually([&] { return backend_->alive == 0 && Metric("shoal_requests_in_flight") == 0; }));
+    // The server did not fail.
+    EXPECT_TRUE(
+        Eventually([&] { return Metric("shoal_http_requests_total{route=\"/v1/completions\",status=\"499\"}") == 1; }));
+    EXPECT_EQ(Metric("shoal_http_requests_total{route=\"/v1/completions\",status=\"503\"}"), -1);
   }
 }
 

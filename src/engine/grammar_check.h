@@ -4,7 +4,8 @@
 // Syntax: https://github.com/ggml-org/llama.cpp/blob/master/grammars/README.md. Knows no vocabulary and matches no
 // text.
 //
-// What no reading of the grammar alone can bound is ambiguity that doubles with every character of text.
+// What no reading of the grammar alone can bound is ambiguity that doubles with every character of text:
+// grammar_matcher.h does.
 #pragma once
 
 #include <string_view>

@@ -11,121 +11,126 @@
 #include <string_view>
 #include <unordered_map>
 
+// libllama's own header of its grammars: the patterns of triggers.
+#include "../src/llama-grammar.h"
 #include "base/check.h"
 #include "engine/candidates.h"
-#include "engine/grammar_check.h"
-#include "engine/llama_guard.h"
-#include "engine/llama_log.h"
-#include "llama.h"
+#include "engine/grammar_matcher.h"
 #include "sample/draw.h"
 
 namespace shoal {
 namespace {
 
 constexpr float kForbidden = -std::numeric_limits<float>::infinity();
-constexpr float kLogitMax = 1e30F;           // keeps sums of extreme biases and penalties finite
-constexpr std::int32_t kProbeTokens = 2048;  // of one step when looking for any token that a grammar still allows
+constexpr float kLogitMax = 1e30F;  // keeps sums of extreme biases and penalties finite
 
-struct SamplerFree {
-  void operator()(llama_sampler* sampler) const { llama_sampler_free(sampler); }
-};
-using SamplerPtr = std::unique_ptr<llama_sampler, SamplerFree>;
-
-// libllama's grammar sampler with its exceptions and aborts fenced off.
+// A grammar that binds from the start, or once a trigger is in the text.
 class Grammar {
  public:
   // Errors: kInvalidArgument.
-  static Result<std::unique_ptr<Grammar>> Make(const Vocabulary& vocabulary, const SamplingParams& params) {
-    SHOAL_RETURN_IF_ERROR(CheckGrammar(params.grammar));
-    std::vector<const char*> patterns;
-    std::vector<llama_token> tokens;
-    for (const GrammarTrigger& trigger : params.grammar_triggers) {
-      if (trigger.token >= 0) {
-        tokens.push_back(trigger.token);
-      } else {
-        patterns.push_back(trigger.pattern.c_str());
-      }
-    }
+  static Result<std::unique_ptr<Grammar>> Make(const std::shared_ptr<const Vocabulary>& vocabulary,
+                                               const SamplingParams& params) {
     auto grammar = std::make_unique<Grammar>();
-    LlamaErrors errors;
+    SHOAL_ASSIGN_OR_RETURN(grammar->matcher_, GrammarMatcher::Make(vocabulary, params.grammar));
+    grammar->vocabulary_ = vocabulary;
+    grammar->waits_ = params.grammar_lazy;
     try {
-      for (const char* pattern : patterns) (void)std::regex(pattern);  // libllama leaks where one throws
-      LlamaGuard guard;
-      const llama_vocab* vocab = vocabulary.llama_vocabulary();
-      grammar->sampler_.reset(params.grammar_lazy ? llama_sampler_init_grammar_lazy_patterns(
-                                                        vocab, params.grammar.c_str(), "root", patterns.data(),
-                                                        patterns.size(), tokens.data(), tokens.size())
-                                                  : llama_sampler_init_grammar(vocab, params.grammar.c_str(), "root"));
-    } catch (const std::exception& e) {  // std::regex of a trigger, numbers out of range
+      for (const GrammarTrigger& trigger : params.grammar_triggers) {
+        if (trigger.token >= 0) {
+          grammar->trigger_tokens_.push_back(trigger.token);
+        } else {
+          grammar->trigger_patterns_.push_back({trigger.pattern, std::regex(trigger.pattern)});
+        }
+      }
+    } catch (const std::exception& e) {
       return Error{ErrorCode::kInvalidArgument, std::string("grammar: ") + e.what()};
     }
-    if (grammar->sampler_ == nullptr) {
-      return Error{ErrorCode::kInvalidArgument, "grammar: " + errors.TextOr("it does not parse")};
-    }
-    grammar->vocabulary_ = &vocabulary;
     return grammar;
   }
 
-  // The caller made sure that the grammar allows `token`, or may end up with the error: kInvalidArgument.
-  // End-of-generation tokens are not fed: nothing comes after them, and libllama aborts on a forbidden one.
+  // Errors: kInvalidArgument (the grammar does not allow `token`, or leaves too many ways to go on).
+  // End-of-generation tokens are not fed: nothing comes after them.
   Status Accept(TokenId token) {
     if (vocabulary_->IsEndOfGeneration(token)) return {};
-    try {
-      LlamaGuard guard;
-      llama_sampler_accept(sampler_.get(), token);
-    } catch (const std::exception& e) {
-      return Error{ErrorCode::kInvalidArgument, std::string("grammar: ") + e.what()};
+    const std::string piece = vocabulary_->Piece(token, true);
+    if (!waits_) return matcher_->Accept(token, piece);
+    if (std::find(trigger_tokens_.begin(), trigger_tokens_.end(), token) != trigger_tokens_.end()) {
+      waits_ = false;
+      return matcher_->Accept(token, piece);
+    }
+    waiting_.push_back({token, text_.size()});
+    text_ += piece;
+    for (const llama_grammar_trigger_pattern& pattern : trigger_patterns_) {
+      const std::size_t start = pattern.find(text_);
+      if (start != std::string::npos) return Trigger(start);
     }
     return {};
   }
 
-  bool Allows(TokenId token) {
-    one_ = {token, 0.0F, 0.0F};
-    llama_token_data_array array{&one_, 1, -1, false};
-    llama_sampler_apply(sampler_.get(), &array);
-    return one_.logit != kForbidden;
+  Result<bool> Allows(TokenId token) {
+    if (waits_) return true;
+    return matcher_->Allows(token);
   }
 
   // Sets the logits of all tokens that the grammar does not allow next to -infinity.
-  void Mask(std::span<float> logits) {
-    all_.clear();
+  Status Mask(std::span<float> logits) {
+    if (waits_) return {};
+    allowed_.assign(logits.size(), false);
+    SHOAL_RETURN_IF_ERROR(
+        matcher_->ForEachAllowed([&](TokenId token) { return logits[static_cast<std::size_t>(token)] != kForbidden; },
+                                 [&](TokenId token) { return allowed_[static_cast<std::size_t>(token)] = true; }));
     for (std::size_t i = 0; i < logits.size(); ++i) {
-      if (logits[i] != kForbidden) all_.push_back({static_cast<TokenId>(i), 0.0F, 0.0F});
+      if (!allowed_[i]) logits[i] = kForbidden;
     }
-    ApplyToAll();
-    for (const llama_token_data& entry : all_) {
-      if (entry.logit == kForbidden) logits[static_cast<std::size_t>(entry.id)] = kForbidden;
-    }
+    return {};
   }
 
-  // Nothing but the end may follow. Looks for a token that may, a part of the vocabulary at a time.
-  bool Complete() {
+  // Nothing but the end may follow.
+  Result<bool> Complete() {
+    if (waits_) return false;
     const auto& ends = vocabulary_->end_of_generation_tokens();
-    if (!ends.empty() && !Allows(ends.front())) return false;
-    for (TokenId first = 0; first < vocabulary_->size(); first += kProbeTokens) {
-      all_.clear();
-      const TokenId last = std::min(vocabulary_->size(), first + kProbeTokens);
-      for (TokenId token = first; token < last; ++token) {
-        if (!vocabulary_->IsEndOfGeneration(token)) all_.push_back({token, 0.0F, 0.0F});
-      }
-      ApplyToAll();
-      for (const llama_token_data& entry : all_) {
-        if (entry.logit != kForbidden) return false;
-      }
+    if (!ends.empty()) {
+      SHOAL_ASSIGN_OR_RETURN(const bool may_end, matcher_->Allows(ends.front()));
+      if (!may_end) return false;
     }
-    return true;
+    bool more = false;
+    SHOAL_RETURN_IF_ERROR(
+        matcher_->ForEachAllowed([&](TokenId token) { return !vocabulary_->IsEndOfGeneration(token); },
+                                 [&](TokenId) {
+                                   more = true;
+                                   return false;
+                                 }));
+    return !more;
   }
 
  private:
-  void ApplyToAll() {
-    llama_token_data_array array{all_.data(), all_.size(), -1, false};
-    llama_sampler_apply(sampler_.get(), &array);
+  struct Waiting {
+    TokenId token;
+    std::size_t begin;  // in text_
+  };
+
+  // The grammar gets the text from `start` on.
+  Status Trigger(std::size_t start) {
+    waits_ = false;
+    for (std::size_t i = 0; i < waiting_.size(); ++i) {
+      const std::size_t end = i + 1 < waiting_.size() ? waiting_[i + 1].begin : text_.size();
+      if (end <= start) continue;
+      const std::size_t begin = std::max(waiting_[i].begin, start);
+      SHOAL_RETURN_IF_ERROR(matcher_->Accept(waiting_[i].token, text_.substr(begin, end - begin)));
+    }
+    waiting_.clear();
+    text_.clear();
+    return {};
   }
 
-  const Vocabulary* vocabulary_ = nullptr;
-  SamplerPtr sampler_;
-  llama_token_data one_{};
-  std::vector<llama_token_data> all_;
+  std::shared_ptr<const Vocabulary> vocabulary_;
+  std::unique_ptr<GrammarMatcher> matcher_;
+  bool waits_ = false;  // for a trigger
+  std::vector<TokenId> trigger_tokens_;
+  std::vector<llama_grammar_trigger_pattern> trigger_patterns_;
+  std::string text_;  // while it waits
+  std::vector<Waiting> waiting_;
+  std::vector<bool> allowed_;
 };
 
 // Counts of the tokens that the penalties look back on.
@@ -247,7 +252,7 @@ Result<std::unique_ptr<TokenSampler>> TokenSampler::Make(std::shared_ptr<const V
     for (const TokenId token : history) state->recent.Add(token);
   }
   if (!params.grammar.empty()) {
-    SHOAL_ASSIGN_OR_RETURN(state->grammar, Grammar::Make(*vocabulary, params));
+    SHOAL_ASSIGN_OR_RETURN(state->grammar, Grammar::Make(vocabulary, params));
     if (!params.grammar_lazy) {
       for (const TokenId token : params.grammar_prefill) {
         SHOAL_RETURN_IF_ERROR(CheckToken(token, *vocabulary, "grammar_prefill"));
@@ -274,19 +279,19 @@ Result<SampledToken> TokenSampler::Sample(std::span<const float> logits, Positio
   TokenId token = 0;
   bool ends = false;
   try {
-    LlamaGuard guard;
     SHOAL_ASSIGN_OR_RETURN(token, s.Choose(work, position));
-    if (s.grammar != nullptr && !s.grammar->Allows(token)) {
+    bool allowed = true;
+    if (s.grammar != nullptr) { SHOAL_ASSIGN_OR_RETURN(allowed, s.grammar->Allows(token)); }
+    if (!allowed) {
       if (!s.adjusts()) s.adjusted.assign(logits.begin(), logits.end());
-      s.grammar->Mask(s.adjusted);
+      SHOAL_RETURN_IF_ERROR(s.grammar->Mask(s.adjusted));
       SHOAL_ASSIGN_OR_RETURN(token, s.Choose(s.adjusted, position));
     }
     if (s.penalize) s.recent.Add(token);
     ends = s.vocabulary->IsEndOfGeneration(token);
     if (s.grammar != nullptr && !ends) {
-      Status accepted = s.grammar->Accept(token);
-      if (!accepted.ok()) return Error{ErrorCode::kInternal, accepted.error().message};
-      ends = s.grammar->Complete();
+      SHOAL_RETURN_IF_ERROR(s.grammar->Accept(token));
+      SHOAL_ASSIGN_OR_RETURN(ends, s.grammar->Complete());
     }
   } catch (const std::exception& e) { return Error{ErrorCode::kInternal, std::string("sampling: ") + e.what()}; }
   SampledToken sampled;

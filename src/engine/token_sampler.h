@@ -1,4 +1,4 @@
-// Logits to a token for one generation: our filters and counter-based draw, libllama's grammar.
+// Logits to a token for one generation: our filters and counter-based draw, and a grammar.
 //
 // The draw at a position is a pure function of (logits, history, params): a resumed generation draws what the lost
 // node would have drawn. Not thread-safe.
@@ -28,8 +28,8 @@ class TokenSampler {
 
   // Draws the token for `position` and takes it into the history.
   //   logits  f32 [n_vocab]; CHECK on size; -infinity forbids a token
-  // Errors: kInternal (every token forbidden by grammar or bias; a logit is NaN or +infinity). The sampler is of no
-  // further use after an error.
+  // Errors: kInternal (every token forbidden by grammar or bias; a logit is NaN or +infinity), kInvalidArgument (the
+  // grammar leaves too many ways to go on). The sampler is of no further use after an error.
   Result<SampledToken> Sample(std::span<const float> logits, Position position);
 
  private:

@@ -22,11 +22,18 @@ class Vocabulary {
   ~Vocabulary();
 
   // `add_special`: BOS and the like, as the model wants; `parse_special`: "<|im_end|>" in `text` becomes that token.
-  // Any bytes are accepted. Errors: kInvalidArgument (text over 64 MiB).
+  // Any bytes are accepted; where a pre-tokenizer could not take a long stretch without spaces, it gets it in pieces.
+  // Errors: kInvalidArgument (text over 64 MiB).
   Result<std::vector<TokenId>> Tokenize(std::string_view text, bool add_special, bool parse_special) const;
   // The token's bytes: possibly part of a UTF-8 character. `special`: also control tokens ("<|im_end|>"), else empty.
   // A token outside the vocabulary gives nothing.
   std::string Piece(TokenId token, bool special) const;
+  // Piece(token, true) of all tokens, and the tokens in the order of these bytes. Made when first asked for.
+  struct Pieces {
+    std::vector<std::string> of_token;
+    std::vector<TokenId> in_order;
+  };
+  const Pieces& pieces() const;
   bool IsEndOfGeneration(TokenId token) const;
   // All of them, ascending.
   const std::vector<TokenId>& end_of_generation_tokens() const;
@@ -42,6 +49,7 @@ class Vocabulary {
 
  private:
   struct State;
+  Result<std::vector<TokenId>> TokenizePiece(std::string_view text, bool add_special, bool parse_special) const;
   explicit Vocabulary(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "engine/test_vocabularies.h"
 
@@ -85,6 +86,46 @@ TEST_P(VocabularyTest, EndTokensAreControlTokensAndHiddenUnlessAskedFor) {
 
 INSTANTIATE_TEST_SUITE_P(Models, VocabularyTest, testing::Values("smollm2", "gemma3"),
                          [](const auto& model) { return std::string(model.param); });
+
+// The vocabulary of `model` with another pre-tokenizer: a file of the header alone, with a hole where the weights were.
+std::shared_ptr<const Vocabulary> WithPreTokenizer(const ModelFile& model, const std::string& pre) {
+  Gguf gguf = model.gguf;
+  gguf.Set("tokenizer.ggml.pre", GgufValue::String(pre));
+  const std::vector<std::uint8_t> header = SerializeGguf(gguf);
+  const std::string path = testing::TempDir() + "/pre_tokenizer.gguf";
+  std::ofstream(path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(header.data()), static_cast<std::streamsize>(header.size()));
+  std::filesystem::resize_file(path, header.size() + model.gguf.file_bytes);
+  const auto file = OpenModelFile(path);
+  EXPECT_TRUE(file.ok()) << file.error().message;
+  if (!file.ok()) return nullptr;
+  const auto vocabulary = Vocabulary::Open(*file);
+  std::filesystem::remove(path);
+  EXPECT_TRUE(vocabulary.ok()) << vocabulary.error().message;
+  return vocabulary.ok() ? *vocabulary : nullptr;
+}
+
+// Most pre-tokenizers are regular expressions of the standard library, which recurse with each character of a run.
+TEST(Vocabulary, EveryPreTokenizerBearsLongTextsWithoutBorders) {
+  const auto model = OpenModelFile(TestModelPath("smollm2"));
+  ASSERT_TRUE(model.ok());
+  for (const char* pre : {"deepseek-llm", "falcon", "bloom", "tekken", "gpt-4o", "default", "qwen2"}) {
+    const auto vocabulary = WithPreTokenizer(**model, pre);
+    ASSERT_NE(vocabulary, nullptr) << pre;
+    for (const char* unit : {"a", " ", " \n", "!", "日", "aZ7/", "/\n", " \u3000"}) {
+      std::string text;
+      while (text.size() < 50'000) text += unit;
+      // As a thread of the API: with the usual stack.
+      std::thread([&] {
+        const auto tokens = vocabulary->Tokenize(text, false, false);
+        ASSERT_TRUE(tokens.ok()) << pre << unit;
+        std::string back;
+        for (const TokenId token : *tokens) back += vocabulary->Piece(token, false);
+        EXPECT_EQ(back, text) << pre << unit;
+      }).join();
+    }
+  }
+}
 
 TEST(Vocabulary, SpecialTokensAreParsedOnlyWhenAsked) {
   const auto vocabulary = SmolLm2Vocabulary();

@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "engine/token_sampler.h"
 #include "runtime/rng.h"
+#include "text/schema_check.h"
 
 namespace shoal {
 namespace {
@@ -53,6 +54,13 @@ Result<common_json> ParseJson(const std::string& text, const char* what) {
   } catch (const std::exception& e) { return Invalid(std::string(what) + ": " + e.what()); }
 }
 
+// Null where a tool has no parameters that are an object.
+common_json* ParametersOf(common_json& tool) {
+  if (!tool.is_object() || !tool.contains("function") || !tool.at("function").is_object()) return nullptr;
+  common_json& function = tool.at("function");
+  return function.contains("parameters") ? &function.at("parameters") : nullptr;
+}
+
 common_chat_tool_choice ToCommon(ToolChoice choice) {
   switch (choice) {
     case ToolChoice::kNone: return COMMON_CHAT_TOOL_CHOICE_NONE;
@@ -67,8 +75,13 @@ Result<common_chat_templates_inputs> ToInputs(const ChatRequest& request) {
   SHOAL_ASSIGN_OR_RETURN(const common_json messages, ParseJson(request.messages_json, "messages"));
   if (!messages.is_array() || messages.empty()) return Invalid("messages: must be a list with at least one message");
   inputs.messages = common_chat_msgs_parse_oaicompat(messages);
+  SchemaCheck schemas;
   if (!request.tools_json.empty()) {
-    SHOAL_ASSIGN_OR_RETURN(const common_json tools, ParseJson(request.tools_json, "tools"));
+    SHOAL_ASSIGN_OR_RETURN(common_json tools, ParseJson(request.tools_json, "tools"));
+    for (std::size_t i = 0; tools.is_array() && i < tools.size(); ++i) {
+      common_json* parameters = ParametersOf(tools.at(i));
+      if (parameters != nullptr) SHOAL_RETURN_IF_ERROR(schemas.Take(*parameters, "tools"));
+    }
     inputs.tools = common_chat_tools_parse_oaicompat(tools);
   }
   const bool constrained = request.json_object || !request.json_schema.empty();
@@ -81,8 +94,10 @@ Result<common_chat_templates_inputs> ToInputs(const ChatRequest& request) {
   }
   if (constrained) {
     inputs.json_schema = request.json_schema.empty() ? R"({"type": "object"})" : request.json_schema;
-    SHOAL_ASSIGN_OR_RETURN(const common_json schema, ParseJson(inputs.json_schema, "json_schema"));
+    SHOAL_ASSIGN_OR_RETURN(common_json schema, ParseJson(inputs.json_schema, "json_schema"));
     if (!schema.is_object()) return Invalid("json_schema: must be an object");
+    SHOAL_RETURN_IF_ERROR(schemas.Take(schema, "json_schema"));
+    inputs.json_schema = schema.dump_safe();
     // An empty schema allows any value; llama-common would take it for no schema at all.
     if (schema.empty()) inputs.json_schema = R"({"type": "object"})";
   }
@@ -294,9 +309,10 @@ std::string ToolCallId(std::uint64_t call_seed, std::size_t index) {
 }
 
 Result<std::string> GrammarFromJsonSchema(const std::string& schema_json) {
-  SHOAL_ASSIGN_OR_RETURN(const common_json schema,
+  SHOAL_ASSIGN_OR_RETURN(common_json schema,
                          ParseJson(schema_json.empty() ? R"({"type": "object"})" : schema_json, "json_schema"));
   if (!schema.is_object()) return Invalid("json_schema: must be an object");
+  SHOAL_RETURN_IF_ERROR(SchemaCheck().Take(schema, "json_schema"));
   try {
     return json_schema_to_grammar(schema, /*force_gbnf=*/true);
   } catch (const std::exception& e) { return Invalid(std::string("json_schema: ") + e.what()); }
