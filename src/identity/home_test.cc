@@ -179,7 +179,7 @@ TEST_F(HomeTest, ARevocationStaysAndCoversOnlyWhatWasIssuedBefore) {
   ASSERT_EQ(home->revocations().size(), 1U);
   EXPECT_EQ(home->revocations()[0], revocation);
   EXPECT_TRUE(home->IsRevoked(before));
-  EXPECT_FALSE(home->IsRevoked(after)) << "a found phone may be invited again";
+  EXPECT_FALSE(home->IsRevoked(after)) << "it covers what was issued before";
   EXPECT_FALSE(home->IsRevoked(home->membership()->certificate));
   ASSERT_TRUE(home->Revoke(phone, kNow).ok());
   EXPECT_EQ(home->revocations().size(), 1U) << "the later one replaces the earlier";
