@@ -223,6 +223,7 @@ double StageMemoryExcess(const std::string& path, LayerRange layers) {
   const double before = ResidentBytes();
   const auto engine = Must(Engine::Open(model, options));
   std::vector<EngineRow> rows;
+  rows.reserve(static_cast<std::size_t>(options.batch_rows_max));
   for (std::int32_t i = 0; i < options.batch_rows_max; ++i) rows.push_back({0, i, i == 0});
   std::vector<float> hidden(static_cast<std::size_t>(options.batch_rows_max * engine->n_embd()), 0.01F), out;
   if (!engine->Forward(rows, hidden, out).ok()) std::_Exit(1);
@@ -243,6 +244,7 @@ double RowsMs(const std::shared_ptr<const ModelFile>& model, LayerRange layers, 
   double seconds = 0;
   for (std::int32_t round = 0; round < kRounds; ++round) {
     std::vector<EngineRow> batch;
+    batch.reserve(static_cast<std::size_t>(rows));
     for (std::int32_t i = 0; i < rows; ++i) batch.push_back({i, round, i < options.output_rows_max});
     const auto start = SteadyClock::now();
     if (!engine->Forward(batch, hidden, out).ok()) std::_Exit(1);
