@@ -102,6 +102,7 @@ double InChild(const std::vector<int>& cpus, const std::function<double()>& work
 std::vector<TokenId> RandomPrompt(std::int32_t n, std::int32_t n_vocab, std::uint64_t seed) {
   Rng rng(seed);
   std::vector<TokenId> tokens;
+  tokens.reserve(static_cast<std::size_t>(n));
   for (std::int32_t i = 0; i < n; ++i) {
     tokens.push_back(static_cast<TokenId>(100 + rng.Below(static_cast<std::uint64_t>(std::min(n_vocab, 40000) - 100))));
   }
@@ -159,6 +160,7 @@ double DecodeRate(const std::string& model, const std::string& stages, const std
   const auto node = OpenNode(model, stages, cpus, streams, 2048);
   Drain(*Start(*node, RandomPrompt(64, node->vocabulary().size(), 1), 8));
   std::vector<std::unique_ptr<GenerationHandle>> handles;
+  handles.reserve(static_cast<std::size_t>(streams));
   for (std::int32_t i = 0; i < streams; ++i) {
     handles.push_back(
         Start(*node, RandomPrompt(32, node->vocabulary().size(), 10 + static_cast<std::uint64_t>(i)), kDecodeTokens));

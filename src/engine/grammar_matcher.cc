@@ -234,7 +234,7 @@ void GrammarMatcher::State::Close(StackId stack, Reading& into) {
     const StackId at = todo.back();
     todo.pop_back();
     if (++steps > kGrammarStepsMax) over = true;
-    std::uint32_t& met = seen[static_cast<std::size_t>(at + 1)];
+    std::uint32_t& met = seen[static_cast<std::size_t>(at) + 1];
     if (met == closure) continue;
     met = closure;
     if (at == kEmpty || Top(at)->type != LLAMA_GRETYPE_RULE_REF) {
@@ -399,7 +399,7 @@ Status GrammarMatcher::Accept(TokenId token, const std::string& piece) {
     after.indexed = false;
   }
   s.BeginClosure();
-  for (const StackId stack : after.stacks) s.seen[static_cast<std::size_t>(stack + 1)] = s.closure;
+  for (const StackId stack : after.stacks) s.seen[static_cast<std::size_t>(stack) + 1] = s.closure;
   for (const StackId stack : s.now.stacks) {
     if (!s.TokenMatches(stack, token)) continue;
     const Node node = s.nodes[static_cast<std::size_t>(stack)];

@@ -37,6 +37,7 @@ std::set<TokenId> Allowed(GrammarMatcher& matcher) {
 
 std::set<TokenId> AllowedByLibllama(llama_sampler* sampler, const Vocabulary& vocabulary) {
   std::vector<llama_token_data> all;
+  all.reserve(static_cast<std::size_t>(vocabulary.size()));
   for (TokenId token = 0; token < vocabulary.size(); ++token) all.push_back({token, 0, 0});
   llama_token_data_array array{all.data(), all.size(), -1, false};
   llama_sampler_apply(sampler, &array);

@@ -223,7 +223,7 @@ Result<TokenId> TokenSampler::State::Choose(std::span<const float> logits, Posit
 TokenSampler::TokenSampler(std::unique_ptr<State> state) : state_(std::move(state)) {}
 TokenSampler::~TokenSampler() = default;
 
-Result<std::unique_ptr<TokenSampler>> TokenSampler::Make(std::shared_ptr<const Vocabulary> vocabulary,
+Result<std::unique_ptr<TokenSampler>> TokenSampler::Make(const std::shared_ptr<const Vocabulary>& vocabulary,
                                                          const SamplingParams& params, std::span<const TokenId> history,
                                                          std::uint32_t emitted) {
   SHOAL_CHECK(vocabulary != nullptr);

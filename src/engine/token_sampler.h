@@ -21,7 +21,7 @@ class TokenSampler {
   // `history`: prompt and emitted tokens; the last `emitted` were sampled (fed to the grammar too).
   // Errors: kInvalidArgument (a grammar that does not parse or could not be followed in bounded time, a field or a
   // token out of range, emitted tokens that the grammar does not accept). Blocks while it compiles the grammar.
-  static Result<std::unique_ptr<TokenSampler>> Make(std::shared_ptr<const Vocabulary> vocabulary,
+  static Result<std::unique_ptr<TokenSampler>> Make(const std::shared_ptr<const Vocabulary>& vocabulary,
                                                     const SamplingParams& params, std::span<const TokenId> history,
                                                     std::uint32_t emitted);
   ~TokenSampler();
