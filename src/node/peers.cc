@@ -217,7 +217,7 @@ void Peers::Heard(NetworkEvent event) {
 void Peers::Handle(NetworkEvent event) {
   const TimeUs now = loop_.clock().Now();
   switch (event.kind) {
-    case NetworkEventKind::kInbound: return HandleInbound(std::move(event));
+    case NetworkEventKind::kInbound: return HandleInbound(event);
     case NetworkEventKind::kConnected: return Reached(event);
     case NetworkEventKind::kDisconnected:
       book_.Disconnected(event.peer, now);
@@ -265,7 +265,7 @@ void Peers::Handle(NetworkEvent event) {
   }
 }
 
-void Peers::HandleInbound(NetworkEvent event) {
+void Peers::HandleInbound(const NetworkEvent& event) {
   if (ended_) {
     ::close(event.fd);
     return;

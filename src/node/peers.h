@@ -96,7 +96,7 @@ class Peers {
   void UseRelays();
   void Heard(NetworkEvent event);  // the network's thread
   void Handle(NetworkEvent event);
-  void HandleInbound(NetworkEvent event);
+  void HandleInbound(const NetworkEvent& event);
   void Sighted(const Sighting& sighting);
   void Reached(const NetworkEvent& event);
   void OpenControl(const NodeId& peer);

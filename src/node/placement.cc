@@ -39,7 +39,7 @@ Status CheckMemory(const std::shared_ptr<const ModelFile>& model, const std::vec
 
 }  // namespace
 
-Result<std::unique_ptr<Placement>> Placement::Open(Loop& loop, std::shared_ptr<const ModelFile> model,
+Result<std::unique_ptr<Placement>> Placement::Open(Loop& loop, const std::shared_ptr<const ModelFile>& model,
                                                    const Stage::OpenVocabulary& vocabulary,
                                                    const PlacementOptions& options) {
   SHOAL_ASSIGN_OR_RETURN(const std::vector<LayerRange> ranges, ChooseStages(*model, options.stages));

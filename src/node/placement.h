@@ -28,7 +28,7 @@ class Placement {
   // Checks the cuts and the memory of all stages, then loads them one after the other, the last one's `vocabulary`
   // meanwhile.
   // Errors: kInvalidArgument, kUnsupported, kOutOfMemory, kCancelled, kIo, kCorrupt. Blocks while loading.
-  static Result<std::unique_ptr<Placement>> Open(Loop& loop, std::shared_ptr<const ModelFile> model,
+  static Result<std::unique_ptr<Placement>> Open(Loop& loop, const std::shared_ptr<const ModelFile>& model,
                                                  const Stage::OpenVocabulary& vocabulary,
                                                  const PlacementOptions& options);
   ~Placement();  // Stop(); not on the loop

@@ -121,6 +121,7 @@ class Offload : public testing::Test {
   // T rows of sequence 0, the last with output, and their input.
   static std::vector<EngineRow> Rows(Position from, int count) {
     std::vector<EngineRow> rows;
+    rows.reserve(static_cast<std::size_t>(count));
     for (int i = 0; i < count; ++i) rows.push_back({0, from + i, i + 1 == count});
     return rows;
   }
