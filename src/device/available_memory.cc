@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 
 #include "device/control_groups.h"
 #include "device/memory_facts.h"
@@ -100,6 +101,13 @@ std::optional<std::uint64_t> AvailableMemory(const std::string& root) {
   (void)root;
 #endif
   return least;
+}
+
+MemoryRoom MemoryRoomOf(std::uint64_t allowed) {
+  MemoryRoom room{allowed != 0 ? allowed : std::numeric_limits<std::uint64_t>::max(), false};
+  const auto available = AvailableMemory();
+  if (available && *available < room.bytes) room = {*available, true};
+  return room;
 }
 
 std::optional<std::uint64_t> MemoryLimit(const std::string& root) {

@@ -3,7 +3,6 @@
 #include "engine/engine.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "base/units.h"
 #include "device/available_memory.h"
@@ -53,23 +52,15 @@ Status CheckOptions(const EngineOptions& options) {
 
 Status CheckMemory(const EngineMemory& memory, const EngineOptions& options) {
   const std::uint64_t needed = memory.total() + options.other_bytes;
-  std::uint64_t limit = std::numeric_limits<std::uint64_t>::max();
-  const char* whose = "";
-  if (options.memory_bytes_max != 0) {
-    limit = options.memory_bytes_max;
-    whose = "allowed";
-  }
-  if (const auto available = AvailableMemory(); available && *available < limit) {
-    limit = *available;
-    whose = "available";
-  }
-  if (needed <= limit) return {};
+  const MemoryRoom room = MemoryRoomOf(options.memory_bytes_max);
+  if (needed <= room.bytes) return {};
   return Error{ErrorCode::kOutOfMemory,
                "layers " + std::to_string(options.layers.first) + " to " + std::to_string(options.layers.last - 1) +
                    " need " + FormatBytes(needed) + " of memory (weights " + FormatBytes(memory.weight_bytes) +
                    ", KV cache " + FormatBytes(memory.kv_bytes) + ", compute " + FormatBytes(memory.compute_bytes) +
                    (options.other_bytes > 0 ? ", sent hidden states " + FormatBytes(options.other_bytes) : "") + "), " +
-                   FormatBytes(limit) + " are " + whose + ": " + FormatBytes(needed - limit) + " are missing"};
+                   FormatBytes(room.bytes) + " are " + (room.is_what_is_available ? "available" : "allowed") + ": " +
+                   FormatBytes(needed - room.bytes) + " are missing"};
 }
 
 // A dry run keeps libllama's list of cells, which for an absurd context is more than the machine has. So what is known

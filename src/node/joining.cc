@@ -141,13 +141,14 @@ Status JoinWithCode(Home& home, const std::string& name, const std::string& code
   const std::vector<std::uint8_t> secret(invite.secret.begin(), invite.secret.end());
   std::set<std::size_t> answered;  // candidates that are not asked again: an invite ends after a few wrong codes
   bool new_key = false;
-  for (std::size_t next = 0; std::chrono::steady_clock::now() < deadline; ++next) {
+  for (std::size_t next = 0; std::chrono::steady_clock::now() < deadline;) {
     const std::optional<Endpoint> endpoint = candidates.At(next);
     if (!endpoint) {
-      next = static_cast<std::size_t>(-1);  // those that did not answer once more
+      next = 0;  // those that did not answer once more
       continue;
     }
-    if (answered.contains(next)) continue;
+    const std::size_t asked = next++;
+    if (answered.contains(asked)) continue;
     const std::vector<std::uint8_t> seed(home.node_key().seed().begin(), home.node_key().seed().end());
     RefusalReason reason = RefusalReason::kNone;
     const Result<JoinGrant> grant =
@@ -158,10 +159,10 @@ Status JoinWithCode(Home& home, const std::string& name, const std::string& code
     if (reason == RefusalReason::kRevoked && !std::exchange(new_key, true)) {
       Log(LogLevel::kWarning, "join", "this device's key was thrown out of that cluster: it takes a new one");
       SHOAL_RETURN_IF_ERROR(home.ReplaceNodeKey(std::time(nullptr)));
-      --next;
+      next = asked;
       continue;
     }
-    if (last.code != ErrorCode::kUnavailable) answered.insert(next);
+    if (last.code != ErrorCode::kUnavailable) answered.insert(asked);
     // Somebody else may be the one who invites; but the code may be wrong, which is to be said soon.
     if (last.code == ErrorCode::kInvalidArgument || last.code == ErrorCode::kCorrupt) {
       deadline = std::min(deadline, std::chrono::steady_clock::now() + kAfterRefusal);

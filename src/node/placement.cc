@@ -1,7 +1,6 @@
 // Opens the stages of a placement and wires them: head -> stage 0 -> ... -> last stage, all reporting to the head.
 #include "node/placement.h"
 
-#include <limits>
 #include <utility>
 
 #include "base/log.h"
@@ -25,16 +24,12 @@ Status CheckMemory(const std::shared_ptr<const ModelFile>& model, const std::vec
     SHOAL_ASSIGN_OR_RETURN(const EngineMemory memory, Engine::Plan(model, stage));
     total += memory.total();
   }
-  std::uint64_t limit = memory_bytes_max == 0 ? std::numeric_limits<std::uint64_t>::max() : memory_bytes_max;
-  const char* whose = "the limit of ";
-  if (const auto available = AvailableMemory(); available && *available < limit) {
-    limit = *available;
-    whose = "the available ";
-  }
-  if (total <= limit) return {};
-  return Error{ErrorCode::kOutOfMemory, "needs " + FormatBytes(total) + " on all stages, " +
-                                            FormatBytes(total - limit) + " more than " + whose + FormatBytes(limit) +
-                                            "; use a smaller context, fewer slots, or --kv q8_0"};
+  const MemoryRoom room = MemoryRoomOf(memory_bytes_max);
+  if (total <= room.bytes) return {};
+  return Error{ErrorCode::kOutOfMemory,
+               "needs " + FormatBytes(total) + " on all stages, " + FormatBytes(total - room.bytes) +
+                   " more than the " + (room.is_what_is_available ? "available " : "limit of ") +
+                   FormatBytes(room.bytes) + "; use a smaller context, fewer slots, or --kv q8_0"};
 }
 
 }  // namespace
