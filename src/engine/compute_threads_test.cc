@@ -1,4 +1,4 @@
-// What is left of the threads when CPUs are taken away.
+// What is left of the threads when CPUs are taken away, or wanted by others.
 #include "engine/compute_threads.h"
 
 #include <gtest/gtest.h>
@@ -28,6 +28,13 @@ TEST(PlanThreads, MoreThreadsThanCoresOnlyAsAsked) {
   const ThreadPlan many{4, {0, 1}};
   EXPECT_EQ(PlanThreads(many, {0, 1, 2}), many);
   EXPECT_EQ(PlanThreads(many, {0}), (ThreadPlan{1, {0}}));
+}
+
+TEST(FewerThreads, OnAnyOfTheirCores) {
+  const ThreadPlan plan{4, {4, 5, 6, 7}};
+  EXPECT_EQ(FewerThreads(plan, 4), plan);
+  EXPECT_EQ(FewerThreads(plan, 3), (ThreadPlan{3, {4, 5, 6, 7}}));
+  EXPECT_EQ(FewerThreads({2, {}}, 1), (ThreadPlan{1, {}}));
 }
 
 }  // namespace

@@ -17,6 +17,7 @@
 #include "base/test_models.h"
 #include "base/units.h"
 #include "device/cpu_affinity.h"
+#include "engine/compute_threads.h"
 
 namespace shoal {
 namespace {
@@ -474,6 +475,55 @@ TEST_F(EngineTest, ThreadsOnGivenCpusComputeTheSame) {
   if (!cpus.empty()) {
     EXPECT_EQ(placed, options_.cpus.size() == 2 ? std::vector<int>{options_.cpus.back()} : options_.cpus);
   }
+}
+
+// The pool is made anew each time, under an engine that computes.
+TEST_F(EngineTest, CoresThatAreTakenAndGivenBackChangeNothing) {
+  const std::vector<int> cpus = AllowedCpus();
+  if (cpus.size() < 2) GTEST_SKIP() << "needs two cores";
+  options_.layers = {0, 3};
+  options_.threads = 2;
+  options_.cpus = {cpus[0], cpus[1]};
+  const auto engine = Open();
+  ASSERT_NE(engine, nullptr);
+  const auto compute = [&] {
+    std::vector<float> out;
+    std::thread([&] { out = MustRun(*engine, 0, Tokens(8, 1)); }).join();
+    EXPECT_TRUE(engine->Rewind(0, 0).ok());
+    return out;
+  };
+  const std::vector<float> expected = compute();
+  for (const std::vector<int>& allowed : {std::vector<int>{cpus[0]}, cpus, std::vector<int>{cpus[1]}, cpus}) {
+    ASSERT_TRUE(PinThisThread(allowed).ok());  // the first thread's cores are the process's
+    std::this_thread::sleep_for(ComputeThreads::kLookEvery);
+    for (int pass = 0; pass < 3; ++pass) ExpectSame(compute(), expected);
+  }
+}
+
+TEST_F(EngineTest, ThreadsThatYieldToOthersComputeTheSame) {
+  options_.layers = {0, 3};
+  const auto alone = Open();
+  ASSERT_NE(alone, nullptr);
+  options_.threads = 4;  // so that they are in each other's way, too
+  options_.yields = true;
+  const auto yielding = Open();
+  ASSERT_NE(yielding, nullptr);
+  std::atomic<bool> over{false};
+  std::vector<std::thread> others;
+  for (int i = 0; i < AllowedCpuCount(); ++i) {
+    others.emplace_back([&over] {
+      while (!over.load(std::memory_order_relaxed)) {}
+    });
+  }
+  // Several surveys.
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(3);
+  for (int seed = 0; std::chrono::steady_clock::now() < end; ++seed) {
+    ExpectSame(MustRun(*yielding, 0, Tokens(4, seed)), MustRun(*alone, 0, Tokens(4, seed)));
+    if (yielding->Length(0) < 500) continue;
+    ASSERT_TRUE(yielding->Rewind(0, 0).ok() && alone->Rewind(0, 0).ok());
+  }
+  over = true;
+  for (std::thread& other : others) other.join();
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ LibllamaEngine::LibllamaEngine(const Shard& shard, const EngineOptions& options)
       input_(InputRuleFor(*file_)),
       takes_tokens_(is_first_ && is_last_ && !rules_.splittable),
       output_name_(std::string(HiddenTensorName(*file_)) + "-" + std::to_string(options.layers.count() - 1)),
-      threads_({options.threads, options.cpus}) {}
+      threads_({options.threads, options.cpus}, options.yields) {}
 
 LibllamaEngine::~LibllamaEngine() = default;
 
@@ -196,6 +196,7 @@ Status LibllamaEngine::Forward(std::span<const EngineRow> rows, std::span<const 
   }
   Status decoded = Decode(batch);
   captured_ = nullptr;
+  threads_.Passed(rows.size(), decoded.ok());
   if (!decoded.ok()) {
     if (decoded.error().code != ErrorCode::kKvFull) ForgetBatch(rows);
     return decoded;

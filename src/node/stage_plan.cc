@@ -65,6 +65,7 @@ EngineOptions MakeEngineOptions(const PlacementOptions& options, const ModelInfo
   engine.threads =
       options.threads > 0 ? options.threads : std::max(1, AllowedCpuCount() / static_cast<std::int32_t>(stages_here));
   if (!options.cpus.empty()) engine.cpus = options.cpus[index];
+  engine.yields = !options.reproducible;
   if (options.on_progress) {
     engine.on_progress = [report = options.on_progress, index](float fraction) { return report(index, fraction); };
   }

@@ -98,7 +98,8 @@ class Periods {
  public:
   Periods(bool rationed, std::size_t cores) : rationed_(rationed), cores_(static_cast<double>(cores)) {}
   void Begins() {
-    const double now = rationed_ ? ProcessTime() / cores_ : PassTime(false);
+    // While this is measured the process does little else.
+    const double now = rationed_ ? ClockSeconds(CLOCK_PROCESS_CPUTIME_ID) / cores_ : PassTime(false);
     const std::lock_guard lock(mutex_);
     if (last_ > 0) seconds_.push_back(now - last_);
     last_ = now;
@@ -109,13 +110,6 @@ class Periods {
   }
 
  private:
-  // While this is measured the process does little else.
-  static double ProcessTime() {
-    timespec now{};
-    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-    return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
-  }
-
   const bool rationed_;
   const double cores_;
   std::mutex mutex_;

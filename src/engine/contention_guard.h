@@ -1,0 +1,74 @@
+// How many of an engine's threads compute while other programs want the same cores.
+//
+// ggml's threads wait for each other awake, some hundred times a pass: where one has lost its core, all wait until it
+// has it back, so beside one busy program a core two threads are slower than one. When threads got clearly less
+// processor time than they wanted, a survey times a few passes with fewer of them, and the fastest number computes;
+// after a rest the next survey finds out whether the cores are free again. Pure: times come from the caller.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+namespace shoal {
+
+class ContentionGuard {
+ public:
+  static constexpr double kWindowS = 0.1;       // of passes, over which lost time is summed
+  static constexpr double kLostShare = 0.15;    // of one thread's time: cores are contended, a survey worth its time
+  static constexpr int kStepPasses = 3;         // timed for each number of threads, at least,
+  static constexpr double kStepS = 0.03;        // and for so long;
+  static constexpr double kStepEnoughS = 0.2;   // or for so long, however few they are; a clearly slow one once
+  static constexpr double kClearlySlower = 2;   //
+  static constexpr double kWorthIt = 1.05;      // times as fast as with more threads, to compute with fewer
+  static constexpr double kRestPerSurvey = 20;  // rest after a survey, in times of what it took,
+  static constexpr double kRestMinS = 1;        // of passes;
+  static constexpr double kRestMaxS = 20;       //
+  static constexpr double kCrowdedRestS = 60;   // longer, while even fewer threads lose their cores;
+  static constexpr int kFruitlessMax = 4;       // doubled up to so many times, when fewer never helped
+  static constexpr int kOtherPassesMax = 32;    // with another number of rows, before a survey is given up
+
+  struct Pass {
+    std::size_t rows = 0;   // compared are passes of as many rows
+    double seconds = 0;     // on the wall
+    double own_lost_s = 0;  // of them, without a core: the thread that called
+    double lost_s = 0;      // all threads together; less than nothing where other threads of the process count, too
+  };
+
+  explicit ContentionGuard(int threads);
+
+  // For the next pass: 1 <= threads() <= what it was made with.
+  int threads() const { return candidates_[current_]; }
+  // threads() is as chosen, not only being timed.
+  bool settled() const { return !surveying_; }
+  void Passed(const Pass& pass);
+
+ private:
+  // Passes of one number of rows with one number of threads.
+  struct Timed {
+    int passes = 0;
+    double seconds = 0;
+    double pass_s() const { return seconds / passes; }
+  };
+
+  void Watch(const Pass& pass);
+  void Time(const Pass& pass);
+  void TryNext();
+  void Choose();
+  void Rest(std::size_t candidate);
+
+  std::vector<int> candidates_;  // falling; the first is all
+  std::vector<Timed> timed_;     // of each
+  std::size_t current_ = 0;      // candidate that computes
+  std::size_t rows_ = 0;         // of the passes in timed_
+  bool surveying_ = false;
+  // Settled: what was counted in this window, and how long no survey begins.
+  double window_s_ = 0, own_lost_s_ = 0, lost_s_ = 0, rest_s_ = 0;
+  int fruitless_ = 0;
+  // In a survey.
+  std::size_t chosen_ = 0;   // before it
+  bool first_pass_ = false;  // of this candidate: its threads wake up
+  int other_passes_ = 0;
+  double survey_s_ = 0;
+};
+
+}  // namespace shoal
