@@ -54,14 +54,16 @@ def test_what_cannot_be_followed(server, fields):
     assert status == 400 and error["message"]
 
 
-def test_100_mb_body(server):
+@pytest.mark.parametrize("header,before,after", [(b"Content-Length: 104857600", b"", b""),
+                                                 (b"Transfer-Encoding: chunked", b"100000\r\n", b"\r\n")])
+def test_100_mb_body(server, header, before, after):
     before_bytes = server.rss_bytes()
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as sock:
-        sock.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer test-key\r\n"
-                     b"Content-Length: 104857600\r\n\r\n")
+        sock.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer test-key\r\n" + header +
+                     b"\r\n\r\n")
         try:
             for _ in range(100):
-                sock.sendall(b"x" * (1 << 20))
+                sock.sendall(before + b"x" * (1 << 20) + after)
         except OSError:
             pass   # it need not read what it refused
         assert b" 413 " in sock.recv(4096)

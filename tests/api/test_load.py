@@ -3,6 +3,9 @@ import concurrent.futures
 import time
 
 import openai
+import pytest
+
+from conftest import ServerProcess
 
 CLIENTS = 64
 SLOTS = 8   # as many as there are unless told
@@ -59,3 +62,25 @@ def test_crowds_leave_nothing_behind(server):
     with server.client() as client:   # every slot still answers
         answer = client.completions.create(model="default", prompt="One, two,", n=16, max_tokens=2)
         assert len(answer.choices) == 16
+
+
+def test_who_is_one_too_many_is_told_when_to_come_back():
+    """One slot and no queue: the package itself waits as it is told to, and is answered then."""
+    server = ServerProcess("--slots", "1", "--queue-max", "0")
+    ask = dict(model="default", prompt="One, two,", temperature=0)
+    try:
+        with server.client() as client:
+            stream = client.completions.create(max_tokens=2000, stream=True, extra_body={"ignore_eos": True}, **ask)
+            next(iter(stream))
+            with pytest.raises(openai.RateLimitError) as refused:
+                client.completions.create(max_tokens=1, **ask)
+            assert refused.value.code == "rate_limit_exceeded"
+            assert int(refused.value.response.headers["retry-after"]) >= 1
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                again = pool.submit(client.with_options(max_retries=5).completions.create, max_tokens=1, **ask)
+                time.sleep(0.5)   # it was refused once by now
+                assert not again.done()
+                stream.close()
+                assert again.result(60).usage.completion_tokens == 1
+    finally:
+        assert server.stop() == 0, server.output()

@@ -132,6 +132,27 @@ def test_logit_bias_forbids_and_forces(client):
     assert forced.choices[0].text == 3 * forced.choices[0].text[:len(forced.choices[0].text) // 3]
 
 
+def complete(client, temperature, **fields):
+    extra = {name: fields.pop(name) for name in ("top_k", "min_p", "typical_p", "repetition_penalty") if name in fields}
+    answer = client.completions.create(model="default", prompt="a b c a b c a b c a b c a", max_tokens=12,
+                                       temperature=temperature, seed=7, extra_body=extra, **fields)
+    return answer.choices[0].text
+
+
+@pytest.mark.parametrize("narrow", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}])
+def test_the_narrowest_filter_leaves_the_likeliest_token(client, narrow):
+    assert complete(client, 2, **narrow) == complete(client, 0)
+    wide = {"top_k": 0, "top_p": 1, "min_p": 0}
+    assert complete(client, 2, **wide) != complete(client, 0)
+
+
+@pytest.mark.parametrize("penalty", [{"frequency_penalty": 2}, {"presence_penalty": 2}, {"repetition_penalty": 2}])
+def test_penalties_end_a_repetition(client, penalty):
+    free, penalized = complete(client, 0), complete(client, 0, **penalty)
+    assert len(set(free.split())) <= 4, "it repeats what it was given"
+    assert len(set(penalized.split())) > len(set(free.split()))
+
+
 def test_json_object(client):
     answer = client.chat.completions.create(messages=[{"role": "user", "content": "A fish as JSON with its name."}],
                                             response_format={"type": "json_object"}, max_tokens=200, seed=1, **GREEDY)
@@ -145,12 +166,16 @@ def test_json_schema(client):
     schema = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 12},
                                                "legs": {"type": "integer", "minimum": 0, "maximum": 9}},
               "required": ["name", "legs"], "additionalProperties": False}
-    answer = client.chat.completions.create(
+    options = dict(
         messages=[{"role": "user", "content": "Describe a cat."}], max_tokens=100, **GREEDY,
         response_format={"type": "json_schema", "json_schema": {"name": "animal", "schema": schema, "strict": True}})
+    answer = client.chat.completions.create(**options)
     assert answer.choices[0].finish_reason == "stop"
     animal = json.loads(answer.choices[0].message.content)
     assert set(animal) == {"name", "legs"} and 0 <= animal["legs"] <= 9
+    chunks = list(client.chat.completions.create(stream=True, **options))
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == answer.choices[0].message.content
+    assert chunks[-1].choices[0].finish_reason == "stop"
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])

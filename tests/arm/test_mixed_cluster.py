@@ -32,7 +32,7 @@ def three_nodes(qemu, arm_binary, model):
                                   **more)
             alpha = start("alpha")
             started = [alpha]
-            emulated = {"before": qemu("max,sve=off"), "binary": arm_binary, "hang_s": 600}
+            emulated = {"before": qemu("max,sve=off,sme=off"), "binary": arm_binary, "hang_s": 600}
             for name, more in [("phone", emulated), ("beta", {})]:
                 invite = alpha.invite()
                 address = next(a for a in invite["addresses"] if "127.0.0.1" in a)

@@ -4,6 +4,7 @@ A test ends the node as Android's phantom process killer does. systemd and launc
 """
 import os
 import pathlib
+import plistlib
 import re
 import shutil
 import signal
@@ -164,6 +165,38 @@ def test_launchd_takes_a_new_definition(termux, binary):
     assert "<string>two</string>" in loaded.read_text()
     assert termux.run(binary, "service", "uninstall", "--kind", "launchd").returncode == 0
     await_true(lambda: not loaded.exists(), "it is loaded still")
+
+
+STRANGE = "it's <one> & 100% \"$HOME\" \\ %h"
+
+
+def planned_file(binary, tmp_path, kind):
+    done = subprocess.run([binary, "service", "install", "--dry-run", "--kind", kind, "--", "--name", STRANGE],
+                          env={**os.environ, "SHOAL_HOME": str(tmp_path / "home")}, capture_output=True, text=True,
+                          timeout=60, check=True)
+    return re.search(r"^--- .*?\n(.*?)^run:", done.stdout, re.M | re.S).group(1)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here that could read it")
+def test_systemd_reads_the_unit(binary, tmp_path):
+    unit = tmp_path / "shoal.service"
+    unit.write_text(planned_file(binary, tmp_path, "systemd"))
+
+    def found():
+        done = subprocess.run(["systemd-analyze", "verify", "--user", unit], capture_output=True, text=True, timeout=60,
+                              env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)})
+        return done.stdout + done.stderr if done.returncode == 0 else "failed: " + done.stderr
+
+    assert found() == ""
+    unit.write_text(unit.read_text().replace("Restart=always", "Restart=sometimes"))
+    assert "Failed to parse service restart specifier" in found()
+
+
+def test_the_property_list_of_launchd_says_what_was_asked(binary, tmp_path):
+    told = plistlib.loads(planned_file(binary, tmp_path, "launchd").encode())
+    assert told["Label"] == "shoal.node" and told["KeepAlive"] and told["RunAtLoad"]
+    assert told["ProgramArguments"][:2] == [str(binary), "up"] and told["ProgramArguments"][-2:] == ["--name", STRANGE]
+    assert told["EnvironmentVariables"]["SHOAL_HOME"] == str(tmp_path / "home")
 
 
 @pytest.mark.parametrize("kind", ["launchd", "systemd"])

@@ -73,6 +73,15 @@ def test_multicast_is_dropped(lan):
     nodes.wait_for("found by remembered addresses", lambda: see_each_other(members))
 
 
+def test_multicast_dns_alone_is_enough(make_lan):
+    """Over IPv4 the beacon is broadcast, mDNS is multicast: where broadcast is dropped, mDNS alone finds them."""
+    lan = make_lan(ipv6=False)
+    members = nodes.cluster_on(lan.add_hosts(3))
+    lan.link("*", "*", drop_broadcast=True)
+    restart_all(members, forget=True)
+    nodes.wait_for("found by mDNS", lambda: see_each_other(members))
+
+
 def test_addresses_that_members_pass_on_are_enough(lan):
     hosts = lan.add_hosts(3)
     lan.link("*", "*", drop_multicast=True, drop_broadcast=True)
