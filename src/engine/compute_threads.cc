@@ -111,7 +111,8 @@ void ComputeThreads::Prepare() {
 }
 
 void ComputeThreads::Passed(std::size_t rows, bool computed) {
-  if (computed) replaced_.clear();
+  if (!computed) return;
+  replaced_.clear();
   if (!yields_) return;
   const double took = ClockSeconds(CLOCK_MONOTONIC) - began_s_;
   const double own = ClockSeconds(CLOCK_THREAD_CPUTIME_ID) - began_own_s_;
