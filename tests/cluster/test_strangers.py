@@ -18,6 +18,7 @@ import pytest
 
 import lan as lans
 import nodes
+import streams
 
 NO_CERTIFICATE, FORGED, OTHER_CLUSTER, EXPIRED, REVOKED, JOIN_CLOSED, MALFORMED = 1, 2, 3, 4, 5, 6, 8
 HANDSHAKE_BYTES_MAX = 1024  # what Noise itself and a refusal take on the wire, with room
@@ -61,10 +62,10 @@ class Stranger:
 class Cluster:
     """Two members on two hosts, a third host for the stranger, and what the stranger could have come by."""
 
-    def __init__(self, lan):
+    def __init__(self, lan, model):
         self.lan = lan
         first, second, third = lan.add_hosts(3)
-        self.members = nodes.cluster_on([first, second])
+        self.members = nodes.cluster_on([first, second], models=[model])
         self.owner, self.other = self.members
         self.port = self.owner.net_port()
         self.address = f"{first.ipv4}:{self.port}"
@@ -91,11 +92,11 @@ def descriptors(node):
 
 
 @pytest.fixture(scope="module")
-def cluster(namespaces):
+def cluster(namespaces, smollm2):
     if not os.access(stranger_program(), os.X_OK):
         pytest.fail(f"{stranger_program()} is absent: the build makes it with the tests")
     with lans.Lan(delay_us=1000) as lan:
-        yield Cluster(lan)
+        yield Cluster(lan, smollm2)
 
 
 @pytest.fixture(autouse=True)
@@ -317,6 +318,33 @@ def test_a_flood_slows_nothing(cluster):
     # On the same cores as the flood itself. Behind a queue of strangers it would be hundreds of times as long.
     assert busy[0] < calm[0] * 20, "the API answers as before"
     assert busy[1] < calm[1] * 20, "the control link runs as before"
+
+
+def test_an_answer_of_two_hosts_goes_on_under_a_flood(cluster):
+    cluster.owner.cli("place", "smollm2", "--stages", 2, "--standby", "off", timeout=60)
+    nodes.wait_for("the placement is live", lambda: cluster.other.placement("smollm2"))
+
+    def answer():
+        stream = streams.ask(cluster.other, "smollm2", "One, two, three,", 64)
+        assert not stream.error
+        return stream
+
+    answer()
+    calm, seen = answer(), {}
+    flood = threading.Thread(target=lambda: seen.update(
+        cluster.stranger("flood", cluster.address, count=FLOOD, wave=500, hold_ms=50, seed=5)))
+    flood.start()
+    busy = [answer()]
+    while flood.is_alive():
+        busy.append(answer())
+    flood.join()
+    cluster.owner.cli("unplace", "smollm2")
+    took = statistics.median(stream.ended - stream.started for stream in busy) / (calm.ended - calm.started)
+    pause = max(pause for stream in busy for _, pause in stream.pauses())
+    print(f"{seen}; {len(busy)} answers under the flood took {took:.2f} times as long; longest pause {pause * 1e3:.0f} ms")
+    assert seen["connected"] > FLOOD * 0.5, seen
+    assert {stream.text for stream in busy} == {calm.text}
+    assert took < 20   # on the same cores as the flood itself
 
 
 def test_strangers_of_many_addresses_do_not_keep_members_out(cluster):
