@@ -49,7 +49,7 @@ void ContentionGuard::Watch(const Pass& pass) {
   surveying_ = true;
   chosen_ = current_;
   survey_s_ = 0;
-  other_passes_ = 0;
+  row_changes_ = 0;
   TryNext();
 }
 
@@ -65,18 +65,21 @@ void ContentionGuard::TryNext() {
 void ContentionGuard::Time(const Pass& pass) {
   survey_s_ += pass.seconds;
   if (pass.rows != rows_) {
-    if (++other_passes_ >= kOtherPassesMax) Rest(chosen_);
-    return;
+    if (++row_changes_ > kRowChangesMax) return Rest(chosen_);
+    rows_ = pass.rows;
+    std::fill(timed_.begin(), timed_.end(), Timed{});
   }
-  const bool clear = pass.seconds > kClearlySlower * timed_[chosen_].pass_s();
-  const bool waking = first_pass_ && !clear && pass.seconds < kStepEnoughS;
+  const bool slow = std::any_of(timed_.begin(), timed_.end(), [&](const Timed& other) {
+    return &other != &timed_[current_] && other.passes > 0 && pass.seconds > kClearlySlower * other.pass_s();
+  });
+  const bool waking = first_pass_ && !slow && pass.seconds < kStepEnoughS;
   first_pass_ = false;
   if (waking) return;
   Timed& timed = timed_[current_];
   ++timed.passes;
   timed.seconds += pass.seconds;
   const bool enough = timed.passes >= kStepPasses && timed.seconds >= kStepS;
-  if (enough || clear || timed.seconds >= kStepEnoughS) TryNext();
+  if (enough || slow || timed.seconds >= kStepEnoughS) TryNext();
 }
 
 void ContentionGuard::Choose() {

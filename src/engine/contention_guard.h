@@ -25,7 +25,7 @@ class ContentionGuard {
   static constexpr double kRestMaxS = 20;       //
   static constexpr double kCrowdedRestS = 60;   // longer, while even fewer threads lose their cores;
   static constexpr int kFruitlessMax = 4;       // doubled up to so many times, when fewer never helped
-  static constexpr int kOtherPassesMax = 32;    // with another number of rows, before a survey is given up
+  static constexpr int kRowChangesMax = 8;      // of passes in a survey, which begins anew; then it is given up
 
   struct Pass {
     std::size_t rows = 0;   // compared are passes of as many rows
@@ -67,7 +67,7 @@ class ContentionGuard {
   // In a survey.
   std::size_t chosen_ = 0;   // before it
   bool first_pass_ = false;  // of this candidate: its threads wake up
-  int other_passes_ = 0;
+  int row_changes_ = 0;
   double survey_s_ = 0;
 };
 

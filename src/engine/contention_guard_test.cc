@@ -109,11 +109,23 @@ TEST(ContentionGuard, OnlyPassesOfAsManyRowsAreCompared) {
   }
 }
 
+TEST(ContentionGuard, ASurveyGoesOnWithTheRowsThatCome) {
+  ContentionGuard guard(2);
+  while (guard.settled()) (void)Compute(guard, kBothCoresBusy, 1e-9, 64);  // the prompt ends here
+  (void)Compute(guard, kBothCoresBusy, 0.6, 1);
+  EXPECT_TRUE(guard.settled());
+  EXPECT_EQ(guard.threads(), 1);
+}
+
 TEST(ContentionGuard, ASurveyOfRowsThatDoNotComeAgainIsGivenUp) {
   ContentionGuard guard(2);
   std::size_t rows = 1;
   while (guard.settled()) (void)Compute(guard, kBothCoresBusy, 1e-9, rows);
-  for (int pass = 0; pass <= ContentionGuard::kOtherPassesMax; ++pass) (void)Compute(guard, kBothCoresBusy, 1e-9, 2);
+  const auto quick = [](int) { return 0.001; };
+  for (int change = 0; change <= ContentionGuard::kRowChangesMax; ++change) {
+    ASSERT_FALSE(guard.settled());
+    (void)Compute(guard, {quick, 0.5}, 1e-9, ++rows);
+  }
   EXPECT_TRUE(guard.settled());
   EXPECT_EQ(guard.threads(), 2);
 }
