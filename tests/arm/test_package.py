@@ -1,8 +1,8 @@
-"""The arm64 package in a fresh Debian 12 for arm64: it installs, answers what this machine answers, and goes.
+"""A package in a fresh Debian 12 of its kind: it installs, answers what this machine answers, and goes.
 
-`./dev test --arm-package` makes both and sets SHOAL_ARM_PACKAGE (the .deb) and SHOAL_ARM_DEBIAN (the system, a tar
-file); the kernel runs its programs by an emulator. It needs root, and the network: apt fetches what the package depends
-on.
+`./dev test --package` makes both and sets SHOAL_PACKAGE (the .deb) and SHOAL_PACKAGE_DEBIAN (the system, a tar file);
+the kernel runs the programs of an arm64 one by an emulator. It needs root, and the network: apt fetches what the
+package depends on.
 """
 import json
 import os
@@ -21,14 +21,14 @@ HANG_S = 1800
 
 @pytest.fixture(scope="module")
 def package():
-    path = os.environ.get("SHOAL_ARM_PACKAGE") or pytest.skip("./dev test --arm-package makes the package")
+    path = os.environ.get("SHOAL_PACKAGE") or pytest.skip("./dev test --package makes the package")
     return pathlib.Path(path)
 
 
 @pytest.fixture(scope="module")
 def inside(package, smollm2, tmp_path_factory):
     """Runs words in the fresh system: inside("shoal", "--version"). Its /proc is mounted for that run alone."""
-    debian = os.environ.get("SHOAL_ARM_DEBIAN") or pytest.skip("./dev test --arm-package makes the system")
+    debian = os.environ.get("SHOAL_PACKAGE_DEBIAN") or pytest.skip("./dev test --package makes the system")
     if os.geteuid() != 0:
         pytest.skip("only root can enter another system")
     root = tmp_path_factory.mktemp("debian")
@@ -55,18 +55,18 @@ def installed(inside):
 
 
 def test_it_is_the_version_that_it_says(installed, package):
-    assert installed("uname", "-m").stdout == "aarch64\n"
-    version = re.fullmatch(r"shoal_(.*)_arm64\.deb", package.name)[1]
+    version, kind = re.fullmatch(r"shoal_(.*)_(.*)\.deb", package.name).groups()
+    assert installed("uname", "-m").stdout.strip() == {"arm64": "aarch64", "amd64": "x86_64"}[kind]
     assert installed("shoal", "--version").stdout == f"shoal {version}\n"
     assert installed("dpkg-query", "-W", "-f", "${Version}", "shoal").stdout == version
 
 
-def test_it_lists_what_is_inside(installed):
+def test_it_lists_what_is_inside(installed, package):
     told = json.loads((installed.root / "usr/share/doc/shoal/sbom.spdx.json").read_text())
     names = {one["name"] for one in told["packages"]}
     assert {"llama.cpp", "CLI11", "libp2p", "rust-standard-library"} <= names
     backends = [path.name for path in (installed.root / "usr/lib/shoal").glob("libggml-cpu-*.so")]
-    assert "libggml-cpu-armv8.6_0.so" in backends
+    assert f"libggml-cpu-{'armv8.6_0' if 'arm64' in package.name else 'haswell'}.so" in backends
     assert ("KleidiAI" in names) == any("kleidiai" in name for name in backends)
 
 
