@@ -39,33 +39,40 @@ ThreadPlan FewerThreads(const ThreadPlan& plan, int threads) {
 
 Status ComputeThreads::Attach(llama_context* context) {
   context_ = context;
-  running_ = plan_;
   told_ = plan_.threads;
   first_allowed_ = allowed_ = ProcessCpus();
-  return MakePool();
+  return Run(plan_);
 }
 
-Status ComputeThreads::MakePool() {
+// What runs stays when the pool cannot be made.
+Status ComputeThreads::Run(ThreadPlan plan) {
+  const bool one_each = plan.cpus.size() == static_cast<std::size_t>(plan.threads);
+  ThreadpoolPtr pool;
+  if (plan.threads > 1) {
+    ggml_threadpool_params params = ggml_threadpool_params_default(plan.threads);
+    for (const int cpu : plan.cpus) params.cpumask[cpu] = true;
+    params.strict_cpu = one_each;
+    params.poll = kPollLevel;
+    params.paused = true;  // else ggml pins this thread, which is not the one that will compute
+    try {
+      const LlamaGuard guard;  // a thread that is not started is an abort
+      pool.reset(NewThreadpool(&params));
+    } catch (const LlamaAbort&) {}
+    if (pool == nullptr) return Error{ErrorCode::kUnavailable, "the system starts no more threads to compute with"};
+  }
   if (pool_) {
     llama_detach_threadpool(context_);
     replaced_.push_back(std::move(pool_));
   }
-  llama_set_n_threads(context_, running_.threads, running_.threads);
+  pool_ = std::move(pool);
+  llama_set_n_threads(context_, plan.threads, plan.threads);
+  if (pool_) llama_attach_threadpool(context_, pool_.get(), nullptr);
   // The calling thread of Forward is one of the compute threads. With a CPU for each thread, ggml gives the highest
   // number to it; else all threads share the set.
   placed_ = {};
-  own_cpus_ = running_.cpus;
-  const bool one_each = own_cpus_.size() == static_cast<std::size_t>(running_.threads);
+  own_cpus_ = plan.cpus;
   if (one_each && !own_cpus_.empty()) own_cpus_ = {*std::max_element(own_cpus_.begin(), own_cpus_.end())};
-  if (running_.threads == 1) return {};
-  ggml_threadpool_params params = ggml_threadpool_params_default(running_.threads);
-  for (const int cpu : running_.cpus) params.cpumask[cpu] = true;
-  params.strict_cpu = one_each;
-  params.poll = kPollLevel;
-  params.paused = true;  // else ggml pins this thread, which is not the one that will compute
-  pool_.reset(NewThreadpool(&params));
-  if (pool_ == nullptr) return Error{ErrorCode::kInternal, "no threads to compute with"};
-  llama_attach_threadpool(context_, pool_.get(), nullptr);
+  running_ = std::move(plan);
   return {};
 }
 
@@ -88,6 +95,7 @@ void ComputeThreads::Follow(std::vector<int> allowed) {
   plan_ = allowed_ == first_allowed_ ? asked_ : PlanThreads(asked_, allowed_);
   guard_ = ContentionGuard(plan_.threads);
   told_ = plan_.threads;
+  stuck_ = false;
   running_ = {0, {}};  // the pool is made anew, for what threads inherit has changed
   Log(LogLevel::kInfo, "engine",
       "the system allows cores " + CpuListText(allowed_) + " now: " + std::to_string(plan_.threads) +
@@ -100,9 +108,11 @@ void ComputeThreads::Prepare() {
     look_due_ = now + kLookEvery;
     if (std::vector<int> allowed = ProcessCpus(); allowed != allowed_) Follow(std::move(allowed));
   }
-  if (ThreadPlan wanted = FewerThreads(plan_, guard_.threads()); wanted != running_) {
-    running_ = std::move(wanted);
-    if (const Status made = MakePool(); !made.ok()) Log(LogLevel::kWarning, "engine", made.error().message);
+  if (ThreadPlan wanted = FewerThreads(plan_, guard_.threads()); wanted != running_ && !stuck_) {
+    if (const Status made = Run(std::move(wanted)); !made.ok()) {
+      stuck_ = true;
+      Log(LogLevel::kWarning, "engine", made.error().message + ": those that compute go on");
+    }
   }
   PlaceThisThread();
   if (!yields_) return;
@@ -111,19 +121,28 @@ void ComputeThreads::Prepare() {
 }
 
 void ComputeThreads::Passed(std::size_t rows, bool computed) {
-  if (!computed) return;
+  if (!computed) {
+    ended_s_ = 0;  // what an aborted pass used is in no later one
+    return;
+  }
+  if (yields_ && !stuck_) Judge(rows);
   replaced_.clear();
-  if (!yields_) return;
-  const double took = ClockSeconds(CLOCK_MONOTONIC) - began_s_;
-  const double own = ClockSeconds(CLOCK_THREAD_CPUTIME_ID) - began_own_s_;
+}
+
+void ComputeThreads::Judge(std::size_t rows) {
+  const double now = ClockSeconds(CLOCK_MONOTONIC), took = now - began_s_;
+  const double own_lost = took - (ClockSeconds(CLOCK_THREAD_CPUTIME_ID) - began_own_s_);
   // Since the end of the pass before, not since the beginning of this: what threads use is not counted at once, and
   // would be missed at the end of each pass.
+  const double idle = ended_s_ > 0 ? began_s_ - ended_s_ : 0;
   const double all = std::exchange(ended_all_s_, ClockSeconds(CLOCK_PROCESS_CPUTIME_ID));
-  guard_.Passed({rows, took, took - own, took * guard_.threads() - (ended_all_s_ - all)});
+  const double lost = ended_s_ > 0 ? took * guard_.threads() - (ended_all_s_ - all) : 0;
+  ended_s_ = now;
+  guard_.Passed({rows, took, idle, own_lost, lost});
   if (!guard_.settled() || guard_.threads() == told_) return;
   told_ = guard_.threads();
   Log(LogLevel::kInfo, "engine",
-      told_ < plan_.threads ? "other programs want these cores: " + std::to_string(told_) + " of " +
+      told_ < plan_.threads ? "there is not a core for each thread: " + std::to_string(told_) + " of " +
                                   std::to_string(plan_.threads) + " threads compute, which is faster"
                             : "the cores are free again: all " + std::to_string(told_) + " threads compute");
 }

@@ -38,7 +38,7 @@ class ComputeThreads {
   ComputeThreads(const ComputeThreads&) = delete;
   ComputeThreads& operator=(const ComputeThreads&) = delete;
 
-  // Makes the pool for `context`, which must end before this does. Errors: kInternal.
+  // Makes the pool for `context`, which must end before this does. Errors: kUnavailable: the system starts no threads.
   Status Attach(llama_context* context);
   // Before each pass, on the thread of Forward: sees to it that this thread is where it should be, and looks now and
   // then whether the process may still use the same CPUs.
@@ -47,8 +47,9 @@ class ComputeThreads {
   void Passed(std::size_t rows, bool computed);
 
  private:
-  Status MakePool();
+  Status Run(ThreadPlan plan);
   void PlaceThisThread();
+  void Judge(std::size_t rows);
   void Follow(std::vector<int> allowed);
 
   const ThreadPlan asked_;
@@ -56,9 +57,10 @@ class ComputeThreads {
   ThreadPlan plan_;     // of asked_, what is allowed
   ThreadPlan running_;  // of plan_, what computes: of this is the pool
   ContentionGuard guard_;
-  int told_ = 0;                              // threads that the log said last
-  double began_s_ = 0, began_own_s_ = 0;      // the pass: time, and processor time of this thread
-  double ended_all_s_ = 0;                    // the pass before: processor time of the process
+  int told_ = 0;                          // threads that the log said last
+  bool stuck_ = false;                    // the system started no threads for another pool: running_ stays
+  double began_s_ = 0, began_own_s_ = 0;  // the pass: time, and processor time of this thread
+  double ended_s_ = 0, ended_all_s_ = 0;  // the pass before: time, and processor time of the process; 0: none is known
   std::vector<int> first_allowed_, allowed_;  // when the first plan was made, and this one
   bool followed_ = false;                     // they have differed
   llama_context* context_ = nullptr;

@@ -3,6 +3,7 @@
 #include "engine/contention_guard.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace shoal {
 namespace {
@@ -21,31 +22,34 @@ ContentionGuard::ContentionGuard(int threads) : candidates_(Candidates(threads))
 
 void ContentionGuard::Passed(const Pass& pass) {
   if (candidates_.size() < 2) return;
+  rest_s_ -= pass.idle_s + pass.seconds;
+  if (pass.idle_s > kGapS) {
+    if (surveying_) GiveUp();
+    Forget();
+    return;
+  }
+  // Groups of answers that are decoded in turns differ by a row.
+  const int row_class = std::bit_width(pass.rows);
   if (surveying_) {
-    Time(pass);
+    Time(pass, row_class);
   } else {
-    Watch(pass);
+    Watch(pass, row_class);
   }
 }
 
-void ContentionGuard::Watch(const Pass& pass) {
-  if (pass.rows != rows_) timed_[current_] = {};
-  rows_ = pass.rows;
+void ContentionGuard::Watch(const Pass& pass, int row_class) {
+  if (row_class != row_class_) timed_[current_] = {};
+  row_class_ = row_class;
   ++timed_[current_].passes;
   timed_[current_].seconds += pass.seconds;
-  rest_s_ -= pass.seconds;
   window_s_ += pass.seconds;
   own_lost_s_ += pass.own_lost_s;
   lost_s_ += pass.lost_s;
-  if (window_s_ < kWindowS) return;
-  const bool contended = std::max(own_lost_s_, lost_s_) >= kLostShare * window_s_;
-  window_s_ = own_lost_s_ = lost_s_ = 0;
+  if (window_s_ < std::max(kWindowS, kWindowPerThreadS * candidates_.front())) return;
+  contended_ = std::max(own_lost_s_, lost_s_) >= kLostShare * window_s_;
   // Where fewer threads lose nothing, more might not either; where they do, more would.
-  const bool ask = current_ == 0 ? contended : !contended || rest_s_ <= -kCrowdedRestS;
-  if (rest_s_ > 0 || !ask) {
-    timed_[current_] = {};
-    return;
-  }
+  const bool ask = current_ == 0 ? contended_ : !contended_ || rest_s_ <= -kCrowdedRestS;
+  if (rest_s_ > 0 || !ask) return Forget();
   surveying_ = true;
   chosen_ = current_;
   survey_s_ = 0;
@@ -56,30 +60,37 @@ void ContentionGuard::Watch(const Pass& pass) {
 void ContentionGuard::TryNext() {
   for (current_ = 0; current_ < candidates_.size(); ++current_) {
     if (timed_[current_].passes > 0) continue;
+    if (current_ > 1 && Slower(timed_[current_ - 1].pass_s(), kPastTheBest, current_ - 1)) {
+      timed_[current_] = timed_[current_ - 1];
+      continue;
+    }
     first_pass_ = true;
     return;
   }
   Choose();
 }
 
-void ContentionGuard::Time(const Pass& pass) {
+// So many times as slow as a pass with one of the first `candidates`, of those that were timed.
+bool ContentionGuard::Slower(double seconds, double times, std::size_t candidates) const {
+  return std::any_of(timed_.begin(), timed_.begin() + static_cast<std::ptrdiff_t>(candidates),
+                     [&](const Timed& other) { return other.passes > 0 && seconds > times * other.pass_s(); });
+}
+
+void ContentionGuard::Time(const Pass& pass, int row_class) {
   survey_s_ += pass.seconds;
-  if (pass.rows != rows_) {
-    if (++row_changes_ > kRowChangesMax) return Rest(chosen_);
-    rows_ = pass.rows;
+  if (row_class != row_class_) {
+    if (++row_changes_ > kRowChangesMax) return GiveUp();
+    row_class_ = row_class;
     std::fill(timed_.begin(), timed_.end(), Timed{});
   }
-  const bool slow = std::any_of(timed_.begin(), timed_.end(), [&](const Timed& other) {
-    return &other != &timed_[current_] && other.passes > 0 && pass.seconds > kClearlySlower * other.pass_s();
-  });
-  const bool waking = first_pass_ && !slow && pass.seconds < kStepEnoughS;
+  const bool waking = first_pass_ && pass.seconds < kStepEnoughS;
   first_pass_ = false;
   if (waking) return;
   Timed& timed = timed_[current_];
   ++timed.passes;
   timed.seconds += pass.seconds;
-  const bool enough = timed.passes >= kStepPasses && timed.seconds >= kStepS;
-  if (enough || slow || timed.seconds >= kStepEnoughS) TryNext();
+  const bool slow = Slower(timed.pass_s(), kClearlySlower, candidates_.size());
+  if (slow || timed.seconds >= kStepEnoughS || (timed.passes >= kStepPasses && timed.seconds >= kStepS)) TryNext();
 }
 
 void ContentionGuard::Choose() {
@@ -91,11 +102,18 @@ void ContentionGuard::Choose() {
   Rest(best);
 }
 
+void ContentionGuard::GiveUp() { Rest(contended_ ? chosen_ : 0); }
+
 void ContentionGuard::Rest(std::size_t candidate) {
   surveying_ = false;
   current_ = candidate;
-  rest_s_ = std::clamp(kRestPerSurvey * survey_s_, kRestMinS, kRestMaxS);
+  rest_s_ = std::max(std::clamp(kRestPerSurvey * survey_s_, kRestMinS, kRestMaxS), kRestPerSurveyMin * survey_s_);
   if (candidate == 0) rest_s_ *= 1 << fruitless_;
+  Forget();
+}
+
+void ContentionGuard::Forget() {
+  window_s_ = own_lost_s_ = lost_s_ = 0;
   std::fill(timed_.begin(), timed_.end(), Timed{});
 }
 

@@ -7,6 +7,9 @@
 #include <functional>
 #include <map>
 #include <set>
+#include <utility>
+
+#include "runtime/rng.h"
 
 namespace shoal {
 namespace {
@@ -28,7 +31,7 @@ Computed Compute(ContentionGuard& guard, const Machine& machine, double seconds,
   while (computed.total < seconds) {
     const int threads = guard.threads();
     const double pass = machine.pass_s(threads);
-    guard.Passed({rows, pass, 0, pass * machine.lost_share});
+    guard.Passed({rows, pass, 0, 0, pass * machine.lost_share});
     computed.seconds[threads] += pass;
     computed.total += pass;
     computed.tried.insert(threads);
@@ -51,7 +54,7 @@ TEST(ContentionGuard, TheCallersOwnTimeTellsWhereOthersOfItsProcessCompute) {
   ContentionGuard guard(2);
   for (int pass = 0; pass < 30; ++pass) {
     const double seconds = kBothCoresBusy.pass_s(guard.threads());
-    guard.Passed({1, seconds, 0.5 * seconds, -3 * seconds});
+    guard.Passed({1, seconds, 0, 0.5 * seconds, -3 * seconds});
   }
   EXPECT_EQ(guard.threads(), 1);
 }
@@ -91,10 +94,56 @@ TEST(ContentionGuard, SurveysCostLittle) {
 
   // Cores are taken away, but fewer threads are not faster: then it is asked more and more rarely.
   ContentionGuard vain(4);
-  const Machine machine{[](int threads) { return 0.040 / threads; }, 0.3};
+  const Machine machine{[](int threads) { return threads == 4 ? 0.010 : 0.015 / threads + 0.009; }, 0.3};
   computed = Compute(vain, machine, 600);
   EXPECT_GT(computed.seconds[4], 0.98 * computed.total);
-  EXPECT_EQ(computed.tried, (std::set<int>{1, 2, 3, 4}));
+  EXPECT_EQ(computed.tried, (std::set<int>{3, 4}));
+}
+
+TEST(ContentionGuard, ASurveyOfLongPassesStopsWhereFewerAreClearlySlower) {
+  ContentionGuard guard(16);
+  const Machine machine{[](int threads) { return threads == 16 ? 20.0 : 32.0 / threads; }, 0.5};  // seconds a token
+  Computed computed = Compute(guard, machine, 400);
+  EXPECT_EQ(guard.threads(), 15);
+  EXPECT_EQ(computed.tried, (std::set<int>{8, 15, 16}));
+  computed = Compute(guard, machine, 4000);
+  EXPECT_GT(computed.seconds[15], 0.9 * computed.total);
+}
+
+// The processor time of threads that run on other cores is known up to a tick each.
+TEST(ContentionGuard, TimeThatIsCountedInTicksIsNotLost) {
+  constexpr double kTick = 0.004;
+  ContentionGuard guard(8);
+  Rng rng(1);
+  double missing = 0;
+  for (double total = 0; total < 600; total += 0.02) {
+    const double before = std::exchange(missing, 7 * kTick * rng.Uniform());
+    guard.Passed({1, 0.02, 0, 0, missing - before});
+    ASSERT_EQ(guard.threads(), 8);
+  }
+}
+
+TEST(ContentionGuard, AllComputeAgainSoonAfterALongRest) {
+  ContentionGuard guard(2);
+  (void)Compute(guard, kBothCoresBusy, 30);
+  ASSERT_EQ(guard.threads(), 1);
+  guard.Passed({1, 0.02, 3600, 0, 0});
+  (void)Compute(guard, kFree, 0.5);
+  EXPECT_EQ(guard.threads(), 2);
+}
+
+TEST(ContentionGuard, GroupsOfAnswersThatDifferByARowAreCompared) {
+  ContentionGuard guard(2);
+  for (int turn = 0; turn < 20; ++turn) (void)Compute(guard, kBothCoresBusy, 1e-9, turn % 2 == 0 ? 2 : 3);
+  EXPECT_EQ(guard.threads(), 1);
+}
+
+TEST(ContentionGuard, ASurveyThatIsGivenUpLeavesNoFewerThreadsOnFreeCores) {
+  ContentionGuard guard(2);
+  (void)Compute(guard, kBothCoresBusy, 30);
+  ASSERT_EQ(guard.threads(), 1);
+  for (int turn = 0; turn < 3000; ++turn) (void)Compute(guard, kFree, 1e-9, turn % 2 == 0 ? 1 : 64);
+  EXPECT_EQ(guard.threads(), 2);
 }
 
 TEST(ContentionGuard, OnlyPassesOfAsManyRowsAreCompared) {
@@ -124,7 +173,7 @@ TEST(ContentionGuard, ASurveyOfRowsThatDoNotComeAgainIsGivenUp) {
   const auto quick = [](int) { return 0.001; };
   for (int change = 0; change <= ContentionGuard::kRowChangesMax; ++change) {
     ASSERT_FALSE(guard.settled());
-    (void)Compute(guard, {quick, 0.5}, 1e-9, ++rows);
+    (void)Compute(guard, {quick, 0.5}, 1e-9, rows *= 2);
   }
   EXPECT_TRUE(guard.settled());
   EXPECT_EQ(guard.threads(), 2);

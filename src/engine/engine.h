@@ -33,8 +33,8 @@ struct EngineOptions {
   std::vector<int> cpus;               // affinity of the compute threads; empty: the OS decides. As many CPUs as
                                        // threads: one each. The thread that calls Forward is one of the compute
                                        // threads and is pinned by its first call
-  bool yields = false;                 // fewer threads compute while other programs want the same cores. With other
-                                       // threads than before, results differ by rounding in caches of 512 or more
+  bool yields = false;                 // fewer threads compute while other programs want the same cores. With another
+                                       // number, results differ by rounding once the cache holds more than 256 tokens
   std::uint64_t memory_bytes_max = 0;  // weights + KV + compute; 0: what the machine has available
   std::uint64_t other_bytes = 0;       // what the caller will spend beside the engine: counted with it before loading
   DeviceChoice device;                 // only in a process made for it (offload/): opening it may end the process

@@ -329,16 +329,20 @@ def test_an_answer_of_two_hosts_goes_on_under_a_flood(cluster):
         assert not stream.error
         return stream
 
-    answer()
-    calm, seen = answer(), {}
+    seen = {}
     flood = threading.Thread(target=lambda: seen.update(
         cluster.stranger("flood", cluster.address, count=FLOOD, wave=500, hold_ms=50, seed=5)))
-    flood.start()
-    busy = [answer()]
-    while flood.is_alive():
-        busy.append(answer())
-    flood.join()
-    cluster.owner.cli("unplace", "smollm2")
+    try:
+        answer()
+        calm = answer()
+        flood.start()
+        busy = [answer()]
+        while flood.is_alive():
+            busy.append(answer())
+    finally:
+        if flood.ident:
+            flood.join()
+        cluster.owner.cli("unplace", "smollm2")
     took = statistics.median(stream.ended - stream.started for stream in busy) / (calm.ended - calm.started)
     pause = max(pause for stream in busy for _, pause in stream.pauses())
     print(f"{seen}; {len(busy)} answers under the flood took {took:.2f} times as long; longest pause {pause * 1e3:.0f} ms")
