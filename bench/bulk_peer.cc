@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "base/socket.h"
+#include "bench.h"
 #include "identity/certificate.h"
 #include "identity/keys.h"
 #include "transport/libp2p.h"
@@ -39,19 +40,6 @@ constexpr std::size_t kEchoBytes = 16 << 10;   // 14 rows of 576 values in f16
 constexpr std::size_t kSinkBytes = 256 << 10;  // of one write
 constexpr std::chrono::milliseconds kWarmUp{700};
 constexpr std::uint32_t kOpenMs = 5000;
-
-template <typename T>
-T Must(Result<T> result) {
-  if (result.ok()) return *std::move(result);
-  std::fprintf(stderr, "bench: %s\n", result.error().message.c_str());
-  std::_Exit(1);
-}
-
-void Must(const Status& status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "bench: %s\n", status.error().message.c_str());
-  std::_Exit(1);
-}
 
 NodeKey KeyOf(std::uint8_t number) {
   return Must(NodeKey::FromSeed(std::vector<std::uint8_t>(NodeKey::kSeedBytes, number)));

@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "base/test_models.h"
+#include "bench.h"
 #include "device/cpu_affinity.h"
 #include "engine/engine.h"
 #include "model/model_info.h"
@@ -28,15 +29,6 @@ using SteadyClock = std::chrono::steady_clock;
 constexpr int kTurns = 5;
 constexpr double kTurnS = 3;
 constexpr Position kContext = 448;  // positions of a sequence, before it begins anew
-
-template <typename T>
-T Must(Result<T> result) {
-  if (!result.ok()) {
-    std::fprintf(stderr, "bench: %s\n", result.error().message.c_str());
-    std::exit(1);
-  }
-  return std::move(result).value();
-}
 
 // Programs that do nothing but use a core, until this ends.
 class BusyPrograms {
@@ -91,11 +83,6 @@ double Rate(Engine& engine, std::int32_t rows) {
     seconds = std::chrono::duration<double>(SteadyClock::now() - start).count();
   }
   return done / seconds;
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
 }
 
 int Main(int argc, char** argv) {

@@ -18,6 +18,7 @@
 
 #include "base/log.h"
 #include "base/test_models.h"
+#include "bench.h"
 #include "engine/engine.h"
 #include "engine/split_rules.h"
 #include "engine/vocabulary.h"
@@ -31,21 +32,6 @@ using Json = nlohmann::ordered_json;
 constexpr std::int32_t kWindow = 1024, kMicroBatch = 64;
 constexpr double kChangeMax = 0.001;  // of perplexity
 constexpr WireType kWires[] = {WireType::kF32, WireType::kF16};
-
-template <typename T>
-T Must(Result<T> result) {
-  if (!result.ok()) {
-    std::fprintf(stderr, "bench: %s\n", result.error().message.c_str());
-    std::exit(1);
-  }
-  return std::move(result).value();
-}
-
-void Must(const Status& status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "bench: %s\n", status.error().message.c_str());
-  std::exit(1);
-}
 
 // Every page of the documentation, in the order of the names.
 std::string ReadDocumentation() {

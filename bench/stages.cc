@@ -20,6 +20,7 @@
 
 #include "base/log.h"
 #include "base/test_models.h"
+#include "bench.h"
 #include "llama.h"
 #include "node/node.h"
 #include "runtime/rng.h"
@@ -40,11 +41,6 @@ double SecondsSince(SteadyClock::time_point start) {
   return std::chrono::duration<double>(SteadyClock::now() - start).count();
 }
 
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
 // Of the mean; infinite for less than two values.
 double StandardError(const std::vector<double>& values) {
   const auto n = static_cast<double>(values.size());
@@ -53,15 +49,6 @@ double StandardError(const std::vector<double>& values) {
   for (const double value : values) mean += value / n;
   for (const double value : values) squares += (value - mean) * (value - mean);
   return std::sqrt(squares / (n - 1) / n);
-}
-
-template <typename T>
-T Must(Result<T> result) {
-  if (!result.ok()) {
-    std::fprintf(stderr, "bench: %s\n", result.error().message.c_str());
-    std::_Exit(1);
-  }
-  return std::move(result).value();
 }
 
 void PinProcess(const std::vector<int>& cpus) {
