@@ -231,7 +231,7 @@ Status RealClusterNode::StartCluster() {
     const Status added = peers_->book().AddJson(*peers, Now());
     if (!added.ok()) Log(LogLevel::kWarning, "network", "peers.json is left out: " + added.error().message);
   }
-  for (const NodeId& peer : peers_->Linked()) cluster_->OnLinkUp(Now(), peer);  // some were here first
+  peers_->Begin();
   facts_due_ = Now() + kFactsUs;
   peers_file_due_ = Now() + kPeersFileUs;
   Obey();

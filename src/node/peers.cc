@@ -110,15 +110,20 @@ Peers::~Peers() { Stop(); }
 
 void Peers::Stop() {
   if (network_gone_) return;
-  beacon_.reset();
-  AskLoop(loop_, [this] {
+  std::unique_ptr<Beacon> beacon;  // its end takes a moment
+  AskLoop(loop_, [this, &beacon] {
+    beacon = std::move(beacon_);
     links_.clear();
     return ended_ = true;
   });
+  beacon.reset();
   {
     const std::unique_lock lock(network_use_);
     network_gone_ = true;
     if (network_) network_->Stop(500);
+  }
+  for (const NetworkEvent& event : early_) {  // it never began
+    if (event.kind == NetworkEventKind::kInbound) ::close(event.fd);
   }
   AskLoop(loop_, [] { return true; });  // what the network posted last
 }
@@ -211,7 +216,20 @@ void Peers::Heard(NetworkEvent event) {
     if (event.kind == NetworkEventKind::kListenFailed) listen_failed_[event.address] = event.text;
     listening_changed_.notify_all();
   }
-  loop_.Post([this, event = std::move(event)]() mutable { Handle(std::move(event)); });
+  const std::lock_guard lock(early_mutex_);
+  if (!begun_) {
+    early_.push_back(std::move(event));
+  } else {
+    loop_.Post([this, event = std::move(event)]() mutable { Handle(std::move(event)); });
+  }
+}
+
+void Peers::Begin() {
+  const std::lock_guard lock(early_mutex_);
+  begun_ = true;
+  for (NetworkEvent& event : std::exchange(early_, {})) {
+    loop_.Post([this, event = std::move(event)]() mutable { Handle(std::move(event)); });
+  }
 }
 
 void Peers::Handle(NetworkEvent event) {
@@ -343,12 +361,6 @@ void Peers::AddLink(const NodeId& peer, int fd) {
 bool Peers::HasLink(const NodeId& peer) const {
   const auto link = links_.find(peer);
   return link != links_.end() && loop_.clock().Now() - link->second->heard() < kLinkSilentUs;
-}
-
-std::vector<NodeId> Peers::Linked() const {
-  std::vector<NodeId> peers;
-  for (const auto& [peer, link] : links_) peers.push_back(peer);
-  return peers;
 }
 
 void Peers::DropLink(const NodeId& peer) {

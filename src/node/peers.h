@@ -61,11 +61,14 @@ struct PeersOptions {
 
 class Peers {
  public:
-  // Not on the loop; blocks until it listens. Handlers may be called before it returns.
+  // Not on the loop; blocks until it listens. What is heard waits for Begin().
   // Errors: as Network::Start; kUnavailable (no address to listen on).
   static Result<std::unique_ptr<Peers>> Start(Loop& loop, BlockingTasks& tasks, PeersOptions options,
                                               PeersHandlers handlers);
   ~Peers();  // Stop()
+
+  // On the loop, once: from here on handlers are called, for what was heard since Start first.
+  void Begin();
 
   // Ends all links and streams. Not on the loop, which must still run; nothing else may be called after. Idempotent.
   void Stop();
@@ -84,8 +87,6 @@ class Peers {
   Result<int> OpenStream(const NodeId& peer, const std::string& protocol, std::uint32_t timeout_ms,
                          StreamPriority priority = StreamPriority::kActivations);
   Network& network() { return *network_; }
-  // Peers between OnLinkUp and OnLinkDown. On the loop.
-  std::vector<NodeId> Linked() const;
   Beacon* beacon() { return beacon_.get(); }
 
  private:
@@ -131,6 +132,10 @@ class Peers {
 
   std::shared_mutex network_use_;  // held for writing while the network stops
   bool network_gone_ = false;
+
+  std::mutex early_mutex_;
+  bool begun_ = false;               // guarded by early_mutex_
+  std::vector<NetworkEvent> early_;  // guarded by early_mutex_: heard before Begin()
 
   mutable std::mutex listening_mutex_;
   std::condition_variable listening_changed_;
