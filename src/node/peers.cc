@@ -220,7 +220,7 @@ void Peers::Heard(NetworkEvent event) {
   if (!begun_) {
     early_.push_back(std::move(event));
   } else {
-    loop_.Post([this, event = std::move(event)]() mutable { Handle(std::move(event)); });
+    loop_.Post([this, event = std::move(event)] { Handle(event); });
   }
 }
 
@@ -228,11 +228,11 @@ void Peers::Begin() {
   const std::lock_guard lock(early_mutex_);
   begun_ = true;
   for (NetworkEvent& event : std::exchange(early_, {})) {
-    loop_.Post([this, event = std::move(event)]() mutable { Handle(std::move(event)); });
+    loop_.Post([this, event = std::move(event)] { Handle(event); });
   }
 }
 
-void Peers::Handle(NetworkEvent event) {
+void Peers::Handle(const NetworkEvent& event) {
   const TimeUs now = loop_.clock().Now();
   switch (event.kind) {
     case NetworkEventKind::kInbound: return HandleInbound(event);

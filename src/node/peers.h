@@ -96,7 +96,7 @@ class Peers {
   void ListenOnNew();
   void UseRelays();
   void Heard(NetworkEvent event);  // the network's thread
-  void Handle(NetworkEvent event);
+  void Handle(const NetworkEvent& event);
   void HandleInbound(const NetworkEvent& event);
   void Sighted(const Sighting& sighting);
   void Reached(const NetworkEvent& event);
