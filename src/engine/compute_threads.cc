@@ -115,7 +115,7 @@ void ComputeThreads::Prepare() {
     }
   }
   PlaceThisThread();
-  if (!yields_) return;
+  if (!IsJudged()) return;
   began_own_s_ = ClockSeconds(CLOCK_THREAD_CPUTIME_ID);
   began_s_ = ClockSeconds(CLOCK_MONOTONIC);
 }
@@ -125,7 +125,7 @@ void ComputeThreads::Passed(std::size_t rows, bool computed) {
     ended_s_ = 0;  // what an aborted pass used is in no later one
     return;
   }
-  if (yields_ && !stuck_) Judge(rows);
+  if (IsJudged()) Judge(rows);
   replaced_.clear();
 }
 

@@ -49,6 +49,7 @@ class ComputeThreads {
  private:
   Status Run(ThreadPlan plan);
   void PlaceThisThread();
+  bool IsJudged() const { return yields_ && plan_.threads > 1 && !stuck_; }
   void Judge(std::size_t rows);
   void Follow(std::vector<int> allowed);
 

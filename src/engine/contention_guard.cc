@@ -61,6 +61,7 @@ void ContentionGuard::TryNext() {
   for (current_ = 0; current_ < candidates_.size(); ++current_) {
     if (timed_[current_].passes > 0) continue;
     if (current_ > 1 && Slower(timed_[current_ - 1].pass_s(), kPastTheBest, current_ - 1)) {
+      // Taken to be no faster.
       timed_[current_] = timed_[current_ - 1];
       continue;
     }

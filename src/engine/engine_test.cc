@@ -3,13 +3,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <chrono>
 #include <cmath>
-#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -19,6 +17,7 @@
 #include "base/test_models.h"
 #include "base/units.h"
 #include "device/cpu_affinity.h"
+#include "device/test_busy_programs.h"
 #include "engine/compute_threads.h"
 
 namespace shoal {
@@ -518,14 +517,8 @@ TEST_F(EngineTest, ThreadsThatYieldToOthersComputeTheSame) {
   ASSERT_NE(yielding, nullptr);
   ExpectSame(MustRun(*yielding, 0, Tokens(4, 0)), MustRun(*alone, 0, Tokens(4, 0)));
   const std::size_t all = ThreadsHere();
-  std::vector<pid_t> others;  // processes: time that is another thread's of this one is not lost to others
-  for (int i = 0; i < AllowedCpuCount(); ++i) {
-    others.push_back(::fork());
-    if (others.back() == 0) {
-      ::alarm(60);
-      while (true) std::atomic_signal_fence(std::memory_order_seq_cst);
-    }
-  }
+  // Processes: time that is another thread's of this one is not lost to others.
+  const BusyPrograms others(AllowedCpuCount());
   // On as many cores as there are, or fewer, some threads are in the way sooner or later.
   bool fewer = false;
   const auto start = std::chrono::steady_clock::now();
@@ -534,10 +527,6 @@ TEST_F(EngineTest, ThreadsThatYieldToOthersComputeTheSame) {
     fewer = fewer || ThreadsHere() < all;
     if (yielding->Length(0) < 200) continue;
     EXPECT_TRUE(yielding->Rewind(0, 0).ok() && alone->Rewind(0, 0).ok());
-  }
-  for (const pid_t other : others) {
-    ::kill(other, SIGKILL);
-    ::waitpid(other, nullptr, 0);
   }
   if (AllowedCpuCount() <= 4) { EXPECT_TRUE(fewer) << "no survey in half a minute"; }
 }

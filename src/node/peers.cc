@@ -220,16 +220,18 @@ void Peers::Heard(NetworkEvent event) {
   if (!begun_) {
     early_.push_back(std::move(event));
   } else {
-    loop_.Post([this, event = std::move(event)] { Handle(event); });
+    Post(std::move(event));
   }
+}
+
+void Peers::Post(NetworkEvent event) {
+  loop_.Post([this, event = std::move(event)] { Handle(event); });
 }
 
 void Peers::Begin() {
   const std::lock_guard lock(early_mutex_);
   begun_ = true;
-  for (NetworkEvent& event : std::exchange(early_, {})) {
-    loop_.Post([this, event = std::move(event)] { Handle(event); });
-  }
+  for (NetworkEvent& event : std::exchange(early_, {})) Post(std::move(event));
 }
 
 void Peers::Handle(const NetworkEvent& event) {

@@ -96,6 +96,7 @@ class Peers {
   void ListenOnNew();
   void UseRelays();
   void Heard(NetworkEvent event);  // the network's thread
+  void Post(NetworkEvent event);
   void Handle(const NetworkEvent& event);
   void HandleInbound(const NetworkEvent& event);
   void Sighted(const Sighting& sighting);

@@ -83,6 +83,12 @@ class Cluster:
         words = {"certificate": certificate} if certificate else {}
         return self.stranger("show", self.address, key=key or self.stranger.key, **words)
 
+    def flood(self, seed):
+        """A flood that has not begun yet, and what the stranger saw of it in the end."""
+        seen = {}
+        return threading.Thread(target=lambda: seen.update(
+            self.stranger("flood", self.address, count=FLOOD, wave=500, hold_ms=50, seed=seed))), seen
+
     def well(self):
         return all(node.process.poll() is None for node in self.members) and nodes.all_alive(self.members)
 
@@ -303,9 +309,7 @@ def test_a_flood_slows_nothing(cluster):
     start = time.monotonic()
     calm = medians(cluster, lambda: time.monotonic() - start > 3)
     rss, fds = cluster.owner.rss_anon_bytes(), descriptors(cluster.owner)
-    seen = {}
-    flood = threading.Thread(target=lambda: seen.update(
-        cluster.stranger("flood", cluster.address, count=FLOOD, wave=500, hold_ms=50, seed=3)))
+    flood, seen = cluster.flood(seed=3)
     flood.start()
     busy = medians(cluster, lambda: not flood.is_alive())
     flood.join()
@@ -329,9 +333,7 @@ def test_an_answer_of_two_hosts_goes_on_under_a_flood(cluster):
         assert not stream.error
         return stream
 
-    seen = {}
-    flood = threading.Thread(target=lambda: seen.update(
-        cluster.stranger("flood", cluster.address, count=FLOOD, wave=500, hold_ms=50, seed=5)))
+    flood, seen = cluster.flood(seed=5)
     try:
         answer()
         calm = answer()
