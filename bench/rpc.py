@@ -66,13 +66,18 @@ class Bench:
     def __init__(self, options, lan, report):
         self.options, self.lan, self.report = options, lan, report
         self.hosts = lan.add_hosts(3)
-        self.subject = Subject(self.hosts, [os.environ[m.variable] for m in options.models])
+        models = [os.environ[m.variable] for m in options.models]
+        self.subject = Subject(self.hosts, models)
+        # Computes what RPC computes, and nothing ahead; one stream only.
+        self.plain = Subject(lan.add_hosts(3), models, "--drafts", "off")
         self.asked = 0
 
     def run(self, model):
         path = os.environ[model.variable]
         for cut, measure in ((model.halves, self.halves), (model.decode, self.streams)):
             self.subject.place(path, [(0, cut - 1), (cut, model.layers - 1)])
+            if measure == self.halves:
+                self.plain.place(path, [(0, cut - 1), (cut, model.layers - 1)])
             for hosts, entry, label in ((self.hosts[:2], 0, "asked on the first host"),
                                         (self.hosts, 2, "asked on a third host")):
                 with Opponent(hosts, path, cut) as self.opponent:
@@ -89,7 +94,8 @@ class Bench:
         return self.text[start:start + length]
 
     def halves(self, label, entry, delay_ms):
-        self.subject.decode([self.prompt(16)], WARM_UP_TOKENS, entry)
+        for subject in (self.subject, self.plain):
+            subject.decode([self.prompt(16)], WARM_UP_TOKENS, entry)
         self.decode(label, entry, 1, 64, 1.4)
         self.prefill(label, entry)
         if entry == 0:
@@ -102,12 +108,17 @@ class Bench:
             self.network(f"{label}: processor time of the network / compute, {STREAMS} streams", run)
 
     def decode(self, label, entry, streams, length, bar):
-        n, shoal, rpc = self.options.tokens, [], []
+        n, shoal, rpc, plain = self.options.tokens, [], [], []
         for _ in range(self.options.rounds):
-            shoal.append(self.subject.decode([self.prompt(length) for _ in range(streams)], n, entry).rate())
+            prompts = [self.prompt(length) for _ in range(streams)]
+            shoal.append(self.subject.decode(prompts, n, entry).rate())
             rpc.append(self.opponent.decode(streams, length, n))
+            if streams == 1:
+                plain.append(self.plain.decode(prompts, n, entry).rate())
         what = "1 stream" if streams == 1 else f"{streams} streams together"
         self.report.ratio(f"{label}: decode of {what}, shoal / RPC", bar, shoal, rpc)
+        if plain:
+            self.report.ratio(f"{label}: decode of {what}, shoal without drafts / RPC", bar, plain, rpc)
 
     def prefill(self, label, entry):
         length = self.options.prompt
@@ -121,7 +132,7 @@ class Bench:
 
     def overhead(self, label, delay_ms):
         """Against the ideal: what the stages compute, and twice the delay of a link."""
-        run = self.subject.decode([self.prompt(64)], self.options.tokens, account=True)
+        run = self.plain.decode([self.prompt(64)], self.options.tokens, account=True)
         token_ms, compute_ms = run.seconds_per_token() * 1e3, run.compute_s * 1e3
         self.report.check(f"{label}: ms a token over stage compute + delays, 1 stream",
                           token_ms - compute_ms - 2 * delay_ms, 0.5, at_least=False)

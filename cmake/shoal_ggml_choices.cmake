@@ -1,4 +1,5 @@
 # What of ggml is built: the backends that were named, and between two ways of its CPU backend the faster one.
+include_guard()
 
 # ggml's options for `backends` (SHOAL_BACKENDS). On Apple ggml takes Metal and BLAS by itself: linked into the node,
 # where libllama would give them to every stage, tried by nobody.

@@ -2,6 +2,8 @@
 #
 # Source: SHOAL_LLAMA_CPP_DIR if given; else the copy inside the source distribution of llama-cpp-python, pinned by
 # version and hash in llama_cpp.txt, fetched by pip into the cache folder (SHOAL_CACHE_DIR, default ~/.cache/shoal).
+include(shoal_ggml_choices)
+
 set(SHOAL_LLAMA_CPP_SHA256 832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e)
 set(SHOAL_LLAMA_CPP_SDIST llama_cpp_python-0.3.36)
 

@@ -66,7 +66,7 @@ struct ServeOptions {
 
 struct UpOptions {
   std::string name, host = "127.0.0.1", api_key, join_code, memory, store, log_file, speed_test = "auto", device;
-  std::string pacing = "auto", heat_drain = "auto", system_root;
+  std::string pacing = "auto", heat_drain = "auto", drafts = "auto", system_root;
   std::vector<std::string> listen, peers, relays, model_dirs;
   int port = 8080, net_port = 48100, battery_floor = 15;
   std::int32_t threads = 0, device_layers = 0;

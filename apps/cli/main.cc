@@ -161,6 +161,13 @@ void NoteGiven(const CLI::App& command, RunOptions& o) {
   command.add_option("--pacing", o.pacing, "Rest between micro-batches where heat would slow it more: auto or off")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "off"}));
+  command
+      .add_option("--drafts", o.drafts,
+                  "Compute what probably comes next while an answer leaves stages idle: auto or off; of models whose "
+                  "first layers are here")
+      ->envname("SHOAL_DRAFTS")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "off"}));
   command.add_option("--system-root", o.system_root, "A folder in place of / for heat and battery")->group("");
   command.add_flag("--no-mdns", o.no_mdns, "Do not look for members by multicast DNS");
   command.add_flag("-q,--quiet", o.quiet, "Nothing on stderr but errors and the ready line");

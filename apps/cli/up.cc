@@ -42,6 +42,7 @@ Result<ClusterNodeOptions> MakeOptions(const UpOptions& options) {
   node.join_code = options.join_code;
   node.threads = options.threads;
   node.kernels = UseChosenKernels("");
+  node.drafts = options.drafts != "off";
   node.measure_speed = options.speed_test != "off";
   node.waiting_cpus = WaitingCpus(ReadDeviceProfile(SystemFiles(), nullptr));
   SHOAL_ASSIGN_OR_RETURN(node.device, ParseDeviceChoice(options.device));

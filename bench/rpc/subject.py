@@ -1,4 +1,4 @@
-"""shoal on the hosts: a cluster of three nodes, stages on the first two, one core each.
+"""shoal on the hosts: a cluster of three nodes, stages on the first two, one core each. `words`: more for `shoal up`.
 
 Asked over HTTP, as anybody would. `entry` is the index of the node that is asked: 0 has the first stage, 2 has none."""
 import dataclasses
@@ -83,9 +83,9 @@ class Prefilled:
 
 
 class Subject:
-    def __init__(self, hosts, models):
+    def __init__(self, hosts, models, *words):
         pinned = [Pinned(host, cpu) for host, cpu in zip(hosts, ("0", "1", "0,1"), strict=True)]
-        self.nodes = nodes.cluster_on(pinned, "--threads", 1, models=models)
+        self.nodes = nodes.cluster_on(pinned, "--threads", 1, *words, models=models)
         nodes.wait_for("all links are measured: the probe's bytes are no activations",
                        lambda: nodes.links_measured(self.nodes), 120)
 
@@ -117,28 +117,21 @@ class Subject:
         node = self.nodes[entry]
         return token_times.token_times(node.host, node.api_port, self.model, prompts, tokens, on_first)
 
-    def _metrics(self, node):
-        with node.host.connect(node.api_port) as connection:
-            connection.sendall(f"GET /metrics HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {nodes.KEY}\r\n"
-                               "Connection: close\r\n\r\n".encode())
-            text = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
-        return dict(re.findall(r"^(shoal_\S+) (\S+)$", text, re.M))
-
     def _bytes_sent(self):
-        return float(self._metrics(self.nodes[0])["shoal_network_bytes_sent"])
+        return self.nodes[0].metrics()["shoal_network_bytes_sent"]
 
     def _usage(self):
-        metrics = self._metrics(self.nodes[0])
+        metrics = self.nodes[0].metrics()
         stages, batches = {}, 0.0
         for name, value in metrics.items():
             if f'model="{self.model}"' not in name:
                 continue
             labels = dict(re.findall(r'(\w+)="([^"]*)"', name))
             if name.startswith("shoal_stage_seconds{"):
-                stages[labels["stage"], labels["activity"]] = float(value)
+                stages[labels["stage"], labels["activity"]] = value
             elif name.startswith("shoal_stage_micro_batches{"):
-                batches = float(value)
-        return Usage(stages, batches, self._thread_seconds(), float(metrics["shoal_network_bytes_sent"]))
+                batches = value
+        return Usage(stages, batches, self._thread_seconds(), metrics["shoal_network_bytes_sent"])
 
     def _thread_seconds(self):
         seconds = {}

@@ -84,6 +84,7 @@ StageHostOptions RealClusterNode::HostOptions() {
   StageHostOptions options;
   options.self = home_->id();
   options.memory_bytes_max = options_.memory_bytes_max;
+  options.drafts = options_.drafts;
   options.threads = [this](const std::string& type) { return kernels_.ThreadsFor(type); };
   options.obtain = [this](const PlacementRecord& placement, LayerRange layers, const std::function<bool()>& cancelled) {
     auto obtained = weights_->Obtain(placement.request.fingerprint, placement.model, layers, cancelled);
@@ -318,6 +319,7 @@ void RealClusterNode::RefreshSpeeds() {
   speeds_due_ = Now() + kSpeedsUs;
   const std::vector<StageHost::Work> works = host_.Works();
   TellObserved(ObservedOf(works));
+  host_.SetSaving(MembersThatSave(*cluster_));
   RefreshKernels(works);
   speeds_.Tick(Now(), facts_.models, works, [this] {
     if (ended_ || stopping_) return;

@@ -37,6 +37,7 @@ struct ClusterNodeOptions {
   DeviceChoice device;                 // that stages compute on where it proves right (offload/stage_engines.h)
   std::uint64_t store_bytes_max = 0;   // of layers kept in home/store; 0: what the disk allows
   bool measure_speed = true;           // of weights and kernels that is not known yet here, while nothing runs
+  bool drafts = true;                  // as StageHostOptions
   PowerOptions power;
 };
 

@@ -64,7 +64,7 @@ void RealClusterNode::RefreshMetrics() {
   SetNetworkMetrics(metrics_, peers_->network().stats());
   SetSpeedMetrics(metrics_, status.placements);
   SetStageMetrics(metrics_, host_.HeadTotals());
-  SetRecoveryMetrics(metrics_, host_.Recovery());
+  SetHeadMetrics(metrics_, host_.Counts());
 }
 
 // ---- What a person asks ---------------------------------------------------------------------------------------------

@@ -244,6 +244,15 @@ void PutObserved(const std::vector<ObservedPlacement>& observed, ClusterStatus& 
   }
 }
 
+std::set<NodeId> MembersThatSave(const Cluster& cluster) {
+  std::set<NodeId> saving;
+  for (const MemberView& member : cluster.members()) {
+    const DeviceFacts& device = member.record.facts.device;
+    if (device.on_battery || device.rest > 0) saving.insert(member.record.id);
+  }
+  return saving;
+}
+
 MembersWithNames MembersHere(const Cluster& cluster) {
   MembersWithNames members;
   for (const MemberView& member : cluster.members()) {

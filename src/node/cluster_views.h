@@ -1,6 +1,7 @@
 // Between what the cluster knows and what people read and type. Pure.
 #pragma once
 
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,6 +34,9 @@ Result<PlaceRequest> RequestOf(const Cluster& cluster, const PlaceCommand& comma
 std::vector<ObservedPlacement> ObservedOf(const std::vector<StageHost::Work>& works);
 bool IsNews(const std::vector<ObservedPlacement>& now, const std::vector<ObservedPlacement>& told);
 void PutObserved(const std::vector<ObservedPlacement>& observed, ClusterStatus& status);
+
+// Who should compute nothing that may be of no use: on its battery, or resting for its heat.
+std::set<NodeId> MembersThatSave(const Cluster& cluster);
 
 using MembersWithNames = std::vector<std::pair<NodeId, std::string>>;
 // The other members that are here and not in doubt.

@@ -10,6 +10,12 @@
 #include "wire/messages.h"
 
 namespace shoal {
+namespace {
+
+constexpr double kSavingChance = 0.9;
+
+}  // namespace
+
 std::shared_ptr<Head> Head::Start(HeadOptions options, std::unique_ptr<Stage> stage, std::unique_ptr<FrameSender> next,
                                   std::vector<std::unique_ptr<FrameReceiver>> results) {
   SHOAL_CHECK(stage != nullptr && (next != nullptr) == !results.empty());
@@ -39,6 +45,11 @@ void Head::Stop() {
     worker_->Stop();
     loop_.Stop();
   });
+}
+
+void Head::SetSaving(bool saves) {
+  const double chance = saves ? kSavingChance : options_.schedule.draft_chance_min;
+  loop_.Post([this, chance] { pipeline_->SetDraftChanceMin(chance); });
 }
 
 ScheduleStats Head::stats() {

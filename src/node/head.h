@@ -22,6 +22,18 @@
 
 namespace shoal {
 
+// What schedulers counted.
+struct HeadCounts {
+  RecoveryStats recovery;
+  DraftStats drafts;
+  HeadCounts& operator+=(const HeadCounts& other) {
+    recovery += other.recovery;
+    drafts += other.drafts;
+    return *this;
+  }
+};
+inline HeadCounts CountsOf(const ScheduleStats& stats) { return {stats.recovery, stats.drafts}; }
+
 struct HeadOptions {
   ScheduleOptions schedule;
   Epoch epoch = 0;
@@ -48,6 +60,8 @@ class Head : public std::enable_shared_from_this<Head> {
   }  // of stage 0
   // As StageWorker::SetRest, of stage 0. Any thread.
   void SetRest(double rest) { worker_->SetRest(rest); }
+  // Nearly certain drafts only (schedule/drafts.h): a device of the placement saves its battery, or rests. Any thread.
+  void SetSaving(bool saves);
   // Of the stages in order; empty once stopped. Not on its loop.
   std::vector<StageTotals> Totals();
   // Ends running generations with kUnavailable and joins all threads. Idempotent. Not on its loop.

@@ -37,7 +37,7 @@ std::unique_ptr<Stage> HostedStage::Release() {
     ending_head->Stop();
     stage = ending_head->TakeStage();
     const std::lock_guard lock(ended_heads->mutex);
-    ended_heads->stats += ending_head->stats().recovery;
+    ended_heads->counts += CountsOf(ending_head->stats());
   }
   if (ending_worker) {
     ending_worker->Stop();

@@ -22,10 +22,9 @@
 
 namespace shoal {
 
-// Of heads that have ended.
-struct RecoveryTotal {
+struct EndedHeads {
   std::mutex mutex;
-  RecoveryStats stats;  // guarded by mutex
+  HeadCounts counts;  // guarded by mutex
 };
 
 struct HostedStage {
@@ -45,7 +44,7 @@ struct HostedStage {
   std::condition_variable changed;
   bool ended = false;                                     // guarded by mutex: nothing will be started any more
   std::shared_ptr<Head> head;                             // guarded by mutex
-  std::shared_ptr<RecoveryTotal> ended_heads;             // of the host
+  std::shared_ptr<EndedHeads> ended_heads;                // of the host
   std::unique_ptr<StageWorker> worker;                    // guarded by mutex
   std::map<NodeId, std::shared_ptr<CopyOutlet>> outlets;  // guarded by mutex: to copies elsewhere
   std::atomic<std::uint64_t> feeding{0};                  // of a copy: which stream tells it what it holds

@@ -60,7 +60,7 @@ StageHost::StageHost(Loop& loop, ModelLibrary& library, BlockingTasks& tasks, Pi
       tasks_(tasks),
       pipes_(pipes),
       options_(std::move(options)),
-      ended_(std::make_shared<RecoveryTotal>()) {}
+      ended_(std::make_shared<EndedHeads>()) {}
 
 StageHost::~StageHost() { Stop(); }
 
@@ -215,6 +215,21 @@ void StageHost::SetRest(double rest) {
     if (hosted->head) hosted->head->SetRest(rest);
     if (hosted->worker) hosted->worker->SetRest(rest);
   }
+}
+
+void StageHost::SetSaving(std::set<NodeId> nodes) {
+  const std::lock_guard lock(mutex_);
+  if (nodes == saving_) return;
+  saving_ = std::move(nodes);
+  for (const auto& [key, hosted] : hosted_) {
+    const std::lock_guard hosted_lock(hosted->mutex);
+    if (hosted->head) hosted->head->SetSaving(Saves(hosted->placement));
+  }
+}
+
+bool StageHost::Saves(const PlacementRecord& placement) const {
+  return std::any_of(placement.stages.begin(), placement.stages.end(),
+                     [&](const StagePlace& stage) { return saving_.contains(stage.node); });
 }
 
 void StageHost::ServeCopy(int fd) {
@@ -389,6 +404,8 @@ Status StageHost::StartHead(const std::shared_ptr<HostedStage>& shared, std::uni
   std::vector<LayerRange> stages;
   for (const StagePlace& stage : placement.stages) stages.push_back(stage.layers);
   head_options.schedule = MakeScheduleOptions(options, *hosted.model, stages, InFlightMax(stages.size()));
+  // Other hosts than this one would have nothing to do meanwhile.
+  if (options_.drafts && stages.size() > 1) head_options.schedule.drafts_max = head_options.schedule.in_flight_max - 1;
   head_options.epoch = placement.epoch;
   head_options.wire_type = options.wire_type;
   head_options.sent_bytes_max = SentBytes(options, hosted.model->info, placement.stages.front().layers);
@@ -400,9 +417,11 @@ Status StageHost::StartHead(const std::shared_ptr<HostedStage>& shared, std::uni
   };
   std::shared_ptr<Head> head =
       Head::Start(std::move(head_options), std::move(hosted.stage), std::move(next), std::move(results));
-  const std::lock_guard lock(hosted.mutex);
+  const std::lock_guard lock(mutex_);
+  const std::lock_guard hosted_lock(hosted.mutex);
   hosted.head = std::move(head);
   hosted.head->SetRest(rest_);
+  hosted.head->SetSaving(Saves(hosted.placement));
   hosted.TellWhoCopies();
   hosted.changed.notify_all();
   return {};
@@ -456,7 +475,7 @@ std::vector<StageHost::Work> StageHost::Works() {
   return works;
 }
 
-RecoveryStats StageHost::Recovery() {
+HeadCounts StageHost::Counts() {
   std::vector<std::shared_ptr<Head>> heads;
   {
     const std::lock_guard lock(mutex_);
@@ -465,11 +484,11 @@ RecoveryStats StageHost::Recovery() {
       if (hosted->head) heads.push_back(hosted->head);
     }
   }
-  RecoveryStats recovery;
-  for (const std::shared_ptr<Head>& head : heads) recovery += head->stats().recovery;
+  HeadCounts counts;
+  for (const std::shared_ptr<Head>& head : heads) counts += CountsOf(head->stats());
   const std::lock_guard lock(ended_->mutex);
-  recovery += ended_->stats;
-  return recovery;
+  counts += ended_->counts;
+  return counts;
 }
 
 void StageHost::Unload(const std::string& model, Epoch epoch, std::int32_t index) {

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -20,6 +21,7 @@
 #include "base/ids.h"
 #include "base/result.h"
 #include "cluster/cluster.h"
+#include "node/head.h"
 #include "node/model_library.h"
 #include "node/pipe_rendezvous.h"
 #include "pipeline/pipeline.h"
@@ -32,11 +34,12 @@
 namespace shoal {
 
 struct HostedStage;
-struct RecoveryTotal;
+struct EndedHeads;
 
 struct StageHostOptions {
   NodeId self;
   std::uint64_t memory_bytes_max = 0;  // of one stage; 0: what the machine has
+  bool drafts = true;                  // heads here may compute what probably comes next (schedule/drafts.h)
   // Threads of a stage with weights of a type, 0: one on each fast core. Any thread. Empty: 0.
   std::function<std::int32_t(const std::string& quantization)> threads;
   // The model of a placement with the layers of a stage here. Blocks while they come; a task; `cancelled` from any
@@ -73,6 +76,8 @@ class StageHost {
 
   // As StageWorker::SetRest, of every stage here, those to come too.
   void SetRest(double rest);
+  // The nodes that should compute nothing that may be of no use: heads here, those to come too, keep to that.
+  void SetSaving(std::set<NodeId> nodes);
 
   // A stream on which the stage of a copy here tells it what it holds, to its end. Blocks: a thread of its own.
   void ServeCopy(int fd);
@@ -92,7 +97,7 @@ class StageHost {
   };
   std::vector<Work> Works();
   // Of all heads that were here since start. Not on the loop.
-  RecoveryStats Recovery();
+  HeadCounts Counts();
 
   // Ends everything. Not on the loop; nothing else may be called after.
   void Stop();
@@ -108,6 +113,7 @@ class StageHost {
   void Report(const std::shared_ptr<HostedStage>& hosted, Status status);
   void ReportBroken(const std::shared_ptr<HostedStage>& hosted, const std::string& why);
   // Tasks; but for LoadAfter, hosted.work is held.
+  bool Saves(const PlacementRecord& placement) const;  // mutex_ is held
   Status LoadAfter(const std::vector<std::shared_ptr<HostedStage>>& dropped, HostedStage& hosted);
   Status LoadNow(HostedStage& hosted);
   Status Obtain(HostedStage& hosted);
@@ -126,7 +132,8 @@ class StageHost {
   std::map<CopyKey, std::shared_ptr<HostedStage>> copies_;  // guarded by mutex_
   bool stopped_ = false;                                    // guarded by mutex_
   std::atomic<double> rest_{0};
-  const std::shared_ptr<RecoveryTotal> ended_;         // of the heads that have ended
+  std::set<NodeId> saving_;                            // guarded by mutex_
+  const std::shared_ptr<EndedHeads> ended_;            // of the heads that have ended
   std::vector<std::shared_ptr<HostedStage>> dropped_;  // loop only: since the last load
 };
 

@@ -85,7 +85,7 @@ void SetNetworkMetrics(MetricsRegistry& metrics, const NetworkStats& stats) {
       static_cast<double>(stats.refused_inbound));
 }
 
-void SetRecoveryMetrics(MetricsRegistry& metrics, const RecoveryStats& recovery) {
+void SetHeadMetrics(MetricsRegistry& metrics, const HeadCounts& counts) {
   const auto set = [&](const char* work, std::uint64_t row_layers) {
     metrics
         .GetGauge("shoal_recovery_row_layers",
@@ -93,8 +93,16 @@ void SetRecoveryMetrics(MetricsRegistry& metrics, const RecoveryStats& recovery)
                   std::string("work=\"") + work + "\"")
         .Set(static_cast<double>(row_layers));
   };
-  set("run", recovery.row_layers);
-  set("from_nothing", recovery.row_layers_from_nothing);
+  set("run", counts.recovery.row_layers);
+  set("from_nothing", counts.recovery.row_layers_from_nothing);
+  const auto set_drafts = [&](const char* was, std::uint64_t rows) {
+    metrics
+        .GetGauge("shoal_drafts", "Rows computed before their token was known, that of a right or of a wrong guess.",
+                  std::string("was=\"") + was + "\"")
+        .Set(static_cast<double>(rows));
+  };
+  set_drafts("right", counts.drafts.right);
+  set_drafts("wrong", counts.drafts.sent - counts.drafts.right);
 }
 
 }  // namespace shoal

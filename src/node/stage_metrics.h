@@ -7,6 +7,7 @@
 
 #include "api/control_service.h"
 #include "base/metrics.h"
+#include "node/head.h"
 #include "pipeline/pipeline.h"
 #include "transport/libp2p.h"
 
@@ -18,8 +19,8 @@ void SetStageMetrics(MetricsRegistry& metrics, const std::map<std::string, std::
 // Sets shoal_tokens_per_second{model,of,is} of what is known of all placements. What was known of others is no longer
 // shown.
 void SetSpeedMetrics(MetricsRegistry& metrics, const std::vector<PlacementStatus>& placements);
-// Sets shoal_recovery_row_layers{work}.
-void SetRecoveryMetrics(MetricsRegistry& metrics, const RecoveryStats& recovery);
+// Sets shoal_recovery_row_layers{work} and shoal_drafts{was}.
+void SetHeadMetrics(MetricsRegistry& metrics, const HeadCounts& counts);
 
 // Sets shoal_network_*.
 void SetNetworkMetrics(MetricsRegistry& metrics, const NetworkStats& stats);

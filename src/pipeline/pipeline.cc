@@ -318,6 +318,11 @@ void Pipeline::Cancel(GenerationId id) {
   if (!s.broken) s.PumpSoon();
 }
 
+void Pipeline::SetDraftChanceMin(double chance) {
+  SHOAL_CHECK(state_->loop.InLoop());
+  state_->scheduler.SetDraftChanceMin(chance);
+}
+
 ScheduleStats Pipeline::stats() const {
   SHOAL_CHECK(state_->loop.InLoop());
   return state_->scheduler.stats();

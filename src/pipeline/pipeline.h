@@ -58,6 +58,7 @@ class Pipeline {
   // Errors: as Scheduler::Submit; kUnavailable after the pipeline broke.
   Status Submit(GenerationRequest request, EventHandler handler);
   void Cancel(GenerationId id);  // no event follows
+  void SetDraftChanceMin(double chance);
   ScheduleStats stats() const;
   std::int32_t ReusedTokens(GenerationId id) const;
   std::vector<StageTotals> stage_totals() const;

@@ -121,6 +121,7 @@ void Scheduler::State::Preempt(Generation& generation) {
 }
 
 void Scheduler::State::LeaveSlot(Generation& generation) {
+  DropDrafts(generation);
   if (!generation.decoding) cells_reserved -= CellsToCome(generation);
   pending_ops.emplace_back(CloseSequence{generation.slot, generation.id});
   slots.Release(generation.slot);

@@ -35,6 +35,7 @@ std::optional<MicroBatch> Scheduler::State::Next() {
     AddPrefills(batch, record);
   }
   if (batch.rows.empty()) AddFills(batch, record);
+  if (batch.rows.empty()) AddDraft(batch, record);
   // While something is in flight the operations can wait for the next rows: so what is on its way stays bounded.
   if (batch.rows.empty() && (pending_ops.empty() || !in_flight.empty())) return std::nullopt;
   batch.ops = std::move(pending_ops);
@@ -43,6 +44,12 @@ std::optional<MicroBatch> Scheduler::State::Next() {
   if (batch.rows.empty()) return batch;
   filled_last = record.fills;
   batch.id = record.id = ++batches;
+  for (InFlight& other : in_flight) {
+    record.shared = other.shared = true;
+    const bool crowds = record.prefills || record.fills || other.prefills || other.fills;
+    record.crowded = record.crowded || crowds;
+    other.crowded = other.crowded || crowds;
+  }
   in_flight.push_back(std::move(record));
   return batch;
 }
@@ -157,6 +164,33 @@ void Scheduler::State::AddFills(MicroBatch& batch, InFlight& record) {
   }
 }
 
+// For an answer that is alone, the row of a guess: as long as it is sooner right than not, for a stage that would else
+// wait; nearly certain ones also beyond that, so that stages need not wait for each other's delays.
+void Scheduler::State::AddDraft(MicroBatch& batch, InFlight& record) {
+  constexpr double kNearlyCertain = 0.8;
+  if (options.drafts_max == 0 || !options.rewindable || running.size() != 1 || !waiting.empty()) return;
+  Generation& generation = *running.front();
+  const auto sent = static_cast<std::int32_t>(generation.drafts.size());
+  const std::int64_t length = static_cast<std::int64_t>(generation.tokens.size()) + sent;
+  // A guess that would be the last token needs no row.
+  const bool needed = sent + 1 < generation.tokens_left && length + 1 < context_max;
+  if (!generation.decoding || !generation.awaiting || !needed || sent >= options.drafts_max) return;
+  const std::optional<DraftGuess> guess = GuessNext(slots[generation.slot].tokens);
+  if (!guess) return;
+  double chance = draft_judge.Chance(*guess);
+  for (const DraftGuess& draft : generation.drafts) chance *= draft_judge.Chance(draft);
+  const bool fills = sent + 1 < options.stages;
+  if (chance < (fills ? draft_chance_min : std::max(kNearlyCertain, draft_chance_min))) return;
+  if (!draft_judge.Pays(chance)) return;
+  while (!HasRoom(1)) {
+    if (!EvictOne()) return;
+  }
+  generation.drafts.push_back(*guess);
+  AddRows(generation, 1, batch, record);
+  record.drafts = true;
+  ++drafts.sent;
+}
+
 std::int32_t Scheduler::State::PrefillRows(const Generation& generation, std::int32_t room, std::int32_t outputs) {
   const Position unsent = Unsent(generation);
   std::int32_t rows = std::min(room, unsent);
@@ -179,16 +213,17 @@ void Scheduler::State::AddRows(Generation& generation, std::int32_t count, Micro
   const Gap gap = slots.NextGap(generation.slot);
   const Position first = gap.from;
   const auto end = first + count;
-  const bool output = end == static_cast<Position>(generation.tokens.size()) && gap.last + 1 == options.stages;
+  const auto known = static_cast<Position>(generation.tokens.size());
+  const bool output = end >= known && gap.last + 1 == options.stages;
   for (Position position = first; position < end; ++position) {
     batch.rows.push_back({generation.slot, position, output && position + 1 == end, generation.id});
-    batch.tokens.push_back(generation.tokens[position]);
+    batch.tokens.push_back(position < known ? generation.tokens[position] : generation.drafts[position - known].token);
   }
   for (const InFlight& earlier : in_flight) {
     const auto before = [&](const InFlight::Write& w) { return w.sequence == generation.slot && w.first <= first; };
     if (std::any_of(earlier.writes.begin(), earlier.writes.end(), before)) record.behind.push_back(earlier.id);
   }
-  record.parts.push_back({generation.id, generation.admission, output});
+  record.parts.push_back({generation.id, generation.admission, output, first});
   record.writes.push_back({generation.slot, first});
   generation.awaiting = output;
   std::uint64_t layers = 0;
@@ -197,7 +232,7 @@ void Scheduler::State::AddRows(Generation& generation, std::int32_t count, Micro
   if (record.fills) {
     slots.Fill(generation.slot, gap, count);
   } else {
-    slots.Append(generation.slot, std::span(generation.tokens).subspan(first, count));
+    slots.Append(generation.slot, std::span(batch.tokens).last(count));
   }
 }
 

@@ -87,6 +87,8 @@ class FakeStages {
   struct Sampler {
     SequenceId sequence = 0;
     std::uint64_t seed = 0;
+    Position position = 0;  // of the row that it samples after
+    TokenId token = 0;      // and that row's: another one was a wrong guess
   };
   void Apply(int stage, const ControlOp& op);
   void Rewind(int stage, const RewindSequence& op);

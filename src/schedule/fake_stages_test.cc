@@ -180,7 +180,11 @@ void FakeStages::Sample(const Frame& frame) {
           {frame.batch.id, row.generation, model_.stages - 1, ErrorCode::kInvalidArgument, "grammar"});
       continue;
     }
-    const SampledToken token = Draw(model_, frame.hidden[i], sampler->second.seed);
+    Sampler& continues = sampler->second;
+    if (row.position != continues.position || frame.batch.tokens[i] != continues.token) continue;
+    const SampledToken token = Draw(model_, frame.hidden[i], continues.seed);
+    continues.position = row.position + 1;
+    continues.token = token.token;
     result.rows.push_back({row.sequence, row.generation, row.position + 1, token});
   }
   results_.push_back(std::move(result));
@@ -191,7 +195,10 @@ void FakeStages::Apply(int stage, const ControlOp& op) {
   if (const auto* copy = std::get_if<CopySequence>(&op)) return Copy(stage, *copy);
   if (stage + 1 != model_.stages) return;
   if (const auto* open = std::get_if<OpenSequence>(&op)) {
-    if (!samplers_.try_emplace(open->generation, Sampler{open->sequence, open->sampling.seed}).second) {
+    const auto last = static_cast<Position>(open->history.size()) - 1;
+    if (!samplers_
+             .try_emplace(open->generation, Sampler{open->sequence, open->sampling.seed, last, open->history.back()})
+             .second) {
       Violate(stage, "generation " + std::to_string(open->generation) + " opened twice");
     }
   } else if (const auto* close = std::get_if<CloseSequence>(&op)) {

@@ -14,7 +14,8 @@ namespace shoal {
 Scheduler::State::State(const ScheduleOptions& schedule_options)
     : options(schedule_options),
       context_max(std::min<std::int64_t>(schedule_options.kv_tokens_max, kHistoryMax)),
-      slots(schedule_options) {
+      slots(schedule_options),
+      draft_chance_min(schedule_options.draft_chance_min) {
   SHOAL_CHECK(options.stages >= 1 && options.slots_max >= 1 && options.slots_max <= kSlotsMax);
   SHOAL_CHECK(options.batch_rows_max >= 1 && options.batch_rows_max <= static_cast<std::int32_t>(kRowsMax));
   SHOAL_CHECK(options.batch_sequences_max >= 1 && options.output_rows_max >= 1);
@@ -60,7 +61,20 @@ void Scheduler::State::End(Generation& generation) {
 }
 
 void Scheduler::State::EmitToken(Generation& generation, const RowResult& row, std::vector<ScheduleEvent>& events) {
-  generation.awaiting = false;
+  std::optional<FinishReason> finish;
+  if (row.sampled.end) {
+    finish = FinishReason::kStop;
+  } else if (generation.tokens_left == 1 || static_cast<std::int64_t>(generation.tokens.size()) + 1 >= context_max) {
+    finish = FinishReason::kLength;
+  }
+  JudgeGuess(generation, row.sampled.token);
+  // No row of the last token is left behind, as none would be without drafts: caches stay the same to the last cell.
+  if (finish) DropDrafts(generation);
+  generation.awaiting = !generation.drafts.empty();
+  if (generation.awaiting) {
+    generation.drafts.erase(generation.drafts.begin());  // its row is in flight already
+    ++drafts.right;
+  }
   generation.decoding = true;
   generation.ready_at = ++ready_count;
   generation.tokens.push_back(row.sampled.token);
@@ -71,14 +85,32 @@ void Scheduler::State::EmitToken(Generation& generation, const RowResult& row, s
   event.generation = generation.id;
   event.token = row.sampled;
   event.position = row.position;
-  if (row.sampled.end) {
-    event.finish = FinishReason::kStop;
-  } else if (generation.tokens_left == 0 || static_cast<std::int64_t>(generation.tokens.size()) >= context_max) {
-    event.finish = FinishReason::kLength;
-  }
-  const bool over = event.finish.has_value();
+  event.finish = finish;
   events.push_back(std::move(event));
-  if (over) End(generation);
+  if (finish) End(generation);
+}
+
+// `token` is the next one: was it, or would it have been, guessed? If not, what was sent of guesses is dropped.
+void Scheduler::State::JudgeGuess(Generation& generation, TokenId token) {
+  if (options.drafts_max == 0 || !generation.decoding) return;
+  const std::optional<DraftGuess> guess =
+      generation.drafts.empty() ? GuessNext(generation.tokens) : generation.drafts.front();
+  if (!guess) return;
+  draft_judge.Learn(*guess, guess->token == token);
+  if (guess->token != token) DropDrafts(generation);
+}
+
+// Their rows are forgotten on the stages, and what comes back of them is of no interest.
+void Scheduler::State::DropDrafts(Generation& generation) {
+  if (generation.drafts.empty()) return;
+  const auto length = static_cast<Position>(generation.tokens.size());
+  generation.drafts.clear();
+  for (InFlight& batch : in_flight) {
+    std::erase_if(batch.parts, [&](const InFlight::Part& part) {
+      return part.generation == generation.id && part.admission == generation.admission && part.first >= length;
+    });
+  }
+  RewindSlot(generation.slot, length);
 }
 
 void Scheduler::State::Fail(Generation& generation, Error error, std::vector<ScheduleEvent>& events) {
@@ -167,6 +199,8 @@ void Scheduler::Cancel(GenerationId id) {
   if (Generation* generation = state_->Find(id)) state_->End(*generation);
 }
 
+void Scheduler::SetDraftChanceMin(double chance) { state_->draft_chance_min = chance; }
+
 Status Scheduler::Adopt(std::vector<InventoryMessage> stages) { return state_->Adopt(std::move(stages)); }
 
 std::optional<MicroBatch> Scheduler::Next() { return state_->Next(); }
@@ -178,21 +212,23 @@ void Scheduler::OnResult(const ResultMessage& result, std::vector<ScheduleEvent>
   if (s.decode_groups && batch->decodes && !batch->prefills) {
     s.decode_groups->Learn(static_cast<std::int32_t>(batch->parts.size()), result.timings);
   }
-  for (const RowResult& row : result.rows) {
-    const auto part = std::find_if(batch->parts.begin(), batch->parts.end(),
-                                   [&](const InFlight::Part& p) { return p.generation == row.generation && p.output; });
-    if (part == batch->parts.end()) continue;
-    Generation* generation = s.FindPart(*part);
-    if (generation == nullptr || !generation->awaiting) continue;
-    if (row.position != static_cast<Position>(generation->tokens.size())) continue;
-    s.EmitToken(*generation, row, events);
+  if (batch->parts.size() == 1 && (batch->decodes || batch->drafts) && !batch->prefills && !batch->crowded) {
+    s.draft_judge.LearnTime(result.timings, batch->shared);
   }
   for (const InFlight::Part& part : batch->parts) {
     if (!part.output) continue;
     Generation* generation = s.FindPart(part);
     if (generation == nullptr || !generation->awaiting) continue;
-    s.Fail(*generation, Error{ErrorCode::kInternal, "the last stage gave no token for a row that asked for one"},
-           events);
+    const auto next = static_cast<Position>(generation->tokens.size());
+    const auto row = std::find_if(result.rows.begin(), result.rows.end(), [&](const RowResult& r) {
+      return r.generation == part.generation && r.position == next;
+    });
+    if (row != result.rows.end()) {
+      s.EmitToken(*generation, *row, events);
+    } else {
+      s.Fail(*generation, Error{ErrorCode::kInternal, "the last stage gave no token for a row that asked for one"},
+             events);
+    }
   }
   s.SettleFailures(events);
 }
@@ -237,6 +273,7 @@ ScheduleStats Scheduler::stats() const {
   stats.tokens_reused = s.tokens_reused;
   stats.tokens_decoded = s.tokens_decoded;
   stats.preemptions = s.preemptions;
+  stats.drafts = s.drafts;
   stats.row_layers_whole = s.row_layers_whole;
   stats.row_layers_filled = s.row_layers_filled;
   stats.recovery = s.recovery;

@@ -3,10 +3,12 @@
 // Requests wait in a bounded queue for a slot (a sequence of the KV cache). A slot prefills in micro-batches, then
 // decodes one token at a time; decode rows ride in front of prefill rows, so a long prompt delays running answers by at
 // most one micro-batch. Several micro-batches are in flight at once (at most `in_flight_max`), so that all stages work.
-// A slot that ends keeps its tokens: a later request with the same beginning prefills only what is new. The same holds
-// for what stages bring along from an earlier epoch (Adopt): where some of them lack what others have, those alone are
-// filled, from what the stage before had sent, or from the nearest that can compute it again. When the KV
-// cache runs full, the youngest generation gives its cells back and is prefilled again later (prompt + emitted).
+// An answer that is alone gets the stages that it would leave idle: what comes next is guessed, and computed before it
+// is known (drafts.h). A slot that ends keeps its tokens: a later request with the same beginning prefills only what is
+// new. The same holds for what stages bring along from an earlier epoch (Adopt): where some of them lack what others
+// have, those alone are filled, from what the stage before had sent, or from the nearest that can compute it again.
+// When the KV cache runs full, the youngest generation gives its cells back and is prefilled again later (prompt +
+// emitted).
 #pragma once
 
 #include <cstdint>
@@ -34,6 +36,10 @@ struct ScheduleOptions {
   // Decoding generations are spread over as many micro-batches as there are stages (0); or, while nothing prefills,
   // over as many as proves fastest, at most this many, which may then be in flight (DecodeGroups).
   std::int32_t decode_groups_max = 0;
+  // Rows of one answer alone that may be on their way before their tokens are known (drafts.h); 0: none. Only a model
+  // that can be rewound has any. A draft goes out if it is right at least this often.
+  std::int32_t drafts_max = 0;
+  double draft_chance_min = 0.5;
   std::int32_t queue_max = 64;  // requests that wait for a slot
   bool rewindable = true;       // false: a slot is reused only if its tokens are a whole prefix
   // Every micro-batch holds rows of one sequence, and prefill chunks start at multiples of batch_rows_max: with
@@ -82,6 +88,16 @@ struct RecoveryStats {
   }
 };
 
+// Rows that were sent before their token was known (drafts.h), and those of tokens that then came.
+struct DraftStats {
+  std::uint64_t sent = 0, right = 0;
+  DraftStats& operator+=(const DraftStats& other) {
+    sent += other.sent;
+    right += other.right;
+    return *this;
+  }
+};
+
 struct ScheduleStats {
   std::int32_t waiting = 0, running = 0, slots_free = 0, in_flight = 0;
   std::int32_t decoding = 0;  // of the running ones; the others' prompts are read, or what a loss took
@@ -90,6 +106,7 @@ struct ScheduleStats {
   // Layers run for one row: on all stages (prefill and decode), and on some stages only, to fill them.
   std::uint64_t row_layers_whole = 0, row_layers_filled = 0;
   RecoveryStats recovery;
+  DraftStats drafts;
 };
 
 class Scheduler {
@@ -107,6 +124,8 @@ class Scheduler {
   // Ends a generation now: its slot is free for the next request at once. Results of it still in flight are dropped.
   // Emits no event. Unknown ids are ignored.
   void Cancel(GenerationId id);
+  // From here on a draft goes out only if it is right at least this often.
+  void SetDraftChanceMin(double chance);
   // The next micro-batch to send; empty when the window is full or there is nothing to do.
   std::optional<MicroBatch> Next();
   // A result came back. Unknown batches and generations are ignored. Appends to `events`.

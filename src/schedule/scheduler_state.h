@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "schedule/decode_groups.h"
+#include "schedule/drafts.h"
 #include "schedule/scheduler.h"
 #include "schedule/slots.h"
 
@@ -33,9 +34,12 @@ struct Generation {
   std::uint64_t arrival = 0;    // order of Submit; kept through preemption, so that the oldest always gets on
   std::uint64_t admission = 0;  // 0: waits for a slot; else unique to this stay in the slot
   SequenceId slot = -1;
-  bool resumed = false;        // came with tokens that were emitted before
-  bool decoding = false;       // its first token since admission has come: one row at a time
-  bool awaiting = false;       // a row with output is in flight
+  bool resumed = false;   // came with tokens that were emitted before
+  bool decoding = false;  // its first token since admission has come: one row at a time
+  bool awaiting = false;  // a row with output is in flight
+  // What is guessed to come behind `tokens`; their rows are in flight too, and in the slot. One is right only if those
+  // in front of it are.
+  std::vector<DraftGuess> drafts;
   bool preempted = false;      // gave its cells back at least once
   std::uint64_t ready_at = 0;  // order in which decode rows became ready
   std::uint64_t turn = 0;      // order in which prefills come first in a micro-batch
@@ -48,6 +52,7 @@ struct InFlight {
     GenerationId generation = 0;
     std::uint64_t admission = 0;
     bool output = false;
+    Position first = 0;  // of the rows
   };
   struct Write {  // the cache has these rows' content from `first` on, in this slot
     SequenceId sequence = 0;
@@ -59,6 +64,9 @@ struct InFlight {
   std::vector<BatchId> behind;  // those on their way then whose rows these continue: when one fails, so does this
   bool decodes = false;
   bool prefills = false;
+  bool drafts = false;
+  bool shared = false;           // others were in flight with it,
+  bool crowded = false;          // of more than decode rows
   bool fills = false;            // runs on some stages only, to fill what others have: its generations may start anew
   bool collateral = false;       // it will fail because one before it did
   std::optional<Error> failure;  // it has failed; those sent before it have yet to come back
@@ -72,6 +80,8 @@ struct Scheduler::State {
   Generation* FindPart(const InFlight::Part& part);  // null when that stay is over
   std::optional<InFlight> TakeBatch(BatchId id);
   void EmitToken(Generation& generation, const RowResult& row, std::vector<ScheduleEvent>& events);
+  void JudgeGuess(Generation& generation, TokenId token);
+  void DropDrafts(Generation& generation);
   void Fail(Generation& generation, Error error, std::vector<ScheduleEvent>& events);
   void SettleFailures(std::vector<ScheduleEvent>& events);
   void FailBatch(const InFlight& batch, const Error& error, std::vector<ScheduleEvent>& events);
@@ -105,6 +115,7 @@ struct Scheduler::State {
   void MakeRoomFor(std::vector<Generation*>& decodes);
   void AddPrefills(MicroBatch& batch, InFlight& record);
   void AddFills(MicroBatch& batch, InFlight& record);
+  void AddDraft(MicroBatch& batch, InFlight& record);
   std::int32_t PrefillRows(const Generation& generation, std::int32_t room, std::int32_t outputs);
   void AddRows(Generation& generation, std::int32_t count, MicroBatch& batch, InFlight& record);
 
@@ -127,6 +138,8 @@ struct Scheduler::State {
   const std::int64_t context_max;  // tokens of one request, prompt and answer
   SlotTable slots;
   std::optional<DecodeGroups> decode_groups;  // none: as many groups as stages
+  DraftJudge draft_judge;
+  double draft_chance_min;
   std::unordered_map<GenerationId, Generation> generations;
   std::vector<Generation*> running;    // in order of admission; at most slots_max
   std::list<Generation*> waiting;      // in order of arrival
@@ -147,6 +160,7 @@ struct Scheduler::State {
   std::uint64_t tokens_prefilled = 0, tokens_reused = 0, tokens_decoded = 0, preemptions = 0;
   std::uint64_t row_layers_whole = 0, row_layers_filled = 0;
   RecoveryStats recovery;
+  DraftStats drafts;
 };
 
 }  // namespace shoal

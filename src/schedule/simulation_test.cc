@@ -69,6 +69,13 @@ void AddLosses(History& h, Rng& rng) {
   h.options.queue_max = h.requests;  // whoever is lost finds room again
 }
 
+// Not drawn from the history's own numbers: without drafts a seed gives what it always gave.
+void AddDrafts(History& h, std::uint64_t seed) {
+  Rng rng(~seed);
+  h.options.drafts_max = Between(rng, 0, h.options.stages + 1);
+  h.options.draft_chance_min = rng.Below(2) == 0 ? 0.0 : 0.5;
+}
+
 History HistoryOf(std::uint64_t seed, Rng& rng) {
   History history = RandomHistory(rng);
   if (seed % 2 == 0) AddLosses(history, rng);
@@ -81,8 +88,9 @@ std::string Describe(const History& h) {
   out << "stages " << o.stages << " slots " << o.slots_max << " rows " << o.batch_rows_max << " sequences "
       << o.batch_sequences_max << " outputs " << o.output_rows_max << " kv " << o.kv_tokens_max << " shared "
       << o.kv_shared << " in_flight " << o.in_flight_max << " queue " << o.queue_max << " rewindable " << o.rewindable
-      << " reproducible " << o.reproducible << " groups " << o.decode_groups_max << " requests " << h.requests
-      << " cancel " << h.cancel_one_in << " fail " << h.fail_one_in << " lose " << h.lose_one_in;
+      << " reproducible " << o.reproducible << " groups " << o.decode_groups_max << " drafts " << o.drafts_max
+      << " requests " << h.requests << " cancel " << h.cancel_one_in << " fail " << h.fail_one_in << " lose "
+      << h.lose_one_in;
   return out.str();
 }
 
@@ -392,16 +400,20 @@ TEST(SchedulerSimulation, EveryHistoryEqualsRequestsRunAlone) {
   const std::uint64_t first = only != nullptr ? std::strtoull(only, nullptr, 10) : 1;
   const std::uint64_t runs = only != nullptr ? 1 : count != nullptr ? std::strtoull(count, nullptr, 10) : 4000;
   std::uint64_t preemptions = 0, reused = 0, copies = 0, errors = 0, decoded = 0, losses = 0, refused = 0;
+  std::uint64_t drafts = 0, drafts_right = 0;
   RecoveryStats recovery;
   for (std::uint64_t seed = first; seed < first + runs; ++seed) {
     Rng rng(seed);
-    const History history = HistoryOf(seed, rng);
+    History history = HistoryOf(seed, rng);
+    AddDrafts(history, seed);
     Simulation simulation(history, rng);
     const std::string error = simulation.Run();
     ASSERT_EQ(error, "") << "SHOAL_SIM_SEED=" << seed << ": " << Describe(history);
     preemptions += simulation.totals().preemptions;
     reused += simulation.totals().tokens_reused;
     decoded += simulation.totals().tokens_decoded;
+    drafts += simulation.totals().drafts.sent;
+    drafts_right += simulation.totals().drafts.right;
     copies += simulation.copies();
     errors += simulation.errors();
     losses += simulation.losses();
@@ -412,6 +424,8 @@ TEST(SchedulerSimulation, EveryHistoryEqualsRequestsRunAlone) {
               static_cast<unsigned long long>(runs), static_cast<unsigned long long>(decoded),
               static_cast<unsigned long long>(reused), static_cast<unsigned long long>(copies),
               static_cast<unsigned long long>(preemptions), static_cast<unsigned long long>(errors));
+  std::printf("%llu drafts, %llu of them right\n", static_cast<unsigned long long>(drafts),
+              static_cast<unsigned long long>(drafts_right));
   std::printf("%llu losses: %llu generations recovered with %llu of %llu row-layers, %llu replays refused\n",
               static_cast<unsigned long long>(losses), static_cast<unsigned long long>(recovery.generations),
               static_cast<unsigned long long>(recovery.row_layers),
@@ -422,6 +436,8 @@ TEST(SchedulerSimulation, EveryHistoryEqualsRequestsRunAlone) {
   EXPECT_GT(preemptions, runs / 10);
   EXPECT_GT(reused, runs);
   EXPECT_GT(copies, runs / 20);
+  EXPECT_GT(drafts_right, runs / 10);
+  EXPECT_GT(drafts - drafts_right, runs / 10);
   EXPECT_GT(errors, runs / 50);
   EXPECT_GT(losses, runs / 10);
   EXPECT_GT(recovery.generations, runs / 10);

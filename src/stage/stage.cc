@@ -45,6 +45,9 @@ struct Slot {
   std::unique_ptr<TokenSampler> sampler;
   std::optional<Error> failure;  // why it cannot sample
   bool reported = false;         // the failure was sent
+  // The row to sample after: that of the last token it knows. A row of another token was a wrong guess.
+  Position position = 0;
+  TokenId token = 0;
 };
 
 }  // namespace
@@ -87,7 +90,7 @@ struct Stage::State {
   Status CheckInput(const BatchMessage& batch) const;
   Status CheckRows(const BatchMessage& batch);
   void Sample(const BatchMessage& batch, StageOutput& out);
-  void SampleRow(BatchId batch, const BatchRow& row, std::span<const float> logits, StageOutput& out);
+  void SampleRow(BatchId batch, const BatchRow& row, TokenId token, std::span<const float> logits, StageOutput& out);
 };
 
 // A sequence that the cache could not change as asked is left empty; the rows that were to continue it are then refused
@@ -123,6 +126,8 @@ void Stage::State::Do(const OpenSequence& op) {
   if (!engine->is_last()) return;
   Slot slot;
   slot.generation = op.generation;
+  slot.position = static_cast<Position>(op.history.size()) - 1;
+  slot.token = op.history.empty() ? 0 : op.history.back();
   if (vocabulary == nullptr) {
     slot.failure = Error{ErrorCode::kUnsupported, "this stage has no vocabulary to sample with"};
   } else {
@@ -221,7 +226,8 @@ Status Stage::State::CheckRows(const BatchMessage& batch) {
   return {};
 }
 
-void Stage::State::SampleRow(BatchId batch, const BatchRow& row, std::span<const float> logits, StageOutput& out) {
+void Stage::State::SampleRow(BatchId batch, const BatchRow& row, TokenId token, std::span<const float> logits,
+                             StageOutput& out) {
   Slot& slot = slots[static_cast<std::size_t>(row.sequence)];
   const auto fail = [&](const Error& error) {
     out.failures.push_back({batch, row.generation, 0, error.code, error.message});
@@ -231,6 +237,7 @@ void Stage::State::SampleRow(BatchId batch, const BatchRow& row, std::span<const
                                            std::to_string(row.generation)});
   }
   if (slot.sampler == nullptr) return;  // its failure is reported once, by Sample
+  if (row.position != slot.position || token != slot.token) return;
   auto sampled = slot.sampler->Sample(logits, row.position + 1);
   if (!sampled.ok()) {
     slot.sampler.reset();
@@ -238,20 +245,23 @@ void Stage::State::SampleRow(BatchId batch, const BatchRow& row, std::span<const
     slot.reported = true;
     return fail(sampled.error());
   }
-  out.results.push_back({row.sequence, row.generation, row.position + 1, std::move(sampled).value()});
+  slot.position = row.position + 1;
+  slot.token = sampled->token;
+  out.results.push_back({row.sequence, row.generation, slot.position, std::move(sampled).value()});
 }
 
 void Stage::State::Sample(const BatchMessage& batch, StageOutput& out) {
   const auto n_vocab = static_cast<std::size_t>(engine->n_vocab());
   std::size_t done = 0;
-  for (const BatchRow& row : batch.rows) {
+  for (std::size_t i = 0; i < batch.rows.size(); ++i) {
+    const BatchRow& row = batch.rows[i];
     Slot& slot = slots[static_cast<std::size_t>(row.sequence)];
     if (slot.failure && !slot.reported && slot.generation == row.generation) {
       slot.reported = true;
       out.failures.push_back({batch.batch, row.generation, 0, slot.failure->code, slot.failure->message});
     }
     if (!row.output) continue;
-    SampleRow(batch.batch, row, {output.data() + done * n_vocab, n_vocab}, out);
+    SampleRow(batch.batch, row, batch.tokens[i], {output.data() + done * n_vocab, n_vocab}, out);
     ++done;
   }
 }

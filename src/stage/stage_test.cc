@@ -379,6 +379,42 @@ TEST_F(RealStages, AnswersAndRepeatsItself) {
   EXPECT_EQ(once, again);
 }
 
+// Rows of wrong guesses go through the stages and are rewound: what is sampled is the same to the last digit.
+TEST_F(RealStages, NothingIsSampledAfterAWrongGuess) {
+  auto prompt = vocabulary_->Tokenize("One two three four one two three", true, false);
+  ASSERT_TRUE(prompt.ok());
+  SamplingParams params;
+  params.temperature = 0.8F;
+  params.seed = 3;
+  params.logprobs = 1;
+  params.repeat_penalty = 1.3F;  // looks back on what was sampled
+  params.penalty_last_n = -1;
+  const auto expected = Generate(0, 1, params, *prompt, 12);
+  ASSERT_EQ(expected.size(), 12U);
+  Apply({{CloseSequence{0, 1}}});
+
+  auto position = static_cast<Position>(prompt->size());
+  std::vector<SampledToken> got = Generate(0, 2, params, *prompt, 1);
+  const auto row = [&](Position at, TokenId token) {
+    BatchMessage batch;
+    batch.tokens = {token};
+    batch.rows = {{0, at, true, 2}};
+    auto out = Forward(batch);
+    EXPECT_TRUE(out.ok()) << out.error().message;
+    EXPECT_TRUE(out->failures.empty());
+    return out->results;
+  };
+  while (got.size() < expected.size()) {
+    const auto right = row(position, got.back().token);
+    ASSERT_EQ(right.size(), 1U);
+    got.push_back(right[0].sampled);
+    EXPECT_TRUE(row(position + 1, got.back().token == 7 ? 8 : 7).empty());  // a wrong guess,
+    EXPECT_TRUE(row(position + 2, got.back().token).empty());               // and one behind it
+    Apply({{RewindSequence{0, ++position}}});
+  }
+  EXPECT_EQ(got, expected);
+}
+
 TEST_F(RealStages, OneGenerationFailsAlone) {
   auto prompt = vocabulary_->Tokenize("Hello", true, false);
   ASSERT_TRUE(prompt.ok());

@@ -3,9 +3,11 @@
 What the program prints is kept in files. Every wait is bounded; only processes that were started here are ended.
 """
 import contextlib
+import http.client
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -165,6 +167,14 @@ class Node:
         with self.client() as client:
             answer = client.completions.create(model=model, prompt=prompt, max_tokens=tokens, temperature=0)
         return answer.choices[0].text
+
+    def metrics(self):
+        """What its API's /metrics says, by name with labels."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.host.door(self.api_port), timeout=10)
+        connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {KEY}"})
+        text = connection.getresponse().read().decode()
+        connection.close()
+        return {name: float(value) for name, value in re.findall(r"^(shoal_\S+) (\S+)$", text, re.M)}
 
     def stop(self):
         """Asks it to end; returns the exit code."""

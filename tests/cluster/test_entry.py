@@ -137,12 +137,7 @@ def test_the_same_call_with_its_key_gives_the_whole_answer_after_the_entry_died(
 
 def tokens_of(node):
     """Tokens that its API has generated for clients."""
-    connection = http.client.HTTPConnection("127.0.0.1", node.host.door(node.api_port), timeout=10)
-    connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {nodes.KEY}"})
-    metrics = connection.getresponse().read().decode()
-    connection.close()
-    found = [line for line in metrics.splitlines() if line.startswith("shoal_completion_tokens_total")]
-    return float(found[0].split()[1]) if found else 0
+    return node.metrics().get("shoal_completion_tokens_total", 0)
 
 
 def test_a_client_that_lost_only_its_connection(lan, smollm2):

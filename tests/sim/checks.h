@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cluster/placement_record.h"
+#include "schedule/scheduler.h"
 #include "sim/fake_model.h"
 
 namespace shoal::sim {
@@ -102,6 +103,7 @@ class Checks {
   void OnStageWorks(int node, const PlacementRecord& placement);
   std::uint64_t placements() const { return plans_.size(); }
   Recovery recovery;
+  DraftStats drafts;
 
  private:
   void OnEvent(const Ask& ask, std::size_t had, std::size_t event);

@@ -2,6 +2,7 @@
 #include "sim/fake_model.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/check.h"
 #include "cluster/member.h"
@@ -20,8 +21,10 @@ std::uint64_t Cached(std::uint64_t before, std::uint64_t in, Position position, 
   return MixHash(MixHash(before, in), static_cast<std::uint64_t>(position) << 16 | static_cast<std::uint64_t>(layer));
 }
 
-SampledToken Draw(const FakeModel& model, std::uint64_t state, std::uint64_t seed) {
-  const std::uint64_t draw = MixHash(state, seed);
+std::uint64_t Heard(std::uint64_t before, TokenId token) { return MixHash(before, static_cast<std::uint64_t>(token)); }
+
+SampledToken Draw(const FakeModel& model, std::uint64_t state, std::uint64_t seed, std::uint64_t heard) {
+  const std::uint64_t draw = MixHash(MixHash(state, seed), heard);
   SampledToken token;
   token.token = static_cast<TokenId>(draw % static_cast<std::uint64_t>(model.vocabulary));
   token.end = (draw >> 40) % model.end_every == 0;
@@ -64,6 +67,7 @@ OneNodeRun RunOnOneNode(const FakeModel& model, const std::vector<TokenId>& prom
   OneNodeRun run;
   std::vector<TokenId> tokens = prompt;
   std::vector<std::uint64_t> caches(static_cast<std::size_t>(model.layers), 0);
+  std::uint64_t heard = 0;
   for (std::size_t i = 0; static_cast<std::int32_t>(run.tokens.size()) < tokens_max; ++i) {
     std::uint64_t state = Embedding(model, tokens[i]);
     for (std::int32_t layer = 0; layer < model.layers; ++layer) {
@@ -71,8 +75,9 @@ OneNodeRun RunOnOneNode(const FakeModel& model, const std::vector<TokenId>& prom
       cache = Cached(cache, state, static_cast<Position>(i), layer);
       state = cache;
     }
+    heard = Heard(heard, tokens[i]);
     if (i + 1 < tokens.size()) continue;
-    const SampledToken token = Draw(model, state, seed);
+    const SampledToken token = Draw(model, state, seed, heard);
     run.tokens.push_back(token.token);
     tokens.push_back(token.token);
     if (token.end) {
@@ -124,7 +129,9 @@ Status SimStage::Apply(const ControlMessage& control, StageIndex self) {
       for (auto& layer : caches_) layer[to] = layer[from];
       Rewind(copy->to, copy->position);
     } else if (const auto* open = std::get_if<OpenSequence>(&op)) {
-      samplers_[static_cast<std::size_t>(open->sequence)] = {open->generation, open->sampling.seed};
+      samplers_[static_cast<std::size_t>(open->sequence)] = {
+          open->generation, open->sampling.seed, static_cast<Position>(open->history.size()) - 1, open->history.back(),
+          std::accumulate(open->history.begin(), open->history.end(), std::uint64_t{0}, Heard)};
       CountSpared(*open);
     } else if (const auto* close = std::get_if<CloseSequence>(&op)) {
       Sampler& sampler = samplers_[static_cast<std::size_t>(close->sequence)];
@@ -197,13 +204,19 @@ Status SimStage::Forward(BatchMessage& batch, ResultMessage& result, std::vector
       // A sequence whose beginning was not kept has nothing to be continued.
       if (sent_[sequence].size() == static_cast<std::size_t>(row.position)) sent_[sequence].push_back(state);
     } else if (row.output) {
-      const Sampler& sampler = samplers_[sequence];
+      Sampler& sampler = samplers_[sequence];
       if (sampler.generation != row.generation) {
         failures.push_back(
             {batch.batch, row.generation, 0, ErrorCode::kNotFound, "the sequence was not opened for it"});
         continue;
       }
-      result.rows.push_back({row.sequence, row.generation, row.position + 1, Draw(model_, state, sampler.seed)});
+      const bool guessed_wrong = row.position != sampler.position || batch.tokens[i] != sampler.token;
+      if (guessed_wrong && !model_.break_drafts) continue;
+      const SampledToken drawn = Draw(model_, state, sampler.seed, sampler.heard);
+      sampler.position = row.position + 1;
+      sampler.token = drawn.token;
+      sampler.heard = Heard(sampler.heard, drawn.token);
+      result.rows.push_back({row.sequence, row.generation, sampler.position, drawn});
     }
   }
   batch.hidden = std::move(out);

@@ -30,6 +30,7 @@ struct FakeModel {
   std::uint64_t end_every = 60;  // about one token in this many ends the text
   std::int32_t context_tokens = 384;
   std::int32_t slots = 4;
+  bool break_drafts = false;  // breaks a rule: the last stage samples after rows of wrong guesses too
 };
 
 // Precondition (CHECK): there is one of that name.
@@ -78,6 +79,9 @@ class SimStage {
   struct Sampler {
     GenerationId generation = 0;  // 0: none
     std::uint64_t seed = 0;
+    Position position = 0;    // of the row that it samples after
+    TokenId token = 0;        // and that row's: another one was a wrong guess
+    std::uint64_t heard = 0;  // hash of all tokens up to there, as penalties and grammars know them
   };
   Status CheckRows(const BatchMessage& batch) const;
   void Rewind(SequenceId sequence, Position position);

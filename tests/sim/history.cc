@@ -59,6 +59,9 @@ class History {
       model.name = i == 0 ? "m" : "k";
       model.fingerprint = 77 + i;
       model.layers = 4 + static_cast<std::int32_t>(network_.rng().Below(9));
+      // Texts of few tokens repeat themselves: then what comes next is guessed, right and wrong.
+      if (model.layers % 2 == 0) model.vocabulary = 3;
+      model.break_drafts = options_.break_drafts;
       models.push_back(model);
     }
     return models;
@@ -233,6 +236,7 @@ class History {
     result_.coming_back = clients_->coming_back();
     result_.placements = checks_.placements();
     result_.recovery = checks_.recovery;
+    result_.drafts = checks_.drafts;
     for (const auto& node : nodes_) {
       result_.control_bytes += node->control_bytes();
       result_.node_us += node->running_us();

@@ -17,6 +17,7 @@ struct HistoryOptions {
   int minutes = 10;
   bool calm = false;  // no faults: what a cluster at peace costs
   NodeRules rules;
+  bool break_drafts = false;  // as FakeModel
 };
 
 struct HistoryResult {
@@ -34,6 +35,7 @@ struct HistoryResult {
   std::map<std::string, std::uint64_t> errors;  // that ended answers
   ComingBack coming_back;
   Recovery recovery;
+  DraftStats drafts;
   std::uint64_t control_bytes = 0;
   DurationUs node_us = 0;  // running time of all nodes together
 };

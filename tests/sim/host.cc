@@ -289,6 +289,8 @@ void SimHost::StartHead(const Key& key, Hosted& hosted) {
   options.batch_sequences_max = options.output_rows_max = model.slots;
   options.kv_tokens_max = model.context_tokens;
   options.in_flight_max = stages == 1 ? 2 : stages + 2;
+  if (stages > 1) options.drafts_max = options.in_flight_max - 1;
+  options.draft_chance_min = 0;  // also those that are mostly wrong
   options.queue_max = 128;
   SimHead::Hooks hooks;
   hooks.to_first = [this, key](FrameBytes frame) {
@@ -364,9 +366,10 @@ void SimHost::Unload(const std::string& model, Epoch epoch, std::int32_t index) 
 
 void SimHost::End(Hosted& hosted) {
   if (hosted.head) {
-    const RecoveryStats recovery = hosted.head->stats().recovery;
-    checks_.recovery.row_layers_recovered += recovery.row_layers;
-    checks_.recovery.row_layers_from_nothing += recovery.row_layers_from_nothing;
+    const ScheduleStats stats = hosted.head->stats();
+    checks_.recovery.row_layers_recovered += stats.recovery.row_layers;
+    checks_.recovery.row_layers_from_nothing += stats.recovery.row_layers_from_nothing;
+    checks_.drafts += stats.drafts;
     hosted.head->Stop();
   }
   for (const auto& asked : std::exchange(hosted.waiting, {})) {

@@ -62,6 +62,7 @@ HistoryOptions HistoryOf(const Options& options, std::uint64_t seed) {
   history.rules.entry.break_resume = options.broken == "resume";
   history.rules.copies.break_rewind = options.broken == "copy-rewind";
   history.rules.answering.break_position = options.broken == "event-id";
+  history.break_drafts = options.broken == "draft";
   history.rules.answering.break_found = options.broken == "copy-found";
   return history;
 }
@@ -75,6 +76,7 @@ struct Totals {
   std::vector<std::uint64_t> broken = std::vector<std::uint64_t>(kInvariants, 0);
   std::map<std::string, std::uint64_t> errors;
   Recovery recovery;
+  DraftStats drafts;
   ComingBack back;
   Json violations = Json::array();
 
@@ -93,6 +95,7 @@ struct Totals {
     back += result.coming_back;
     placements += result.placements;
     recovery += result.recovery;
+    drafts += result.drafts;
     nodes += static_cast<std::uint64_t>(result.nodes);
     control_bytes += result.control_bytes;
     trace += result.trace;  // the order of the seeds does not matter
@@ -189,6 +192,8 @@ Json Report(const Options& options, const Totals& totals, double wall_s) {
           {"copies_taken_over", totals.recovery.copies_taken},
           {"copies_that_knew", totals.recovery.copies_that_knew},
           {"row_layers_spared_by_copies", totals.recovery.row_layers_spared},
+          {"drafts", totals.drafts.sent},
+          {"drafts_right", totals.drafts.right},
           {"generations", totals.asked},
           {"generations_complete", totals.complete},
           {"generations_resumed", totals.resumed},
@@ -221,6 +226,9 @@ void Print(const Options& options, const Totals& totals, double wall_s) {
               static_cast<unsigned long long>(totals.recovery.taken_over),
               static_cast<unsigned long long>(totals.recovery.row_layers_recovered),
               static_cast<unsigned long long>(totals.recovery.row_layers_from_nothing));
+  std::printf("%llu rows were computed before their token was known, %llu of right guesses\n",
+              static_cast<unsigned long long>(totals.drafts.sent),
+              static_cast<unsigned long long>(totals.drafts.right));
   std::printf("%llu copies took over, %llu of them knew something, which spared %llu row-layers\n",
               static_cast<unsigned long long>(totals.recovery.copies_taken),
               static_cast<unsigned long long>(totals.recovery.copies_that_knew),
@@ -248,7 +256,7 @@ int Main(int argc, char** argv) {
                "fails also when a check misses its bar: too few seeds, too little at a time");
   app.add_flag("--calm", options.calm, "no faults");
   app.add_option("--break", options.broken, "breaks a rule on purpose: the checks must see it")
-      ->check(CLI::IsMember({"epoch-tag", "stale-epoch", "resume", "copy-rewind", "event-id", "copy-found"}));
+      ->check(CLI::IsMember({"epoch-tag", "stale-epoch", "resume", "copy-rewind", "event-id", "copy-found", "draft"}));
   CLI11_PARSE(app, argc, argv);
   if (one->count() > 0) {
     options.first = seed;

@@ -34,6 +34,8 @@ def clean(sim, what, *options):
     expect(report["copies_that_knew"] > 0 and report["row_layers_spared_by_copies"] > 0,
            f"{what}: {report['copies_that_knew']} copies took over that knew something, which spared "
            f"{report['row_layers_spared_by_copies']} row-layers")
+    expect(0 < report["drafts_right"] < report["drafts"],
+           f"{what}: {report['drafts']} drafts, {report['drafts_right']} of them right")
     return report
 
 
@@ -68,6 +70,7 @@ def main():
     caught(sim, "copy-rewind", "one-node run", 50)
     caught(sim, "event-id", "one token per position", 50)
     caught(sim, "copy-found", "a node in reach has", 50)
+    caught(sim, "draft", "one-node run", 50)
 
 
 if __name__ == "__main__":

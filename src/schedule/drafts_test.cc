@@ -1,0 +1,264 @@
+// Guesses and their judgement alone, and the scheduler with drafts one micro-batch at a time; simulation_test.cc and
+// the simulator try them against everything else.
+#include "schedule/drafts.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <deque>
+
+#include "schedule/test_scheduler.h"
+
+namespace shoal {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+std::vector<StageTiming> Took(std::uint32_t us) { return {{us / 2, 0, 0}, {us / 2, 0, 0}}; }
+
+TEST(GuessNext, IsWhatFollowedTheLongestEndThatWasThereBefore) {
+  const auto guess = [](std::vector<TokenId> tokens) { return GuessNext(tokens); };
+  EXPECT_FALSE(guess({}).has_value());
+  EXPECT_FALSE(guess({5}).has_value());
+  EXPECT_FALSE(guess({1, 2, 3}).has_value());
+  EXPECT_EQ(guess({7, 7})->token, 7);
+  const auto one = guess({1, 9, 2, 1});
+  EXPECT_EQ(one->token, 9);
+  EXPECT_EQ(one->match, 1);
+  // 3 4 is longer than the later 4.
+  const auto two = guess({3, 4, 5, 4, 6, 3, 4});
+  EXPECT_EQ(two->token, 5);
+  EXPECT_EQ(two->match, 2);
+  EXPECT_EQ(guess({4, 5, 4, 6, 4})->token, 6);  // of equals the latest
+}
+
+TEST(GuessNext, LooksForNoMoreThanItCounts) {
+  std::vector<TokenId> tokens;
+  for (int i = 0; i < 100; ++i) tokens.push_back(i % 20);
+  const auto guess = GuessNext(tokens);
+  EXPECT_EQ(guess->token, 0);
+  EXPECT_EQ(guess->match, kDraftMatchMax);
+  // What stood too far back is not looked at.
+  std::vector<TokenId> long_ago = {1, 2};
+  for (int i = 0; i < 20'000; ++i) long_ago.push_back(1000 + i);
+  long_ago.push_back(1);
+  EXPECT_FALSE(GuessNext(long_ago).has_value());
+}
+
+TEST(DraftJudge, LearnsHowOftenGuessesAreRight) {
+  DraftJudge judge;
+  EXPECT_LT(judge.Chance({0, 1}), 0.5);
+  EXPECT_GT(judge.Chance({0, 8}), judge.Chance({0, 3}));
+  for (int i = 0; i < 1000; ++i) judge.Learn({0, 8}, i % 4 == 0);
+  EXPECT_NEAR(judge.Chance({0, 8}), 0.25, 0.05);
+  EXPECT_LT(judge.Chance({0, 1}), 0.5);  // each length for itself
+  for (int i = 0; i < 100; ++i) judge.Learn({0, 8}, true);
+  EXPECT_GT(judge.Chance({0, 8}), 0.7);  // what was is forgotten
+}
+
+TEST(DraftJudge, PaysWhereRowsDoNotBecomeSlowerByIt) {
+  DraftJudge judge;
+  EXPECT_FALSE(judge.Pays(1));  // nothing to compare with
+  for (int i = 0; i < 5; ++i) judge.LearnTime(Took(1000), false);
+  EXPECT_TRUE(judge.Pays(0.5));  // to be tried
+  for (int i = 0; i < 5; ++i) judge.LearnTime(Took(1300), true);
+  EXPECT_TRUE(judge.Pays(0.5));
+  EXPECT_FALSE(judge.Pays(0.2));
+  for (int i = 0; i < 5; ++i) judge.LearnTime(Took(2000), true);
+  EXPECT_FALSE(judge.Pays(1));  // two rows at a time take as long as two in turn: one core
+}
+
+TEST(DraftJudge, MeasuresAgain) {
+  DraftJudge judge;
+  for (int i = 0; i < 5; ++i) judge.LearnTime(Took(1000), false);
+  // Answers grow: some row goes alone now and then, or all beside drafts would look slow.
+  int alone = 0;
+  for (int i = 0; i < 1000; ++i) {
+    const bool pays = judge.Pays(0.9);
+    alone += !pays;
+    judge.LearnTime(Took(1000 + 4 * static_cast<std::uint32_t>(i)), pays);
+  }
+  EXPECT_GE(alone, 10);
+  EXPECT_LE(alone, 50);
+  // A device that was slow for a while gets another try.
+  for (int i = 0; i < 5; ++i) judge.LearnTime(Took(50'000), true);
+  int until = 0;
+  for (; until < 1000 && !judge.Pays(0.9); ++until) judge.LearnTime(Took(5000), false);
+  EXPECT_GT(until, 100);
+  EXPECT_LT(until, 1000);
+}
+
+// A text of period four, 11 12 13 14 11 ..., on two stages; drafts go out whatever their chance.
+class DraftingScheduler : public SchedulerTest {
+ protected:
+  DraftingScheduler() {
+    options_.stages = 2;
+    options_.in_flight_max = 4;
+    options_.drafts_max = 1;
+    options_.draft_chance_min = 0;
+  }
+  static TokenId At(Position position) { return 11 + position % 4; }
+  static std::vector<TokenId> Text(Position length) {
+    std::vector<TokenId> text;
+    for (Position i = 0; i < length; ++i) text.push_back(At(i));
+    return text;
+  }
+  // Until the next row may have a draft behind it: the first rows run alone, to be timed. Returns its position.
+  Position Begin(int tokens_max = 100) {
+    Submit(Request(1, Text(8), tokens_max));
+    Position position = 8;
+    Finish(Next(), At(position));
+    for (int i = 0; i < 5; ++i) {
+      const MicroBatch row = Next();
+      EXPECT_TRUE(Idle());
+      Finish(row, At(++position), false, Took(1000));
+    }
+    return position;
+  }
+  void FinishEmpty(const MicroBatch& batch) {
+    std::vector<ScheduleEvent> events;
+    scheduler_->OnResult({batch.id, {}, Took(1000)}, events);
+    EXPECT_THAT(events, IsEmpty());
+  }
+};
+
+TEST_F(DraftingScheduler, ARightGuessIsNotComputedAgain) {
+  const Position position = Begin();
+  const MicroBatch row = Next();
+  EXPECT_THAT(row.rows, ElementsAre(BatchRow{0, position, true, 1}));
+  const MicroBatch draft = Next();
+  EXPECT_THAT(draft.rows, ElementsAre(BatchRow{0, position + 1, true, 1}));
+  EXPECT_THAT(draft.tokens, ElementsAre(At(position + 1)));
+  EXPECT_THAT(draft.ops, IsEmpty());
+  EXPECT_TRUE(Idle());  // no more than drafts_max
+  ASSERT_THAT(Finish(row, At(position + 1)), SizeIs(1));
+  const MicroBatch next = Next();  // already the draft after that
+  EXPECT_THAT(next.rows, ElementsAre(BatchRow{0, position + 2, true, 1}));
+  EXPECT_THAT(next.ops, IsEmpty());
+  const auto events = Finish(draft, At(position + 2));
+  ASSERT_THAT(events, SizeIs(1));
+  EXPECT_EQ(events[0].position, position + 2);
+  EXPECT_EQ(scheduler_->stats().drafts.sent, 2U);
+  EXPECT_EQ(scheduler_->stats().drafts.right, 2U);
+}
+
+TEST_F(DraftingScheduler, AWrongGuessIsRewoundAndWhatComesOfItIgnored) {
+  const Position position = Begin();
+  const MicroBatch row = Next(), draft = Next();
+  const auto events = Finish(row, 99);
+  ASSERT_THAT(events, SizeIs(1));
+  EXPECT_EQ(events[0].token->token, 99);
+  const MicroBatch next = Next();
+  EXPECT_THAT(Ops<RewindSequence>(next), ElementsAre(RewindSequence{0, position + 1}));
+  EXPECT_THAT(next.rows, ElementsAre(BatchRow{0, position + 1, true, 1}));
+  EXPECT_THAT(next.tokens, ElementsAre(99));
+  FinishEmpty(draft);                        // as the last stage gives it
+  EXPECT_THAT(Finish(draft, 7), IsEmpty());  // or once more, from nowhere
+  EXPECT_THAT(Finish(next, At(1), false), SizeIs(1));
+  EXPECT_EQ(scheduler_->stats().drafts.sent, 1U);
+  EXPECT_EQ(scheduler_->stats().drafts.right, 0U);
+}
+
+TEST_F(DraftingScheduler, AWrongGuessThatFailsEndsNothing) {
+  Begin();
+  const MicroBatch row = Next(), draft = Next();
+  Finish(row, 99);
+  const MicroBatch next = Next();
+  EXPECT_THAT(Fail(draft.id), IsEmpty());
+  EXPECT_THAT(Finish(next, 5), SizeIs(1));
+  EXPECT_EQ(scheduler_->stats().running, 1);
+}
+
+TEST_F(DraftingScheduler, AFailureOfTheRowBeforeEndsItOnce) {
+  Begin();
+  const MicroBatch row = Next(), draft = Next();
+  const auto events = Fail(row.id);
+  ASSERT_THAT(events, SizeIs(1));
+  EXPECT_EQ(events[0].finish, FinishReason::kError);
+  EXPECT_THAT(Fail(draft.id), IsEmpty());
+  EXPECT_EQ(scheduler_->stats().in_flight, 0);
+  EXPECT_EQ(scheduler_->stats().slots_free, options_.slots_max);
+}
+
+TEST_F(DraftingScheduler, AnAnswerThatEndsLeavesNoDraftBehind) {
+  const Position position = Begin();
+  const MicroBatch row = Next(), draft = Next();
+  EXPECT_EQ(Finish(row, At(position + 1), true)[0].finish, FinishReason::kStop);
+  FinishEmpty(draft);
+  const MicroBatch close = Next();
+  // As without drafts: the last token was never sent.
+  EXPECT_THAT(Ops<RewindSequence>(close), ElementsAre(RewindSequence{0, position + 1}));
+  EXPECT_EQ(scheduler_->stats().kv_tokens_used, position + 1);
+  EXPECT_THAT(Ops<CloseSequence>(close), SizeIs(1));
+}
+
+TEST_F(DraftingScheduler, ACancelLeavesNoDraftBehind) {
+  const Position position = Begin();
+  const MicroBatch row = Next(), draft = Next();
+  scheduler_->Cancel(1);
+  EXPECT_THAT(Finish(row, At(position + 1)), IsEmpty());
+  EXPECT_THAT(Finish(draft, At(position + 2)), IsEmpty());
+  EXPECT_EQ(scheduler_->stats().kv_tokens_used, position + 1);
+  EXPECT_EQ(scheduler_->stats().slots_free, options_.slots_max);
+}
+
+TEST_F(DraftingScheduler, NoRowIsSentThatNoAnswerNeeds) {
+  const Position position = Begin(8);  // six have come: the seventh's row, then its token and the eighth's
+  const MicroBatch row = Next();
+  const MicroBatch draft = Next();
+  Finish(row, At(position + 1));
+  EXPECT_TRUE(Idle());
+  EXPECT_EQ(Finish(draft, At(position + 2))[0].finish, FinishReason::kLength);
+}
+
+TEST_F(DraftingScheduler, OthersComeFirst) {
+  Begin();
+  const MicroBatch row = Next();
+  Submit(Request(2, {1, 2, 3}));
+  const MicroBatch prompt = Next();
+  EXPECT_THAT(Generations(prompt), ElementsAre(2, 2, 2));
+  EXPECT_TRUE(Idle());
+}
+
+TEST_F(DraftingScheduler, OnlyGuessesThatAreRightOftenEnoughGoOut) {
+  options_.draft_chance_min = 0.9;  // of what no guess is at first
+  Begin();
+  Next();
+  EXPECT_TRUE(Idle());
+}
+
+TEST_F(DraftingScheduler, FewerGoOutOnceADeviceSaves) {
+  Begin();
+  scheduler_->SetDraftChanceMin(0.9);
+  const MicroBatch row = Next();
+  EXPECT_TRUE(Idle());
+  scheduler_->SetDraftChanceMin(0.5);
+  EXPECT_THAT(Next().rows, SizeIs(1));
+}
+
+TEST_F(DraftingScheduler, AModelThatCannotBeRewoundHasNone) {
+  options_.rewindable = false;
+  Begin();
+  Next();
+  EXPECT_TRUE(Idle());
+}
+
+TEST_F(DraftingScheduler, NearlyCertainOnesGoFurtherThanThereAreIdleStages) {
+  options_.drafts_max = 3;
+  Position position = Begin();
+  std::deque<MicroBatch> sent;
+  std::size_t most = 0;
+  for (int i = 0; i < 60; ++i) {
+    while (auto batch = scheduler_->Next()) sent.push_back(*std::move(batch));
+    most = std::max(most, sent.size());
+    ASSERT_FALSE(sent.empty());
+    ASSERT_THAT(Finish(sent.front(), At(++position), false, Took(1000)), SizeIs(1));
+    sent.pop_front();
+  }
+  EXPECT_EQ(most, 4U);
+}
+
+}  // namespace
+}  // namespace shoal
