@@ -40,8 +40,8 @@ def median(values):
     return (ordered[middle - 1] + ordered[middle]) / 2
 """
 ARTICLE = ("A shoal is many small fish that move as one, with no leader. Each fish watches its neighbours and follows "
-           "three rules: keep close, do not collide, go where the others go. From these rules the movement of the whole "
-           "shoal appears. Predators find it hard to follow a single fish in a shoal.")
+           "three rules: keep close, do not collide, go where the others go. From these rules the movement of the "
+           "whole shoal appears. Predators find it hard to follow a single fish in a shoal.")
 MESSAGES = {
     "story": "Write a short story about a fox who lives in the mountains.",
     "explanation": "Explain how a bicycle stays upright, in five sentences.",
@@ -107,7 +107,9 @@ def compare(with_drafts, without, rounds):
 def report(label, texts, bars, checks):
     ratios = {name: text["without_s"] / text["with_s"] for name, text in texts.items()}
     for name, text in texts.items():
-        print(f"{label}: {name:<12} {text['tokens']:4} tokens, {ratios[name]:.2f} times as fast{'' if text['same'] else ', OTHER TOKENS'}", file=sys.stderr)
+        differs = "" if text["same"] else ", OTHER TOKENS"
+        print(f"{label}: {name:<12} {text['tokens']:4} tokens, {ratios[name]:.2f} times as fast{differs}",
+              file=sys.stderr)
     values = {"answers of the same tokens": sum(text["same"] for text in texts.values()) / len(texts),
               "speed of all texts, with drafts / without":
                   sum(t["without_s"] for t in texts.values()) / sum(t["with_s"] for t in texts.values()),

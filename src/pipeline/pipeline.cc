@@ -49,6 +49,7 @@ struct Pipeline::State : std::enable_shared_from_this<Pipeline::State> {
   void Handle(HeadMessage& message, std::vector<ScheduleEvent>& events);
   void TakeInventory(InventoryMessage inventory);
   void WaitForInventories();
+  DurationUs TakeElapsed(BatchId batch);
   void AddTimings(const std::vector<StageTiming>& timings);
   void Pump();
   void Observe();
@@ -76,6 +77,7 @@ struct Pipeline::State : std::enable_shared_from_this<Pipeline::State> {
   bool adopted = false;                                      // they were: now micro-batches go out
   std::unordered_map<GenerationId, std::shared_ptr<const EventHandler>> handlers;
   std::vector<StageTotals> totals;
+  std::unordered_map<BatchId, TimeUs> sent_at;  // of what is in flight
   bool broken = false;
   std::string broken_why;
   bool pump_posted = false;
@@ -137,7 +139,7 @@ void Pipeline::State::Handle(HeadMessage& message, std::vector<ScheduleEvent>& e
   if (auto* inventory = std::get_if<InventoryMessage>(&message)) return TakeInventory(std::move(*inventory));
   if (const auto* result = std::get_if<ResultMessage>(&message)) {
     AddTimings(result->timings);
-    scheduler.OnResult(*result, events);
+    scheduler.OnResult(*result, events, TakeElapsed(result->batch));
     return;
   }
   const auto& failure = std::get<FailureMessage>(message);
@@ -148,7 +150,14 @@ void Pipeline::State::Handle(HeadMessage& message, std::vector<ScheduleEvent>& e
     Break("stage " + std::to_string(failure.stage) + ": " + failure.message);
     return;
   }
+  if (failure.generation == 0) (void)TakeElapsed(failure.batch);
   scheduler.OnFailure(failure, events);
+}
+
+// Since a micro-batch was sent; 0: it was not.
+DurationUs Pipeline::State::TakeElapsed(BatchId batch) {
+  const auto sent = sent_at.extract(batch);
+  return sent.empty() ? 0 : loop.clock().Now() - sent.mapped();
 }
 
 void Pipeline::State::TakeInventory(InventoryMessage inventory) {
@@ -197,6 +206,7 @@ void Pipeline::State::Pump() {
     batch.last_stage = next->last_stage;
     batch.rows = std::move(next->rows);
     batch.tokens = std::move(next->tokens);
+    sent_at[batch.batch] = loop.clock().Now();
     if (!Send(EncodeBatch(batch, {}, options.epoch))) return;
   }
 }

@@ -164,10 +164,8 @@ void Scheduler::State::AddFills(MicroBatch& batch, InFlight& record) {
   }
 }
 
-// For an answer that is alone, the row of a guess: as long as it is sooner right than not, for a stage that would else
-// wait; nearly certain ones also beyond that, so that stages need not wait for each other's delays.
+// For an answer that is alone, the row of a guess.
 void Scheduler::State::AddDraft(MicroBatch& batch, InFlight& record) {
-  constexpr double kNearlyCertain = 0.8;
   if (options.drafts_max == 0 || !options.rewindable || running.size() != 1 || !waiting.empty()) return;
   Generation& generation = *running.front();
   const auto sent = static_cast<std::int32_t>(generation.drafts.size());
@@ -179,9 +177,7 @@ void Scheduler::State::AddDraft(MicroBatch& batch, InFlight& record) {
   if (!guess) return;
   double chance = draft_judge.Chance(*guess);
   for (const DraftGuess& draft : generation.drafts) chance *= draft_judge.Chance(draft);
-  const bool fills = sent + 1 < options.stages;
-  if (chance < (fills ? draft_chance_min : std::max(kNearlyCertain, draft_chance_min))) return;
-  if (!draft_judge.Pays(chance)) return;
+  if (chance < draft_chance_min || !draft_judge.Pays(chance, sent)) return;
   while (!HasRoom(1)) {
     if (!EvictOne()) return;
   }

@@ -14,6 +14,12 @@ constexpr std::uint64_t kAloneEvery = 64;     // rows; answers grow, so what one
 constexpr std::uint64_t kBesideEvery = 256;   // rows without drafts; then they are tried again
 constexpr double kGain = 0.95;                // what drafts save must be more than noise
 
+template <std::size_t N>
+double Median(std::array<double, N> values) {
+  std::nth_element(values.begin(), values.begin() + N / 2, values.end());
+  return values[N / 2];
+}
+
 }  // namespace
 
 std::optional<DraftGuess> GuessNext(std::span<const TokenId> tokens) {
@@ -49,25 +55,31 @@ void DraftJudge::Learn(const DraftGuess& guess, bool right) {
   rate.all /= 2;
 }
 
-double DraftJudge::Times::Median() const {
-  std::array<double, kSamples> sorted = samples;
-  std::nth_element(sorted.begin(), sorted.begin() + kSamples / 2, sorted.end());
-  return sorted[kSamples / 2];
-}
-
-void DraftJudge::LearnTime(std::span<const StageTiming> timings, bool shared) {
-  double us = 0;
-  for (const StageTiming& timing : timings) us += static_cast<double>(timing.compute_us) + timing.wire_us;
+void DraftJudge::LearnTime(std::span<const StageTiming> timings, std::int64_t elapsed_us, bool shared) {
+  double all = 0, slowest = 0;
+  for (const StageTiming& timing : timings) {
+    const double us = static_cast<double>(timing.compute_us) + timing.wire_us;
+    all += us;
+    slowest = std::max(slowest, us);
+  }
   Times& times = shared ? beside_ : alone_;
-  times.samples[times.count++ % kSamples] = us;
+  times.all_stages[times.count % kSamples] = all;
+  times.slowest_stage[times.count % kSamples] = slowest;
+  times.elapsed[times.count % kSamples] = std::max(all, static_cast<double>(elapsed_us));
+  ++times.count;
   times.last_at = ++rows_;
 }
 
-bool DraftJudge::Pays(double chance) {
+// A right guess saves what a token takes beyond the slowest stage, at most half of it; for a wrong one the right row
+// waits until the slowest stage is through with all that was sent before.
+bool DraftJudge::Pays(double chance, std::int32_t ahead) {
   if (!alone_.Known() || rows_ - alone_.last_at > kAloneEvery) return false;
+  const double token = Median(alone_.elapsed), slowest = Median(alone_.slowest_stage);
+  const double saved = std::min(token - slowest, token / 2), lost = std::max(0.0, (ahead + 2) * slowest - token);
+  if (chance * saved < (1 - chance) * lost) return false;
   if (rows_ - beside_.last_at > kBesideEvery) beside_.count = 0;
   if (!beside_.Known()) return true;
-  return beside_.Median() <= kGain * (1 + chance) * alone_.Median();
+  return Median(beside_.all_stages) <= kGain * (1 + chance) * Median(alone_.all_stages);
 }
 
 }  // namespace shoal

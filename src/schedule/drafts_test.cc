@@ -18,6 +18,15 @@ using ::testing::SizeIs;
 
 std::vector<StageTiming> Took(std::uint32_t us) { return {{us / 2, 0, 0}, {us / 2, 0, 0}}; }
 
+// Of a model whose slowest stage takes this share of a token's time.
+DraftJudge JudgeOf(double slowest_share, std::int64_t elapsed_us = 0) {
+  DraftJudge judge;
+  const auto slowest = static_cast<std::uint32_t>(1000 * slowest_share);
+  for (int i = 0; i < 5; ++i)
+    judge.LearnTime(std::vector<StageTiming>{{slowest, 0, 0}, {1000 - slowest, 0, 0}}, elapsed_us, false);
+  return judge;
+}
+
 TEST(GuessNext, IsWhatFollowedTheLongestEndThatWasThereBefore) {
   const auto guess = [](std::vector<TokenId> tokens) { return GuessNext(tokens); };
   EXPECT_FALSE(guess({}).has_value());
@@ -60,32 +69,47 @@ TEST(DraftJudge, LearnsHowOftenGuessesAreRight) {
 
 TEST(DraftJudge, PaysWhereRowsDoNotBecomeSlowerByIt) {
   DraftJudge judge;
-  EXPECT_FALSE(judge.Pays(1));  // nothing to compare with
-  for (int i = 0; i < 5; ++i) judge.LearnTime(Took(1000), false);
-  EXPECT_TRUE(judge.Pays(0.5));  // to be tried
-  for (int i = 0; i < 5; ++i) judge.LearnTime(Took(1300), true);
-  EXPECT_TRUE(judge.Pays(0.5));
-  EXPECT_FALSE(judge.Pays(0.2));
-  for (int i = 0; i < 5; ++i) judge.LearnTime(Took(2000), true);
-  EXPECT_FALSE(judge.Pays(1));  // two rows at a time take as long as two in turn: one core
+  EXPECT_FALSE(judge.Pays(1, 0));  // nothing to compare with
+  for (int i = 0; i < 5; ++i) judge.LearnTime(Took(1000), 0, false);
+  EXPECT_TRUE(judge.Pays(0.5, 0));  // to be tried
+  for (int i = 0; i < 5; ++i) judge.LearnTime(Took(1300), 0, true);
+  EXPECT_TRUE(judge.Pays(0.5, 0));
+  EXPECT_FALSE(judge.Pays(0.2, 0));
+  for (int i = 0; i < 5; ++i) judge.LearnTime(Took(2000), 0, true);
+  EXPECT_FALSE(judge.Pays(1, 0));  // two rows at a time take as long as two in turn: one core
+}
+
+TEST(DraftJudge, AsksForMoreWhereTheRightRowWouldWait) {
+  EXPECT_TRUE(JudgeOf(0.5).Pays(0.1, 0));  // while one stage computes the row the other is free for the guess
+  EXPECT_FALSE(JudgeOf(0.8).Pays(0.7, 0));
+  EXPECT_TRUE(JudgeOf(0.8).Pays(0.8, 0));
+  EXPECT_FALSE(JudgeOf(1).Pays(0.99, 0));  // a stage alone
+  EXPECT_FALSE(JudgeOf(0.5).Pays(0.4, 1));
+  EXPECT_TRUE(JudgeOf(0.5).Pays(0.6, 1));
+  EXPECT_FALSE(JudgeOf(0.5).Pays(0.6, 2));  // the more are ahead, the longer it would
+  EXPECT_TRUE(JudgeOf(0.5).Pays(0.7, 2));
+  // While a token is between stages these wait.
+  EXPECT_TRUE(JudgeOf(0.8, 2000).Pays(0.1, 0));
+  EXPECT_FALSE(JudgeOf(0.8, 2000).Pays(0.2, 1));
+  EXPECT_TRUE(JudgeOf(0.8, 2000).Pays(0.4, 1));
 }
 
 TEST(DraftJudge, MeasuresAgain) {
   DraftJudge judge;
-  for (int i = 0; i < 5; ++i) judge.LearnTime(Took(1000), false);
+  for (int i = 0; i < 5; ++i) judge.LearnTime(Took(1000), 0, false);
   // Answers grow: some row goes alone now and then, or all beside drafts would look slow.
   int alone = 0;
   for (int i = 0; i < 1000; ++i) {
-    const bool pays = judge.Pays(0.9);
+    const bool pays = judge.Pays(0.9, 0);
     alone += !pays;
-    judge.LearnTime(Took(1000 + 4 * static_cast<std::uint32_t>(i)), pays);
+    judge.LearnTime(Took(1000 + 4 * static_cast<std::uint32_t>(i)), 0, pays);
   }
   EXPECT_GE(alone, 10);
   EXPECT_LE(alone, 50);
   // A device that was slow for a while gets another try.
-  for (int i = 0; i < 5; ++i) judge.LearnTime(Took(50'000), true);
+  for (int i = 0; i < 5; ++i) judge.LearnTime(Took(50'000), 0, true);
   int until = 0;
-  for (; until < 1000 && !judge.Pays(0.9); ++until) judge.LearnTime(Took(5000), false);
+  for (; until < 1000 && !judge.Pays(0.9, 0); ++until) judge.LearnTime(Took(5000), 0, false);
   EXPECT_GT(until, 100);
   EXPECT_LT(until, 1000);
 }

@@ -205,7 +205,7 @@ Status Scheduler::Adopt(std::vector<InventoryMessage> stages) { return state_->A
 
 std::optional<MicroBatch> Scheduler::Next() { return state_->Next(); }
 
-void Scheduler::OnResult(const ResultMessage& result, std::vector<ScheduleEvent>& events) {
+void Scheduler::OnResult(const ResultMessage& result, std::vector<ScheduleEvent>& events, std::int64_t elapsed_us) {
   State& s = *state_;
   const std::optional<InFlight> batch = s.TakeBatch(result.batch);
   if (!batch) return;
@@ -213,7 +213,7 @@ void Scheduler::OnResult(const ResultMessage& result, std::vector<ScheduleEvent>
     s.decode_groups->Learn(static_cast<std::int32_t>(batch->parts.size()), result.timings);
   }
   if (batch->parts.size() == 1 && (batch->decodes || batch->drafts) && !batch->prefills && !batch->crowded) {
-    s.draft_judge.LearnTime(result.timings, batch->shared);
+    s.draft_judge.LearnTime(result.timings, elapsed_us, batch->shared);
   }
   for (const InFlight::Part& part : batch->parts) {
     if (!part.output) continue;

@@ -39,7 +39,7 @@ struct ScheduleOptions {
   // Rows of one answer alone that may be on their way before their tokens are known (drafts.h); 0: none. Only a model
   // that can be rewound has any. A draft goes out if it is right at least this often.
   std::int32_t drafts_max = 0;
-  double draft_chance_min = 0.5;
+  double draft_chance_min = 0.35;
   std::int32_t queue_max = 64;  // requests that wait for a slot
   bool rewindable = true;       // false: a slot is reused only if its tokens are a whole prefix
   // Every micro-batch holds rows of one sequence, and prefill chunks start at multiples of batch_rows_max: with
@@ -128,8 +128,9 @@ class Scheduler {
   void SetDraftChanceMin(double chance);
   // The next micro-batch to send; empty when the window is full or there is nothing to do.
   std::optional<MicroBatch> Next();
-  // A result came back. Unknown batches and generations are ignored. Appends to `events`.
-  void OnResult(const ResultMessage& result, std::vector<ScheduleEvent>& events);
+  // A result came back, so long after its micro-batch was sent (0: unknown; only whether drafts pay depends on it).
+  // Unknown batches and generations are ignored. Appends to `events`.
+  void OnResult(const ResultMessage& result, std::vector<ScheduleEvent>& events, std::int64_t elapsed_us = 0);
   // A micro-batch or one generation failed: ends the generations concerned with kError and frees their slots. That of a
   // micro-batch takes effect when all that were sent before it have come back.
   void OnFailure(const FailureMessage& failure, std::vector<ScheduleEvent>& events);

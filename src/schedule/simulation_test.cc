@@ -436,7 +436,7 @@ TEST(SchedulerSimulation, EveryHistoryEqualsRequestsRunAlone) {
   EXPECT_GT(preemptions, runs / 10);
   EXPECT_GT(reused, runs);
   EXPECT_GT(copies, runs / 20);
-  EXPECT_GT(drafts_right, runs / 10);
+  EXPECT_GT(drafts_right, runs / 20);
   EXPECT_GT(drafts - drafts_right, runs / 10);
   EXPECT_GT(errors, runs / 50);
   EXPECT_GT(losses, runs / 10);
