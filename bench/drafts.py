@@ -5,7 +5,7 @@ Two clusters of two hosts, one core each, some milliseconds apart, the model cut
 (src/schedule/drafts.h), one without (`shoal up --drafts off`); both are asked the same in turns. Texts are of kinds
 that repeat themselves much and little. Then the same with all hosts on one core, where drafts have nothing to gain.
 `--json` prints one object with its checks; ratios are of the same run. Needs Linux's network namespaces and two cores;
-about five minutes. Options: --model smollm2|gemma3, --rounds N.
+about seven minutes. Options: --model smollm2|gemma3, --rounds N.
 """
 import argparse
 import json

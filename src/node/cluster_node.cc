@@ -319,7 +319,7 @@ void RealClusterNode::RefreshSpeeds() {
   speeds_due_ = Now() + kSpeedsUs;
   const std::vector<StageHost::Work> works = host_.Works();
   TellObserved(ObservedOf(works));
-  host_.SetSaving(MembersThatSave(*cluster_));
+  host_.SetDraftChances(DraftChancesOf(*cluster_));
   RefreshKernels(works);
   speeds_.Tick(Now(), facts_.models, works, [this] {
     if (ended_ || stopping_) return;

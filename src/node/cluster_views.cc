@@ -244,13 +244,14 @@ void PutObserved(const std::vector<ObservedPlacement>& observed, ClusterStatus& 
   }
 }
 
-std::set<NodeId> MembersThatSave(const Cluster& cluster) {
-  std::set<NodeId> saving;
+std::map<NodeId, double> DraftChancesOf(const Cluster& cluster) {
+  std::map<NodeId, double> chances;
   for (const MemberView& member : cluster.members()) {
     const DeviceFacts& device = member.record.facts.device;
-    if (device.on_battery || device.rest > 0) saving.insert(member.record.id);
+    if (device.on_battery) chances[member.record.id] = 0.9;
+    if (device.rest > 0) chances[member.record.id] = 2;
   }
-  return saving;
+  return chances;
 }
 
 MembersWithNames MembersHere(const Cluster& cluster) {

@@ -1,7 +1,7 @@
 // Between what the cluster knows and what people read and type. Pure.
 #pragma once
 
-#include <set>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -35,8 +35,9 @@ std::vector<ObservedPlacement> ObservedOf(const std::vector<StageHost::Work>& wo
 bool IsNews(const std::vector<ObservedPlacement>& now, const std::vector<ObservedPlacement>& told);
 void PutObserved(const std::vector<ObservedPlacement>& observed, ClusterStatus& status);
 
-// Who should compute nothing that may be of no use: on its battery, or resting for its heat.
-std::set<NodeId> MembersThatSave(const Cluster& cluster);
+// How often a draft has to be right for who should not work in vain: nine times in ten on its battery; more than always
+// while it rests for its heat.
+std::map<NodeId, double> DraftChancesOf(const Cluster& cluster);
 
 using MembersWithNames = std::vector<std::pair<NodeId, std::string>>;
 // The other members that are here and not in doubt.

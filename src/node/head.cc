@@ -1,6 +1,7 @@
 // Stage 0 by links in memory, the other stages by theirs.
 #include "node/head.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -10,12 +11,6 @@
 #include "wire/messages.h"
 
 namespace shoal {
-namespace {
-
-constexpr double kSavingChance = 0.9;
-
-}  // namespace
-
 std::shared_ptr<Head> Head::Start(HeadOptions options, std::unique_ptr<Stage> stage, std::unique_ptr<FrameSender> next,
                                   std::vector<std::unique_ptr<FrameReceiver>> results) {
   SHOAL_CHECK(stage != nullptr && (next != nullptr) == !results.empty());
@@ -47,8 +42,8 @@ void Head::Stop() {
   });
 }
 
-void Head::SetSaving(bool saves) {
-  const double chance = saves ? kSavingChance : options_.schedule.draft_chance_min;
+void Head::SetDraftChance(double chance_min) {
+  const double chance = std::max(chance_min, options_.schedule.draft_chance_min);
   loop_.Post([this, chance] { pipeline_->SetDraftChanceMin(chance); });
 }
 

@@ -60,8 +60,8 @@ class Head : public std::enable_shared_from_this<Head> {
   }  // of stage 0
   // As StageWorker::SetRest, of stage 0. Any thread.
   void SetRest(double rest) { worker_->SetRest(rest); }
-  // Nearly certain drafts only (schedule/drafts.h): a device of the placement saves its battery, or rests. Any thread.
-  void SetSaving(bool saves);
+  // Drafts (schedule/drafts.h) only if they are right at least this often, and as the options say. Any thread.
+  void SetDraftChance(double chance_min);
   // Of the stages in order; empty once stopped. Not on its loop.
   std::vector<StageTotals> Totals();
   // Ends running generations with kUnavailable and joins all threads. Idempotent. Not on its loop.

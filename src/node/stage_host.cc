@@ -48,7 +48,7 @@ PlacementOptions OptionsOf(const PlacementRecord& placement) {
 // One more than the stages keeps all of them busy; with delays between them, one more again.
 std::int32_t InFlightMax(std::size_t stages) {
   const auto n = static_cast<std::int32_t>(stages);
-  return std::min(kPipelineInFlightMax, n == 1 ? 2 : n + 2);
+  return std::min(kPipelineInFlightMax / 2, n == 1 ? 2 : n + 2);
 }
 
 }  // namespace
@@ -217,19 +217,23 @@ void StageHost::SetRest(double rest) {
   }
 }
 
-void StageHost::SetSaving(std::set<NodeId> nodes) {
+void StageHost::SetDraftChances(std::map<NodeId, double> chances) {
   const std::lock_guard lock(mutex_);
-  if (nodes == saving_) return;
-  saving_ = std::move(nodes);
+  if (chances == draft_chances_) return;
+  draft_chances_ = std::move(chances);
   for (const auto& [key, hosted] : hosted_) {
     const std::lock_guard hosted_lock(hosted->mutex);
-    if (hosted->head) hosted->head->SetSaving(Saves(hosted->placement));
+    if (hosted->head) hosted->head->SetDraftChance(DraftChance(hosted->placement));
   }
 }
 
-bool StageHost::Saves(const PlacementRecord& placement) const {
-  return std::any_of(placement.stages.begin(), placement.stages.end(),
-                     [&](const StagePlace& stage) { return saving_.contains(stage.node); });
+double StageHost::DraftChance(const PlacementRecord& placement) const {
+  double chance = 0;
+  for (const StagePlace& stage : placement.stages) {
+    const auto asked = draft_chances_.find(stage.node);
+    if (asked != draft_chances_.end()) chance = std::max(chance, asked->second);
+  }
+  return chance;
 }
 
 void StageHost::ServeCopy(int fd) {
@@ -405,7 +409,9 @@ Status StageHost::StartHead(const std::shared_ptr<HostedStage>& shared, std::uni
   for (const StagePlace& stage : placement.stages) stages.push_back(stage.layers);
   head_options.schedule = MakeScheduleOptions(options, *hosted.model, stages, InFlightMax(stages.size()));
   // Other hosts than this one would have nothing to do meanwhile.
-  if (options_.drafts && stages.size() > 1) head_options.schedule.drafts_max = head_options.schedule.in_flight_max - 1;
+  const bool elsewhere = std::any_of(placement.stages.begin(), placement.stages.end(),
+                                     [&](const StagePlace& stage) { return stage.node != options_.self; });
+  if (options_.drafts && elsewhere) head_options.schedule.drafts_max = static_cast<std::int32_t>(stages.size()) + 2;
   head_options.epoch = placement.epoch;
   head_options.wire_type = options.wire_type;
   head_options.sent_bytes_max = SentBytes(options, hosted.model->info, placement.stages.front().layers);
@@ -421,7 +427,7 @@ Status StageHost::StartHead(const std::shared_ptr<HostedStage>& shared, std::uni
   const std::lock_guard hosted_lock(hosted.mutex);
   hosted.head = std::move(head);
   hosted.head->SetRest(rest_);
-  hosted.head->SetSaving(Saves(hosted.placement));
+  hosted.head->SetDraftChance(DraftChance(hosted.placement));
   hosted.TellWhoCopies();
   hosted.changed.notify_all();
   return {};

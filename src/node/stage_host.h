@@ -11,7 +11,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -76,8 +75,8 @@ class StageHost {
 
   // As StageWorker::SetRest, of every stage here, those to come too.
   void SetRest(double rest);
-  // The nodes that should compute nothing that may be of no use: heads here, those to come too, keep to that.
-  void SetSaving(std::set<NodeId> nodes);
+  // Nodes that compute a draft only if it is right at least so often: heads here, those to come too, keep to that.
+  void SetDraftChances(std::map<NodeId, double> chances);
 
   // A stream on which the stage of a copy here tells it what it holds, to its end. Blocks: a thread of its own.
   void ServeCopy(int fd);
@@ -113,13 +112,13 @@ class StageHost {
   void Report(const std::shared_ptr<HostedStage>& hosted, Status status);
   void ReportBroken(const std::shared_ptr<HostedStage>& hosted, const std::string& why);
   // Tasks; but for LoadAfter, hosted.work is held.
-  bool Saves(const PlacementRecord& placement) const;  // mutex_ is held
   Status LoadAfter(const std::vector<std::shared_ptr<HostedStage>>& dropped, HostedStage& hosted);
   Status LoadNow(HostedStage& hosted);
   Status Obtain(HostedStage& hosted);
   Status LinkNow(const std::shared_ptr<HostedStage>& hosted);
   Status StartWorker(HostedStage& hosted, std::unique_ptr<FrameSender> next);
   Status StartHead(const std::shared_ptr<HostedStage>& shared, std::unique_ptr<FrameSender> next);
+  double DraftChance(const PlacementRecord& placement) const;  // mutex_ is held
   Result<std::unique_ptr<FrameSender>> OpenPipe(const HostedStage& hosted, std::int32_t to, PipeKind kind);
 
   Loop& loop_;
@@ -132,7 +131,7 @@ class StageHost {
   std::map<CopyKey, std::shared_ptr<HostedStage>> copies_;  // guarded by mutex_
   bool stopped_ = false;                                    // guarded by mutex_
   std::atomic<double> rest_{0};
-  std::set<NodeId> saving_;                            // guarded by mutex_
+  std::map<NodeId, double> draft_chances_;             // guarded by mutex_
   const std::shared_ptr<EndedHeads> ended_;            // of the heads that have ended
   std::vector<std::shared_ptr<HostedStage>> dropped_;  // loop only: since the last load
 };

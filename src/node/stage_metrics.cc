@@ -102,7 +102,7 @@ void SetHeadMetrics(MetricsRegistry& metrics, const HeadCounts& counts) {
         .Set(static_cast<double>(rows));
   };
   set_drafts("right", counts.drafts.right);
-  set_drafts("wrong", counts.drafts.sent - counts.drafts.right);
+  set_drafts("wrong", counts.drafts.wrong);
 }
 
 }  // namespace shoal

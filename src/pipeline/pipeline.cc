@@ -274,7 +274,9 @@ void Pipeline::State::Break(const std::string& why) {
 Pipeline::Pipeline(Loop& loop, const PipelineOptions& options, std::unique_ptr<FrameSender> to_first,
                    std::vector<std::unique_ptr<FrameReceiver>> results)
     : state_(std::make_shared<State>(loop, options, std::move(to_first), std::move(results))) {
-  SHOAL_CHECK(std::max(options.schedule.in_flight_max, options.schedule.decode_groups_max) <= kPipelineInFlightMax);
+  const ScheduleOptions& schedule = options.schedule;
+  SHOAL_CHECK(std::max(schedule.in_flight_max, schedule.decode_groups_max) + schedule.drafts_max <=
+              kPipelineInFlightMax);
 }
 
 Pipeline::~Pipeline() { Stop(); }

@@ -55,10 +55,16 @@ std::optional<MicroBatch> Scheduler::State::Next() {
 }
 
 // Whether one more micro-batch may be sent. Small groups of decode rows may be more than the stages, but not in front
-// of a prompt.
+// of a prompt. Drafts have a limit of their own: nobody waits for what was guessed to come back.
 bool Scheduler::State::HasWindow(bool prefills) const {
   const std::int32_t groups_max = decode_groups && !prefills ? options.decode_groups_max : 0;
-  return static_cast<std::int32_t>(in_flight.size()) < std::max(options.in_flight_max, groups_max);
+  return static_cast<std::int32_t>(in_flight.size()) - DraftsInFlight() < std::max(options.in_flight_max, groups_max);
+}
+
+// Right ones, wrong ones, and those that are not known yet.
+std::int32_t Scheduler::State::DraftsInFlight() const {
+  return static_cast<std::int32_t>(
+      std::count_if(in_flight.begin(), in_flight.end(), [](const InFlight& batch) { return batch.drafts; }));
 }
 
 // How many decode rows the next micro-batch may have.
@@ -166,21 +172,20 @@ void Scheduler::State::AddFills(MicroBatch& batch, InFlight& record) {
 
 // For an answer that is alone, the row of a guess.
 void Scheduler::State::AddDraft(MicroBatch& batch, InFlight& record) {
-  if (options.drafts_max == 0 || !options.rewindable || running.size() != 1 || !waiting.empty()) return;
+  if (!options.rewindable || running.size() != 1 || !waiting.empty()) return;
+  if (DraftsInFlight() >= options.drafts_max) return;
   Generation& generation = *running.front();
   const auto sent = static_cast<std::int32_t>(generation.drafts.size());
   const std::int64_t length = static_cast<std::int64_t>(generation.tokens.size()) + sent;
   // A guess that would be the last token needs no row.
   const bool needed = sent + 1 < generation.tokens_left && length + 1 < context_max;
-  if (!generation.decoding || !generation.awaiting || !needed || sent >= options.drafts_max) return;
+  if (!generation.decoding || !generation.awaiting || !needed) return;
   const std::optional<DraftGuess> guess = GuessNext(slots[generation.slot].tokens);
   if (!guess) return;
   double chance = draft_judge.Chance(*guess);
   for (const DraftGuess& draft : generation.drafts) chance *= draft_judge.Chance(draft);
   if (chance < draft_chance_min || !draft_judge.Pays(chance, sent)) return;
-  while (!HasRoom(1)) {
-    if (!EvictOne()) return;
-  }
+  if (!HasRoom(1)) return;  // nothing is thrown out for a guess
   generation.drafts.push_back(*guess);
   AddRows(generation, 1, batch, record);
   record.drafts = true;

@@ -97,7 +97,9 @@ void Scheduler::State::JudgeGuess(Generation& generation, TokenId token) {
       generation.drafts.empty() ? GuessNext(generation.tokens) : generation.drafts.front();
   if (!guess) return;
   draft_judge.Learn(*guess, guess->token == token);
-  if (guess->token != token) DropDrafts(generation);
+  if (guess->token == token) return;
+  drafts.wrong += generation.drafts.size();
+  DropDrafts(generation);
 }
 
 // Their rows are forgotten on the stages, and what comes back of them is of no interest.
@@ -111,6 +113,7 @@ void Scheduler::State::DropDrafts(Generation& generation) {
     });
   }
   RewindSlot(generation.slot, length);
+  admission_blocked = false;
 }
 
 void Scheduler::State::Fail(Generation& generation, Error error, std::vector<ScheduleEvent>& events) {

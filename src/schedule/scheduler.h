@@ -36,8 +36,9 @@ struct ScheduleOptions {
   // Decoding generations are spread over as many micro-batches as there are stages (0); or, while nothing prefills,
   // over as many as proves fastest, at most this many, which may then be in flight (DecodeGroups).
   std::int32_t decode_groups_max = 0;
-  // Rows of one answer alone that may be on their way before their tokens are known (drafts.h); 0: none. Only a model
-  // that can be rewound has any. A draft goes out if it is right at least this often.
+  // Rows of one answer alone that may be on their way although their tokens were not known (drafts.h), beside the
+  // micro-batches of in_flight_max; 0: none. Only a model that can be rewound has any. A draft goes out if it is right
+  // at least this often.
   std::int32_t drafts_max = 0;
   double draft_chance_min = 0.35;
   std::int32_t queue_max = 64;  // requests that wait for a slot
@@ -88,12 +89,14 @@ struct RecoveryStats {
   }
 };
 
-// Rows that were sent before their token was known (drafts.h), and those of tokens that then came.
+// Rows that were sent before their token was known (drafts.h), those of tokens that then came, and those of others;
+// what was on its way at the end of an answer is neither.
 struct DraftStats {
-  std::uint64_t sent = 0, right = 0;
+  std::uint64_t sent = 0, right = 0, wrong = 0;
   DraftStats& operator+=(const DraftStats& other) {
     sent += other.sent;
     right += other.right;
+    wrong += other.wrong;
     return *this;
   }
 };

@@ -110,6 +110,7 @@ struct Scheduler::State {
   // batching.cc
   std::optional<MicroBatch> Next();
   bool HasWindow(bool prefills) const;
+  std::int32_t DraftsInFlight() const;
   std::int32_t DecodeRowsMax(std::int32_t decoders, bool prefills);
   std::vector<Generation*> SelectDecodes();
   void MakeRoomFor(std::vector<Generation*>& decodes);

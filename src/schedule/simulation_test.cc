@@ -161,7 +161,7 @@ class Simulation {
       if (batch.ops.empty()) Fault("an empty micro-batch");
       return;
     }
-    if (++in_flight_ > std::max(h_.options.in_flight_max, h_.options.decode_groups_max))
+    if (++in_flight_ > std::max(h_.options.in_flight_max, h_.options.decode_groups_max) + h_.options.drafts_max)
       Fault("too many micro-batches in flight");
     std::set<SequenceId> sequences;
     int outputs = 0;

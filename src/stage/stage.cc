@@ -45,7 +45,7 @@ struct Slot {
   std::unique_ptr<TokenSampler> sampler;
   std::optional<Error> failure;  // why it cannot sample
   bool reported = false;         // the failure was sent
-  // The row to sample after: that of the last token it knows. A row of another token was a wrong guess.
+  // The row to sample after: that of the last token it knows; -1: the text has ended. Any other row was a wrong guess.
   Position position = 0;
   TokenId token = 0;
 };
@@ -245,9 +245,9 @@ void Stage::State::SampleRow(BatchId batch, const BatchRow& row, TokenId token, 
     slot.reported = true;
     return fail(sampled.error());
   }
-  slot.position = row.position + 1;
+  slot.position = sampled->end ? -1 : row.position + 1;
   slot.token = sampled->token;
-  out.results.push_back({row.sequence, row.generation, slot.position, std::move(sampled).value()});
+  out.results.push_back({row.sequence, row.generation, row.position + 1, std::move(sampled).value()});
 }
 
 void Stage::State::Sample(const BatchMessage& batch, StageOutput& out) {

@@ -30,7 +30,7 @@ inline constexpr StageIndex kStageIndexMax = 4095;
 inline constexpr StageIndex kAllStages = -1;
 
 // One token's place. `output`: sample after it (last stage), unless its token is not the one that was sampled last, or
-// the last of the Open's history: then it was a wrong guess, and the result has no row for it.
+// the last of the Open's history, or ended the text: then it was a guess, and the result has no row for it.
 struct BatchRow {
   SequenceId sequence = 0;
   Position position = 0;

@@ -15,6 +15,7 @@ _TOKEN_IDS = re.compile(rb'"token_ids":\[([\d,]+)\]')
 class Answer:
     times: list = dataclasses.field(default_factory=list)  # [tokens], monotonic seconds
     tokens: list = dataclasses.field(default_factory=list)
+    end: bytes = b""  # of all that came
 
 
 def token_times(host, port, model, prompts, tokens, on_first=None):
@@ -35,7 +36,9 @@ def chat_answer(host, port, model, message, tokens_max):
 
 def text_answer(host, port, model, text, tokens):
     """How a text goes on, without chance or end."""
-    return _ask(host, port, [_completion(model, text, tokens)])[0]
+    answer = _ask(host, port, [_completion(model, text, tokens)])[0]
+    assert len(answer.tokens) == tokens, f"{len(answer.tokens)} of {tokens} tokens"
+    return answer
 
 
 def _ask(host, port, requests, on_first=None):
@@ -56,6 +59,8 @@ def _ask(host, port, requests, on_first=None):
         finally:
             for key in list(ready.get_map().values()):
                 key.fileobj.close()
+    for own in answers:
+        assert b"data: [DONE]" in own.end, own.end.decode(errors="replace")
     return answers
 
 
@@ -68,6 +73,7 @@ def rate(times):
 def _read(ready, key):
     data = key.fileobj.recv(65536)
     now = time.monotonic()
+    key.data.end = (key.data.end + data)[-1000:]
     for ids in _TOKEN_IDS.findall(data):
         key.data.tokens.extend(int(token) for token in ids.split(b","))
         key.data.times.extend([now] * (ids.count(b",") + 1))

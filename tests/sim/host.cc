@@ -289,7 +289,7 @@ void SimHost::StartHead(const Key& key, Hosted& hosted) {
   options.batch_sequences_max = options.output_rows_max = model.slots;
   options.kv_tokens_max = model.context_tokens;
   options.in_flight_max = stages == 1 ? 2 : stages + 2;
-  if (stages > 1) options.drafts_max = options.in_flight_max - 1;
+  if (stages > 1) options.drafts_max = stages + 2;
   options.draft_chance_min = 0;  // also those that are mostly wrong
   options.queue_max = 128;
   SimHead::Hooks hooks;
