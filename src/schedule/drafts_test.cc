@@ -45,6 +45,7 @@ TEST(GuessNext, IsWhatFollowedTheLongestEndThatWasThereBefore) {
 
 TEST(GuessNext, LooksForNoMoreThanItCounts) {
   std::vector<TokenId> tokens;
+  tokens.reserve(100);
   for (int i = 0; i < 100; ++i) tokens.push_back(i % 20);
   const auto guess = GuessNext(tokens);
   EXPECT_EQ(guess->token, 0);
@@ -126,6 +127,7 @@ class DraftingScheduler : public SchedulerTest {
   static TokenId At(Position position) { return 11 + position % 4; }
   static std::vector<TokenId> Text(Position length) {
     std::vector<TokenId> text;
+    text.reserve(static_cast<std::size_t>(length));
     for (Position i = 0; i < length; ++i) text.push_back(At(i));
     return text;
   }
