@@ -48,7 +48,7 @@ PlacementOptions OptionsOf(const PlacementRecord& placement) {
 // One more than the stages keeps all of them busy; with delays between them, one more again.
 std::int32_t InFlightMax(std::size_t stages) {
   const auto n = static_cast<std::int32_t>(stages);
-  return std::min(kPipelineInFlightMax / 2, n == 1 ? 2 : n + 2);
+  return std::min(kPipelineInFlightMax, n == 1 ? 2 : n + 2);
 }
 
 }  // namespace
@@ -411,7 +411,7 @@ Status StageHost::StartHead(const std::shared_ptr<HostedStage>& shared, std::uni
   // Other hosts than this one would have nothing to do meanwhile.
   const bool elsewhere = std::any_of(placement.stages.begin(), placement.stages.end(),
                                      [&](const StagePlace& stage) { return stage.node != options_.self; });
-  if (options_.drafts && elsewhere) head_options.schedule.drafts_max = static_cast<std::int32_t>(stages.size()) + 2;
+  if (options_.drafts && elsewhere) head_options.schedule.drafts_max = DraftsMax(head_options.schedule);
   head_options.epoch = placement.epoch;
   head_options.wire_type = options.wire_type;
   head_options.sent_bytes_max = SentBytes(options, hosted.model->info, placement.stages.front().layers);

@@ -25,9 +25,18 @@ constexpr std::size_t kInboxMax = 1024;
 // For every stage to say what it holds, from Start: as long as a node may take to link its stages.
 constexpr DurationUs kInventoriesMaxUs = 30'000'000;
 
+// But for drafts.
+std::int32_t InFlightMax(const ScheduleOptions& schedule) {
+  return std::max(schedule.in_flight_max, schedule.decode_groups_max);
+}
+
 using HeadMessage = std::variant<ResultMessage, FailureMessage, InventoryMessage>;
 
 }  // namespace
+
+std::int32_t DraftsMax(const ScheduleOptions& schedule) {
+  return std::min(schedule.in_flight_max, kPipelineInFlightMax - InFlightMax(schedule));
+}
 
 struct Pipeline::State : std::enable_shared_from_this<Pipeline::State> {
   State(Loop& control_loop, const PipelineOptions& pipeline_options, std::unique_ptr<FrameSender> first,
@@ -274,9 +283,7 @@ void Pipeline::State::Break(const std::string& why) {
 Pipeline::Pipeline(Loop& loop, const PipelineOptions& options, std::unique_ptr<FrameSender> to_first,
                    std::vector<std::unique_ptr<FrameReceiver>> results)
     : state_(std::make_shared<State>(loop, options, std::move(to_first), std::move(results))) {
-  const ScheduleOptions& schedule = options.schedule;
-  SHOAL_CHECK(std::max(schedule.in_flight_max, schedule.decode_groups_max) + schedule.drafts_max <=
-              kPipelineInFlightMax);
+  SHOAL_CHECK(InFlightMax(options.schedule) + options.schedule.drafts_max <= kPipelineInFlightMax);
 }
 
 Pipeline::~Pipeline() { Stop(); }

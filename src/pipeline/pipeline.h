@@ -22,11 +22,14 @@
 
 namespace shoal {
 
-// Frames that fit the link to stage 0, and the links between stages: at most PipelineOptions' in_flight_max (up to
-// kPipelineInFlightMax) micro-batches, each with the operations in front of it, and operations that go out alone when
-// nothing is in flight. A link of this size never blocks the loop.
+// Frames that fit the link to stage 0, and the links between stages: micro-batches in flight, drafts among them (up to
+// kPipelineInFlightMax), each with the operations in front of it, and operations that go out alone when nothing is in
+// flight. A link of this size never blocks the loop.
 inline constexpr std::size_t kPipelineLinkFramesMax = 256;
 inline constexpr std::int32_t kPipelineInFlightMax = 120;
+
+// Drafts for `schedule`, as many as it has micro-batches in flight where the links have room for both.
+std::int32_t DraftsMax(const ScheduleOptions& schedule);
 
 struct PipelineOptions {
   ScheduleOptions schedule;

@@ -23,6 +23,19 @@ std::vector<TokenId> Prompt(GenerationId id, int count) {
   return tokens;
 }
 
+// A hundred stages once asked for more than there is room for, which ended the process.
+TEST(DraftsMax, LeavesRoomForAllElseThatIsInFlight) {
+  for (const std::int32_t in_flight_max : {2, 4, 61, 102, kPipelineInFlightMax}) {
+    ScheduleOptions schedule;
+    schedule.in_flight_max = in_flight_max;
+    schedule.decode_groups_max = 16;
+    const std::int32_t drafts = DraftsMax(schedule);
+    EXPECT_GE(drafts, 0);
+    EXPECT_LE(std::max(in_flight_max, 16) + drafts, kPipelineInFlightMax);
+    if (in_flight_max <= 4) { EXPECT_EQ(drafts, in_flight_max); }
+  }
+}
+
 // Collects what the generations emit, and waits for their ends.
 class Collector {
  public:

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "schedule/pass_times.h"
 
 namespace shoal {
 namespace {
@@ -16,12 +17,6 @@ constexpr double kPaceWeight = 0.25, kPaceStepMax = 0.1, kPaceMax = 1000;
 
 std::int32_t CeilDiv(std::int32_t a, std::int32_t b) { return (a + b - 1) / b; }
 
-template <std::size_t N>
-double Median(std::array<double, N> values) {
-  std::nth_element(values.begin(), values.begin() + N / 2, values.end());
-  return values[N / 2];
-}
-
 }  // namespace
 
 DecodeGroups::DecodeGroups(std::int32_t stages, std::int32_t groups_max) : stages_(stages), groups_max_(groups_max) {
@@ -30,12 +25,7 @@ DecodeGroups::DecodeGroups(std::int32_t stages, std::int32_t groups_max) : stage
 
 void DecodeGroups::Learn(std::int32_t rows, std::span<const StageTiming> timings) {
   if (rows < 1 || timings.empty()) return;
-  double slowest = 0, total = 0;
-  for (const StageTiming& timing : timings) {
-    const double us = static_cast<double>(timing.compute_us) + static_cast<double>(timing.wire_us);
-    slowest = std::max(slowest, us);
-    total += us;
-  }
+  const auto [slowest, total] = PassTimesOf(timings);
   ++learned_;
   Cost& cost = costs_[rows];
   cost.tries = 0;

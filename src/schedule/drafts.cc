@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "schedule/pass_times.h"
 
 namespace shoal {
 namespace {
@@ -13,12 +14,6 @@ constexpr double kRateMemory = 64;            // guesses; then what came before 
 constexpr std::uint64_t kAloneEvery = 64;     // rows; answers grow, so what one takes alone is measured again
 constexpr std::uint64_t kBesideEvery = 256;   // rows without drafts; then they are tried again
 constexpr double kGain = 0.95;                // what drafts save must be more than noise
-
-template <std::size_t N>
-double Median(std::array<double, N> values) {
-  std::nth_element(values.begin(), values.begin() + N / 2, values.end());
-  return values[N / 2];
-}
 
 }  // namespace
 
@@ -56,16 +51,11 @@ void DraftJudge::Learn(const DraftGuess& guess, bool right) {
 }
 
 void DraftJudge::LearnTime(std::span<const StageTiming> timings, std::int64_t elapsed_us, bool shared) {
-  double all = 0, slowest = 0;
-  for (const StageTiming& timing : timings) {
-    const double us = static_cast<double>(timing.compute_us) + timing.wire_us;
-    all += us;
-    slowest = std::max(slowest, us);
-  }
+  const PassTimes pass = PassTimesOf(timings);
   Times& times = shared ? beside_ : alone_;
-  times.all_stages[times.count % kSamples] = all;
-  times.slowest_stage[times.count % kSamples] = slowest;
-  times.elapsed[times.count % kSamples] = std::max(all, static_cast<double>(elapsed_us));
+  times.all_stages[times.count % kSamples] = pass.all_stages;
+  times.slowest_stage[times.count % kSamples] = pass.slowest_stage;
+  times.elapsed[times.count % kSamples] = std::max(pass.all_stages, static_cast<double>(elapsed_us));
   ++times.count;
   times.last_at = ++rows_;
 }

@@ -77,7 +77,7 @@ def _read(ready, key):
     for ids in _TOKEN_IDS.findall(data):
         key.data.tokens.extend(int(token) for token in ids.split(b","))
         key.data.times.extend([now] * (ids.count(b",") + 1))
-    if not data or b"data: [DONE]" in data:
+    if not data or b"data: [DONE]" in key.data.end:
         ready.unregister(key.fileobj)
         key.fileobj.close()
 
