@@ -192,7 +192,7 @@ void Faults::SlowDown(int node) {
 
 void Faults::LeaveNow(int node) {
   int staying = 0;
-  for (const auto& one : nodes_) staying += one->left() ? 0 : 1;
+  for (const auto& one : nodes_) staying += one->leaving() ? 0 : 1;
   if (staying > kStayingMin && at(node).up() && network_.rng().Below(6) == 0) at(node).Leave();
 }
 

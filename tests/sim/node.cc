@@ -97,6 +97,7 @@ void SimNode::Crash(bool silent) {
   placements_.clear();
   answered_.clear();
   obeying_ = changed_ = false;
+  leaving_ = left_;
 }
 
 std::uint64_t SimNode::control_bytes() const {
@@ -126,6 +127,7 @@ std::uint64_t SimNode::Unplace(const std::string& model) {
 }
 
 void SimNode::Leave() {
+  leaving_ = true;
   cluster_->Leave(Now());
   Obey();
 }

@@ -42,7 +42,8 @@ class SimNode final : public Process {
   void Start();
   void Crash(bool silent);
   bool up() const { return cluster_ != nullptr && !network_.frozen(self_); }
-  bool left() const { return left_; }  // for good
+  bool left() const { return left_; }        // for good
+  bool leaving() const { return leaving_; }  // was asked to, or has; a crash forgets it before it has left
   std::uint64_t boot() const { return options_.boot; }
 
   // Precondition of the rest: running.
@@ -92,7 +93,7 @@ class SimNode final : public Process {
   const NodeRules rules_;
   ClusterOptions options_;
   DurationUs skew_ = 0;
-  bool left_ = false;
+  bool left_ = false, leaving_ = false;
   std::uint64_t control_bytes_ = 0, resumed_ = 0;
   DurationUs running_us_ = 0;
   TimeUs started_ = 0;
