@@ -202,12 +202,15 @@ std::string PowersOf(const std::vector<SplitDevice>& devices) {
   return " Powers of " + std::to_string(measured) + " devices are measured by batteries, of the others by a table.";
 }
 
+// Of numbers that members say of themselves: none of them may come out as one that no message can carry.
+double Told(double value) { return value > 0 ? std::min(value, kBytesPerSecondMax) : 0; }
+
 PlacementForecast ForecastFrom(const PlanInput& plan, const PlanResult& result, const std::vector<SplitDevice>& devices,
                                const std::vector<std::string>& estimated) {
   PlacementForecast forecast;
-  forecast.first_token_s = FirstTokenTime(plan, result.plan);
-  forecast.tokens_s = result.plan.tokens_s;
-  forecast.tokens_s_many = result.plan.tokens_s_many;
+  forecast.first_token_s = Told(FirstTokenTime(plan, result.plan));
+  forecast.tokens_s = Told(result.plan.tokens_s);
+  forecast.tokens_s_many = Told(result.plan.tokens_s_many);
   forecast.measured = estimated.empty();
   forecast.reason = result.reason;
   for (const std::string& warning : result.warnings) forecast.reason += " " + warning;
