@@ -10,6 +10,7 @@ mod gate;
 mod gate_messages;
 mod invite;
 mod limits;
+mod local_end;
 mod node;
 mod pace;
 mod pump;

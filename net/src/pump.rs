@@ -11,6 +11,7 @@ use tokio_util::compat::FuturesAsyncReadCompatExt;
 
 use crate::crypto::Key;
 use crate::events::{Event, Kind, Queue};
+use crate::local_end::LocalEnd;
 use crate::stream_handler::InUse;
 
 /// What the kernel may hold of one direction between C++ and the pump: enough for a few micro-batches, so that a stage
@@ -58,14 +59,14 @@ impl Pumps {
             }
         }
         ours.set_nonblocking(true)?;
-        let ours = tokio::net::UnixStream::from_std(ours)?;
+        let ours = LocalEnd::new(ours)?;
         let counted = (Running::new(&self.running), in_use);
         tokio::spawn(self.clone().run(stream, ours, id, peer, counted));
         Ok(theirs.into())
     }
 
     async fn run(
-        self, stream: libp2p::Stream, mut local: tokio::net::UnixStream, id: u64, peer: Key, _counted: (Running, InUse),
+        self, stream: libp2p::Stream, mut local: LocalEnd, id: u64, peer: Key, _counted: (Running, InUse),
     ) {
         let mut gone = self.gone.subscribe();
         // yamux tells a lost connection as a clean end of its streams: so the connection itself is watched too.
