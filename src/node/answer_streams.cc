@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/thread_name.h"
 #include "runtime/bounded_queue.h"
 #include "runtime/rng.h"
 
@@ -142,7 +143,10 @@ AnswerStreams::AnswerStreams(Service& service, Answers& answers, AnswerStreamsOp
     }
     wake_.notify_one();
   });
-  copier_ = std::thread([this] { Copy(); });
+  copier_ = std::thread([this] {
+    NameThisThread("shoal-copies");
+    Copy();
+  });
 }
 
 AnswerStreams::~AnswerStreams() { Stop(); }

@@ -11,6 +11,13 @@
 #include "wire/messages.h"
 
 namespace shoal {
+namespace {
+
+// Of a token that nobody sees yet. A pass that takes longer loses little to who formats an answer.
+constexpr DurationUs kHoldEventsMaxUs = 10'000;
+
+}  // namespace
+
 std::shared_ptr<Head> Head::Start(HeadOptions options, std::unique_ptr<Stage> stage, std::unique_ptr<FrameSender> next,
                                   std::vector<std::unique_ptr<FrameReceiver>> results) {
   SHOAL_CHECK(stage != nullptr && (next != nullptr) == !results.empty());
@@ -19,11 +26,12 @@ std::shared_ptr<Head> Head::Start(HeadOptions options, std::unique_ptr<Stage> st
   MemoryLink input = MakeMemoryLink(kPipelineLinkFramesMax);
   MemoryLink out = MakeMemoryLink(kPipelineLinkFramesMax);
   results.insert(results.begin(), std::move(out.receiver));
-  head->worker_ =
-      std::make_unique<StageWorker>(std::move(stage), StageWorkerOptions{0, o.epoch, o.wire_type, o.sent_bytes_max},
-                                    std::move(input.receiver), std::move(next), std::move(out.sender));
-  head->pipeline_ = std::make_unique<Pipeline>(head->loop_, PipelineOptions{o.schedule, o.epoch, o.on_broken},
-                                               std::move(input.sender), std::move(results));
+  StageWorkerOptions worker{0, o.epoch, o.wire_type, o.sent_bytes_max};
+  if (o.holds_events) worker.on_passed_on = [head = head.get()] { head->pipeline_->FirstPassedOn(); };
+  head->worker_ = std::make_unique<StageWorker>(std::move(stage), worker, std::move(input.receiver), std::move(next),
+                                                std::move(out.sender));
+  const PipelineOptions pipeline{o.schedule, o.epoch, o.on_broken, o.holds_events ? kHoldEventsMaxUs : 0};
+  head->pipeline_ = std::make_unique<Pipeline>(head->loop_, pipeline, std::move(input.sender), std::move(results));
   head->target_ =
       std::make_unique<GenerateTarget>(GenerateTarget{head->loop_, *head->pipeline_, o.context_tokens, o.n_vocab});
   head->worker_->Start();

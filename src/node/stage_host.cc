@@ -417,6 +417,7 @@ Status StageHost::StartHead(const std::shared_ptr<HostedStage>& shared, std::uni
   head_options.sent_bytes_max = SentBytes(options, hosted.model->info, placement.stages.front().layers);
   head_options.context_tokens = ContextTokens(options, hosted.model->info);
   head_options.n_vocab = hosted.model->info.n_vocab;
+  head_options.holds_events = elsewhere && hosted.stage->engine().options().threads >= AllowedCpuCount();
   // The head does not outlive what hosts it for long, and must not own it.
   head_options.on_broken = [this, weak = std::weak_ptr<HostedStage>(shared)](const std::string& why) {
     if (const std::shared_ptr<HostedStage> broken = weak.lock()) ReportBroken(broken, why);

@@ -51,6 +51,8 @@ class FakePlacement {
     std::int64_t fail_at = -1;
     Epoch epoch = 1;
     std::uint64_t sent_bytes_max = 0;
+    DurationUs hold_events_max_us = 0;
+    bool first_tells = false;  // the pipeline, what it has passed on
   };
   // `stages`: those of an earlier epoch; null or none: fresh.
   explicit FakePlacement(const Options& options, std::vector<std::unique_ptr<Stage>> stages = {});

@@ -216,7 +216,8 @@ FakePlacement::FakePlacement(const Options& options, std::vector<std::unique_ptr
     fake.compute = options.compute;
     if (i == options.failing_stage) fake.fail_at = options.fail_at;
     if (!stages[i]) stages[i] = Stage::Over(MakeFakeEngine(fake), last ? SmolLm2Vocabulary() : nullptr);
-    const StageWorkerOptions worker{i, options.epoch, options.wire_type, options.sent_bytes_max};
+    StageWorkerOptions worker{i, options.epoch, options.wire_type, options.sent_bytes_max};
+    if (i == 0 && options.first_tells) worker.on_passed_on = [this] { pipeline_->FirstPassedOn(); };
     workers_.push_back(std::make_unique<StageWorker>(std::move(stages[i]), worker, std::move(input.receiver),
                                                      std::move(next.sender),
                                                      std::make_unique<SharedSender>(to_head, to_head_mutex)));
@@ -225,6 +226,7 @@ FakePlacement::FakePlacement(const Options& options, std::vector<std::unique_ptr
   PipelineOptions head;
   head.schedule = options.schedule;
   head.epoch = options.epoch;
+  head.hold_events_max_us = options.hold_events_max_us;
   head.schedule.stages = options.stages;
   head.schedule.in_flight_max = options.stages + 1;
   for (int i = 0; i < options.stages; ++i) {

@@ -1,8 +1,10 @@
 // The head: results come in on a thread, which hands them to the loop; the loop answers with the next micro-batches
-// before it tells anyone what came out, so that the stages work while the answers are formatted.
+// before it tells anyone what came out, so that the stages work while the answers are formatted. Where the first stage
+// has every core, it waits with that until the stage has passed on what it got.
 #include "pipeline/pipeline.h"
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <mutex>
 #include <optional>
@@ -55,16 +57,17 @@ struct Pipeline::State : std::enable_shared_from_this<Pipeline::State> {
 
   // Loop.
   void Drain();
-  void Handle(HeadMessage& message, std::vector<ScheduleEvent>& events);
+  void Handle(HeadMessage& message);
   void TakeInventory(InventoryMessage inventory);
   void WaitForInventories();
   DurationUs TakeElapsed(BatchId batch);
   void AddTimings(const std::vector<StageTiming>& timings);
-  void Pump();
+  bool Pump();
   void Observe();
   bool Send(FrameBytes frame);
   void PumpSoon();
-  void Dispatch(const std::vector<ScheduleEvent>& events);
+  void Hold();
+  void Dispatch();
   void Break(const std::string& why);
 
   Loop& loop;
@@ -90,6 +93,9 @@ struct Pipeline::State : std::enable_shared_from_this<Pipeline::State> {
   bool broken = false;
   std::string broken_why;
   bool pump_posted = false;
+  std::vector<ScheduleEvent> events;  // not handed out yet
+  TimerId hold_ends = 0;              // of those that wait for the first stage; 0: none do
+  std::atomic<bool> holding{false};   // they do, and FirstPassedOn was not called since. Any thread
 };
 
 void Pipeline::State::ReadResults(std::size_t stage) {
@@ -136,15 +142,19 @@ void Pipeline::State::Drain() {
   }
   inbox_has_room.notify_all();
   if (broken) return;
-  std::vector<ScheduleEvent> events;
-  for (HeadMessage& message : messages) Handle(message, events);
-  if (!broken) Pump();
+  for (HeadMessage& message : messages) Handle(message);
+  holding = options.hold_events_max_us > 0 && !events.empty();  // before the first stage can have passed anything on
+  const bool sent = !broken && Pump();
   Observe();
-  Dispatch(events);
+  if (holding && sent) {
+    Hold();
+  } else {
+    Dispatch();
+  }
   if (lost) Break("stage " + std::to_string(*lost) + ": the link from it to the head was lost");
 }
 
-void Pipeline::State::Handle(HeadMessage& message, std::vector<ScheduleEvent>& events) {
+void Pipeline::State::Handle(HeadMessage& message) {
   if (auto* inventory = std::get_if<InventoryMessage>(&message)) return TakeInventory(std::move(*inventory));
   if (const auto* result = std::get_if<ResultMessage>(&message)) {
     AddTimings(result->timings);
@@ -153,9 +163,7 @@ void Pipeline::State::Handle(HeadMessage& message, std::vector<ScheduleEvent>& e
   }
   const auto& failure = std::get<FailureMessage>(message);
   if (failure.code == ErrorCode::kUnavailable && failure.generation == 0) {
-    // What is on its way to that stage will never be answered. First what came before it.
-    Dispatch(events);
-    events.clear();
+    // What is on its way to that stage will never be answered.
     Break("stage " + std::to_string(failure.stage) + ": " + failure.message);
     return;
   }
@@ -201,12 +209,14 @@ void Pipeline::State::AddTimings(const std::vector<StageTiming>& timings) {
   }
 }
 
-void Pipeline::State::Pump() {
+// True when a micro-batch went out.
+bool Pipeline::State::Pump() {
+  bool sent = false;
   while (adopted && !broken) {
     std::optional<MicroBatch> next = scheduler.Next();
-    if (!next) return;
+    if (!next) break;
     for (FrameBytes& frame : EncodeControls(std::move(next->ops), options.epoch)) {
-      if (!Send(std::move(frame))) return;
+      if (!Send(std::move(frame))) return false;
     }
     if (next->rows.empty()) continue;
     BatchMessage batch;
@@ -216,8 +226,10 @@ void Pipeline::State::Pump() {
     batch.rows = std::move(next->rows);
     batch.tokens = std::move(next->tokens);
     sent_at[batch.batch] = loop.clock().Now();
-    if (!Send(EncodeBatch(batch, {}, options.epoch))) return;
+    if (!Send(EncodeBatch(batch, {}, options.epoch))) return false;
+    sent = true;
   }
+  return sent;
 }
 
 // After all that changes what runs.
@@ -247,8 +259,20 @@ void Pipeline::State::PumpSoon() {
   });
 }
 
-void Pipeline::State::Dispatch(const std::vector<ScheduleEvent>& events) {
-  for (const ScheduleEvent& event : events) {
+void Pipeline::State::Hold() {
+  if (hold_ends != 0) return;
+  hold_ends = loop.After(options.hold_events_max_us, [weak = weak_from_this()] {
+    const auto self = weak.lock();
+    if (self == nullptr) return;
+    self->hold_ends = 0;
+    self->Dispatch();
+  });
+}
+
+void Pipeline::State::Dispatch() {
+  holding = false;
+  if (hold_ends != 0) loop.CancelTimer(std::exchange(hold_ends, 0));
+  for (const ScheduleEvent& event : std::exchange(events, {})) {
     const auto it = handlers.find(event.generation);
     if (it == handlers.end()) continue;  // cancelled by a handler before it
     const std::shared_ptr<const EventHandler> handler = it->second;
@@ -259,6 +283,7 @@ void Pipeline::State::Dispatch(const std::vector<ScheduleEvent>& events) {
 
 void Pipeline::State::Break(const std::string& why) {
   if (broken) return;
+  Dispatch();  // what came before it
   broken = true;
   broken_why = why;
   to_first->Close();
@@ -335,6 +360,11 @@ void Pipeline::Cancel(GenerationId id) {
   if (s.handlers.erase(id) == 0) return;
   s.scheduler.Cancel(id);
   if (!s.broken) s.PumpSoon();
+}
+
+void Pipeline::FirstPassedOn() {
+  if (!state_->holding.exchange(false)) return;
+  state_->loop.Post([self = state_] { self->Dispatch(); });
 }
 
 void Pipeline::SetDraftChanceMin(double chance) {

@@ -2,7 +2,8 @@
 //
 // Control side: a Scheduler on the Loop. It sends frames to stage 0 and gets result frames from the last stage; the
 // sender and the receiver may lead to threads of this process or to other hosts. Knows no HTTP and no text.
-// All methods run on the loop (CHECK), but for Start and Stop, which the owner calls from outside it.
+// All methods run on the loop (CHECK), but for Start and Stop, which the owner calls from outside it, and those that
+// say so.
 #pragma once
 
 #include <cstddef>
@@ -35,7 +36,10 @@ struct PipelineOptions {
   ScheduleOptions schedule;
   Epoch epoch = 1;
   // Once, on the loop, when a stage or a link is lost: nothing can be submitted any more. Not after Stop.
-  std::function<void(const std::string& why)> on_broken;
+  std::function<void(const std::string& why)> on_broken = {};
+  // The longest that events wait for FirstPassedOn: who formats an answer would take a core from the stage that
+  // computes its next token, and has time when that has gone on. 0: they do not wait.
+  DurationUs hold_events_max_us = 0;
 };
 
 // Time per stage, summed over the micro-batches that came back; prefill and decode alike.
@@ -61,6 +65,8 @@ class Pipeline {
   // Errors: as Scheduler::Submit; kUnavailable after the pipeline broke.
   Status Submit(GenerationRequest request, EventHandler handler);
   void Cancel(GenerationId id);  // no event follows
+  // The first stage has passed a micro-batch on. Any thread.
+  void FirstPassedOn();
   void SetDraftChanceMin(double chance);
   ScheduleStats stats() const;
   std::int32_t ReusedTokens(GenerationId id) const;

@@ -357,6 +357,75 @@ TEST_F(PipelineTest, GarbageOnTheLinksIsRefusedAndHarmless) {
   ExpectAnswer(2, 10, 5);
 }
 
+// Events that wait for the first stage: until it has passed on the next micro-batch, but not for longer than allowed,
+// and whatever ends first lets them go.
+class HeldEvents : public PipelineTest {
+ protected:
+  static constexpr int kTokens = 3000;
+  static constexpr DurationUs kForever = 3'600'000'000;
+
+  // How many tokens had been computed when the first of an answer was told.
+  std::uint64_t DecodedByTheFirst() {
+    Make();
+    std::optional<std::uint64_t> decoded;
+    GenerationRequest request;
+    request.id = 1;
+    request.tokens = Prompt(1, 10);
+    request.tokens_max = kTokens;
+    request.sampling = Greedy();
+    placement_->OnLoop([&] {
+      EXPECT_TRUE(placement_->pipeline()
+                      .Submit(std::move(request),
+                              [&](const ScheduleEvent& event) {
+                                if (!decoded) decoded = placement_->pipeline().stats().tokens_decoded;
+                                collector_.Take(event);
+                              })
+                      .ok());
+    });
+    EXPECT_TRUE(collector_.WaitForEnds(1));
+    return decoded.value_or(0);
+  }
+};
+
+TEST_F(HeldEvents, NobodySaysThatTheFirstStageHasPassedAnythingOn) {
+  options_.stages = 2;
+  options_.hold_events_max_us = kForever;
+  EXPECT_EQ(DecodedByTheFirst(), kTokens);
+  ExpectAnswer(1, 10, kTokens);
+}
+
+TEST_F(HeldEvents, TheFirstStageSaysIt) {
+  options_.stages = 2;
+  options_.hold_events_max_us = kForever;
+  options_.first_tells = true;
+  EXPECT_LT(DecodedByTheFirst(), kTokens / 2);
+  ExpectAnswer(1, 10, kTokens);
+}
+
+TEST_F(HeldEvents, NotForLongerThanAllowed) {
+  options_.stages = 2;
+  options_.hold_events_max_us = 1;
+  EXPECT_LT(DecodedByTheFirst(), kTokens / 2);
+  ExpectAnswer(1, 10, kTokens);
+}
+
+TEST_F(HeldEvents, AreToldBeforeThePipelineBreaks) {
+  options_.stages = 2;
+  options_.hold_events_max_us = kForever;
+  options_.compute = std::chrono::milliseconds(1);  // so that the cache is not full before it breaks
+  Make();
+  constexpr int kLong = 1'000'000;
+  ASSERT_TRUE(Submit(1, 10, kLong).ok());
+  while (Stats().tokens_decoded < 100) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_TRUE(collector_[1].tokens.empty());
+  placement_->worker(1).Stop();
+  ASSERT_TRUE(collector_.WaitForEnds(1));
+  const Collector::Answer got = collector_[1];
+  EXPECT_EQ(got.error.code, ErrorCode::kUnavailable);
+  EXPECT_GE(got.tokens.size(), 100U);
+  EXPECT_EQ(got.tokens, FakeAnswer(Prompt(1, 10), static_cast<int>(got.tokens.size()), placement_->n_vocab()));
+}
+
 // What one decode step takes by the wall clock with an engine that costs next to nothing: all hops, and a little
 // computing, which is the same in total whatever the cut. Rounds alternate between the cuts, so that a machine busy
 // with other things is as unfair to one as to the other; the least of them is what the hops cost, the median how loaded

@@ -211,6 +211,7 @@ bool StageWorker::State::HandleBatch(BatchFrame frame, SteadyTime received) {
                         ? PassOn(std::move(frame.batch), std::move(*output), std::move(frame.timings))
                         : ReportResult(frame.batch.batch, std::move(output->results), std::move(frame.timings));
   wired_us += MicrosecondsBetween(computed, Now());
+  if (options.on_passed_on) options.on_passed_on();
   TellCopies(n_rows);
   Rest(n_rows, start, computed);
   return sent;

@@ -7,6 +7,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -23,8 +24,9 @@ namespace shoal {
 struct StageWorkerOptions {
   StageIndex index = 0;
   Epoch epoch = 0;
-  WireType wire_type = WireType::kF16;  // of the hidden states it sends
-  std::uint64_t sent_bytes_max = 0;     // memory for those it keeps (Stage::KeepSent)
+  WireType wire_type = WireType::kF16;      // of the hidden states it sends
+  std::uint64_t sent_bytes_max = 0;         // memory for those it keeps (Stage::KeepSent)
+  std::function<void()> on_passed_on = {};  // on its thread, when what came of a micro-batch has gone on
 };
 
 // The longest rest after one micro-batch.
