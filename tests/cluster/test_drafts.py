@@ -1,5 +1,6 @@
 """Tokens that are computed before they are known change nothing but the time that an answer takes."""
 import nodes
+from sensors import Battery
 
 FISH = ("A shoal is many small fish that move as one. Each fish watches its neighbours and follows three rules: keep "
         "close, do not collide, go where the others go.")
@@ -14,9 +15,8 @@ ASKED = [
 ]
 
 
-def placed(hosts, model, *words):
+def placed(members):
     """Two nodes with half of the model each; of the first."""
-    members = nodes.cluster_on(hosts, "--threads", "1", *words, models=[model])
     members[0].cli("place", "smollm2", "--stages", "0-14,15-29", "--standby", "off", "--nodes",
                    ",".join(member.name for member in members))
     nodes.wait_for("the placement is live", lambda: members[0].placement("smollm2"))
@@ -37,10 +37,35 @@ def drafts(node):
 def test_drafts_change_no_token_and_no_digit(lan, smollm2):
     hosts = lan.add_hosts(4)
     lan.link("*", "*", delay_us=3000)
-    drafting, plain = placed(hosts[:2], smollm2), placed(hosts[2:], smollm2, "--drafts", "off")
+    drafting = placed(nodes.cluster_on(hosts[:2], "--threads", "1", models=[smollm2]))
+    plain = placed(nodes.cluster_on(hosts[2:], "--threads", "1", "--drafts", "off", models=[smollm2]))
     for asked in ASKED:
         assert answer(drafting, asked) == answer(plain, asked)
     right, wrong = drafts(drafting)
     assert right > 30 and wrong > 0
     assert drafts(plain) == [0, 0]
     print(f"{right:.0f} drafts right, {wrong:.0f} wrong")
+
+
+def test_a_device_on_its_battery_asks_for_surer_guesses(lan, smollm2, tmp_path):
+    battery = Battery(tmp_path)
+    lan.link("*", "*", delay_us=3000)
+    first, second = lan.add_hosts(2)
+    head = nodes.Node(first, "--threads", "1", models=[smollm2])
+    phone = nodes.join_on(second, head, "--threads", "1", "--system-root", battery.root, models=[smollm2])
+    nodes.wait_for("they see each other", lambda: nodes.all_alive([head, phone]))
+    placed([head, phone])
+
+    def sent(charging):
+        """Drafts that went out for a text whose guesses are often wrong, asked thrice."""
+        battery.set(80, charging)
+        nodes.wait_for("the battery is told", lambda: any(
+            node["device"]["on_battery"] for node in head.status()["nodes"]) != charging)
+        before = sum(drafts(head))
+        texts = {answer(head, ASKED[1])[0] for _ in range(3)}
+        assert len(texts) == 1
+        return sum(drafts(head)) - before
+
+    plugged, unplugged, plugged_again = sent(True), sent(False), sent(True)
+    print(f"{plugged:.0f} drafts plugged in, {unplugged:.0f} on the battery, {plugged_again:.0f} plugged in again")
+    assert unplugged < min(plugged, plugged_again)
