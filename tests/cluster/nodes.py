@@ -7,7 +7,9 @@ import http.client
 import json
 import os
 import pathlib
+import pty
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -43,6 +45,30 @@ def wait_for(what, check, timeout_s=HANG_S):
             last = error
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}; last: {last}"
         time.sleep(0.05)
+
+
+class InTerminal:
+    """A process whose standard streams are a terminal."""
+
+    def __init__(self, command, environment):
+        self._ours, theirs = pty.openpty()
+        try:
+            self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+        finally:
+            os.close(theirs)
+        self.shown = ""
+
+    def read_until(self, text):
+        """All that was shown, once `text` is in what is new."""
+        seen, deadline = len(self.shown), time.monotonic() + HANG_S
+        while text not in self.shown[seen:]:
+            left = deadline - time.monotonic()
+            assert left > 0 and select.select([self._ours], [], [], left)[0], f"no {text!r} in {self.shown!r}"
+            self.shown += os.read(self._ours, 65536).decode(errors="replace")
+        return self.shown
+
+    def close(self):
+        os.close(self._ours)
 
 
 class Here:
@@ -127,6 +153,10 @@ class Node:
         """Another command in this node's SHOAL_HOME, that runs; what it prints is to be read from it."""
         return subprocess.Popen(self.host.command(BINARY, *words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 text=True, env=self._environment(), stdin=subprocess.DEVNULL)
+
+    def begun_in_a_terminal(self, *words):
+        """The same in a terminal of its own, which shows what it prints."""
+        return InTerminal(self.host.command(BINARY, *words), self._environment())
 
     def status(self):
         return json.loads(self.cli("status", "--json").stdout)

@@ -2,8 +2,10 @@
 
 What a member of a cluster may rely on; docs/ says it in words.
 """
+import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 
@@ -167,6 +169,33 @@ def test_devices_that_were_started_before_anybody_was_invited(here):
     assert refused.returncode != 0 and "shoal leave" in refused.stderr, "it has others now"
     second.cli("leave")
     assert "in no cluster" in second.cli("leave", check=False).stderr
+
+
+def test_status_that_is_watched_shows_who_comes_until_it_is_interrupted(here):
+    def start(name, *words):
+        return nodes.Node(here, *words, name=name, folder=here.folder, at_end=here.at_end, api_port=here.free_port())
+
+    first = start("a")
+    lines, watched = first.begun("status", "--watch", "--json"), first.begun_in_a_terminal("status", "--watch")
+    try:
+        assert len(json.loads(lines.stdout.readline())["nodes"]) == 1
+        assert "\033[H\033[J" in watched.read_until("a ")
+        start("b", "--join", first.invite()["code"])
+        for _ in range(nodes.HANG_S):  # a line a second
+            if len(json.loads(lines.stdout.readline())["nodes"]) == 2:
+                break
+        else:
+            pytest.fail("the second node is never shown")
+        watched.read_until("b ")
+        for one in (lines, watched.process):
+            one.send_signal(signal.SIGINT)
+            assert one.wait(nodes.HANG_S) == 0
+    finally:
+        for one in (lines, watched.process):
+            one.kill()
+            one.wait()
+        lines.stdout.close()
+        watched.close()
 
 
 def test_one_model_over_three_hosts(lan, smollm2):
