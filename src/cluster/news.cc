@@ -11,7 +11,9 @@ constexpr DurationUs kSyncEveryUs = 1'000'000;  // with one peer
 // A question names every member, and under faults digests differ on all links at once; but what one neighbour knows is
 // mostly what all do. With all of them together:
 constexpr double kSyncAsksMax = 8, kSyncAsksPerS = 4;
-constexpr std::size_t kMembersOfOneDelta = 8, kPlacementsOfOneDelta = 8, kRevocationsOfOneDelta = 256;
+// Of each kind in a delta of its own: with everything at its limit they fit a frame (130 KB a member, 30 KB a
+// placement).
+constexpr std::size_t kMembersOfOneDelta = 6, kPlacementsOfOneDelta = 16, kRevocationsOfOneDelta = 256;
 
 }  // namespace
 
@@ -101,6 +103,7 @@ void Cluster::State::On(const NodeId& from, const SyncAsk& ask) {
     }
     flush(false);
   }
+  flush(true);
   std::map<std::uint64_t, Epoch> epochs;
   for (const SyncAsk::Placement& one : ask.placements) epochs[one.model_hash] = one.epoch;
   for (const auto& [model, placed] : placements) {
@@ -112,6 +115,7 @@ void Cluster::State::On(const NodeId& from, const SyncAsk& ask) {
     }
     flush(false);
   }
+  flush(true);
   theirs_newer = theirs_newer || !epochs.empty();
   std::set<std::uint64_t> known(ask.revocations.begin(), ask.revocations.end());
   for (const auto& [hash, bytes] : revocations) {
