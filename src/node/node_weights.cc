@@ -172,7 +172,11 @@ HeldWeights NodeWeights::HeldOf(const Known& known) const {
     }
     is_here.push_back(here);
   }
-  held.layers = HeldLayers(manifest, is_here);
+  // Prediction heads beyond the model's layers are ranges too, of which others need to know nothing.
+  const std::int32_t n_layer = known.model.file->info.n_layer;
+  for (const LayerRange& range : HeldLayers(manifest, is_here)) {
+    if (range.first < n_layer) held.layers.push_back({range.first, std::min(range.last, n_layer)});
+  }
   return held;
 }
 

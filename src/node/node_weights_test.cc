@@ -65,6 +65,19 @@ TEST_F(NodeWeightsTest, TellsWhatIsHereAsItComesAndGoes) {
   EXPECT_EQ(Held().layers, (std::vector<LayerRange>{{0, 1}, {2, 4}}));
 }
 
+// They are ranges like layers, and nobody is told of them: once a node that had all ranges ended itself by telling.
+TEST_F(NodeWeightsTest, PredictionHeadsAreNoLayers) {
+  file_ = WriteTestModel(folder_ + "/heads.gguf", 4, 10, 1);
+  const auto manifest = HashTestModel(file_);
+  ASSERT_TRUE(manifest.ok()) << manifest.error().message;
+  manifest_ = *manifest;
+  bytes_ = ReadTestFile(file_);
+  Open(folder_ + "/none");
+  ASSERT_TRUE(store_->Add(manifest_, "m", "cluster").ok());
+  for (std::size_t i = 0; i < manifest_.ranges.size(); ++i) Fill(i);
+  EXPECT_EQ(Held().layers, (std::vector<LayerRange>{{0, 3}}));
+}
+
 TEST_F(NodeWeightsTest, ASourcedModelThatIsAllHereNeedsNoSource) {
   for (const char* variable : {"http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"}) unsetenv(variable);
   Open(folder_ + "/none");

@@ -99,6 +99,10 @@ class Fetch {
 // Pins the range when it is here, else opens its writer; waits for another fetch of the same range in this process.
 Status Fetch::Open(std::size_t range) {
   const Digest blob = BlobId(manifest_.ranges[range], manifest_.chunk_bytes);
+  const bool twice = std::any_of(writings_.begin(), writings_.end(), [&](const Writing& one) {
+    return manifest_.ranges[range].known() && BlobId(manifest_.ranges[one.range], manifest_.chunk_bytes) == blob;
+  });
+  if (twice) return {};  // layers with the same bytes: here once the first of them is
   progress_.bytes_total += manifest_.ranges[range].bytes;
   for (;;) {
     if (Cancelled()) return Error{ErrorCode::kCancelled, "fetching was cancelled"};
@@ -246,6 +250,10 @@ bool Fetch::Take(WeightLink& link, std::size_t peer, std::size_t chunk) {
     swarm_->Failed(peer, chunk);
     return answer.ok();  // a refusal: it has gone there meanwhile
   }
+  {
+    const std::lock_guard lock(mutex_);
+    if (!swarm_->Came(peer, chunk)) return false;  // its other stream sent wrong bytes meanwhile
+  }
   const Status put = writing.writer->Put(place.chunk, got->bytes);
   std::unique_lock lock(mutex_);
   const std::string& name = peers_[peer].name;
@@ -258,6 +266,7 @@ bool Fetch::Take(WeightLink& link, std::size_t peer, std::size_t chunk) {
     if (std::find(report_.bad_peers.begin(), report_.bad_peers.end(), name) == report_.bad_peers.end()) {
       report_.bad_peers.push_back(name);
     }
+    swarm_->Wrong(chunk);
     swarm_->Drop(peer);
     left_out_[peer] = true;
     return false;

@@ -274,6 +274,32 @@ TEST_F(PeersTest, NodesThatFetchTheSameGiveItToEachOther) {
   EXPECT_LT(source->bytes_sent, 2 * one_copy) << "without swarming it would be three copies";
 }
 
+// Two streams lead to a peer. One brings wrong bytes while a chunk is under way on the other, and somebody else is
+// asked for that: it came from both, was counted twice, and ended the process.
+TEST(Swarm, WhatComesFromADroppedPeerIsNotTaken) {
+  Swarm swarm(2, 1);
+  const std::size_t bad = swarm.AddPeer(), good = swarm.AddPeer();
+  swarm.SetHave(bad, {true, true});
+  const std::size_t wrong = *swarm.Next(bad), late = *swarm.Next(bad);
+  ASSERT_TRUE(swarm.Came(bad, wrong));
+  EXPECT_TRUE(swarm.hopeful());
+  swarm.SetHave(good, {true, true});
+  EXPECT_EQ(swarm.Next(good), std::nullopt) << "both are under way";
+  swarm.Wrong(wrong);
+  swarm.Drop(bad);
+  EXPECT_FALSE(swarm.Came(bad, late));
+  for (int i = 0; i < 2; ++i) {
+    const auto again = swarm.Next(good);
+    ASSERT_TRUE(again);
+    swarm.Failed(bad, *again);  // it said so too late: it is not its to give back
+    EXPECT_FALSE(swarm.Came(bad, *again));
+    EXPECT_TRUE(swarm.Came(good, *again));
+    EXPECT_FALSE(swarm.Came(good, *again));
+    swarm.Done(*again);
+  }
+  EXPECT_TRUE(swarm.done());
+}
+
 TEST(Swarm, TakesTheRarestFirst) {
   Swarm swarm(4, 1);
   const std::size_t a = swarm.AddPeer(), b = swarm.AddPeer();

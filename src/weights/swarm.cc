@@ -56,6 +56,17 @@ std::optional<std::size_t> Swarm::Next(std::size_t peer) {
   return best;
 }
 
+bool Swarm::Came(std::size_t peer, std::size_t chunk) {
+  if (!peers_[peer].asked[chunk] || states_[chunk] != State::kUnderWay) return false;
+  peers_[peer].asked[chunk] = false;
+  states_[chunk] = State::kCame;
+  return true;
+}
+
+void Swarm::Wrong(std::size_t chunk) {
+  if (states_[chunk] == State::kCame) states_[chunk] = State::kMissing;
+}
+
 void Swarm::Done(std::size_t chunk) {
   if (states_[chunk] == State::kHere) return;
   states_[chunk] = State::kHere;
@@ -64,8 +75,8 @@ void Swarm::Done(std::size_t chunk) {
 
 void Swarm::Failed(std::size_t peer, std::size_t chunk) {
   Peer& one = peers_[peer];
+  if (one.asked[chunk] && states_[chunk] == State::kUnderWay) states_[chunk] = State::kMissing;
   one.asked[chunk] = false;
-  if (states_[chunk] == State::kUnderWay) states_[chunk] = State::kMissing;
   if (one.have[chunk]) {
     one.have[chunk] = false;
     --holders_[chunk];
@@ -74,7 +85,9 @@ void Swarm::Failed(std::size_t peer, std::size_t chunk) {
 
 bool Swarm::hopeful() const {
   for (std::size_t i = 0; i < states_.size(); ++i) {
-    if (states_[i] == State::kUnderWay || (states_[i] == State::kMissing && holders_[i] > 0)) return true;
+    if (states_[i] == State::kUnderWay || states_[i] == State::kCame ||
+        (states_[i] == State::kMissing && holders_[i] > 0))
+      return true;
   }
   return false;
 }

@@ -25,15 +25,20 @@ class Swarm {
   void Drop(std::size_t peer);
   // A chunk to ask `peer` for, now under way; nothing when it has none that is wanted.
   std::optional<std::size_t> Next(std::size_t peer);
-  void Done(std::size_t chunk);                      // it is here
-  void Failed(std::size_t peer, std::size_t chunk);  // it did not come: this peer is taken not to have it
+  // `peer` has sent it: nobody else is asked for it until it is Done or Wrong. False: it is not wanted from this peer
+  // any more, which was dropped meanwhile.
+  bool Came(std::size_t peer, std::size_t chunk);
+  void Done(std::size_t chunk);   // it is here
+  void Wrong(std::size_t chunk);  // what came was something else: it is missing as before
+  // It did not come: this peer is taken not to have it.
+  void Failed(std::size_t peer, std::size_t chunk);
 
   bool done() const { return missing_ == 0; }
-  // Whether a peer has a chunk that is missing and not under way, or one is under way.
+  // Whether a peer has a chunk that is missing and not under way, or one is under way or has come.
   bool hopeful() const;
 
  private:
-  enum class State : std::uint8_t { kMissing, kUnderWay, kHere };
+  enum class State : std::uint8_t { kMissing, kUnderWay, kCame, kHere };
   struct Peer {
     bool dropped = false;
     std::vector<bool> have, asked;  // [chunks]

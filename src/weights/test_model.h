@@ -13,8 +13,9 @@
 
 namespace shoal {
 
-// A file with `layers` layers of `rows` rows of 4 KiB; its bytes tell their offset. Returns `path`.
-inline std::string WriteTestModel(const std::string& path, int layers, std::uint64_t rows) {
+// A file with `layers` layers of `rows` rows of 4 KiB, the last `heads` of them prediction heads; its bytes tell their
+// offset. Returns `path`.
+inline std::string WriteTestModel(const std::string& path, int layers, std::uint64_t rows, int heads = 0) {
   constexpr std::uint32_t kF32 = 0;
   constexpr std::uint64_t kWidth = 1024;
   Gguf gguf;
@@ -25,6 +26,7 @@ inline std::string WriteTestModel(const std::string& path, int layers, std::uint
   gguf.Set("llama.context_length", GgufValue::U32(128));
   gguf.Set("tokenizer.ggml.model", GgufValue::String("none"));
   gguf.Set("llama.vocab_size", GgufValue::U32(300));
+  if (heads > 0) gguf.Set("llama.nextn_predict_layers", GgufValue::U32(static_cast<std::uint32_t>(heads)));
   gguf.tensors.push_back({"token_embd.weight", {kWidth, 300}, kF32});
   gguf.tensors.push_back({"rope_freqs.weight", {8}, kF32});
   for (int i = 0; i < layers; ++i) {
