@@ -35,7 +35,7 @@ inline constexpr std::size_t kQuantizationBytesMax = 16;
 inline constexpr std::size_t kCoreGroupsMax = 4;
 inline constexpr std::size_t kOffloadDeviceBytesMax = 256,
                              kOffloadSaidBytesMax = 256;  // of the device's name, its text
-inline constexpr double kBytesPerSecondMax = 1e15;
+inline constexpr double kBytesPerSecondMax = 1e14;        // less than the planner finds absurd
 inline constexpr double kPaceMin = 0.01, kPaceMax = 4;
 inline constexpr double kRestToldMax = 10;
 inline constexpr double kWattsMax = 1e5;

@@ -143,11 +143,9 @@ void Fields(A& io, HeldWeights& held, std::int32_t layers) {
 
 template <typename A>
 void Speeds(A& io, DeviceFacts& device) {
-  const auto rate = [&](double& value) {  // positive once anything is measured
-    io.Num(value);
-    io.Require(value > 0 && value <= kBytesPerSecondMax);
-  };
-  Bounded(io, device.memory_bytes_s, 0, kBytesPerSecondMax);
+  const auto rate = [&](double& value) { Bounded(io, value, 1, kBytesPerSecondMax); };
+  io.Num(device.memory_bytes_s);
+  io.Require(device.memory_bytes_s == 0 || (device.memory_bytes_s >= 1 && device.memory_bytes_s <= kBytesPerSecondMax));
   io.List(device.speeds, kSpeedsMax, 28, [&](SpeedFacts& speed) {
     io.Text(speed.quantization, kQuantizationBytesMax);
     rate(speed.one_row_bytes_s);

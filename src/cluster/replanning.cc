@@ -104,7 +104,7 @@ void Cluster::State::LookAtPace(const std::string& model, Replan& one) {
     const PlaceGoal goal = record.request.goal;
     return goal == PlaceGoal::kLatency || goal == PlaceGoal::kEnergy ? forecast.tokens_s : forecast.tokens_s_many;
   };
-  const double gain = known ? rate(built->forecast) / rate(as_is) : 1;
+  const double gain = known && rate(as_is) > 0 ? rate(built->forecast) / rate(as_is) : 1;
   const double move_s = known ? MoveSeconds(record, *built) : 0;
   if (gain < kGainMin || (gain - 1) * kHorizon_s < move_s) {
     one.better_since = 0;
@@ -117,7 +117,7 @@ void Cluster::State::LookAtPace(const std::string& model, Replan& one) {
   one.moved = now;
   one.not_before = now + one.rest;
   built = Build(record.request, false);
-  if (!built.ok() || built->stages == record.stages || rate(built->forecast) < kGainMin * rate(as_is)) return;
+  if (!built.ok() || built->stages == record.stages || !(rate(built->forecast) >= kGainMin * rate(as_is))) return;
   char text[96];
   std::snprintf(text, sizeof text, "' is placed anew: by the speeds of now that is %.2g times as fast", gain);
   Act(Note{"'" + model + text});
