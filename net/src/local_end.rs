@@ -1,5 +1,6 @@
 //! Our end of a socketpair. Waits for bytes at all times, for room to write only while there is none: sockets of tokio
-//! are woken by both, so that each read at the other end would wake the network's thread, on the way of every token.
+//! are woken by both, so that each read at the other end would wake the network's thread, on the way of every token. A write
+//! without room takes a second descriptor until there is some.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -66,13 +67,19 @@ impl AsyncWrite for LocalEnd {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.socket.get_ref().shutdown(Shutdown::Write))
+        match self.socket.get_ref().shutdown(Shutdown::Write) {
+            Err(e) if e.kind() == ErrorKind::NotConnected => Poll::Ready(Ok(())), // the other end has closed, on macOS
+            done => Poll::Ready(done),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::Arc;
+    use std::task::{Wake, Waker};
     use std::thread;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -140,6 +147,30 @@ mod tests {
         let failed = ours.write_all(&bytes()).await.unwrap_err();
         assert!(matches!(failed.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{failed}");
         closer.join().unwrap();
+    }
+
+    /// Why this is not a socket of tokio's.
+    #[tokio::test]
+    async fn nobody_wakes_when_the_other_side_has_read() {
+        struct Woken(AtomicUsize);
+        impl Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let (mut ours, mut theirs) = pair();
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        let waker = Waker::from(woken.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut space = [0; 16];
+        ours.write_all(b"shoal").await.unwrap();
+        assert!(Pin::new(&mut ours).poll_read(&mut cx, &mut ReadBuf::new(&mut space)).is_pending());
+        theirs.read_exact(&mut [0; 5]).unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(woken.0.load(Ordering::SeqCst), 0);
+        theirs.write_all(b"fish").unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1, "but when it has written");
     }
 
     #[tokio::test]
