@@ -13,7 +13,7 @@
 namespace shoal {
 namespace {
 
-// Of a token that nobody sees yet. A pass that takes longer loses little to who formats an answer.
+// How much later a token may be told. A pass that takes longer loses little to who formats an answer.
 constexpr DurationUs kHoldEventsMaxUs = 10'000;
 
 }  // namespace
@@ -27,7 +27,8 @@ std::shared_ptr<Head> Head::Start(HeadOptions options, std::unique_ptr<Stage> st
   MemoryLink out = MakeMemoryLink(kPipelineLinkFramesMax);
   results.insert(results.begin(), std::move(out.receiver));
   StageWorkerOptions worker{0, o.epoch, o.wire_type, o.sent_bytes_max};
-  if (o.holds_events) worker.on_passed_on = [head = head.get()] { head->pipeline_->FirstPassedOn(); };
+  if (o.holds_events)
+    worker.on_passed_on = [head = head.get()](BatchId batch) { head->pipeline_->FirstPassedOn(batch); };
   head->worker_ = std::make_unique<StageWorker>(std::move(stage), worker, std::move(input.receiver), std::move(next),
                                                 std::move(out.sender));
   const PipelineOptions pipeline{o.schedule, o.epoch, o.on_broken, o.holds_events ? kHoldEventsMaxUs : 0};

@@ -41,7 +41,7 @@ struct HeadOptions {
   std::uint64_t sent_bytes_max = 0;  // memory of stage 0 for the hidden states it sent
   std::int32_t context_tokens = 0;
   std::int32_t n_vocab = 0;
-  bool holds_events = false;  // until stage 0 has passed on the next micro-batch, at most kHoldEventsMaxUs
+  bool holds_events = false;  // until stage 0 has passed on what it got for them (PipelineOptions)
   // When a stage or a link is lost, once, on the head's loop: hand it on, do not destroy the Head in it.
   std::function<void(const std::string& why)> on_broken;
 };

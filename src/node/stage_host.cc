@@ -408,15 +408,16 @@ Status StageHost::StartHead(const std::shared_ptr<HostedStage>& shared, std::uni
   std::vector<LayerRange> stages;
   for (const StagePlace& stage : placement.stages) stages.push_back(stage.layers);
   head_options.schedule = MakeScheduleOptions(options, *hosted.model, stages, InFlightMax(stages.size()));
-  // Other hosts than this one would have nothing to do meanwhile.
   const bool elsewhere = std::any_of(placement.stages.begin(), placement.stages.end(),
                                      [&](const StagePlace& stage) { return stage.node != options_.self; });
+  // Other hosts than this one would have nothing to do meanwhile.
   if (options_.drafts && elsewhere) head_options.schedule.drafts_max = DraftsMax(head_options.schedule);
   head_options.epoch = placement.epoch;
   head_options.wire_type = options.wire_type;
   head_options.sent_bytes_max = SentBytes(options, hosted.model->info, placement.stages.front().layers);
   head_options.context_tokens = ContextTokens(options, hosted.model->info);
   head_options.n_vocab = hosted.model->info.n_vocab;
+  // Then its core would do nothing while the others compute: that is when to format answers.
   head_options.holds_events = elsewhere && hosted.stage->engine().options().threads >= AllowedCpuCount();
   // The head does not outlive what hosts it for long, and must not own it.
   head_options.on_broken = [this, weak = std::weak_ptr<HostedStage>(shared)](const std::string& why) {

@@ -217,7 +217,7 @@ FakePlacement::FakePlacement(const Options& options, std::vector<std::unique_ptr
     if (i == options.failing_stage) fake.fail_at = options.fail_at;
     if (!stages[i]) stages[i] = Stage::Over(MakeFakeEngine(fake), last ? SmolLm2Vocabulary() : nullptr);
     StageWorkerOptions worker{i, options.epoch, options.wire_type, options.sent_bytes_max};
-    if (i == 0 && options.first_tells) worker.on_passed_on = [this] { pipeline_->FirstPassedOn(); };
+    if (i == 0 && options.first_tells) worker.on_passed_on = [this](BatchId batch) { pipeline_->FirstPassedOn(batch); };
     workers_.push_back(std::make_unique<StageWorker>(std::move(stages[i]), worker, std::move(input.receiver),
                                                      std::move(next.sender),
                                                      std::make_unique<SharedSender>(to_head, to_head_mutex)));

@@ -1,6 +1,6 @@
 // The head: results come in on a thread, which hands them to the loop; the loop answers with the next micro-batches
-// before it tells anyone what came out, so that the stages work while the answers are formatted. Where the first stage
-// has every core, it waits with that until the stage has passed on what it got.
+// before it tells anyone what came out, so that the stages work while the answers are formatted; if asked to, only when
+// the first stage has passed on what it got for them.
 #include "pipeline/pipeline.h"
 
 #include <algorithm>
@@ -62,7 +62,7 @@ struct Pipeline::State : std::enable_shared_from_this<Pipeline::State> {
   void WaitForInventories();
   DurationUs TakeElapsed(BatchId batch);
   void AddTimings(const std::vector<StageTiming>& timings);
-  bool Pump();
+  void Pump();
   void Observe();
   bool Send(FrameBytes frame);
   void PumpSoon();
@@ -95,7 +95,7 @@ struct Pipeline::State : std::enable_shared_from_this<Pipeline::State> {
   bool pump_posted = false;
   std::vector<ScheduleEvent> events;  // not handed out yet
   TimerId hold_ends = 0;              // of those that wait for the first stage; 0: none do
-  std::atomic<bool> holding{false};   // they do, and FirstPassedOn was not called since. Any thread
+  std::atomic<BatchId> held_for{0};   // what they wait for; 0: nothing, or it was passed on. Any thread
 };
 
 void Pipeline::State::ReadResults(std::size_t stage) {
@@ -143,10 +143,10 @@ void Pipeline::State::Drain() {
   inbox_has_room.notify_all();
   if (broken) return;
   for (HeadMessage& message : messages) Handle(message);
-  holding = options.hold_events_max_us > 0 && !events.empty();  // before the first stage can have passed anything on
-  const bool sent = !broken && Pump();
+  held_for = 0;
+  if (!broken) Pump();
   Observe();
-  if (holding && sent) {
+  if (held_for != 0) {
     Hold();
   } else {
     Dispatch();
@@ -209,14 +209,12 @@ void Pipeline::State::AddTimings(const std::vector<StageTiming>& timings) {
   }
 }
 
-// True when a micro-batch went out.
-bool Pipeline::State::Pump() {
-  bool sent = false;
+void Pipeline::State::Pump() {
   while (adopted && !broken) {
     std::optional<MicroBatch> next = scheduler.Next();
-    if (!next) break;
+    if (!next) return;
     for (FrameBytes& frame : EncodeControls(std::move(next->ops), options.epoch)) {
-      if (!Send(std::move(frame))) return false;
+      if (!Send(std::move(frame))) return;
     }
     if (next->rows.empty()) continue;
     BatchMessage batch;
@@ -226,10 +224,9 @@ bool Pipeline::State::Pump() {
     batch.rows = std::move(next->rows);
     batch.tokens = std::move(next->tokens);
     sent_at[batch.batch] = loop.clock().Now();
-    if (!Send(EncodeBatch(batch, {}, options.epoch))) return false;
-    sent = true;
+    if (options.hold_events_max_us > 0 && !events.empty()) held_for = batch.batch;
+    if (!Send(EncodeBatch(batch, {}, options.epoch))) return;
   }
-  return sent;
 }
 
 // After all that changes what runs.
@@ -270,7 +267,7 @@ void Pipeline::State::Hold() {
 }
 
 void Pipeline::State::Dispatch() {
-  holding = false;
+  held_for = 0;
   if (hold_ends != 0) loop.CancelTimer(std::exchange(hold_ends, 0));
   for (const ScheduleEvent& event : std::exchange(events, {})) {
     const auto it = handlers.find(event.generation);
@@ -362,8 +359,8 @@ void Pipeline::Cancel(GenerationId id) {
   if (!s.broken) s.PumpSoon();
 }
 
-void Pipeline::FirstPassedOn() {
-  if (!state_->holding.exchange(false)) return;
+void Pipeline::FirstPassedOn(BatchId batch) {
+  if (batch == 0 || !state_->held_for.compare_exchange_strong(batch, 0)) return;
   state_->loop.Post([self = state_] { self->Dispatch(); });
 }
 

@@ -37,8 +37,8 @@ struct PipelineOptions {
   Epoch epoch = 1;
   // Once, on the loop, when a stage or a link is lost: nothing can be submitted any more. Not after Stop.
   std::function<void(const std::string& why)> on_broken = {};
-  // The longest that events wait for FirstPassedOn: who formats an answer would take a core from the stage that
-  // computes its next token, and has time when that has gone on. 0: they do not wait.
+  // The longest that events wait for FirstPassedOn of what was sent because of them: who formats an answer would take a
+  // core from the stage that computes its next token, and has time when that has gone on. 0: they do not wait.
   DurationUs hold_events_max_us = 0;
 };
 
@@ -62,11 +62,11 @@ class Pipeline {
   // Ends every generation with kError (kUnavailable) from the loop, then stops reading. Idempotent.
   void Stop();
 
-  // Errors: as Scheduler::Submit; kUnavailable after the pipeline broke.
+  // An id is used once. Errors: as Scheduler::Submit; kUnavailable after the pipeline broke.
   Status Submit(GenerationRequest request, EventHandler handler);
   void Cancel(GenerationId id);  // no event follows
-  // The first stage has passed a micro-batch on. Any thread.
-  void FirstPassedOn();
+  // The first stage has passed on what came of a micro-batch. Any thread.
+  void FirstPassedOn(BatchId batch);
   void SetDraftChanceMin(double chance);
   ScheduleStats stats() const;
   std::int32_t ReusedTokens(GenerationId id) const;

@@ -412,7 +412,7 @@ TEST_F(HeldEvents, NotForLongerThanAllowed) {
 TEST_F(HeldEvents, AreToldBeforeThePipelineBreaks) {
   options_.stages = 2;
   options_.hold_events_max_us = kForever;
-  options_.compute = std::chrono::milliseconds(1);  // so that the cache is not full before it breaks
+  options_.compute = std::chrono::milliseconds(5);  // so that the cache is not full before it breaks
   Make();
   constexpr int kLong = 1'000'000;
   ASSERT_TRUE(Submit(1, 10, kLong).ok());
@@ -423,7 +423,23 @@ TEST_F(HeldEvents, AreToldBeforeThePipelineBreaks) {
   const Collector::Answer got = collector_[1];
   EXPECT_EQ(got.error.code, ErrorCode::kUnavailable);
   EXPECT_GE(got.tokens.size(), 100U);
+  EXPECT_EQ(got.events_after_end, 0);
   EXPECT_EQ(got.tokens, FakeAnswer(Prompt(1, 10), static_cast<int>(got.tokens.size()), placement_->n_vocab()));
+}
+
+TEST_F(HeldEvents, OfACancelledAnswerAreNotTold) {
+  options_.stages = 2;
+  options_.hold_events_max_us = kForever;
+  options_.compute = std::chrono::milliseconds(5);
+  Make();
+  ASSERT_TRUE(Submit(1, 10, 3000).ok());
+  ASSERT_TRUE(Submit(2, 10, 40).ok());
+  while (Stats().tokens_decoded < 20) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  placement_->OnLoop([&] { placement_->pipeline().Cancel(1); });
+  ASSERT_TRUE(collector_.WaitForEnds(1));
+  ExpectAnswer(2, 10, 40);
+  EXPECT_TRUE(collector_[1].tokens.empty());
+  EXPECT_FALSE(collector_[1].finish);
 }
 
 // What one decode step takes by the wall clock with an engine that costs next to nothing: all hops, and a little

@@ -87,6 +87,7 @@ struct StageWorker::State {
   bool HandleControl(const ControlMessage& control, FrameBytes bytes);
   bool HandleBatch(BatchFrame frame, SteadyTime received);
   bool PassBy(BatchFrame frame, SteadyTime received);
+  void PassedOn(BatchId batch);
   StageTiming TakeTiming(std::uint64_t batch_compute_us);
   bool PassOn(BatchMessage batch, StageOutput output, std::vector<StageTiming> timings);
   bool ReportResult(BatchId batch, std::vector<RowResult> rows, std::vector<StageTiming> timings);
@@ -179,11 +180,18 @@ bool StageWorker::State::PassBy(BatchFrame frame, SteadyTime received) {
   }
   wired_us += MicrosecondsBetween(received, Now());
   if (frame.timings.size() < kTimingsMax) frame.timings.push_back(TakeTiming(0));
-  return Send(*next, EncodeBatch(batch, frame.timings, options.epoch), "the next stage");
+  const bool sent = Send(*next, EncodeBatch(batch, frame.timings, options.epoch), "the next stage");
+  PassedOn(batch.batch);
+  return sent;
+}
+
+void StageWorker::State::PassedOn(BatchId batch) {
+  if (options.on_passed_on) options.on_passed_on(batch);
 }
 
 bool StageWorker::State::HandleBatch(BatchFrame frame, SteadyTime received) {
   if (options.index < frame.batch.first_stage) return PassBy(std::move(frame), received);
+  const BatchId batch = frame.batch.batch;
   const SteadyTime start = Now();
   wired_us += MicrosecondsBetween(received, start);
   const std::size_t n_rows = frame.batch.rows.size();
@@ -198,20 +206,21 @@ bool StageWorker::State::HandleBatch(BatchFrame frame, SteadyTime received) {
     return false;
   }
   if (!output.ok()) {
-    return ReportFailure({frame.batch.batch, 0, options.index, output.error().code, output.error().message});
+    const bool reported = ReportFailure({batch, 0, options.index, output.error().code, output.error().message});
+    PassedOn(batch);
+    return reported;
   }
   // Before the result: the head then knows why a row has none.
   for (FailureMessage& failure : output->failures) {
-    failure.batch = frame.batch.batch;
+    failure.batch = batch;
     failure.stage = options.index;
     if (!ReportFailure(std::move(failure))) return false;
   }
   if (frame.timings.size() < kTimingsMax) frame.timings.push_back(timing);  // a peer chose how many there are
-  const bool sent = next != nullptr
-                        ? PassOn(std::move(frame.batch), std::move(*output), std::move(frame.timings))
-                        : ReportResult(frame.batch.batch, std::move(output->results), std::move(frame.timings));
+  const bool sent = next != nullptr ? PassOn(std::move(frame.batch), std::move(*output), std::move(frame.timings))
+                                    : ReportResult(batch, std::move(output->results), std::move(frame.timings));
   wired_us += MicrosecondsBetween(computed, Now());
-  if (options.on_passed_on) options.on_passed_on();
+  PassedOn(batch);
   TellCopies(n_rows);
   Rest(n_rows, start, computed);
   return sent;

@@ -24,9 +24,10 @@ namespace shoal {
 struct StageWorkerOptions {
   StageIndex index = 0;
   Epoch epoch = 0;
-  WireType wire_type = WireType::kF16;      // of the hidden states it sends
-  std::uint64_t sent_bytes_max = 0;         // memory for those it keeps (Stage::KeepSent)
-  std::function<void()> on_passed_on = {};  // on its thread, when what came of a micro-batch has gone on
+  WireType wire_type = WireType::kF16;  // of the hidden states it sends
+  std::uint64_t sent_bytes_max = 0;     // memory for those it keeps (Stage::KeepSent)
+  // On its thread, when what came of a micro-batch has gone on, also that it failed.
+  std::function<void(BatchId)> on_passed_on = {};
 };
 
 // The longest rest after one micro-batch.
