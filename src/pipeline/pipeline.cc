@@ -129,7 +129,9 @@ void Pipeline::State::Deliver(HeadMessage message) {
   inbox_has_room.wait(lock, [&] { return closed || inbox.size() < kInboxMax; });
   if (closed) return;
   inbox.push_back(std::move(message));
-  if (inbox.size() == 1) loop.Post([self = shared_from_this()] { self->Drain(); });
+  const bool is_first = inbox.size() == 1;
+  lock.unlock();  // the loop needs it at once
+  if (is_first) loop.Post([self = shared_from_this()] { self->Drain(); });
 }
 
 void Pipeline::State::Drain() {
