@@ -230,7 +230,7 @@ std::shared_ptr<AnswerStreams::Keeper> AnswerStreams::OpenKeeper() {
     const Result<int> fd = options_.open(*chosen, kKeepProtocol, kOpenMs);
     const std::lock_guard lock(mutex_);
     if (fd.ok() && !stopping_) {
-      const auto keeper = std::make_shared<Keeper>();
+      auto keeper = std::make_shared<Keeper>();
       keeper->id = *chosen;
       keeper->link = MakeStreamLink(*fd, kAnswerFrameBytesMax);
       return keeper;

@@ -309,7 +309,7 @@ Result<LibraryModel> NodeWeights::Obtain(ModelFingerprint fingerprint, const std
       return Error{stored.error().code,
                    "no whole file of '" + name + "' is here (the log tells of broken ones): " + stored.error().message};
     }
-    const Result<LibraryModel> model = ObtainStored(*stored, fingerprint, layers, cancelled);
+    Result<LibraryModel> model = ObtainStored(*stored, fingerprint, layers, cancelled);
     if (model.ok() || !stored->manifest->sourced() || model.error().code == ErrorCode::kCancelled) return model;
     // Others may know a newer state of the file, or have all of it.
     const bool stale = model.error().code == ErrorCode::kStale;
@@ -357,7 +357,7 @@ Status NodeWeights::CheckWhole(const StoredModel& model, const std::function<boo
   HttpOptions http = HttpFor(manifest);
   http.cancelled = cancelled;
   http.attempts_max = kCheckWholeAttempts;
-  const Status right = CheckWholeFiles(store_, model, http);
+  Status right = CheckWholeFiles(store_, model, http);
   if (!right.ok()) {
     const ErrorCode code = right.error().code;
     if (code == ErrorCode::kCorrupt || code == ErrorCode::kCancelled) return right;

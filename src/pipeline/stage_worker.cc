@@ -91,7 +91,7 @@ struct StageWorker::State {
   StageTiming TakeTiming(std::uint64_t batch_compute_us);
   bool PassOn(BatchMessage batch, StageOutput output, std::vector<StageTiming> timings);
   bool ReportResult(BatchId batch, std::vector<RowResult> rows, std::vector<StageTiming> timings);
-  bool ReportFailure(FailureMessage failure);
+  bool ReportFailure(const FailureMessage& failure);
   bool Send(FrameSender& sender, FrameBytes bytes, const char* to);
   void Refuse(const std::string& why);
   void Rest(std::size_t n_rows, SteadyTime start, SteadyTime computed);
@@ -214,7 +214,7 @@ bool StageWorker::State::HandleBatch(BatchFrame frame, SteadyTime received) {
   for (FailureMessage& failure : output->failures) {
     failure.batch = batch;
     failure.stage = options.index;
-    if (!ReportFailure(std::move(failure))) return false;
+    if (!ReportFailure(failure)) return false;
   }
   if (frame.timings.size() < kTimingsMax) frame.timings.push_back(timing);  // a peer chose how many there are
   const bool sent = next != nullptr ? PassOn(std::move(frame.batch), std::move(*output), std::move(frame.timings))
@@ -314,7 +314,7 @@ bool StageWorker::State::ReportResult(BatchId batch, std::vector<RowResult> row_
   return Send(*results, EncodeResult(result, options.epoch), "the head");
 }
 
-bool StageWorker::State::ReportFailure(FailureMessage failure) {
+bool StageWorker::State::ReportFailure(const FailureMessage& failure) {
   Log(LogLevel::kWarning, name, "micro-batch " + std::to_string(failure.batch) + ": " + failure.message);
   return Send(*results, EncodeFailure(failure, options.epoch), "the head");
 }
