@@ -204,17 +204,19 @@ class History {
         }
       }
       if (alive != here.size()) return name + " does not know everybody";
-      // What nobody has a file of any more stays broken: the stages that are left of it stay too.
-      std::size_t stages = 0, left_over = 0;
+      std::size_t stages = 0;
       for (const PlacementView& placed : cluster.placements()) {
         bool held = false;
         for (const int b : here) held = held || at(b).holds(placed.record.model);
         if (placed.broken && held) return name + " has a broken placement: " + placed.reason;
-        (placed.broken ? left_over : stages) += placed.record.StagesOf(NodeIdOf(a)).size();
+        // One that started anew has lost those of a model that nobody has a file of any more.
+        for (const StagePlace& stage : placed.record.stages) {
+          stages += stage.node == NodeIdOf(a) && stage.boot == at(a).boot() ? 1 : 0;
+        }
       }
       if (at(a).host().bytes_loaded() > at(a).memory()) return name + " has more loaded than it has memory for";
       const std::size_t loaded = at(a).host().loaded();
-      if (loaded < stages || loaded > stages + left_over)
+      if (loaded != stages)
         return name + " has " + std::to_string(loaded) + " stages loaded, not " + std::to_string(stages);
     }
     return {};
