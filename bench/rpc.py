@@ -137,12 +137,11 @@ class Bench:
         token_ms = [run.seconds_per_token() * 1e3 for run in runs]
         compute_ms = [run.compute_s * 1e3 for run in runs]
         over_ms = [token - compute - 2 * delay_ms for token, compute in zip(token_ms, compute_ms, strict=True)]
-        self.report.check(f"{label}: ms a token over stage compute + delays, 1 stream", statistics.median(over_ms), 0.5,
-                          at_least=False)
+        median = statistics.median(over_ms)
+        self.report.check(f"{label}: ms a token over stage compute + delays, 1 stream", median, 0.5, at_least=False)
         self.report.figure(f"{label}: one token of one stream", ms=token_ms, compute_ms=compute_ms, over_ms=over_ms,
                            delays_ms=2.0 * delay_ms)
-        run = runs[over_ms.index(statistics.median(over_ms))]
-        self.network(f"{label}: processor time of the network / compute, 1 stream", run)
+        self.network(f"{label}: processor time of the network / compute, 1 stream", runs[over_ms.index(median)])
 
     def network(self, name, run):
         self.report.check(name, run.network_cpu_s / run.compute_cpu_s, 0.05, at_least=False)

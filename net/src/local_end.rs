@@ -1,6 +1,6 @@
 //! Our end of a socketpair. Waits for bytes at all times, for room to write only while there is none: sockets of tokio
-//! are woken by both, so that each read at the other end would wake the network's thread, on the way of every token. A write
-//! without room takes a second descriptor until there is some.
+//! are woken by both, so that each read at the other end would wake the network's thread, on the way of every token. A
+//! write without room takes a second descriptor until there is some.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;

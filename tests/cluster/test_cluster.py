@@ -148,18 +148,20 @@ def test_status_shows_what_links_carry(lan):
         assert link["bytes_per_s"] < 3 * rate, link
 
 
+def started(here, name, *words):
+    """One of several nodes of this machine."""
+    return nodes.Node(here, *words, name=name, folder=here.folder, at_end=here.at_end, api_port=here.free_port())
+
+
 def test_three_nodes_of_one_machine(here):
-    first = nodes.Node(here, name="a", folder=here.folder, at_end=here.at_end, api_port=here.free_port())
+    first = started(here, "a")
     others = [nodes.join_on(here, first, name=name, folder=here.folder, at_end=here.at_end, api_port=here.free_port())
               for name in ("b", "c")]
     nodes.wait_for("three nodes on loopback", lambda: see_each_other([first, *others]))
 
 
 def test_devices_that_were_started_before_anybody_was_invited(here):
-    def start(name, *words):
-        return nodes.Node(here, *words, name=name, folder=here.folder, at_end=here.at_end, api_port=here.free_port())
-
-    first, second = start("a"), start("b")
+    first, second = started(here, "a"), started(here, "b")
     assert "a node runs here" in second.cli("join", first.invite()["code"], check=False).stderr
     second.stop()
     second.start("--join", first.invite()["code"])
@@ -172,15 +174,12 @@ def test_devices_that_were_started_before_anybody_was_invited(here):
 
 
 def test_status_that_is_watched_shows_who_comes_until_it_is_interrupted(here):
-    def start(name, *words):
-        return nodes.Node(here, *words, name=name, folder=here.folder, at_end=here.at_end, api_port=here.free_port())
-
-    first = start("a")
+    first = started(here, "a")
     lines, watched = first.begun("status", "--watch", "--json"), first.begun_in_a_terminal("status", "--watch")
     try:
         assert len(json.loads(lines.stdout.readline())["nodes"]) == 1
         assert "\033[H\033[J" in watched.read_until("a ")
-        start("b", "--join", first.invite()["code"])
+        started(here, "b", "--join", first.invite()["code"])
         for _ in range(nodes.HANG_S):  # a line a second
             if len(json.loads(lines.stdout.readline())["nodes"]) == 2:
                 break
