@@ -250,7 +250,7 @@ PlanLink Cluster::State::LinkBetween(const NodeId& from, const NodeId& to) const
   PlanLink link = kUnmeasuredLink;
   const auto take = [&](std::uint32_t rtt_us, std::uint64_t bytes_per_s) {
     if (rtt_us > 0) link.latency_s = rtt_us / 2e6;
-    if (bytes_per_s > 0) link.bytes_s = std::min(static_cast<double>(bytes_per_s), kBytesPerSecondMax);
+    if (bytes_per_s > 0) link.bytes_s = static_cast<double>(bytes_per_s);
   };
   for (const auto& [a, b] : {std::pair(&to, &from), std::pair(&from, &to)}) {  // the sender's word counts most
     if (IsSelf(*a)) {

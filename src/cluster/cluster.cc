@@ -207,6 +207,7 @@ void Cluster::OnLinkDown(TimeUs now, const NodeId& peer) {
 
 void Cluster::OnThroughput(TimeUs now, const NodeId& peer, std::uint64_t bytes_per_s) {
   state_->Advance(now);
+  bytes_per_s = std::min(bytes_per_s, static_cast<std::uint64_t>(kBytesPerSecondMax));  // or it could not be told
   if (state_->rates.size() >= kMembersMax) state_->rates.clear();
   state_->rates[peer] = bytes_per_s;
   const auto link = state_->links.find(peer);

@@ -254,7 +254,7 @@ void Links(A& io, MemberRecord& record) {
   io.List(record.links, kMemberLinksMax, 44, [&](LinkFacts& link) {
     io.Id(link.to);
     io.Num(link.rtt_us);
-    io.Num(link.bytes_per_s);
+    Bounded(io, link.bytes_per_s, 0, static_cast<std::uint64_t>(kBytesPerSecondMax));
   });
 }
 

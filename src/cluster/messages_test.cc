@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <type_traits>
 
 #include "wire/frame.h"
 
@@ -122,8 +123,11 @@ TEST(ClusterMessages, SeedsOfTheFuzzTarget) {
 // What a member says of its speed is within limits, or the message is refused.
 TEST(ClusterMessages, AbsurdSpeedsAreRefused) {
   MemberRecord member = Member();
-  const auto at = [&](double value, double other) {  // the frame with the first 8 bytes of `value` as those of `other`
-    auto frame = EncodeClusterMessage(Hello{member, 0});
+  member.links_version = 1;
+  member.links = {{Node(2), 1000, 0x1234567}};
+  // The frame with the first 8 bytes of `value` as those of `other`.
+  const auto at = [&](auto value, std::type_identity_t<decltype(value)> other) {
+    auto frame = EncodeClusterMessage(SyncDelta{{{member, true, true}}, {}, {}});
     std::uint8_t find[8], replace[8];
     std::memcpy(find, &value, 8);
     std::memcpy(replace, &other, 8);
@@ -144,6 +148,8 @@ TEST(ClusterMessages, AbsurdSpeedsAreRefused) {
   }
   EXPECT_FALSE(at(4e-6, -1e-6));
   EXPECT_FALSE(at(4e-6, 2));
+  EXPECT_TRUE(at(std::uint64_t{0x1234567}, 100'000'000'000'000));
+  EXPECT_FALSE(at(std::uint64_t{0x1234567}, 100'000'000'000'001));  // of a link
 }
 
 TEST(ClusterMessages, LayersHeldAreOfTheModelAndInOrder) {
