@@ -35,7 +35,7 @@ class Model:
     decode: int
 
 
-MODELS = [Model("SmolLM2", "SHOAL_TEST_SMOLLM2", 30, 15, 18), Model("Gemma-3", "SHOAL_TEST_GEMMA3", 18, 9, 16)]
+MODELS = [Model("SmolLM2", "SHOAL_TEST_SMOLLM2", 30, 15, 22), Model("Gemma-3", "SHOAL_TEST_GEMMA3", 18, 9, 16)]
 
 
 class Report:

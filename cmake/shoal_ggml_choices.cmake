@@ -1,4 +1,4 @@
-# What of ggml is built: the backends that were named, and between two ways of its CPU backend the faster one.
+# What of ggml is built: the backends that were named, and for the products of its CPU backend the fastest way.
 include_guard()
 
 # ggml's options for `backends` (SHOAL_BACKENDS). On Apple ggml takes Metal and BLAS by itself: linked into the node,
@@ -19,8 +19,8 @@ function(shoal_choose_backends backends)
   endforeach()
 endfunction()
 
-# Links our choice between two ways of ggml into its CPU backend, whose sources stay as they are: its
-# `llamafile_sgemm` is compiled under another name, which src/engine/ggml/sgemm_choice.cc calls where it is the faster.
+# Links our choice between ways to multiply into ggml's CPU backend, whose sources stay as they are: its
+# `llamafile_sgemm` is compiled under another name, which src/engine/ggml/sgemm_choice.cc calls where it is the fastest.
 # To be called before other backends are made from ggml-cpu (shoal_cpu.cmake).
 function(shoal_add_ggml_choices)
   get_target_property(folder ggml-cpu SOURCE_DIR)
@@ -30,5 +30,6 @@ function(shoal_add_ggml_choices)
   endif()
   set_source_files_properties(${folder}/ggml-cpu/llamafile/sgemm.cpp DIRECTORY ${folder} ${PROJECT_SOURCE_DIR}
                               PROPERTIES COMPILE_DEFINITIONS llamafile_sgemm=shoal_ggml_tiles)
-  target_sources(ggml-cpu PRIVATE ${PROJECT_SOURCE_DIR}/src/engine/ggml/sgemm_choice.cc)
+  target_sources(ggml-cpu PRIVATE ${PROJECT_SOURCE_DIR}/src/engine/ggml/sgemm_choice.cc
+                                  ${PROJECT_SOURCE_DIR}/src/engine/ggml/row_tiles.cc)
 endfunction()

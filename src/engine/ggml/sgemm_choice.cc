@@ -1,13 +1,16 @@
-// By which of ggml's two ways its CPU backend multiplies Q8_0 weights with few columns: its own dot products, which
-// read the rows of weights one after the other, or the tiles of its llamafile/sgemm.cpp, four rows at a time.
+// By which way ggml's CPU backend multiplies quantized weights with several columns: by row tiles of ours
+// (row_tiles.h), by its own dot products, which read the rows of weights one after the other, or by the tiles of its
+// llamafile/sgemm.cpp, four rows at a time.
 //
-// ggml takes tiles from two columns on. With fewer than eight (of rows up to 1024 weights: sixteen) the dot products
-// are up to three times as fast, for Q8_0 alone: that is a few answers decoded together, above all their output head
-// (docs/performance.md, "Few rows of Q8_0"). They also give each column the same bits whatever stands beside it.
+// ggml takes its tiles from two columns on, and dot products where they do not know the format. Row tiles are the
+// fastest for the formats they know but for two or three columns; where they are not, dot products of Q8_0 with few
+// columns are faster than ggml's tiles, which read rows of weights side by side (docs/performance.md, "Several
+// columns").
 //
 // Not part of the module: cmake/shoal_ggml_choices.cmake links it into ggml's backend, in which it takes the place of
 // `llamafile_sgemm`, with ggml's sources as they are. Called by all threads of a graph at once.
 #include "ggml.h"
+#include "row_tiles.h"
 
 struct ggml_compute_params;
 
@@ -20,6 +23,7 @@ bool shoal_ggml_tiles(const ggml_compute_params* params, int64_t m, int64_t n, i
 
 bool llamafile_sgemm(const ggml_compute_params* params, int64_t m, int64_t n, int64_t k, const void* a, int64_t lda,
                      const void* b, int64_t ldb, void* c, int64_t ldc, int type_a, int type_b, int type_c) {
+  if (shoal::MultiplyByRowTiles(params, m, n, k, a, lda, b, ldb, c, ldc, type_a, type_b, type_c)) return true;
   constexpr int64_t kFewColumns = 8, kFewColumnsOfShortRows = 16, kShortRowBlocks = 1024 / 32;
   if (type_a == GGML_TYPE_Q8_0 && n < (k <= kShortRowBlocks ? kFewColumnsOfShortRows : kFewColumns)) return false;
   return shoal_ggml_tiles(params, m, n, k, a, lda, b, ldb, c, ldc, type_a, type_b, type_c);

@@ -1,0 +1,94 @@
+// Products with several columns at once are those with one at a time, by ggml's graph and all its threads
+// (ggml/row_tiles.cc where the processor has it).
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "ggml-backend.h"
+#include "ggml-cpu.h"
+#include "ggml.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::int64_t kWidth = 1280;  // of a row: more than is unpacked at a time
+constexpr std::int64_t kRows = 203;    // the last three are a tile of their own
+constexpr std::int64_t kColumns = 131;
+
+std::vector<float> Random(std::int64_t count) {
+  std::mt19937 bits(7);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(static_cast<std::size_t>(count));
+  for (float& value : values) value = normal(bits);
+  return values;
+}
+
+// The weights in `type`, once.
+const std::vector<char>& Weights(ggml_type type) {
+  static std::map<ggml_type, std::vector<char>> weights;
+  std::vector<char>& rows = weights[type];
+  if (rows.empty()) {
+    rows.resize(ggml_row_size(type, kWidth) * kRows);
+    ggml_quantize_chunk(type, Random(kRows * kWidth).data(), rows.data(), 0, kRows, kWidth, nullptr);
+  }
+  return rows;
+}
+
+// [columns][rows]: weights in `type` times columns `first` to `first + count` of some numbers.
+std::vector<float> Product(ggml_type type, std::int64_t first, std::int64_t count, int threads) {
+  static const std::vector<float> numbers = Random(kColumns * kWidth);
+  ggml_context* const context = ggml_init({std::size_t{8} << 20, nullptr, false});
+  ggml_tensor* const a = ggml_new_tensor_2d(context, type, kWidth, kRows);
+  ggml_tensor* const b = ggml_new_tensor_2d(context, GGML_TYPE_F32, kWidth, count);
+  std::copy(Weights(type).begin(), Weights(type).end(), static_cast<char*>(a->data));
+  std::copy_n(numbers.begin() + first * kWidth, count * kWidth, static_cast<float*>(b->data));
+  ggml_tensor* const c = ggml_mul_mat(context, a, b);
+  ggml_cgraph* const graph = ggml_new_graph(context);
+  ggml_build_forward_expand(graph, c);
+  EXPECT_EQ(ggml_graph_compute_with_ctx(context, graph, threads), GGML_STATUS_SUCCESS);
+  const auto* const values = static_cast<const float*>(c->data);
+  std::vector<float> product(values, values + kRows * count);
+  ggml_free(context);
+  return product;
+}
+
+class RowTiles : public testing::TestWithParam<ggml_type> {};
+
+TEST_P(RowTiles, ManyColumnsAreAsOne) {
+  std::vector<float> expected;
+  for (std::int64_t column = 0; column < kColumns; ++column) {
+    const std::vector<float> one = Product(GetParam(), column, 1, 1);
+    expected.insert(expected.end(), one.begin(), one.end());
+  }
+  const auto [least, most] = std::minmax_element(expected.begin(), expected.end());
+  const float tolerance = 1e-5F * (*most - *least);
+  for (const int threads : {1, 2}) {
+    for (const std::int64_t count : {std::int64_t{2}, std::int64_t{7}, std::int64_t{16}, kColumns}) {
+      const std::vector<float> product = Product(GetParam(), 0, count, threads);
+      for (std::size_t i = 0; i < product.size(); ++i) {
+        ASSERT_NEAR(product[i], expected[i], tolerance)
+            << "row " << i % kRows << " of column " << i / kRows << " of " << count << ", " << threads << " threads";
+      }
+    }
+  }
+}
+
+TEST_P(RowTiles, AColumnIsTheSameWhateverStandsBesideIt) {
+  const std::vector<float> all = Product(GetParam(), 0, kColumns, 1);
+  for (const std::int64_t first : {std::int64_t{0}, std::int64_t{1}, std::int64_t{5}, kColumns - 16}) {
+    const std::vector<float> some = Product(GetParam(), first, 16, 2);
+    EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin() + first * kRows)) << first;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, RowTiles,
+                         testing::Values(GGML_TYPE_Q4_1, GGML_TYPE_Q5_0, GGML_TYPE_Q5_1, GGML_TYPE_Q8_0, GGML_TYPE_Q5_K,
+                                         GGML_TYPE_Q6_K),
+                         [](const auto& format) { return std::string(ggml_type_name(format.param)); });
+
+}  // namespace
+}  // namespace shoal
