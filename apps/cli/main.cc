@@ -113,7 +113,7 @@ void NoteGiven(const CLI::App& command, RunOptions& o) {
 }
 
 [[maybe_unused]] void AddUpOptions(CLI::App& command, UpOptions& o) {
-  command.add_option("--name", o.name, "What people call this node (else the host's name)");
+  command.add_option("--name", o.name, "What people call this node (else the host's name, a phone's model)");
   command.add_option("--listen", o.listen, "An IP address to listen on, may be repeated (else all)")->type_name("ADDR");
   command.add_option("--peer", o.peers, "HOST:PORT or a multiaddr of a member, may be repeated");
   command.add_option("--relay", o.relays, "Multiaddr, with /p2p/ID, of a member that others reach this one through");
@@ -227,7 +227,7 @@ void ClusterCommands::AddMembers(CLI::App& app, int& code) {
   CLI::App* join_command = app.add_subcommand("join", "Become a member of a cluster with an invite");
   join_command->add_option("code", join.code, "The code or link of `shoal invite`")->required();
   join_command->add_option("--peer", join.peers, "HOST:PORT or a multiaddr of a member, may be repeated");
-  join_command->add_option("--name", join.name, "What people call this node (else the host's name)");
+  join_command->add_option("--name", join.name, "What people call this node (else the host's name, a phone's model)");
   join_command->callback([this, &code] { code = RunJoin(join); });
   CLI::App* status_command = app.add_subcommand("status", "Show nodes, links and placements");
   status_command->add_flag("--json", status.json, "One JSON object on stdout");

@@ -512,7 +512,7 @@ void RealClusterNode::ServeGenerate(int fd) {
 Result<std::shared_ptr<ClusterNode>> ClusterNode::Open(const ClusterNodeOptions& given) {
   ClusterNodeOptions options = given;
   SHOAL_ASSIGN_OR_RETURN(std::unique_ptr<Home> home, Home::Open(options.home, UnixS()));
-  const std::string name = CleanNodeName(options.name.empty() ? HostName() : options.name);
+  const std::string name = CleanNodeName(options.name.empty() ? NodeName(home->id()) : options.name);
   if (!options.join_code.empty()) {
     SHOAL_RETURN_IF_ERROR(JoinWithCode(*home, name, options.join_code, options.peers, options.net_port, kJoinMs));
   } else if (!home->membership()) {

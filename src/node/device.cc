@@ -5,23 +5,42 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <iterator>
+#include <string_view>
 #include <thread>
 
 #include "device/available_memory.h"
 #include "device/power_table.h"
 #include "device/profile.h"
 #include "engine/cpu_kernels.h"
+#include "identity/certificate.h"
 
 namespace shoal {
 namespace {
 
 constexpr double kMemoryShare = 0.8;  // of what is free at the start: the rest is the system's
+constexpr std::string_view kNobodysNames[] = {"localhost", "localhost.localdomain", "android", "(none)"};
+constexpr std::string_view kNamesOfMany[] = {"raspberrypi", "orangepi", "debian", "ubuntu", "fedora", "archlinux"};
+constexpr std::size_t kDigits = 4;
 
 }  // namespace
 
-std::string HostName() {
-  char name[256] = {};
-  return ::gethostname(name, sizeof name - 1) == 0 && name[0] != 0 ? name : "node";
+std::string NodeName(const std::string& host, const std::string& board, const NodeId& id) {
+  const auto is_one_of = [&](const auto& names) {
+    return std::find(std::begin(names), std::end(names), host) != std::end(names);
+  };
+  const bool nobodys = host.empty() || is_one_of(kNobodysNames);
+  if (!nobodys && !is_one_of(kNamesOfMany)) return host;
+  std::string name = nobodys ? board.empty() ? "node" : board : host;
+  std::replace(name.begin(), name.end(), ' ', '-');
+  return name.substr(0, kNodeNameBytesMax - kDigits - 1) + "-" + ShortHex(id).substr(0, kDigits);
+}
+
+std::string NodeName(const NodeId& id) {
+  char host[256] = {};
+  if (::gethostname(host, sizeof host - 1) != 0) host[0] = 0;
+  const std::string name = NodeName(host, "", id);
+  return name == host ? name : NodeName(host, ReadDeviceProfile().topology.board, id);
 }
 
 DeviceFacts MeasureDevice(std::uint64_t memory_bytes_max) {

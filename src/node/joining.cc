@@ -174,7 +174,8 @@ Status JoinWithCode(Home& home, const std::string& name, const std::string& code
 Status JoinCluster(const std::string& home_folder, const std::string& name, const std::string& code,
                    const std::vector<std::string>& peers, std::uint32_t timeout_ms) {
   SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<Home> home, Home::Open(home_folder, std::time(nullptr)));
-  return JoinWithCode(*home, CleanNodeName(name.empty() ? HostName() : name), code, peers, kNetPortDefault, timeout_ms);
+  return JoinWithCode(*home, CleanNodeName(name.empty() ? NodeName(home->id()) : name), code, peers, kNetPortDefault,
+                      timeout_ms);
 }
 
 Status LeaveCluster(const std::string& home_folder) {

@@ -168,12 +168,9 @@ struct Q5_0 {
   }
 };
 
-struct Q5_1 {
+struct Q5_1 : Q5_0 {
   using Block = block_q5_1;
   using Column = block_q8_1;
-  static constexpr int kTiles = 1, kFours = 4;
-  static constexpr bool kSigned = false, kHalfScales = false, kMinimum = true;
-  static constexpr std::int64_t kColumnsMin = 2;
   static void Unpack(const Rows& rows, TileBlock* tile) {
     UnpackNibbles(rows, offsetof(Block, qs), *tile);
     AddFifthBits(rows, offsetof(Block, qh), *tile);
