@@ -38,14 +38,14 @@ def restart_all(members, *words, forget=False):
 def unsplit(model):
     """The greedy answer of the model in one piece."""
     done = subprocess.run([nodes.BINARY, "run", model, "--raw", "--temperature", "0", "-n", str(TOKENS), "-p",
-                           PROMPT, "--quiet"], capture_output=True, text=True, timeout=60)
+                           PROMPT, "--quiet"], capture_output=True, text=True, timeout=nodes.HANG_S)
     assert done.returncode == 0, done.stderr
     return done.stdout.rstrip("\n")
 
 
 def place(node, stages=3, name="smollm2"):
     # f32 is exact: the same text as unsplit. No copies: a host then has its own layers only.
-    node.cli("place", name, "--stages", stages, "--wire", "f32", "--standby", "off", timeout=60)
+    node.cli("place", name, "--stages", stages, "--wire", "f32", "--standby", "off")
     return nodes.wait_for("the placement is live", lambda: node.placement(name))
 
 
@@ -223,7 +223,7 @@ def test_hosts_come_and_go_while_answers_run(lan, smollm2):
     with nodes.asking(members[0].complete, "smollm2", PROMPT, TOKENS) as answers:
         fourth = nodes.join_on(lan.add_host(), members[0], models=[smollm2])
         nodes.wait_for("the fourth is seen", lambda: nodes.all_alive([*members, fourth]))
-        members[2].cli("leave", timeout=60)
+        members[2].cli("leave")
         nodes.wait_for("it has left", lambda: members[0].states().get(members[2].name) != "alive")
         stayed = nodes.wait_for("its layers moved", lambda: members[0].placement("smollm2"))
         assert members[2].name not in {stage["name"] for stage in stayed["stages"]} and layers(stayed) == LAYERS

@@ -19,7 +19,7 @@ class Reader:
 
     def __init__(self, node, method, path, body=None, headers=None):
         self.node, self.status, self.events, self.error, self.done = node, 0, [], "", False
-        self._connection = http.client.HTTPConnection("127.0.0.1", node.host.door(node.api_port), timeout=60)
+        self._connection = http.client.HTTPConnection("127.0.0.1", node.host.door(node.api_port), timeout=nodes.HANG_S)
         self._headers = {"Authorization": f"Bearer {nodes.KEY}", "Content-Type": "application/json", **(headers or {})}
         self._thread = threading.Thread(target=self._read, args=(method, path, body))
         self._thread.start()

@@ -325,7 +325,7 @@ def test_a_flood_slows_nothing(cluster):
 
 
 def test_an_answer_of_two_hosts_goes_on_under_a_flood(cluster):
-    cluster.owner.cli("place", "smollm2", "--stages", 2, "--standby", "off", timeout=60)
+    cluster.owner.cli("place", "smollm2", "--stages", 2, "--standby", "off")
     nodes.wait_for("the placement is live", lambda: cluster.other.placement("smollm2"))
 
     def answer():

@@ -74,7 +74,7 @@ def test_each_host_gets_its_layers_and_no_more(lan, smollm2):
     assert {stage["device"] for stage in plan["stages"]} <= {member.name for member in members}
     assert sum(kept_bytes(member) for member in members) == 0, "knowing a model and planning for it costs no weights"
     members[3].cli("place", MODEL, "--stages", 3, "--wire", "f32", "--standby", "off", "--nodes",
-                   ",".join(member.name for member in members[1:]), timeout=60)
+                   ",".join(member.name for member in members[1:]))
     facts = nodes.model_facts(smollm2)
     placement = members[0].placement(MODEL)
     for member in members[1:]:
@@ -96,7 +96,7 @@ def test_each_host_gets_its_layers_and_no_more(lan, smollm2):
 
 def test_who_has_just_joined_gets_layers_at_once(lan, smollm2):
     members = cluster_with_one_file(lan.add_hosts(3), smollm2)
-    members[2].cli("place", MODEL, "--standby", "off", timeout=60)
+    members[2].cli("place", MODEL, "--standby", "off")
     placement = members[1].placement(MODEL)
     assert {stage["name"] for stage in placement["stages"]} == {member.name for member in members}
     assert members[2].complete(MODEL, PROMPT, 4)
@@ -106,14 +106,14 @@ def test_what_was_fetched_stays_and_the_file_may_go(lan, smollm2):
     members = cluster_with_one_file(lan.add_hosts(3), smollm2)
     others = ",".join(member.name for member in members[1:])
     cut = ("place", MODEL, "--stages", "0-14,15-29", "--standby", "off", "--nodes", others)
-    members[0].cli(*cut, timeout=60)
+    members[0].cli(*cut)
     kept = [kept_bytes(member) for member in members]
     assert members[0].stop() == 0
     nodes.wait_for("the others go on alone",
                    lambda: members[1].states()[members[0].name] in ("dead", "left"), 20)
     assert members[2].complete(MODEL, PROMPT, 4)
     members[1].cli("unplace", MODEL)
-    members[1].cli(*cut, timeout=60)
+    members[1].cli(*cut)
     assert members[2].complete(MODEL, PROMPT, 4)
     assert [kept_bytes(member) for member in members[1:]] == kept[1:], "nothing was fetched again"
 
@@ -122,7 +122,7 @@ def test_when_the_last_copy_of_layers_is_lost_it_is_said_and_service_resumes(lan
     """Each half of the model is on one node alone; the others know it and have room, and none of it."""
     first, entry, *members = cluster_with_one_file(lan.add_hosts(4), smollm2, "--threads", "1")
     cut = ("place", MODEL, "--stages", "0-14,15-29", "--wire", "f32", "--standby", "off", "--nodes")
-    first.cli(*cut, ",".join(member.name for member in members), timeout=60)
+    first.cli(*cut, ",".join(member.name for member in members))
     assert first.stop() == 0
     nodes.wait_for("it is seen to be gone", lambda: entry.states()[first.name] in ("dead", "left"), 20)
     _, error = broken_off(entry, members[1], 1000)
@@ -139,7 +139,7 @@ def test_a_layer_that_the_disk_spoils_is_fetched_again(lan, smollm2):
     members = cluster_with_one_file(lan.add_hosts(3), smollm2)
     cut = ("place", MODEL, "--stages", "0-14,15-29", "--wire", "f32", "--standby", "off", "--nodes",
            ",".join(member.name for member in members[1:]))
-    members[0].cli(*cut, timeout=60)
+    members[0].cli(*cut)
     kept = [kept_bytes(member) for member in members]
     members[0].cli("unplace", MODEL)
     flipped, cut_short = members[1:]
@@ -156,7 +156,7 @@ def test_a_layer_that_the_disk_spoils_is_fetched_again(lan, smollm2):
             os.truncate(blobs[-1], blobs[-1].stat().st_size - 1)
         member.start()
     nodes.wait_for("all nodes see each other", lambda: nodes.all_alive(members), 20)
-    members[0].cli(*cut, timeout=60)
+    members[0].cli(*cut)
     assert members[0].complete(MODEL, PROMPT, TOKENS) == unsplit(smollm2)
     assert [kept_bytes(member) for member in members] == kept
     for member in (flipped, cut_short):
@@ -172,7 +172,7 @@ def test_a_file_that_breaks_is_as_if_it_were_not_there(lan, smollm2, tmp_path):
     nodes.wait_for("both see each other", lambda: nodes.all_alive([first, second]), 10)
     os.truncate(copy, copy.stat().st_size // 2)
     first.cli("place", MODEL, "--stages", "0-14,15-29", "--wire", "f32", "--standby", "off", "--nodes",
-              f"{second.name},{first.name}", timeout=60)
+              f"{second.name},{first.name}")
     assert second.complete(MODEL, PROMPT, TOKENS) == unsplit(smollm2)
     assert kept_bytes(second) > 0, "its layers came from the other one"
 
