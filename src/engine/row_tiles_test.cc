@@ -3,11 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "engine/cpu_kernels.h"
+#include "engine/llama_shard.h"
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
 #include "ggml.h"
@@ -38,25 +41,39 @@ const std::vector<char>& Weights(ggml_type type) {
   return rows;
 }
 
-// [columns][rows]: weights in `type` times columns `first` to `first + count` of some numbers.
-std::vector<float> Product(ggml_type type, std::int64_t first, std::int64_t count, int threads) {
+// [columns][rows]: the first `rows` of the weights in `type` times columns `first` to `first + count` of some numbers.
+std::vector<float> Product(ggml_type type, std::int64_t first, std::int64_t count, int threads,
+                           std::int64_t rows = kRows) {
   static const std::vector<float> numbers = Random(kColumns * kWidth);
+  static ggml_backend* const cpu = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
+  static std::map<int, ThreadpoolPtr> pools;  // by threads: the backend holds on to its last one
+  if (ThreadpoolPtr& pool = pools[threads]; pool == nullptr) {
+    ggml_threadpool_params params = ggml_threadpool_params_default(threads);
+    pool.reset(NewThreadpool(&params));
+  }
+  SetBackendThreads(cpu, threads, pools[threads].get());
   ggml_context* const context = ggml_init({std::size_t{8} << 20, nullptr, false});
-  ggml_tensor* const a = ggml_new_tensor_2d(context, type, kWidth, kRows);
+  ggml_tensor* const a = ggml_new_tensor_2d(context, type, kWidth, rows);
   ggml_tensor* const b = ggml_new_tensor_2d(context, GGML_TYPE_F32, kWidth, count);
-  std::copy(Weights(type).begin(), Weights(type).end(), static_cast<char*>(a->data));
+  std::copy_n(Weights(type).begin(), ggml_nbytes(a), static_cast<char*>(a->data));
   std::copy_n(numbers.begin() + first * kWidth, count * kWidth, static_cast<float*>(b->data));
   ggml_tensor* const c = ggml_mul_mat(context, a, b);
   ggml_cgraph* const graph = ggml_new_graph(context);
   ggml_build_forward_expand(graph, c);
-  EXPECT_EQ(ggml_graph_compute_with_ctx(context, graph, threads), GGML_STATUS_SUCCESS);
+  EXPECT_EQ(ggml_backend_graph_compute(cpu, graph), GGML_STATUS_SUCCESS);
   const auto* const values = static_cast<const float*>(c->data);
-  std::vector<float> product(values, values + kRows * count);
+  std::vector<float> product(values, values + rows * count);
   ggml_free(context);
   return product;
 }
 
-class RowTiles : public testing::TestWithParam<ggml_type> {};
+class RowTiles : public testing::TestWithParam<ggml_type> {
+ protected:
+  static void SetUpTestSuite() {
+    ::setenv("GGML_CPU_TILED_MM", "0", 1);  // or ggml's own kernels take Q5_K and Q6_K from eight columns on
+    ASSERT_TRUE(LoadedCpuKernels().ok());
+  }
+};
 
 TEST_P(RowTiles, ManyColumnsAreAsOne) {
   std::vector<float> expected;
@@ -67,7 +84,7 @@ TEST_P(RowTiles, ManyColumnsAreAsOne) {
   const auto [least, most] = std::minmax_element(expected.begin(), expected.end());
   const float tolerance = 1e-5F * (*most - *least);
   for (const int threads : {1, 2}) {
-    for (const std::int64_t count : {std::int64_t{2}, std::int64_t{7}, std::int64_t{16}, kColumns}) {
+    for (const std::int64_t count : {std::int64_t{2}, std::int64_t{7}, std::int64_t{16}, std::int64_t{129}, kColumns}) {
       const std::vector<float> product = Product(GetParam(), 0, count, threads);
       for (std::size_t i = 0; i < product.size(); ++i) {
         ASSERT_NEAR(product[i], expected[i], tolerance)
@@ -82,6 +99,18 @@ TEST_P(RowTiles, AColumnIsTheSameWhateverStandsBesideIt) {
   for (const std::int64_t first : {std::int64_t{0}, std::int64_t{1}, std::int64_t{5}, kColumns - 16}) {
     const std::vector<float> some = Product(GetParam(), first, 16, 2);
     EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin() + first * kRows)) << first;
+  }
+}
+
+TEST_P(RowTiles, FewRowsAreThoseOfMany) {
+  const std::vector<float> all = Product(GetParam(), 0, 16, 1);
+  for (const std::int64_t rows : {1, 3, 9}) {
+    const std::vector<float> some = Product(GetParam(), 0, 16, 2, rows);
+    for (std::int64_t column = 0; column < 16; ++column) {
+      EXPECT_TRUE(
+          std::equal(some.begin() + column * rows, some.begin() + (column + 1) * rows, all.begin() + column * kRows))
+          << rows << " rows, column " << column;
+    }
   }
 }
 

@@ -65,6 +65,8 @@ def phones(qemu, smollm2, tmp_path):
     program = os.environ.get("SHOAL_ARM_STATIC_BINARY", "")
     if not os.path.exists(program):
         pytest.skip("no static program: ./dev build arm64-static")
+    if reason := lan.why_not():
+        pytest.skip(reason)
     emulator, _, _, *cpu = qemu("cortex-a76")
     with lan.Lan(delay_us=2000) as network:
         yield [Phone(host, (emulator, "-L", tmp_path, *cpu, program), models)

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import lan as lans
+from nodes import PATIENCE
 from on_this_machine import here, smollm2  # noqa: F401
 
 LIMIT_S = 240
@@ -31,7 +32,7 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     mark = item.get_closest_marker("limit")
-    seconds = mark.args[0] if mark else LIMIT_S
+    seconds = (mark.args[0] if mark else LIMIT_S) * PATIENCE
 
     def too_long(_signal, _frame):
         raise TimeoutError(f"the test took more than {seconds} s")

@@ -9,7 +9,7 @@
 namespace shoal {
 
 bool MultiplyByRowTiles(const ggml_compute_params*, std::int64_t, std::int64_t, std::int64_t, const void*, std::int64_t,
-                        const void*, std::int64_t, void*, std::int64_t, int, int, int) {
+                        const void*, std::int64_t, void*, std::int64_t, int, int, int) noexcept {
   return false;
 }
 
@@ -139,11 +139,13 @@ void AddFifthBits(const Rows& rows, std::size_t offset, TileBlock& tile) {
 
 // A format says how a block of eight rows becomes kTiles of TileBlock; of how many groups of four the products have
 // room in 16 bits; whether its quants have a sign, whether its scales are of 16 weights, and whether something is added
-// to every weight; and from how many columns on its row tiles are faster than ggml's ways.
+// to every weight; and from how many columns on its row tiles are faster than ggml's ways. Of Q5_K and Q6_K products
+// with eight columns and more never come here: ggml's tiled kernels take them before.
 
 struct Q4_1 {
   using Block = block_q4_1;
   using Column = block_q8_1;
+  static constexpr int kColumnType = GGML_TYPE_Q8_1;
   static constexpr int kTiles = 1, kFours = 8;  // 16 products of 15 * 127
   static constexpr bool kSigned = false, kHalfScales = false, kMinimum = true;
   static constexpr std::int64_t kColumnsMin = 2;
@@ -157,6 +159,7 @@ struct Q4_1 {
 struct Q5_0 {
   using Block = block_q5_0;
   using Column = block_q8_0;
+  static constexpr int kColumnType = GGML_TYPE_Q8_0;
   static constexpr int kTiles = 1, kFours = 4;  // 8 products of 31 * 127
   static constexpr bool kSigned = false, kHalfScales = false, kMinimum = true;
   static constexpr std::int64_t kColumnsMin = 2;
@@ -171,6 +174,7 @@ struct Q5_0 {
 struct Q5_1 : Q5_0 {
   using Block = block_q5_1;
   using Column = block_q8_1;
+  static constexpr int kColumnType = GGML_TYPE_Q8_1;
   static void Unpack(const Rows& rows, TileBlock* tile) {
     UnpackNibbles(rows, offsetof(Block, qs), *tile);
     AddFifthBits(rows, offsetof(Block, qh), *tile);
@@ -182,6 +186,7 @@ struct Q5_1 : Q5_0 {
 struct Q8_0 {
   using Block = block_q8_0;
   using Column = block_q8_0;
+  static constexpr int kColumnType = GGML_TYPE_Q8_0;
   static constexpr int kTiles = 1, kFours = 1;  // 2 products of 127 * 127
   static constexpr bool kSigned = true, kHalfScales = false, kMinimum = false;
   static constexpr std::int64_t kColumnsMin = 4;
@@ -197,6 +202,7 @@ struct Q8_0 {
 struct Q5_K {
   using Block = block_q5_K;
   using Column = block_q8_K;
+  static constexpr int kColumnType = GGML_TYPE_Q8_K;
   static constexpr int kTiles = QK_K / 32, kFours = 4;
   static constexpr bool kSigned = false, kHalfScales = false, kMinimum = true;
   static constexpr std::int64_t kColumnsMin = 3;
@@ -236,6 +242,7 @@ struct Q5_K {
 struct Q6_K {
   using Block = block_q6_K;
   using Column = block_q8_K;
+  static constexpr int kColumnType = GGML_TYPE_Q8_K;
   static constexpr int kTiles = QK_K / 32, kFours = 4;  // 8 products of 32 * 127
   static constexpr bool kSigned = true, kHalfScales = true, kMinimum = false;
   static constexpr std::int64_t kColumnsMin = 4;
@@ -322,20 +329,31 @@ template <typename Format, std::size_t kCount>
   return sums;
 }
 
-// The products of one call of MultiplyByRowTiles, by one of its threads.
+// What MultiplyByRowTiles is called with.
+struct Operands {
+  std::int64_t m, n, k;
+  const void* a;
+  std::int64_t lda;
+  const void* b;
+  std::int64_t ldb;
+  void* c;
+  std::int64_t ldc;
+  int type_b;
+};
+
+// Its products, by one of its threads.
 template <typename Format>
 class Product {
  public:
-  Product(std::int64_t m, std::int64_t k, const void* a, std::int64_t lda, const void* b, std::int64_t ldb, void* c,
-          std::int64_t ldc)
-      : m_(m),
-        k_(k),
-        lda_(lda),
-        ldb_(ldb),
-        ldc_(ldc),
-        a_(static_cast<const Block*>(a)),
-        b_(static_cast<const Column*>(b)),
-        c_(static_cast<float*>(c)) {}
+  explicit Product(const Operands& of)
+      : m_(of.m),
+        k_(of.k),
+        lda_(of.lda),
+        ldb_(of.ldb),
+        ldc_(of.ldc),
+        a_(static_cast<const Block*>(of.a)),
+        b_(static_cast<const Column*>(of.b)),
+        c_(static_cast<float*>(of.c)) {}
 
   // Columns `first` to `last` are multiplied from now on.
   void Take(std::int64_t first, std::int64_t last) {
@@ -440,17 +458,18 @@ class Product {
   std::vector<ColumnBlock> scales_;    // [column - first_][32 numbers]
 };
 
+// False where ggml's ways are faster.
 template <typename Format>
-void Multiply(const ggml_compute_params* params, std::int64_t m, std::int64_t n, std::int64_t k, const void* a,
-              std::int64_t lda, const void* b, std::int64_t ldb, void* c, std::int64_t ldc) {
-  Product<Format> product(m, k, a, lda, b, ldb, c, ldc);
-  const std::int64_t tiles = (m + kRows - 1) / kRows;
+bool Multiply(const ggml_compute_params* params, const Operands& of) {
+  if (of.type_b != Format::kColumnType || of.n < Format::kColumnsMin + kMoreColumns) return false;
+  Product<Format> product(of);
+  const std::int64_t tiles = (of.m + kRows - 1) / kRows;
   // Jobs for threads that are not equally fast, each with some tiles.
   const std::int64_t tiles_of_job = std::clamp<std::int64_t>(tiles / (8 * params->nth), 1, 16);
   const std::int64_t jobs = (tiles + tiles_of_job - 1) / tiles_of_job;
-  for (std::int64_t first = 0; first < n; first += kPanelColumns) {
+  for (std::int64_t first = 0; first < of.n; first += kPanelColumns) {
     if (params->ith == 0) ggml_threadpool_chunk_set(params->threadpool, params->nth);  // a thread begins with its own
-    product.Take(first, std::min(n, first + kPanelColumns));
+    product.Take(first, std::min(of.n, first + kPanelColumns));
     ggml_barrier(params->threadpool);
     for (std::int64_t job = params->ith; job < jobs; job = ggml_threadpool_chunk_add(params->threadpool, 1)) {
       for (std::int64_t tile = job * tiles_of_job; tile < std::min(tiles, (job + 1) * tiles_of_job); ++tile) {
@@ -459,26 +478,23 @@ void Multiply(const ggml_compute_params* params, std::int64_t m, std::int64_t n,
     }
     ggml_barrier(params->threadpool);
   }
+  return true;
 }
 
 }  // namespace
 
 bool MultiplyByRowTiles(const ggml_compute_params* params, std::int64_t m, std::int64_t n, std::int64_t k,
                         const void* a, std::int64_t lda, const void* b, std::int64_t ldb, void* c, std::int64_t ldc,
-                        int type_a, int type_b, int type_c) {
+                        int type_a, int type_b, int type_c) noexcept {
+  const Operands of{m, n, k, a, lda, b, ldb, c, ldc, type_b};
   if (type_c != GGML_TYPE_F32) return false;
-  const auto multiply = [&]<typename Format>(Format, int type_of_columns) {
-    if (type_b != type_of_columns || n < Format::kColumnsMin + kMoreColumns) return false;
-    Multiply<Format>(params, m, n, k, a, lda, b, ldb, c, ldc);
-    return true;
-  };
   switch (type_a) {
-    case GGML_TYPE_Q4_1: return multiply(Q4_1(), GGML_TYPE_Q8_1);
-    case GGML_TYPE_Q5_0: return multiply(Q5_0(), GGML_TYPE_Q8_0);
-    case GGML_TYPE_Q5_1: return multiply(Q5_1(), GGML_TYPE_Q8_1);
-    case GGML_TYPE_Q8_0: return multiply(Q8_0(), GGML_TYPE_Q8_0);
-    case GGML_TYPE_Q5_K: return multiply(Q5_K(), GGML_TYPE_Q8_K);
-    case GGML_TYPE_Q6_K: return multiply(Q6_K(), GGML_TYPE_Q8_K);
+    case GGML_TYPE_Q4_1: return Multiply<Q4_1>(params, of);
+    case GGML_TYPE_Q5_0: return Multiply<Q5_0>(params, of);
+    case GGML_TYPE_Q5_1: return Multiply<Q5_1>(params, of);
+    case GGML_TYPE_Q8_0: return Multiply<Q8_0>(params, of);
+    case GGML_TYPE_Q5_K: return Multiply<Q5_K>(params, of);
+    case GGML_TYPE_Q6_K: return Multiply<Q6_K>(params, of);
     default: return false;
   }
 }

@@ -1,4 +1,4 @@
-// Products of quantized weights with several columns on x86, eight rows of weights at a time.
+// Products of quantized weights with several columns on x86 with AVX2, eight rows of weights at a time.
 //
 // ggml's dot products unpack each row of weights again for every column, and its own tiles know few formats. Here the
 // weights of eight rows are unpacked once for all columns, one row in each lane of a vector, so that nothing is summed
@@ -19,6 +19,6 @@ inline constexpr int kRowTilesVersion = 1;  // another when they are faster: wha
 // or the processor is another.
 bool MultiplyByRowTiles(const ggml_compute_params* params, std::int64_t m, std::int64_t n, std::int64_t k,
                         const void* a, std::int64_t lda, const void* b, std::int64_t ldb, void* c, std::int64_t ldc,
-                        int type_a, int type_b, int type_c);
+                        int type_a, int type_b, int type_c) noexcept;
 
 }  // namespace shoal
