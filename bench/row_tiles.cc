@@ -1,5 +1,5 @@
 // The ways to multiply quantized weights with several columns, on one core: ggml's dot products, ggml's tiles, our row
-// tiles, and the one that src/engine/ggml/sgemm_choice.cc takes, which should be the fastest.
+// tiles, and the one that src/engine/ggml/sgemm_choice.cc takes, which gives the bits of the dot products always.
 //
 // Each way is called as ggml's graph calls it, in turns; the median of the rounds is shown.
 #include <algorithm>
@@ -37,7 +37,6 @@ constexpr double kRoundS = 0.01;
 constexpr double kBar = 0.95;
 constexpr std::int64_t kWeightBytes = 64'000'000;  // more than caches hold: as in a model, they come from memory
 constexpr std::int64_t kDotsAtOnce = 16;           // rows and columns, as ggml does it
-constexpr std::int64_t kTiledColumns = 8;  // of Q5_K and Q6_K: so many never come here, ggml's tiled kernels take them
 
 // Quantized random numbers, [rows][width].
 std::vector<std::uint8_t> Quantized(ggml_type type, std::int64_t rows, std::int64_t width) {
@@ -134,8 +133,8 @@ int Main(int argc, char** argv) {
   }
   // As wide as SmolLM2-135M, Gemma-3-270M, and a model with four times their width.
   constexpr std::pair<ggml_type, std::int64_t> kWeights[] = {
-      {GGML_TYPE_Q4_1, 576}, {GGML_TYPE_Q4_1, 1536}, {GGML_TYPE_Q5_0, 640},  {GGML_TYPE_Q5_1, 640},
-      {GGML_TYPE_Q8_0, 576}, {GGML_TYPE_Q8_0, 2560}, {GGML_TYPE_Q5_K, 2048}, {GGML_TYPE_Q6_K, 2048},
+      {GGML_TYPE_Q4_1, 576}, {GGML_TYPE_Q4_1, 1536}, {GGML_TYPE_Q5_0, 640},
+      {GGML_TYPE_Q5_1, 640}, {GGML_TYPE_Q8_0, 640},  {GGML_TYPE_Q8_0, 2560},
   };
   constexpr std::int64_t kColumns[] = {2, 3, 4, 6, 8, 16, 64};
   ggml_compute_params params{};
@@ -146,7 +145,6 @@ int Main(int argc, char** argv) {
     const Shape shape{type, kWeightBytes / static_cast<std::int64_t>(ggml_row_size(type, width)), width};
     Products products(shape, 64, params);
     for (const std::int64_t columns : kColumns) {
-      if (ggml_get_type_traits_cpu(type)->vec_dot_type == GGML_TYPE_Q8_K && columns >= kTiledColumns) continue;
       std::map<std::string, std::function<void()>> ways;
       ways["dot products"] = [&] { products.ByDotProducts(columns); };
       if (products.By(shoal_ggml_tiles, columns))

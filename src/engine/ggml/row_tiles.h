@@ -2,8 +2,8 @@
 //
 // ggml's dot products unpack each row of weights again for every column, and its own tiles know few formats. Here the
 // weights of eight rows are unpacked once for all columns, one row in each lane of a vector, so that nothing is summed
-// across lanes and a block's scales are applied to all eight rows at once. The sums of a column are the same to the
-// last bit whatever columns stand beside it here.
+// across lanes and a block's scales are applied to all eight rows at once. What comes out is to the last bit what
+// ggml's dot products give: a column is the same whatever stands beside it, alone too.
 #pragma once
 
 #include <cstdint>
@@ -20,5 +20,9 @@ inline constexpr int kRowTilesVersion = 1;  // another when they are faster: wha
 bool MultiplyByRowTiles(const ggml_compute_params* params, std::int64_t m, std::int64_t n, std::int64_t k,
                         const void* a, std::int64_t lda, const void* b, std::int64_t ldb, void* c, std::int64_t ldc,
                         int type_a, int type_b, int type_c) noexcept;
+
+// Whether there are row tiles of a type of weights here: then dot products, which give the same bits, are what is left
+// for products that are not multiplied by them.
+bool HasRowTiles(int type_a) noexcept;
 
 }  // namespace shoal

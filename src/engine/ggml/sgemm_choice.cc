@@ -2,10 +2,10 @@
 // (row_tiles.h), by its own dot products, which read the rows of weights one after the other, or by the tiles of its
 // llamafile/sgemm.cpp, four rows at a time.
 //
-// ggml takes its tiles from two columns on, and dot products where they do not know the format. Row tiles are the
-// fastest for the formats they know but for two or three columns; where they are not, dot products of Q8_0 with few
-// columns are faster than ggml's tiles, which read rows of weights side by side (docs/performance.md, "Several
-// columns").
+// ggml takes its tiles from two columns on, and dot products where they do not know the format. Row tiles are faster
+// and give the bits of the dot products, so that a column is the same whatever stands beside it. Without them dot
+// products of Q8_0 with few columns are faster than ggml's tiles, which read rows of weights side by side
+// (docs/performance.md, "Several columns").
 //
 // Not part of the module: cmake/shoal_ggml_choices.cmake links it into ggml's backend, in which it takes the place of
 // `llamafile_sgemm`, with ggml's sources as they are. Called by all threads of a graph at once.
@@ -24,6 +24,7 @@ bool shoal_ggml_tiles(const ggml_compute_params* params, int64_t m, int64_t n, i
 bool llamafile_sgemm(const ggml_compute_params* params, int64_t m, int64_t n, int64_t k, const void* a, int64_t lda,
                      const void* b, int64_t ldb, void* c, int64_t ldc, int type_a, int type_b, int type_c) {
   if (shoal::MultiplyByRowTiles(params, m, n, k, a, lda, b, ldb, c, ldc, type_a, type_b, type_c)) return true;
+  if (shoal::HasRowTiles(type_a)) return false;
   constexpr int64_t kFewColumns = 8, kFewColumnsOfShortRows = 16, kShortRowBlocks = 1024 / 32;
   if (type_a == GGML_TYPE_Q8_0 && n < (k <= kShortRowBlocks ? kFewColumnsOfShortRows : kFewColumns)) return false;
   return shoal_ggml_tiles(params, m, n, k, a, lda, b, ldb, c, ldc, type_a, type_b, type_c);
