@@ -71,7 +71,7 @@ def test_chat_template_and_stop(answer, smollm2):
 def test_json_schema(answer, smollm2):
     schema = json.dumps({"type": "object", "required": ["city", "big"],
                          "properties": {"city": {"type": "string", "maxLength": 12}, "big": {"type": "boolean"}}})
-    got = answer(smollm2, "-p", "Name a city.", "--json-schema", schema, "-n", "64", "--seed", "3", "--stages", "3")
+    got = answer(smollm2, "-p", "Name a city.", "--json-schema", schema, "-n", "512", "--seed", "3", "--stages", "3")
     value = json.loads(got["text"])
     assert set(value) == {"city", "big"} and isinstance(value["big"], bool)
 
