@@ -512,13 +512,14 @@ void RealClusterNode::ServeGenerate(int fd) {
 Result<std::shared_ptr<ClusterNode>> ClusterNode::Open(const ClusterNodeOptions& given) {
   ClusterNodeOptions options = given;
   SHOAL_ASSIGN_OR_RETURN(std::unique_ptr<Home> home, Home::Open(options.home, UnixS()));
-  const std::string name = CleanNodeName(options.name.empty() ? NodeName(home->id()) : options.name);
+  const bool named = !options.name.empty();
+  const auto name = [&] { return CleanNodeName(named ? options.name : NodeName(home->id())); };
   if (!options.join_code.empty()) {
-    SHOAL_RETURN_IF_ERROR(JoinWithCode(*home, name, options.join_code, options.peers, options.net_port, kJoinMs));
+    SHOAL_RETURN_IF_ERROR(JoinWithCode(*home, name(), options.join_code, options.peers, options.net_port, kJoinMs));
   } else if (!home->membership()) {
-    SHOAL_RETURN_IF_ERROR(home->CreateCluster(name, UnixS()));
+    SHOAL_RETURN_IF_ERROR(home->CreateCluster(name(), UnixS()));
   }
-  options.name = options.name.empty() ? home->membership()->certificate.name : name;
+  options.name = named ? name() : home->membership()->certificate.name;
   SHOAL_ASSIGN_OR_RETURN(const InstanceNumber instance, MakeInstance());
   std::shared_ptr<RealClusterNode> node;
   {

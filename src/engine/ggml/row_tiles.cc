@@ -141,12 +141,21 @@ void AddFifthBits(const Rows& rows, std::size_t offset, TileBlock& tile) {
 // A format says how a block of eight rows is unpacked, whether its quants have a sign or its blocks a minimum, and from
 // how many columns on its row tiles are faster than dot products.
 
-struct Q4_1 {
-  using Block = block_q4_1;
+struct WithMinimum {
   using Column = block_q8_1;
   static constexpr int kColumnType = GGML_TYPE_Q8_1;
   static constexpr bool kSigned = false, kMinimum = true;
   static constexpr std::int64_t kColumnsMin = 2;
+};
+
+struct WithSign {
+  using Column = block_q8_0;
+  static constexpr int kColumnType = GGML_TYPE_Q8_0;
+  static constexpr bool kSigned = true, kMinimum = false;
+};
+
+struct Q4_1 : WithMinimum {
+  using Block = block_q4_1;
   static void Unpack(const Rows& rows, TileBlock& tile) {
     UnpackNibbles(rows, offsetof(Block, qs), tile);
     tile.scale = Halves(rows, 0);
@@ -154,11 +163,8 @@ struct Q4_1 {
   }
 };
 
-struct Q5_0 {
+struct Q5_0 : WithSign {
   using Block = block_q5_0;
-  using Column = block_q8_0;
-  static constexpr int kColumnType = GGML_TYPE_Q8_0;
-  static constexpr bool kSigned = true, kMinimum = false;
   static constexpr std::int64_t kColumnsMin = 2;
   static void Unpack(const Rows& rows, TileBlock& tile) {
     UnpackNibbles(rows, offsetof(Block, qs), tile);
@@ -168,12 +174,8 @@ struct Q5_0 {
   }
 };
 
-struct Q5_1 {
+struct Q5_1 : WithMinimum {
   using Block = block_q5_1;
-  using Column = block_q8_1;
-  static constexpr int kColumnType = GGML_TYPE_Q8_1;
-  static constexpr bool kSigned = false, kMinimum = true;
-  static constexpr std::int64_t kColumnsMin = 2;
   static void Unpack(const Rows& rows, TileBlock& tile) {
     UnpackNibbles(rows, offsetof(Block, qs), tile);
     AddFifthBits(rows, offsetof(Block, qh), tile);
@@ -182,11 +184,8 @@ struct Q5_1 {
   }
 };
 
-struct Q8_0 {
+struct Q8_0 : WithSign {
   using Block = block_q8_0;
-  using Column = block_q8_0;
-  static constexpr int kColumnType = GGML_TYPE_Q8_0;
-  static constexpr bool kSigned = true, kMinimum = false;
   static constexpr std::int64_t kColumnsMin = 4;
   static void Unpack(const Rows& rows, TileBlock& tile) {
     for (std::size_t half = 0; half < 2; ++half) {
