@@ -31,5 +31,5 @@ function(shoal_add_ggml_choices)
   set_source_files_properties(${folder}/ggml-cpu/llamafile/sgemm.cpp DIRECTORY ${folder} ${PROJECT_SOURCE_DIR}
                               PROPERTIES COMPILE_DEFINITIONS llamafile_sgemm=shoal_ggml_tiles)
   target_sources(ggml-cpu PRIVATE ${PROJECT_SOURCE_DIR}/src/engine/ggml/sgemm_choice.cc
-                                  ${PROJECT_SOURCE_DIR}/src/engine/ggml/row_tiles.cc)
+                                  ${PROJECT_SOURCE_DIR}/src/engine/ggml/dot_products.cc)
 endfunction()

@@ -12,7 +12,7 @@
 #include "device/available_memory.h"
 #include "device/cpu_affinity.h"
 #include "engine/cpu_kernels.h"
-#include "engine/ggml/row_tiles.h"
+#include "engine/ggml/dot_products.h"
 #include "engine/llama_log.h"
 #include "engine/llama_shard.h"
 #include "engine/made_up_rows.h"
@@ -181,7 +181,7 @@ Status CheckMeasuredType(const std::string& quantization) {
 
 std::string MatrixCodeVersion() {
   const Result<CpuKernels>& kernels = LoadedCpuKernels();
-  return GgmlVersion() + " " + (kernels.ok() ? kernels->variant : "none") + " " + std::to_string(kRowTilesVersion);
+  return GgmlVersion() + " " + (kernels.ok() ? kernels->variant : "none") + " " + std::to_string(kDotProductsVersion);
 }
 
 Result<MatrixSpeed> MeasureMatrixSpeed(const SpeedTestOptions& options) {

@@ -37,7 +37,7 @@ struct MatrixSpeed {
 // Errors: kInvalidArgument (no type that can be measured).
 Status CheckMeasuredType(const std::string& quantization);
 
-// Which ggml this is, which of its CPU variants and which row tiles: a measurement is of one.
+// Which ggml this is, which of its CPU variants and which dot products of ours: a measurement is of one.
 std::string MatrixCodeVersion();
 
 // Blocks for up to four times time_max. Runs on the calling thread and ggml's own; where `cpus` is given the calling
