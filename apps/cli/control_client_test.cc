@@ -75,8 +75,10 @@ TEST_F(ControlClientTest, EveryCommandReachesTheNode) {
   EXPECT_EQ(control_->placed[0].slots, 3);
   EXPECT_TRUE(client.Unplace("smollm2").ok());
   EXPECT_TRUE(client.Revoke("beta").ok());
+  EXPECT_TRUE(client.Join({"AAAA", "", {}}).ok());
   EXPECT_TRUE(client.Leave().ok());
-  EXPECT_EQ(control_->notes, (std::vector<std::string>{"unplace smollm2", "revoke beta", "leave"}));
+  EXPECT_EQ(control_->notes,
+            (std::vector<std::string>{"unplace smollm2", "revoke beta", "join AAAA as '' by 0", "leave"}));
 }
 
 TEST_F(ControlClientTest, ErrorsKeepTheirCodeAndMessage) {

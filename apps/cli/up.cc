@@ -132,12 +132,12 @@ int RunUp(const UpOptions& options) {
 
 int RunJoin(const JoinOptions& options) {
   WatchSignals();
-  if (NodeHere().NodeRuns()) {
-    return Fail({ErrorCode::kUnavailable, "a node runs here: end it first, or use `shoal up --join CODE`"});
-  }
-  const Status joined = JoinCluster(ShoalHome(), options.name, options.code, options.peers, kJoinTimeoutMs);
+  const ControlClient node = NodeHere();
+  const bool runs = node.NodeRuns();
+  const Status joined = runs ? node.Join({options.code, options.name, options.peers})
+                             : JoinCluster(ShoalHome(), options.name, options.code, options.peers, kJoinTimeoutMs);
   if (!joined.ok()) return Fail(joined.error());
-  std::puts("joined; `shoal up` starts the node");
+  std::puts(runs ? "joined; the node that runs here starts anew as a member" : "joined; `shoal up` starts the node");
   return kExitOk;
 }
 

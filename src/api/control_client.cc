@@ -95,6 +95,10 @@ Status ControlClient::Unplace(const std::string& model) const {
   return Done(Post("/control/unplace", DumpJson({{"model", model}}), kLongTimeoutS));
 }
 
+Status ControlClient::Join(const JoinCommand& command) const {
+  return Done(Post("/control/join", DumpJson(ToJson(command)), kLongTimeoutS));
+}
+
 Status ControlClient::Leave() const { return Done(Post("/control/leave", "{}", kLongTimeoutS)); }
 
 Status ControlClient::Revoke(const std::string& node) const {

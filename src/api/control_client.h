@@ -31,6 +31,7 @@ class ControlClient {
   Result<PlacementStatus> Place(const PlaceCommand& command,
                                 const std::function<void(const std::vector<NodeStatus>&)>& on_nodes = {}) const;
   Status Unplace(const std::string& model) const;
+  Status Join(const JoinCommand& command) const;
   Status Leave() const;
   Status Revoke(const std::string& node) const;
   Status TellModels() const;

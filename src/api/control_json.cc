@@ -113,20 +113,22 @@ Result<Json> ParseRequest(std::string_view body, std::initializer_list<const cha
   return object;
 }
 
-Status CheckText(const std::string& field, const std::string& text, std::size_t bytes_min) {
-  if (text.size() >= bytes_min && text.size() <= kControlNameBytesMax) return {};
-  return Invalid("'" + field + "' must have " + std::to_string(bytes_min) + " to " +
-                 std::to_string(kControlNameBytesMax) + " bytes");
+Status CheckText(const std::string& field, const std::string& text, std::size_t bytes_min,
+                 std::size_t bytes_max = kControlNameBytesMax) {
+  if (text.size() >= bytes_min && text.size() <= bytes_max) return {};
+  return Invalid("'" + field + "' must have " + std::to_string(bytes_min) + " to " + std::to_string(bytes_max) +
+                 " bytes");
 }
 
-Status ReadNodes(const Json& list, std::vector<std::string>& nodes) {
+Status ReadTexts(const char* field, const Json& list, std::vector<std::string>& texts) {
+  const std::string name = "'" + std::string(field) + "'";
   if (list.size() > kControlNodesMax) {
-    return Invalid("'nodes' has more than " + std::to_string(kControlNodesMax) + " entries");
+    return Invalid(name + " has more than " + std::to_string(kControlNodesMax) + " entries");
   }
-  for (const Json& node : list) {
-    if (!node.is_string()) return Invalid("'nodes' must be an array of names or ids");
-    nodes.push_back(node.get<std::string>());
-    SHOAL_RETURN_IF_ERROR(CheckText("nodes", nodes.back(), 1));
+  for (const Json& text : list) {
+    if (!text.is_string()) return Invalid(name + " must be an array of texts");
+    texts.push_back(text.get<std::string>());
+    SHOAL_RETURN_IF_ERROR(CheckText(field, texts.back(), 1));
   }
   return {};
 }
@@ -339,6 +341,10 @@ Json ToJson(const PlaceCommand& options) {
           {"standby", options.standby}, {"goal", options.goal}};
 }
 
+Json ToJson(const JoinCommand& command) {
+  return {{"code", command.code}, {"name", command.name}, {"peers", command.peers}};
+}
+
 std::string ControlErrorBody(const Error& error) {
   return DumpJson({{"error", {{"code", ErrorCodeName(error.code)}, {"message", error.message}}}});
 }
@@ -357,7 +363,7 @@ Result<PlaceCommand> ParsePlaceRequest(std::string_view body) {
   fields.String("goal", options.goal);
   const Json* nodes = fields.Array("nodes");
   if (fields.error()) return Invalid(fields.error()->message);
-  if (nodes != nullptr) SHOAL_RETURN_IF_ERROR(ReadNodes(*nodes, options.nodes));
+  if (nodes != nullptr) SHOAL_RETURN_IF_ERROR(ReadTexts("nodes", *nodes, options.nodes));
   SHOAL_RETURN_IF_ERROR(CheckText("model", options.model, 1));
   SHOAL_RETURN_IF_ERROR(CheckText("stages", options.stages, 0));
   if (options.wire != "f32" && options.wire != "f16" && options.wire != "bf16") {
@@ -368,6 +374,20 @@ Result<PlaceCommand> ParsePlaceRequest(std::string_view body) {
     return Invalid("'goal' must be spread, latency, throughput or energy");
   }
   return options;
+}
+
+Result<JoinCommand> ParseJoinRequest(std::string_view body) {
+  SHOAL_ASSIGN_OR_RETURN(const Json object, ParseRequest(body, {"code", "name", "peers"}));
+  JoinCommand command;
+  FieldReader fields(object);
+  fields.String("code", command.code);
+  fields.String("name", command.name);
+  const Json* peers = fields.Array("peers");
+  if (fields.error()) return Invalid(fields.error()->message);
+  if (peers != nullptr) SHOAL_RETURN_IF_ERROR(ReadTexts("peers", *peers, command.peers));
+  SHOAL_RETURN_IF_ERROR(CheckText("code", command.code, 1, kControlCodeBytesMax));
+  SHOAL_RETURN_IF_ERROR(CheckText("name", command.name, 0));
+  return command;
 }
 
 Result<std::string> ParseOneField(std::string_view body, const char* field) {

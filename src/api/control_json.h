@@ -14,6 +14,7 @@ namespace shoal {
 
 inline constexpr std::size_t kControlBodyBytesMax = 64U << 10;  // of a request
 inline constexpr std::size_t kControlNameBytesMax = 255;        // of a model, a node, a cut
+inline constexpr std::size_t kControlCodeBytesMax = 1024;       // of an invite's code or link
 inline constexpr std::size_t kControlNodesMax = 256;            // of one placement
 inline constexpr std::int32_t kControlContextTokensMax = 1 << 22;
 inline constexpr std::int32_t kControlSlotsMax = 1024;
@@ -24,6 +25,7 @@ Json ToJson(const ClusterStatus& status);
 Json ToJson(const InviteStatus& invite);
 Json ToJson(const PlacementStatus& placement);
 Json ToJson(const PlaceCommand& options);
+Json ToJson(const JoinCommand& command);
 std::string DumpJson(const Json& json);
 
 // {"error":{"code","message"}}; the code is ErrorCodeName's.
@@ -31,6 +33,7 @@ std::string ControlErrorBody(const Error& error);
 
 // Requests. Errors: kInvalidArgument (not JSON, an unknown or wrong field, over a limit above).
 Result<PlaceCommand> ParsePlaceRequest(std::string_view body);
+Result<JoinCommand> ParseJoinRequest(std::string_view body);
 // {"field": "text"} of 1 to kControlNameBytesMax bytes and nothing else.
 Result<std::string> ParseOneField(std::string_view body, const char* field);
 // An empty body or {}.

@@ -53,6 +53,11 @@ Status Unplace(ControlService& service, std::string_view body) {
   return service.Unplace(model);
 }
 
+Status Join(ControlService& service, std::string_view body) {
+  SHOAL_ASSIGN_OR_RETURN(const JoinCommand command, ParseJoinRequest(body));
+  return service.Join(command);
+}
+
 Status Leave(ControlService& service, std::string_view body) {
   SHOAL_RETURN_IF_ERROR(ParseEmptyRequest(body));
   return service.Leave();
@@ -81,6 +86,7 @@ Reply AnswerControl(ControlService& service, std::string_view path, std::string_
   if (path == "/control/place") return Answer(Place(service, body));
   if (path == "/control/place/stream") return PlaceInEvents(service, body);
   if (path == "/control/unplace") return Done(Unplace(service, body));
+  if (path == "/control/join") return Done(Join(service, body));
   if (path == "/control/leave") return Done(Leave(service, body));
   if (path == "/control/revoke") return Done(Revoke(service, body));
   if (path == "/control/models") return Done(TellModels(service, body));

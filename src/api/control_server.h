@@ -15,8 +15,9 @@ struct ControlRoute {
   bool posted;  // POST, else GET
 };
 inline constexpr ControlRoute kControlRoutes[] = {
-    {"/control/status", false}, {"/control/invite", true}, {"/control/place", true},  {"/control/place/stream", true},
-    {"/control/unplace", true}, {"/control/leave", true},  {"/control/revoke", true}, {"/control/models", true},
+    {"/control/status", false},      {"/control/invite", true},  {"/control/place", true},
+    {"/control/place/stream", true}, {"/control/unplace", true}, {"/control/join", true},
+    {"/control/leave", true},        {"/control/revoke", true},  {"/control/models", true},
 };
 
 // Answers a request to one of kControlRoutes. Errors are {"error":{"code","message"}}, the code by ErrorCodeName.

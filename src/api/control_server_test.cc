@@ -101,8 +101,10 @@ TEST_F(ControlServerTest, CommandsReachTheServiceAndItsErrorsComeBack) {
   EXPECT_EQ(Post("/control/unplace", R"({"model":"smollm2"})").first, 200);
   EXPECT_EQ(Post("/control/revoke", R"({"node":"beta"})").first, 200);
   EXPECT_EQ(Post("/control/models", "{}").first, 200);
+  EXPECT_EQ(Post("/control/join", R"({"code":"AAAA","name":"desk","peers":["10.0.0.1:48100"]})").first, 200);
   EXPECT_EQ(Post("/control/leave", "").first, 200);
-  EXPECT_EQ(control_->notes, (std::vector<std::string>{"unplace smollm2", "revoke beta", "models", "leave"}));
+  EXPECT_EQ(control_->notes, (std::vector<std::string>{"unplace smollm2", "revoke beta", "models",
+                                                       "join AAAA as 'desk' by 1", "leave"}));
 
   for (const ErrorCode code : {ErrorCode::kNotFound, ErrorCode::kUnsupported, ErrorCode::kOutOfMemory,
                                ErrorCode::kUnavailable, ErrorCode::kInvalidArgument, ErrorCode::kInternal}) {
@@ -148,6 +150,8 @@ TEST_F(ControlServerTest, MalformedRequestsAreRefusedAndReachNobody) {
     EXPECT_FALSE(answer["error"]["message"].get<std::string>().empty());
   }
   EXPECT_EQ(Post("/control/leave", R"({"now":true})").first, 400);
+  EXPECT_EQ(Post("/control/join", R"({"name":"desk"})").first, 400);
+  EXPECT_EQ(Post("/control/join", R"({"code":"AAAA","peers":[7]})").first, 400);
   EXPECT_EQ(Post("/control/unplace", R"({"model":"m","node":"n"})").first, 400);
   EXPECT_EQ(Post("/control/revoke", "{}").first, 400);
   EXPECT_TRUE(control_->placed.empty());

@@ -162,6 +162,12 @@ struct PlaceCommand {
   std::int32_t standby = 1;     // copies of each stage on other nodes, where there is room
 };
 
+struct JoinCommand {
+  std::string code;                // an invite's, or its link
+  std::string name;                // what the node is called there; empty: as now
+  std::vector<std::string> peers;  // HOST:PORT or multiaddrs to try
+};
+
 class ControlService {
  public:
   virtual ~ControlService() = default;
@@ -173,6 +179,10 @@ class ControlService {
   virtual Result<PlacementStatus> Place(const PlaceCommand& options) = 0;
   // Errors: kNotFound. Blocks until all stages have unloaded.
   virtual Status Unplace(const std::string& model) = 0;
+  // Of a node that is alone in a cluster of its own: makes it a member of the one that the invite is of, ends it and
+  // starts it anew there. Whatever fails, it goes on as before. Blocks. Errors: kInvalidArgument (no such code; others
+  // are members already), kUnavailable (nobody answered), kCorrupt.
+  virtual Status Join(const JoinCommand& command) = 0;
   // Moves this node's layers to others, tells everyone, and ends; the process exits after it. Blocks.
   virtual Status Leave() = 0;
   // Looks at once what models are on this node's disk, which another process may have changed, and tells the others.

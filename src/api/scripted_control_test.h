@@ -28,6 +28,9 @@ class ScriptedControl final : public ControlService {
     return placement;
   }
   Status Unplace(const std::string& model) override { return Note("unplace " + model); }
+  Status Join(const JoinCommand& command) override {
+    return Note("join " + command.code + " as '" + command.name + "' by " + std::to_string(command.peers.size()));
+  }
   Status Leave() override { return Note("leave"); }
   Status Revoke(const std::string& node) override { return Note("revoke " + node); }
   Status TellModels() override { return Note("models"); }

@@ -34,7 +34,6 @@ constexpr DurationUs kFetchingUs = 1'000'000;    // how often others are told wh
 constexpr DurationUs kObservedUs = 10'000'000;   // how often others are told what placements give, likewise
 constexpr DurationUs kSpeedsUs = 1'000'000;      // how often what stages take is looked at
 constexpr DurationUs kPeersFileUs = 20'000'000;  // how often addresses are kept
-constexpr std::uint32_t kJoinMs = 30'000;
 
 std::int64_t UnixS() { return static_cast<std::int64_t>(std::time(nullptr)); }
 
@@ -277,7 +276,7 @@ void RealClusterNode::Tick() {
   if (Now() >= facts_due_) RefreshFacts();
   if (Now() >= speeds_due_) RefreshSpeeds();
   if (Now() >= fetching_due_) TellFetching();
-  if (Now() >= peers_file_due_) KeepPeers();
+  if (Now() >= peers_file_due_ && !ended_) KeepPeers();
   loop_.After(kTickUs, [this] { Tick(); });
 }
 

@@ -51,7 +51,8 @@ class ClusterNode : public Service, public ControlService {
   virtual void SetApiUrl(const std::string& url) = 0;
   // True once Leave has ended, or the node was thrown out: the process should exit.
   virtual bool Ended() const = 0;
-  // Once Ended: true when it took a new key, for its own was copied, and is a member with that one too: Open again.
+  // Once Ended: true when it took a new key, for its own was copied, and is a member with that one too, or when it
+  // became a member of another cluster: Open again.
   virtual bool StartsAnew() const = 0;
   // Moves this node's layers to others and tells them that it goes; it stays a member, and the next start brings it
   // back. Blocks, at most `limit` and a second. Before Stop.

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "node/cluster_views.h"
 #include "node/generation_stream.h"
+#include "node/joining.h"
 #include "node/real_cluster_node.h"
 #include "node/stage_metrics.h"
 
@@ -164,6 +165,36 @@ void RealClusterNode::Depart(std::chrono::milliseconds limit) {
                return promise;
              }),
              std::chrono::ceil<std::chrono::seconds>(limit) + std::chrono::seconds(1));
+}
+
+Status RealClusterNode::Join(const JoinCommand& command) {
+  const auto stopping = Error{ErrorCode::kUnavailable, "this node is stopping"};
+  const auto request = OnLoop([this, command]() -> Result<JoinRequest> {
+    SHOAL_RETURN_IF_ERROR(MayJoin(*home_));
+    const auto seed = home_->node_key().seed();
+    const std::string& name = command.name.empty() ? options_.name : command.name;
+    return JoinRequest{home_->id(), {seed.begin(), seed.end()}, name, command.code, command.peers, options_.net_port};
+  });
+  if (!request) return stopping;
+  if (!request->ok()) return request->error();
+  bool thrown_out = false;
+  const Result<FoundInviter> found = AskToJoin(**request, kJoinMs, thrown_out);
+  if (thrown_out) {
+    return Error{ErrorCode::kUnavailable,
+                 "that cluster has thrown this device's key out: end the node here, then "
+                 "`shoal join` takes a new key"};
+  }
+  if (!found.ok()) return found.error();
+  const auto kept = OnLoop([this, found]() -> Status {
+    if (ended_) return Error{ErrorCode::kUnavailable, "this node has ended meanwhile"};
+    SHOAL_RETURN_IF_ERROR(MayJoin(*home_));  // somebody may have been let in here meanwhile
+    SHOAL_RETURN_IF_ERROR(KeepGrant(*home_, *found));
+    Log(LogLevel::kInfo, "cluster", "this node is a member of another cluster now, and starts anew there");
+    starts_anew_ = true;
+    ended_ = true;
+    return {};
+  });
+  return kept ? *kept : Status(stopping);
 }
 
 Status RealClusterNode::Leave() {

@@ -53,34 +53,6 @@ class Candidates {
   std::vector<Endpoint> all_;
 };
 
-// A device that was started before it was invited has a cluster of its own, with nobody else in it: that gives way.
-Status MayJoin(const Home& home) {
-  if (!home.membership()) return {};
-  SHOAL_ASSIGN_OR_RETURN(const bool never_invited, home.HasNeverInvited());
-  SHOAL_ASSIGN_OR_RETURN(const std::string peers, home.LoadPeers());
-  AddressBook book(home.id(), 0);
-  if (!peers.empty()) SHOAL_RETURN_IF_ERROR(book.AddJson(peers, 0));
-  if (never_invited && book.Nodes().empty()) return {};
-  return Error{ErrorCode::kInvalidArgument,
-               "this device is a member of a cluster with others already: `shoal leave` first, or use another "
-               "SHOAL_HOME"};
-}
-
-Status Keep(Home& home, const JoinGrant& grant, const Endpoint& reached, std::int64_t now_s) {
-  SHOAL_ASSIGN_OR_RETURN(const Certificate certificate, ParseCertificate(grant.certificate, now_s));
-  SHOAL_ASSIGN_OR_RETURN(const InviteExtras extras, DecodeInviteExtras(grant.extras));
-  if (home.membership()) SHOAL_RETURN_IF_ERROR(home.ForgetCluster());
-  SHOAL_RETURN_IF_ERROR(home.StoreGrant(certificate, extras.cluster_secret));
-  AddressBook book(home.id(), RandomSeed());
-  book.Learn(grant.inviter, reached, AddressSource::kGiven, 0);
-  for (const std::string& address : extras.addresses) {
-    const Result<Endpoint> endpoint = ParseEndpoint(address);
-    if (endpoint.ok()) book.Learn(grant.inviter, *endpoint, AddressSource::kGossiped, 0);
-  }
-  book.Succeeded({grant.inviter, reached, AddressSource::kGiven}, grant.inviter, now_s);
-  return home.StorePeers(book.ToJson());
-}
-
 }  // namespace
 
 Bytes EncodeInviteExtras(const InviteExtras& extras) {
@@ -111,12 +83,40 @@ Result<InviteExtras> DecodeInviteExtras(ByteSpan bytes) {
   return extras;
 }
 
-Status JoinWithCode(Home& home, const std::string& name, const std::string& code, const std::vector<std::string>& peers,
-                    std::uint16_t beacon_port, std::uint32_t timeout_ms) {
-  SHOAL_ASSIGN_OR_RETURN(const Invite invite, ParseInvite(code));
-  SHOAL_RETURN_IF_ERROR(MayJoin(home));
+Status MayJoin(const Home& home) {
+  if (!home.membership()) return {};
+  SHOAL_ASSIGN_OR_RETURN(const bool never_invited, home.HasNeverInvited());
+  SHOAL_ASSIGN_OR_RETURN(const std::string peers, home.LoadPeers());
+  AddressBook book(home.id(), 0);
+  if (!peers.empty()) SHOAL_RETURN_IF_ERROR(book.AddJson(peers, 0));
+  if (never_invited && book.Nodes().empty()) return {};
+  return Error{ErrorCode::kInvalidArgument,
+               "this device is a member of a cluster with others already: `shoal leave` first, or use another "
+               "SHOAL_HOME"};
+}
+
+Status KeepGrant(Home& home, const FoundInviter& inviter) {
+  const auto& [grant, reached] = inviter;
+  const std::int64_t now_s = std::time(nullptr);
+  SHOAL_ASSIGN_OR_RETURN(const Certificate certificate, ParseCertificate(grant.certificate, now_s));
+  SHOAL_ASSIGN_OR_RETURN(const InviteExtras extras, DecodeInviteExtras(grant.extras));
+  if (home.membership()) SHOAL_RETURN_IF_ERROR(home.ForgetCluster());
+  SHOAL_RETURN_IF_ERROR(home.StoreGrant(certificate, extras.cluster_secret));
+  AddressBook book(home.id(), RandomSeed());
+  book.Learn(grant.inviter, reached, AddressSource::kGiven, 0);
+  for (const std::string& address : extras.addresses) {
+    const Result<Endpoint> endpoint = ParseEndpoint(address);
+    if (endpoint.ok()) book.Learn(grant.inviter, *endpoint, AddressSource::kGossiped, 0);
+  }
+  book.Succeeded({grant.inviter, reached, AddressSource::kGiven}, grant.inviter, now_s);
+  return home.StorePeers(book.ToJson());
+}
+
+Result<FoundInviter> AskToJoin(const JoinRequest& request, std::uint32_t timeout_ms, bool& thrown_out) {
+  thrown_out = false;
+  SHOAL_ASSIGN_OR_RETURN(const Invite invite, ParseInvite(request.code));
   Candidates candidates;
-  for (const std::vector<std::string>& list : {peers, invite.addresses}) {
+  for (const std::vector<std::string>& list : {request.peers, invite.addresses}) {
     for (const std::string& address : list) {
       SHOAL_ASSIGN_OR_RETURN(const std::vector<Endpoint> resolved, Resolve(address));
       for (const Endpoint& endpoint : resolved) candidates.Add(endpoint);
@@ -124,9 +124,9 @@ Status JoinWithCode(Home& home, const std::string& name, const std::string& code
   }
   SHOAL_ASSIGN_OR_RETURN(const InstanceNumber instance, MakeInstance());
   BeaconOptions seek;
-  seek.self = home.id();
+  seek.self = request.id;
   seek.instance = instance;
-  seek.beacon_port = beacon_port;
+  seek.beacon_port = request.beacon_port;
   seek.seek = invite.secret;
   const Result<std::unique_ptr<Beacon>> beacon = Beacon::Start(seek, [&](const Sighting& sighting) {
     if (sighting.kind != Sighting::Kind::kInviter) return;
@@ -140,8 +140,7 @@ Status JoinWithCode(Home& home, const std::string& name, const std::string& code
              "ten minutes? Else give its address with --peer HOST:PORT"};
   const std::vector<std::uint8_t> secret(invite.secret.begin(), invite.secret.end());
   std::set<std::size_t> answered;  // candidates that are not asked again: an invite ends after a few wrong codes
-  bool new_key = false;
-  for (std::size_t next = 0; std::chrono::steady_clock::now() < deadline;) {
+  for (std::size_t next = 0; std::chrono::steady_clock::now() < deadline && !thrown_out;) {
     const std::optional<Endpoint> endpoint = candidates.At(next);
     if (!endpoint) {
       next = 0;  // those that did not answer once more
@@ -149,19 +148,13 @@ Status JoinWithCode(Home& home, const std::string& name, const std::string& code
     }
     const std::size_t asked = next++;
     if (answered.contains(asked)) continue;
-    const std::vector<std::uint8_t> seed(home.node_key().seed().begin(), home.node_key().seed().end());
     RefusalReason reason = RefusalReason::kNone;
-    const Result<JoinGrant> grant =
-        Network::Join(seed, CleanNodeName(name), EndpointMultiaddr(*endpoint), secret, kAttemptMs, &reason);
-    if (grant.ok()) return Keep(home, *grant, *endpoint, std::time(nullptr));
+    Result<JoinGrant> grant = Network::Join(request.seed, CleanNodeName(request.name), EndpointMultiaddr(*endpoint),
+                                            secret, kAttemptMs, &reason);
+    if (grant.ok()) return FoundInviter{*std::move(grant), *endpoint};
     last = {grant.error().code, EndpointText(*endpoint) + ": " + grant.error().message};
     Log(LogLevel::kInfo, "join", last.message);
-    if (reason == RefusalReason::kRevoked && !std::exchange(new_key, true)) {
-      Log(LogLevel::kWarning, "join", "this device's key was thrown out of that cluster: it takes a new one");
-      SHOAL_RETURN_IF_ERROR(home.ReplaceNodeKey(std::time(nullptr)));
-      next = asked;
-      continue;
-    }
+    thrown_out = reason == RefusalReason::kRevoked;
     if (last.code != ErrorCode::kUnavailable) answered.insert(asked);
     // Somebody else may be the one who invites; but the code may be wrong, which is to be said soon.
     if (last.code == ErrorCode::kInvalidArgument || last.code == ErrorCode::kCorrupt) {
@@ -169,6 +162,24 @@ Status JoinWithCode(Home& home, const std::string& name, const std::string& code
     }
   }
   return last;
+}
+
+Status JoinWithCode(Home& home, const std::string& name, const std::string& code, const std::vector<std::string>& peers,
+                    std::uint16_t beacon_port, std::uint32_t timeout_ms) {
+  SHOAL_RETURN_IF_ERROR(MayJoin(home));
+  const auto ask = [&](bool& thrown_out) {
+    const auto seed = home.node_key().seed();
+    return AskToJoin({home.id(), {seed.begin(), seed.end()}, name, code, peers, beacon_port}, timeout_ms, thrown_out);
+  };
+  bool thrown_out = false;
+  Result<FoundInviter> found = ask(thrown_out);
+  if (thrown_out) {
+    Log(LogLevel::kWarning, "join", "this device's key was thrown out of that cluster: it takes a new one");
+    SHOAL_RETURN_IF_ERROR(home.ReplaceNodeKey(std::time(nullptr)));
+    found = ask(thrown_out);
+  }
+  if (!found.ok()) return found.error();
+  return KeepGrant(home, *found);
 }
 
 Status JoinCluster(const std::string& home_folder, const std::string& name, const std::string& code,

@@ -68,6 +68,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   Result<InviteStatus> Invite() override;
   Result<PlacementStatus> Place(const PlaceCommand& command) override;
   Status Unplace(const std::string& model) override;
+  Status Join(const JoinCommand& command) override;
   Status Leave() override;
   Status Revoke(const std::string& node) override;
   Status TellModels() override;

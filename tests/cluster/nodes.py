@@ -168,7 +168,7 @@ class Node:
     def net_port(self):
         """The TCP port of its network, from its own list of multiaddresses."""
         own = next(one for one in self.status()["nodes"] if one["self"])
-        return next(int(a.split("/tcp/")[1].split("/")[0]) for a in own["addresses"] if self.host.ipv4 in a)
+        return next(int(a.split("/tcp/")[1].split("/")[0]) for a in own["addresses"] if "/tcp/" in a)
 
     def invite(self):
         return json.loads(self.cli("invite", "--json").stdout)

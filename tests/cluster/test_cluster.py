@@ -161,11 +161,19 @@ def test_three_nodes_of_one_machine(here):
 
 
 def test_devices_that_were_started_before_anybody_was_invited(here):
-    first, second = started(here, "a"), started(here, "b")
-    assert "a node runs here" in second.cli("join", first.invite()["code"], check=False).stderr
+    first, second, third = (started(here, name) for name in "abc")
     second.stop()
     second.start("--join", first.invite()["code"])
-    nodes.wait_for("they are one cluster", lambda: see_each_other([first, second]))
+    nodes.wait_for("two are one cluster", lambda: see_each_other([first, second]))
+    alone = third.status()["cluster"]
+    refused = third.cli("join", "K7Q2-91WD-M3XT-8RZA", "--peer", f"127.0.0.1:{first.net_port()}", check=False)
+    assert refused.returncode != 0 and "127.0.0.1" in refused.stderr, "a wrong code"
+    assert third.status()["cluster"] == alone and third.process.poll() is None, "and it goes on as before"
+    assert "starts anew" in third.cli("join", first.invite()["code"]).stdout, "while it runs"
+    nodes.wait_for("all are one cluster", lambda: see_each_other([first, second, third]))
+    assert third.status()["cluster"] == first.status()["cluster"] != alone
+    refused = third.cli("join", first.invite()["code"], check=False)
+    assert refused.returncode != 0 and "shoal leave" in refused.stderr, "no other one from here"
     second.stop()
     refused = second.cli("join", first.invite()["code"], check=False)
     assert refused.returncode != 0 and "shoal leave" in refused.stderr, "it has others now"
