@@ -112,6 +112,9 @@ int Serve(const std::shared_ptr<ClusterNode>& node, const UpOptions& options, co
 
 int RunUp(const UpOptions& options) {
   WatchSignals();
+  if (!options.join_code.empty() && NodeHere().NodeRuns()) {
+    return RunJoin({options.join_code, options.name, options.peers});
+  }
   std::optional<LogFile> log;
   if (!options.log_file.empty()) {
     Result<LogFile> opened = LogFile::Open(options.log_file);

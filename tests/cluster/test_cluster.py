@@ -169,7 +169,7 @@ def test_devices_that_were_started_before_anybody_was_invited(here):
     refused = third.cli("join", "K7Q2-91WD-M3XT-8RZA", "--peer", f"127.0.0.1:{first.net_port()}", check=False)
     assert refused.returncode != 0 and "127.0.0.1" in refused.stderr, "a wrong code"
     assert third.status()["cluster"] == alone and third.process.poll() is None, "and it goes on as before"
-    assert "starts anew" in third.cli("join", first.invite()["code"]).stdout, "while it runs"
+    assert "starts anew" in third.cli("up", "--join", first.invite()["code"]).stdout, "as an invite says, while it runs"
     nodes.wait_for("all are one cluster", lambda: see_each_other([first, second, third]))
     assert third.status()["cluster"] == first.status()["cluster"] != alone
     refused = third.cli("join", first.invite()["code"], check=False)
