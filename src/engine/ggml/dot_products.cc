@@ -241,8 +241,7 @@ bool Multiply(const ggml_compute_params* params, int type_b, const Operands<Form
   const std::int64_t row_bytes = of.k * static_cast<std::int64_t>(sizeof(typename Format::Block));
   const std::int64_t column_bytes = of.k * static_cast<std::int64_t>(sizeof(Numbers<kColumnsAtOnce>)) / kColumnsAtOnce;
   // Jobs for threads that are not equally fast.
-  const std::int64_t rows_of_job =
-      std::clamp<std::int64_t>(std::min(kJobBytes / row_bytes, of.m / (8 * params->nth)), 1, of.m);
+  const std::int64_t rows_of_job = std::max<std::int64_t>(1, std::min(kJobBytes / row_bytes, of.m / (8 * params->nth)));
   const std::int64_t jobs = (of.m + rows_of_job - 1) / rows_of_job;
   const std::int64_t columns = std::max(kPanelColumnsMin, kPanelBytes / column_bytes / kColumnsAtOnce * kColumnsAtOnce);
   for (std::int64_t first = 0; first < of.n; first += columns) {
