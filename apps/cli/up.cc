@@ -24,7 +24,6 @@ namespace {
 constexpr std::chrono::seconds kDepartMax{10};  // for this node's layers to move to others
 constexpr int kLookMs = 250;                    // whether this node has ended
 constexpr int kDrainMs = 800;                   // of either server; with the node's own end, within three seconds
-constexpr std::uint32_t kJoinTimeoutMs = 30'000;
 
 bool IsLoopback(const std::string& host) { return host == "localhost" || host == "::1" || host.rfind("127.", 0) == 0; }
 
@@ -138,7 +137,7 @@ int RunJoin(const JoinOptions& options) {
   const ControlClient node = NodeHere();
   const bool runs = node.NodeRuns();
   const Status joined = runs ? node.Join({options.code, options.name, options.peers})
-                             : JoinCluster(ShoalHome(), options.name, options.code, options.peers, kJoinTimeoutMs);
+                             : JoinCluster(ShoalHome(), options.name, options.code, options.peers);
   if (!joined.ok()) return Fail(joined.error());
   std::puts(runs ? "joined; the node that runs here starts anew as a member" : "joined; `shoal up` starts the node");
   return kExitOk;

@@ -164,7 +164,7 @@ struct PlaceCommand {
 
 struct JoinCommand {
   std::string code;                // an invite's, or its link
-  std::string name;                // what the node is called there; empty: as now
+  std::string name;                // what it is called there, unless it was started with one; empty: as now
   std::vector<std::string> peers;  // HOST:PORT or multiaddrs to try
 };
 

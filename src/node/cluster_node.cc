@@ -239,17 +239,19 @@ Status RealClusterNode::StartCluster() {
   return {};
 }
 
+void RealClusterNode::TellWhoWaits() {
+  for (const auto& [id, promise] : requests_) leaving_.push_back(promise);
+  for (const auto& promise : leaving_) { promise->set_value(Error{ErrorCode::kUnavailable, "this node is stopping"}); }
+  requests_.clear();
+  leaving_.clear();
+}
+
 void RealClusterNode::Stop() {
   std::call_once(stopped_, [this] {
     stopping_ = true;
     OnLoop([this] {
       if (peers_ && !ended_) KeepPeers();
-      for (const auto& [id, promise] : requests_) leaving_.push_back(promise);
-      for (const auto& promise : leaving_) {
-        promise->set_value(Error{ErrorCode::kUnavailable, "this node is stopping"});
-      }
-      requests_.clear();
-      leaving_.clear();
+      TellWhoWaits();
       return 0;
     });
     if (engines_) engines_->Close();
@@ -466,11 +468,14 @@ void RealClusterNode::Do(const PlacementsChanged&) {
 
 void RealClusterNode::Do(const Left& left) {
   if (!left.text.empty()) Log(LogLevel::kWarning, "cluster", left.text);
-  if (departing_) KeepPeers();
-  const Status forgotten = departing_ ? Status() : home_->ForgetCluster();
-  if (!forgotten.ok()) Log(LogLevel::kError, "cluster", forgotten.error().message);
-  for (const auto& promise : leaving_) promise->set_value(Epoch{0});
-  leaving_.clear();
+  if (!ended_) {  // else it is in another cluster already, which nobody asked it to leave
+    if (departing_) KeepPeers();
+    const Status forgotten = departing_ ? Status() : home_->ForgetCluster();
+    if (!forgotten.ok()) Log(LogLevel::kError, "cluster", forgotten.error().message);
+    for (const auto& promise : leaving_) promise->set_value(Epoch{0});
+    leaving_.clear();
+  }
+  TellWhoWaits();
   ended_ = true;
 }
 
@@ -514,7 +519,7 @@ Result<std::shared_ptr<ClusterNode>> ClusterNode::Open(const ClusterNodeOptions&
   const bool named = !options.name.empty();
   const auto name = [&] { return CleanNodeName(named ? options.name : NodeName(home->id())); };
   if (!options.join_code.empty()) {
-    SHOAL_RETURN_IF_ERROR(JoinWithCode(*home, name(), options.join_code, options.peers, options.net_port, kJoinMs));
+    SHOAL_RETURN_IF_ERROR(JoinWithCode(*home, name(), options.join_code, options.peers, options.net_port));
   } else if (!home->membership()) {
     SHOAL_RETURN_IF_ERROR(home->CreateCluster(name(), UnixS()));
   }

@@ -63,10 +63,10 @@ class ClusterNode : public Service, public ControlService {
   virtual void Stop() = 0;
 };
 
-// Gets a certificate with an invite code and keeps it in home. Blocks, at most `timeout_ms`.
+// Gets a certificate with an invite code and keeps it in home. Blocks, at most half a minute and some seconds.
 // Errors: kInvalidArgument (no such code; a member of a cluster with others), kUnavailable (nobody answered), kCorrupt.
 Status JoinCluster(const std::string& home, const std::string& name, const std::string& code,
-                   const std::vector<std::string>& peers, std::uint32_t timeout_ms);
+                   const std::vector<std::string>& peers);
 
 // Takes the node of `home`, which does not run, out of its cluster: the others see it as gone.
 // Errors: kNotFound (it is in none), kUnavailable (it runs), kIo, kCorrupt.

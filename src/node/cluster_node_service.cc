@@ -5,7 +5,6 @@
 #include "base/log.h"
 #include "node/cluster_views.h"
 #include "node/generation_stream.h"
-#include "node/joining.h"
 #include "node/real_cluster_node.h"
 #include "node/stage_metrics.h"
 
@@ -167,34 +166,50 @@ void RealClusterNode::Depart(std::chrono::milliseconds limit) {
              std::chrono::ceil<std::chrono::seconds>(limit) + std::chrono::seconds(1));
 }
 
+Result<JoinRequest> RealClusterNode::BeginJoin(const JoinCommand& command) {
+  if (joining_) return Error{ErrorCode::kUnavailable, "this node is joining already: wait for that"};
+  SHOAL_RETURN_IF_ERROR(MayJoin(*home_));
+  joining_ = true;
+  const auto seed = home_->node_key().seed();
+  return JoinRequest{home_->id(),
+                     {seed.begin(), seed.end()},
+                     command.name.empty() ? options_.name : command.name,
+                     command.code,
+                     command.peers,
+                     options_.net_port,
+                     [this] { return ended_ || stopping_; }};
+}
+
+Status RealClusterNode::EndJoin(const ReceivedGrant& received) {
+  if (ended_ || departing_ || !leaving_.empty()) return Error{ErrorCode::kUnavailable, "this node is leaving"};
+  SHOAL_RETURN_IF_ERROR(MayJoin(*home_));  // somebody may have been invited here meanwhile
+  const NodeId before = home_->membership()->cluster();
+  const Status kept = KeepGrant(*home_, received);
+  if (!kept.ok() && home_->membership() && home_->membership()->cluster() == before) return kept;
+  Log(LogLevel::kInfo, "cluster", "this node starts anew, as a member of another cluster");
+  TellWhoWaits();
+  starts_anew_ = true;
+  ended_ = true;
+  return kept;
+}
+
 Status RealClusterNode::Join(const JoinCommand& command) {
-  const auto stopping = Error{ErrorCode::kUnavailable, "this node is stopping"};
-  const auto request = OnLoop([this, command]() -> Result<JoinRequest> {
-    SHOAL_RETURN_IF_ERROR(MayJoin(*home_));
-    const auto seed = home_->node_key().seed();
-    const std::string& name = command.name.empty() ? options_.name : command.name;
-    return JoinRequest{home_->id(), {seed.begin(), seed.end()}, name, command.code, command.peers, options_.net_port};
-  });
+  const Error stopping{ErrorCode::kUnavailable, "this node is stopping"};
+  const auto request = OnLoop([this, command] { return BeginJoin(command); });
   if (!request) return stopping;
   if (!request->ok()) return request->error();
   bool thrown_out = false;
-  const Result<FoundInviter> found = AskToJoin(**request, kJoinMs, thrown_out);
+  const Result<ReceivedGrant> received = AskToJoin(**request, thrown_out);
+  const auto joined = OnLoop([&]() -> Status {
+    joining_ = false;
+    return received.ok() ? EndJoin(*received) : received.error();
+  });
+  if (!joined) return stopping;
   if (thrown_out) {
     return Error{ErrorCode::kUnavailable,
-                 "that cluster has thrown this device's key out: end the node here, then "
-                 "`shoal join` takes a new key"};
+                 "that cluster has thrown this device's key out: end the node here, then `shoal join` takes a new key"};
   }
-  if (!found.ok()) return found.error();
-  const auto kept = OnLoop([this, found]() -> Status {
-    if (ended_) return Error{ErrorCode::kUnavailable, "this node has ended meanwhile"};
-    SHOAL_RETURN_IF_ERROR(MayJoin(*home_));  // somebody may have been let in here meanwhile
-    SHOAL_RETURN_IF_ERROR(KeepGrant(*home_, *found));
-    Log(LogLevel::kInfo, "cluster", "this node is a member of another cluster now, and starts anew there");
-    starts_anew_ = true;
-    ended_ = true;
-    return {};
-  });
-  return kept ? *kept : Status(stopping);
+  return *joined;
 }
 
 Status RealClusterNode::Leave() {

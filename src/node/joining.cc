@@ -26,6 +26,7 @@ namespace shoal {
 namespace {
 
 constexpr std::size_t kExtrasBytesMax = 480;
+constexpr std::chrono::seconds kJoinMax{30};
 constexpr std::uint32_t kAttemptMs = 5'000;
 constexpr std::chrono::milliseconds kListenSlice{200};
 constexpr std::chrono::seconds kAfterRefusal{5};  // how long others are looked for
@@ -91,28 +92,33 @@ Status MayJoin(const Home& home) {
   if (!peers.empty()) SHOAL_RETURN_IF_ERROR(book.AddJson(peers, 0));
   if (never_invited && book.Nodes().empty()) return {};
   return Error{ErrorCode::kInvalidArgument,
-               "this device is a member of a cluster with others already: `shoal leave` first, or use another "
-               "SHOAL_HOME"};
+               "this device is a member of a cluster with others already, or has invited somebody: `shoal leave` "
+               "first, or use another SHOAL_HOME"};
 }
 
-Status KeepGrant(Home& home, const FoundInviter& inviter) {
-  const auto& [grant, reached] = inviter;
+Status KeepGrant(Home& home, const ReceivedGrant& received) {
+  const auto& [grant, from] = received;
   const std::int64_t now_s = std::time(nullptr);
   SHOAL_ASSIGN_OR_RETURN(const Certificate certificate, ParseCertificate(grant.certificate, now_s));
   SHOAL_ASSIGN_OR_RETURN(const InviteExtras extras, DecodeInviteExtras(grant.extras));
+  if (certificate.member != home.id()) {
+    return Error{ErrorCode::kInvalidArgument, "the certificate that was given is for another node"};
+  }
   if (home.membership()) SHOAL_RETURN_IF_ERROR(home.ForgetCluster());
   SHOAL_RETURN_IF_ERROR(home.StoreGrant(certificate, extras.cluster_secret));
   AddressBook book(home.id(), RandomSeed());
-  book.Learn(grant.inviter, reached, AddressSource::kGiven, 0);
+  book.Learn(grant.inviter, from, AddressSource::kGiven, 0);
   for (const std::string& address : extras.addresses) {
     const Result<Endpoint> endpoint = ParseEndpoint(address);
     if (endpoint.ok()) book.Learn(grant.inviter, *endpoint, AddressSource::kGossiped, 0);
   }
-  book.Succeeded({grant.inviter, reached, AddressSource::kGiven}, grant.inviter, now_s);
-  return home.StorePeers(book.ToJson());
+  book.Succeeded({grant.inviter, from, AddressSource::kGiven}, grant.inviter, now_s);
+  const Status stored = home.StorePeers(book.ToJson());
+  if (!stored.ok()) Log(LogLevel::kWarning, "join", "where the others are was not kept: " + stored.error().message);
+  return {};
 }
 
-Result<FoundInviter> AskToJoin(const JoinRequest& request, std::uint32_t timeout_ms, bool& thrown_out) {
+Result<ReceivedGrant> AskToJoin(const JoinRequest& request, bool& thrown_out) {
   thrown_out = false;
   SHOAL_ASSIGN_OR_RETURN(const Invite invite, ParseInvite(request.code));
   Candidates candidates;
@@ -134,13 +140,15 @@ Result<FoundInviter> AskToJoin(const JoinRequest& request, std::uint32_t timeout
   });
   if (!beacon.ok()) Log(LogLevel::kWarning, "join", "nobody can be found by the beacon: " + beacon.error().message);
 
-  auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
+  auto deadline = std::chrono::steady_clock::now() + kJoinMax;
   Error last{ErrorCode::kUnavailable,
              "nobody answered: is the device that showed the code on the same network, and its invite not older than "
              "ten minutes? Else give its address with --peer HOST:PORT"};
   const std::vector<std::uint8_t> secret(invite.secret.begin(), invite.secret.end());
   std::set<std::size_t> answered;  // candidates that are not asked again: an invite ends after a few wrong codes
   for (std::size_t next = 0; std::chrono::steady_clock::now() < deadline && !thrown_out;) {
+    if (request.given_up && request.given_up())
+      return Error{ErrorCode::kCancelled, "joining was given up, for this node ends"};
     const std::optional<Endpoint> endpoint = candidates.At(next);
     if (!endpoint) {
       next = 0;  // those that did not answer once more
@@ -151,7 +159,7 @@ Result<FoundInviter> AskToJoin(const JoinRequest& request, std::uint32_t timeout
     RefusalReason reason = RefusalReason::kNone;
     Result<JoinGrant> grant = Network::Join(request.seed, CleanNodeName(request.name), EndpointMultiaddr(*endpoint),
                                             secret, kAttemptMs, &reason);
-    if (grant.ok()) return FoundInviter{*std::move(grant), *endpoint};
+    if (grant.ok()) return ReceivedGrant{*std::move(grant), *endpoint};
     last = {grant.error().code, EndpointText(*endpoint) + ": " + grant.error().message};
     Log(LogLevel::kInfo, "join", last.message);
     thrown_out = reason == RefusalReason::kRevoked;
@@ -165,28 +173,27 @@ Result<FoundInviter> AskToJoin(const JoinRequest& request, std::uint32_t timeout
 }
 
 Status JoinWithCode(Home& home, const std::string& name, const std::string& code, const std::vector<std::string>& peers,
-                    std::uint16_t beacon_port, std::uint32_t timeout_ms) {
+                    std::uint16_t beacon_port) {
   SHOAL_RETURN_IF_ERROR(MayJoin(home));
   const auto ask = [&](bool& thrown_out) {
     const auto seed = home.node_key().seed();
-    return AskToJoin({home.id(), {seed.begin(), seed.end()}, name, code, peers, beacon_port}, timeout_ms, thrown_out);
+    return AskToJoin({home.id(), {seed.begin(), seed.end()}, name, code, peers, beacon_port, {}}, thrown_out);
   };
   bool thrown_out = false;
-  Result<FoundInviter> found = ask(thrown_out);
+  Result<ReceivedGrant> received = ask(thrown_out);
   if (thrown_out) {
     Log(LogLevel::kWarning, "join", "this device's key was thrown out of that cluster: it takes a new one");
     SHOAL_RETURN_IF_ERROR(home.ReplaceNodeKey(std::time(nullptr)));
-    found = ask(thrown_out);
+    received = ask(thrown_out);
   }
-  if (!found.ok()) return found.error();
-  return KeepGrant(home, *found);
+  if (!received.ok()) return received.error();
+  return KeepGrant(home, *received);
 }
 
 Status JoinCluster(const std::string& home_folder, const std::string& name, const std::string& code,
-                   const std::vector<std::string>& peers, std::uint32_t timeout_ms) {
+                   const std::vector<std::string>& peers) {
   SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<Home> home, Home::Open(home_folder, std::time(nullptr)));
-  return JoinWithCode(*home, CleanNodeName(name.empty() ? NodeName(home->id()) : name), code, peers, kNetPortDefault,
-                      timeout_ms);
+  return JoinWithCode(*home, CleanNodeName(name.empty() ? NodeName(home->id()) : name), code, peers, kNetPortDefault);
 }
 
 Status LeaveCluster(const std::string& home_folder) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -13,8 +14,6 @@
 #include "transport/libp2p.h"
 
 namespace shoal {
-
-inline constexpr std::uint32_t kJoinMs = 30'000;  // for somebody to let us in
 
 // What an invite hands over besides the certificate: the cluster's secret, and where members can be reached.
 struct InviteExtras {
@@ -33,12 +32,12 @@ struct JoinRequest {
   std::string code;  // an invite's, or its link
   std::vector<std::string> peers;
   std::uint16_t beacon_port = 0;
+  std::function<bool()> given_up;  // asked between attempts, of at most five seconds; empty: never
 };
 
-// Who let it in, and what it was given, until that is kept.
-struct FoundInviter {
+struct ReceivedGrant {
   JoinGrant grant;
-  Endpoint at;
+  Endpoint from;
 };
 
 // A device that was started before it was invited has a cluster of its own, with nobody else in it: that gives way.
@@ -46,15 +45,16 @@ struct FoundInviter {
 Status MayJoin(const Home& home);
 
 // Tries the addresses of the invite, those in `peers`, and whoever answers on this network that the invite is his,
-// until one lets us in. Touches no Home. Blocks, at most `timeout_ms` and some seconds. `thrown_out`: set when that
-// cluster knows the key as one that was thrown out. Errors: as JoinCluster of cluster_node.h.
-Result<FoundInviter> AskToJoin(const JoinRequest& request, std::uint32_t timeout_ms, bool& thrown_out);
+// until one lets us in. Touches no Home. Blocks, at most half a minute and some seconds. `thrown_out`: set, besides an
+// error, when that cluster knows the key as one that was thrown out. Errors: as JoinCluster of cluster_node.h.
+Result<ReceivedGrant> AskToJoin(const JoinRequest& request, bool& thrown_out);
 
-// In place of the cluster that this node is alone in, if it has one. Errors: kCorrupt, kIo.
-Status KeepGrant(Home& home, const FoundInviter& inviter);
+// In place of the cluster that this node is alone in, if it has one. Errors: kCorrupt, kInvalidArgument (nothing has
+// changed then), kIo (it may be in no cluster).
+Status KeepGrant(Home& home, const ReceivedGrant& received);
 
 // MayJoin, AskToJoin and KeepGrant; a key that was thrown out is replaced first.
 Status JoinWithCode(Home& home, const std::string& name, const std::string& code, const std::vector<std::string>& peers,
-                    std::uint16_t beacon_port, std::uint32_t timeout_ms);
+                    std::uint16_t beacon_port);
 
 }  // namespace shoal

@@ -21,6 +21,7 @@
 #include "node/cluster_backend.h"
 #include "node/cluster_node.h"
 #include "node/inviting.h"
+#include "node/joining.h"
 #include "node/kernel_keeper.h"
 #include "node/model_library.h"
 #include "node/node_weights.h"
@@ -125,6 +126,9 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   void OnStream(const NodeId& peer, const std::string& protocol, int fd);
   void OnClone(const std::string& why);
   void KeepPeers();
+  void TellWhoWaits();  // that this node is stopping
+  Result<JoinRequest> BeginJoin(const JoinCommand& command);
+  Status EndJoin(const ReceivedGrant& received);
 
   // Tasks.
   void ServeGenerate(int fd);
@@ -162,6 +166,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   std::uint64_t look_taken_ = 0;
   std::uint64_t worked_ = 0;  // what the stages here have done when it was last looked
   bool departing_ = false;    // it goes, and comes back
+  bool joining_ = false;      // asks to be let in elsewhere
   std::size_t unknown_ = 0;   // models of others that this node cannot be given stages of yet
   std::map<std::uint64_t, std::shared_ptr<std::promise<Answer>>> requests_;
   std::vector<std::shared_ptr<std::promise<Answer>>> leaving_;

@@ -181,6 +181,21 @@ def test_devices_that_were_started_before_anybody_was_invited(here):
     assert "in no cluster" in second.cli("leave", check=False).stderr
 
 
+def test_a_node_that_joins_while_it_runs_can_be_stopped_and_can_leave(here):
+    first, second = started(here, "a"), started(here, "b")
+    waiting = second.begun("join", "K7Q2-91WD-M3XT-8RZA")  # of nobody here: it asks for half a minute
+    time.sleep(1)
+    assert "joining already" in second.cli("join", first.invite()["code"], check=False).stderr
+    second.stop()  # soon
+    assert waiting.wait(nodes.HANG_S) != 0
+    second.start()
+    second.cli("join", first.invite()["code"])
+    # It may be starting anew just now.
+    nodes.wait_for("it has left", lambda: second.cli("leave", check=False).returncode == 0)
+    nodes.wait_for("it ends", lambda: second.process.poll() is not None)
+    assert "in no cluster" in second.cli("leave", check=False).stderr
+
+
 def test_status_that_is_watched_shows_who_comes_until_it_is_interrupted(here):
     first = started(here, "a")
     lines, watched = first.begun("status", "--watch", "--json"), first.begun_in_a_terminal("status", "--watch")

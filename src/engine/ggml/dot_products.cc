@@ -170,6 +170,7 @@ class Panel {
           numbers[block].scale[i] = Scale(from);
           numbers[block].sum[i] = Sum(from);
         }
+        for (int i = kCount; i < kColumnsAtOnce; ++i) numbers[block].sum[i] = 0;  // multiplied too, and not used
       }
     });
   }
