@@ -184,7 +184,7 @@ Status RealClusterNode::EndJoin(const ReceivedGrant& received) {
   if (ended_ || departing_ || !leaving_.empty()) return Error{ErrorCode::kUnavailable, "this node is leaving"};
   SHOAL_RETURN_IF_ERROR(MayJoin(*home_));  // somebody may have been invited here meanwhile
   const NodeId before = home_->membership()->cluster();
-  const Status kept = KeepGrant(*home_, received);
+  Status kept = KeepGrant(*home_, received);
   if (!kept.ok() && home_->membership() && home_->membership()->cluster() == before) return kept;
   Log(LogLevel::kInfo, "cluster", "this node starts anew, as a member of another cluster");
   TellWhoWaits();
