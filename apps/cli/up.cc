@@ -23,12 +23,17 @@ namespace {
 
 constexpr std::chrono::seconds kDepartMax{10};  // for this node's layers to move to others
 constexpr int kLookMs = 250;                    // whether this node has ended
-constexpr int kDrainMs = 800;                   // of either server; with the node's own end, within three seconds
+constexpr int kAnewPauseMs = 100;
+constexpr int kDrainMs = 800;  // of either server; with the node's own end, within three seconds
 
 bool IsLoopback(const std::string& host) { return host == "localhost" || host == "::1" || host.rfind("127.", 0) == 0; }
 
 Result<ClusterNodeOptions> MakeOptions(const UpOptions& options) {
   ClusterNodeOptions node;
+  for (const std::string& relay : options.relays) {
+    if (relay.starts_with('/') && relay.find("/p2p/") != std::string::npos) continue;
+    return Error{ErrorCode::kInvalidArgument, "--relay " + relay + ": give /ip4/A.B.C.D/tcp/PORT/p2p/ID of a member"};
+  }
   node.home = ShoalHome();
   node.name = options.name;
   node.listen = options.listen;
@@ -128,7 +133,8 @@ int RunUp(const UpOptions& options) {
     const int code = Serve(*node, options, node_options->waiting_cpus, log ? &*log : nullptr);
     (*node)->Stop();
     if (Interrupted() || !(*node)->StartsAnew()) return code;
-    node_options->join_code.clear();  // it is a member already
+    (void)::poll(nullptr, 0, kAnewPauseMs);  // what ends it must not end it a thousand times a second
+    node_options->join_code.clear();         // it is a member already
   }
 }
 

@@ -170,7 +170,8 @@ enum {
   SN_EVENT_DISCOVERED,    /* peer, address: mDNS saw it. Unauthenticated: a hint whom to dial */
   SN_EVENT_EXPIRED,       /* peer, address: mDNS no longer sees it */
   SN_EVENT_JOINED,        /* peer, id: the invite, now used up; data: the certificate we issued */
-  SN_EVENT_INVITE_CLOSED, /* id: the invite ran out of time or of wrong proofs; text: why */
+  SN_EVENT_INVITE_CLOSED, /* id: the invite ran out of time; text: why */
+  SN_EVENT_NOTICE,        /* text: something people should know */
   SN_EVENT_FATAL          /* text: the network task died; the node does nothing any more */
 };
 

@@ -38,6 +38,7 @@ pub enum Kind {
     Expired,
     Joined,
     InviteClosed,
+    Notice,
     Fatal,
 }
 

@@ -267,12 +267,7 @@ impl Gate {
         if locked(&self.revoked).contains_key(joiner) {
             return Err(Reason::Revoked);
         }
-        let (answer, closed) = self.invites.answer(joiner, &self.own, proof, name, Instant::now(), now_s());
-        for id in closed {
-            let text = "too many wrong codes".into();
-            self.queue.push(Event { id: id as u64, text, ..Event::new(Kind::InviteClosed) });
-        }
-        let granted = answer?;
+        let granted = self.invites.answer(joiner, &self.own, proof, name, Instant::now(), now_s())?;
         let (id, data) = (granted.invite as u64, granted.certificate);
         self.queue.push(Event { id, peer: *joiner, data, ..Event::new(Kind::Joined) });
         Ok(granted.message)

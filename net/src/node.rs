@@ -9,10 +9,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use libp2p::core::transport::ListenerId;
 use libp2p::core::upgrade::Version;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::DialOpts;
-use libp2p::swarm::{DialError, ListenError, NetworkBehaviour, SwarmEvent};
+use libp2p::swarm::{DialError, FromSwarm, ListenError, NetworkBehaviour, NewListenAddr, SwarmEvent};
 use libp2p::{connection_limits, identify, noise, ping, tcp, yamux};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, Transport, TransportError};
 use tokio::sync::{broadcast, mpsc};
@@ -30,6 +31,10 @@ const COMMANDS_MAX: usize = 256;
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
+/// Anyone on the LAN can say anything by mDNS, and it would be kept for as long as it asks for.
+const MDNS_ADDRESSES_MAX: usize = 1024;
+/// How long mDNS rests when it was more.
+const MDNS_REST: Duration = Duration::from_secs(300);
 /// Of one connection in its last moments: how often stopping looks whether all is sent.
 const DRAIN_POLL: Duration = Duration::from_millis(2);
 
@@ -68,6 +73,11 @@ pub enum Command {
     Stop(Duration),
 }
 
+#[cfg(feature = "mdns")]
+type Mdns = libp2p::mdns::tokio::Behaviour;
+#[cfg(not(feature = "mdns"))]
+type Mdns = libp2p::swarm::dummy::Behaviour;
+
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     limits: connection_limits::Behaviour,
@@ -75,10 +85,7 @@ struct Behaviour {
     streams: Streams,
     ping: ping::Behaviour,
     identify: identify::Behaviour,
-    #[cfg(feature = "mdns")]
-    mdns: Toggle<libp2p::mdns::tokio::Behaviour>,
-    #[cfg(not(feature = "mdns"))]
-    mdns: Toggle<libp2p::swarm::dummy::Behaviour>,
+    mdns: Toggle<Mdns>,
     #[cfg(feature = "wan")]
     wan: crate::wan::Wan,
 }
@@ -107,6 +114,9 @@ pub struct Node {
 
 impl Node {
     pub fn start(config: Config) -> Result<Self, String> {
+        if config.relay && !cfg!(feature = "wan") {
+            return Err("this build cannot be a relay: it was made without SHOAL_NET_FEATURES=mdns,wan".into());
+        }
         let queue = Arc::new(Queue::new().map_err(|e| e.to_string())?);
         let own = crypto::public_of(&config.seed);
         let gate = Gate::new(own, config.cluster, config.instance, config.certificate.clone(), queue.clone());
@@ -125,6 +135,7 @@ impl Node {
         let task = Task {
             swarm,
             relay: config.relay,
+            mdns_rests: None,
             gate: gate.clone(),
             queue: queue.clone(),
             gauges: gauges.clone(),
@@ -206,13 +217,7 @@ fn build(
         streams: Streams::new(served, of_streams),
         ping: ping::Behaviour::default(),
         identify: identify::Behaviour::new(identify),
-        // Where multicast or netlink is forbidden there is no mDNS; other ways of finding each other remain.
-        #[cfg(feature = "mdns")]
-        mdns: Toggle::from(
-            config.mdns.then(|| libp2p::mdns::tokio::Behaviour::new(Default::default(), peer).ok()).flatten(),
-        ),
-        #[cfg(not(feature = "mdns"))]
-        mdns: Toggle::from(None),
+        mdns: Toggle::from(config.mdns.then(|| mdns(peer)).flatten()),
         #[cfg(feature = "wan")]
         wan,
     };
@@ -221,9 +226,22 @@ fn build(
     Ok(Swarm::new(transport, behaviour, peer, swarm_config))
 }
 
+/// Where multicast or netlink is forbidden there is none; other ways of finding each other remain.
+#[cfg(feature = "mdns")]
+fn mdns(own: PeerId) -> Option<Mdns> {
+    Mdns::new(Default::default(), own).ok()
+}
+
+#[cfg(not(feature = "mdns"))]
+fn mdns(_own: PeerId) -> Option<Mdns> {
+    None
+}
+
 struct Task {
     swarm: Swarm<Behaviour>,
     relay: bool,
+    /// Until when mDNS rests.
+    mdns_rests: Option<Instant>,
     gate: Arc<Gate>,
     queue: Arc<Queue>,
     gauges: Arc<Gauges>,
@@ -319,6 +337,9 @@ impl Task {
             self.push(Event { id: id as u64, text: "its time is over".into(), ..Event::new(Kind::InviteClosed) });
         }
         self.drop_unwelcome();
+        if self.mdns_rests.is_some_and(|until| until <= Instant::now()) {
+            self.wake_mdns();
+        }
         self.swarm.behaviour_mut().streams.keep_house(Instant::now());
         let swarm = &self.swarm;
         let is_connected = |key: &Key| crypto::peer_id(key).is_some_and(|peer| swarm.is_connected(&peer));
@@ -333,6 +354,26 @@ impl Task {
         *self.gauges.bulk_rates.lock().unwrap_or_else(PoisonError::into_inner) = rates.collect();
         self.gauges.connections.store(self.swarm.network_info().num_peers() as u32, Ordering::Relaxed);
         self.gauges.cpu_ns.store(thread_cpu_ns(), Ordering::Relaxed);
+    }
+
+    /// What was heard is forgotten, and nothing more is.
+    #[cfg(feature = "mdns")]
+    fn rest_mdns(&mut self) {
+        self.swarm.behaviour_mut().mdns = Toggle::from(None);
+        self.mdns_rests = Some(Instant::now() + MDNS_REST);
+        let minutes = MDNS_REST.as_secs() / 60;
+        let text = format!("more than {MDNS_ADDRESSES_MAX} addresses by mDNS: someone floods it. It rests for {minutes} minutes");
+        self.push(Event { text, ..Event::new(Kind::Notice) });
+    }
+
+    fn wake_mdns(&mut self) {
+        self.mdns_rests = None;
+        let Some(mut fresh) = mdns(*self.swarm.local_peer_id()) else { return };
+        for addr in self.swarm.listeners() {
+            let listener_id = ListenerId::next();  // not looked at
+            fresh.on_swarm_event(FromSwarm::NewListenAddr(NewListenAddr { listener_id, addr }));
+        }
+        self.swarm.behaviour_mut().mdns = Toggle::from(Some(fresh));
     }
 
     /// Those whose certificate ended or was revoked while they were connected.
@@ -411,6 +452,10 @@ impl Task {
                         self.push(Event { peer, address: address.to_string(), ..Event::new(kind) });
                     }
                 }
+                let known = self.swarm.behaviour().mdns.as_ref().map_or(0, |mdns| mdns.discovered_nodes().len());
+                if known > MDNS_ADDRESSES_MAX {
+                    self.rest_mdns();
+                }
             }
             _ => {}
         }
@@ -439,6 +484,7 @@ impl Task {
                     peer: *peer,
                     address: address.to_string(),
                     reason: *reason as u8,
+                    text: reason.text().into(),
                     by_peer: *by_peer,
                     dialer: true,
                     ..Event::new(Kind::Refused)
@@ -457,8 +503,8 @@ impl Task {
         match found {
             Some(Closed::Refused { reason, by_peer, peer }) => {
                 self.gate.count_refused_inbound();
-                let (peer, reason, by_peer) = (*peer, *reason as u8, *by_peer);
-                self.push(Event { peer, address, reason, by_peer, ..Event::new(Kind::Refused) });
+                let (peer, text, reason, by_peer) = (*peer, reason.text().into(), *reason as u8, *by_peer);
+                self.push(Event { peer, address, text, reason, by_peer, ..Event::new(Kind::Refused) });
             }
             Some(Closed::Clone { later }) => {
                 self.push(Event { address, later: *later, ..Event::new(Kind::Clone) });

@@ -19,6 +19,7 @@ constexpr char kCertificateFile[] = "certificate";
 constexpr char kClusterSecretFile[] = "cluster.secret";
 constexpr char kRevocationsFile[] = "revocations";
 constexpr char kPeersFile[] = "peers.json";
+constexpr char kMembersFile[] = "members";
 constexpr char kIncarnationFile[] = "incarnation";
 constexpr char kSerialFile[] = "serial";
 constexpr char kLockFile[] = "lock";
@@ -56,6 +57,7 @@ Result<std::unique_ptr<Home>> Home::Open(const std::string& folder, std::int64_t
   SHOAL_RETURN_IF_ERROR(home->LoadNodeKey());
   SHOAL_RETURN_IF_ERROR(home->LoadMembership(now_s));
   SHOAL_RETURN_IF_ERROR(home->LoadRevocations());
+  SHOAL_RETURN_IF_ERROR(home->LoadKnownMembers());
   return home;
 }
 
@@ -96,7 +98,10 @@ Status Home::LoadMembership(std::int64_t now_s) {
     return {};
   }
   if (!membership.is_owner()) {
-    if (!fresh.ok()) return Error{fresh.error().code, path + ": " + fresh.error().message};
+    if (!fresh.ok()) {
+      expired_ = Error{fresh.error().code, path + ": " + fresh.error().message};
+      return {};
+    }
     return Broken(path, "for another node key", kJoinAgain);
   }
   SHOAL_ASSIGN_OR_RETURN(membership.certificate, IssueOwn(*membership.cluster_key, id(), certificate->name, now_s));
@@ -113,6 +118,16 @@ Status Home::LoadRevocations() {
     return Broken(path, revocations.error().message, "remove it; the other members tell it again");
   }
   revocations_ = *std::move(revocations);
+  return {};
+}
+
+Status Home::LoadKnownMembers() {
+  const std::string path = Path(kMembersFile);
+  SHOAL_ASSIGN_OR_RETURN(const auto bytes, ReadPrivateFile(path, kKnownMembersFileBytesMax));
+  if (!bytes || !membership_ || !membership_->is_owner()) return {};
+  Result<KnownMembers> members = ParseKnownMembers(*bytes);
+  if (!members.ok()) return Broken(path, members.error().message, "remove it; members that are here are learnt again");
+  known_members_ = *std::move(members);
   return {};
 }
 
@@ -165,14 +180,16 @@ Status Home::StoreGrant(const Certificate& certificate, const SecretKey& cluster
   Membership membership{certificate, cluster_secret, same ? membership_->cluster_key : std::nullopt};
   if (!same) {
     // Leftovers of a cluster that was never begun or half forgotten.
-    for (const char* name : {kClusterKeyFile, kRevocationsFile, kSerialFile}) {
+    for (const char* name : {kClusterKeyFile, kRevocationsFile, kSerialFile, kMembersFile}) {
       SHOAL_RETURN_IF_ERROR(RemoveFile(Path(name)));
     }
     revocations_.clear();
+    known_members_.clear();
   }
   SHOAL_RETURN_IF_ERROR(WritePrivateFile(Path(kClusterSecretFile), cluster_secret.bytes));
   SHOAL_RETURN_IF_ERROR(WritePrivateFile(Path(kCertificateFile), certificate.encoded));
   membership_ = std::move(membership);
+  expired_ = {};
   return {};
 }
 
@@ -184,12 +201,14 @@ Result<bool> Home::HasNeverInvited() const {
 }
 
 Status Home::ForgetCluster() {
-  for (const char* name :
-       {kClusterKeyFile, kCertificateFile, kClusterSecretFile, kRevocationsFile, kSerialFile, kPeersFile}) {
+  for (const char* name : {kClusterKeyFile, kCertificateFile, kClusterSecretFile, kRevocationsFile, kSerialFile,
+                           kPeersFile, kMembersFile}) {
     SHOAL_RETURN_IF_ERROR(RemoveFile(Path(name)));
   }
   membership_.reset();
+  expired_ = {};
   revocations_.clear();
+  known_members_.clear();
   return {};
 }
 
@@ -247,7 +266,25 @@ Result<bool> Home::AddRevocation(const Revocation& revocation) {
   }
   SHOAL_RETURN_IF_ERROR(WritePrivateFile(Path(kRevocationsFile), EncodeRevocations(changed)));
   revocations_ = std::move(changed);
+  if (known_members_.erase(revocation.member) > 0) {
+    (void)WritePrivateFile(Path(kMembersFile), EncodeKnownMembers(known_members_));  // a name too many does no harm
+  }
   return true;
+}
+
+Status Home::Remember(const NodeId& member, const std::string& name) {
+  const bool thrown_out = std::any_of(revocations_.begin(), revocations_.end(),
+                                      [&](const Revocation& one) { return one.member == member; });
+  if (!membership_ || !membership_->is_owner() || member == id() || thrown_out) return {};
+  KnownMembers changed = known_members_;
+  const std::string clean = CleanNodeName(name);
+  const auto [entry, is_new] = changed.emplace(member, clean);
+  if (!is_new && entry->second == clean) return {};
+  if (changed.size() > kKnownMembersMax) return Error{ErrorCode::kOverloaded, "too many members to remember all names"};
+  entry->second = clean;
+  SHOAL_RETURN_IF_ERROR(WritePrivateFile(Path(kMembersFile), EncodeKnownMembers(changed)));
+  known_members_ = std::move(changed);
+  return {};
 }
 
 bool Home::IsRevoked(const Certificate& certificate) const {
@@ -267,7 +304,7 @@ Result<std::string> Home::LoadPeers() const {
 
 Status Home::StorePeers(std::string_view json) const {
   if (json.size() > kPeersFileBytesMax) return Error{ErrorCode::kInvalidArgument, "peers.json would be too large"};
-  return WritePrivateText(Path(kPeersFile), json);
+  return WritePrivateHint(Path(kPeersFile), json);  // the loop must not wait for the disk
 }
 
 }  // namespace shoal

@@ -4,11 +4,12 @@
 //   cluster.key     seed of the cluster's key (owner only)     cluster.secret  32 bytes that all members share
 //   revocations     u16 length + revocation, repeated          peers.json      discovery/address_book.h
 //   incarnation     a decimal number                           serial          the last one issued (owner only)
-//   lock            held while a node runs here
+//   members         names of whom this owner let in            lock            held while a node runs here
 //
 // The folder is 0700, the files 0600; each is written whole beside its place, synced and renamed, so a crash leaves the
 // old or the new file and never half of one. What breaks its format is an error that names the file, never a silent new
-// identity. Not thread-safe: one thread at a time (the control loop). Every call that writes blocks on the disk.
+// identity. Not thread-safe: one thread at a time (the control loop). Every call that writes blocks on the disk, but
+// for peers.json, which a node can do without and a power cut may spoil.
 #pragma once
 
 #include <cstdint>
@@ -44,10 +45,10 @@ struct Membership {
 class Home {
  public:
   // Opens `folder`, creating it and a new node key when absent, and takes its lock until the Home is destroyed.
-  // A certificate that has expired at `now_s`, or that is for another key, is an error, not a lost membership; an owner
-  // issues itself a new one instead.
+  // An owner whose certificate has expired at `now_s`, or is for another key, issues itself a new one. For any other
+  // node the first is no membership (expired() says so), the second an error.
   // Errors: kUnavailable (a node runs in this folder), kIo (permissions, disk full, read-only; says which file),
-  // kCorrupt (a file breaks its format; says which and what to do), kStale (the certificate has expired).
+  // kCorrupt (a file breaks its format; says which and what to do).
   static Result<std::unique_ptr<Home>> Open(const std::string& folder, std::int64_t now_s);
   ~Home();
   Home(const Home&) = delete;
@@ -61,6 +62,8 @@ class Home {
   const NodeId& id() const { return node_key_->id(); }
   // Nothing before CreateCluster or StoreGrant.
   const std::optional<Membership>& membership() const { return membership_; }
+  // kStale, and what to do, when there is no membership because its certificate has expired.
+  const Status& expired() const { return expired_; }
   // Whether node.key was made by this Open.
   bool is_new() const { return is_new_; }
 
@@ -97,6 +100,11 @@ class Home {
   // kInvalidArgument (no member, or of another cluster), kOverloaded, kIo.
   Result<bool> AddRevocation(const Revocation& revocation);
 
+  // Keeps what a member is called, so that one that was lost long ago can still be named: on the owner's device only,
+  // and not of those that were thrown out. Errors: kOverloaded (kKnownMembersMax), kIo.
+  Status Remember(const NodeId& member, const std::string& name);
+  const KnownMembers& known_members() const { return known_members_; }
+
   const std::vector<Revocation>& revocations() const { return revocations_; }
   // Whether one of the revocations covers this certificate.
   bool IsRevoked(const Certificate& certificate) const;
@@ -107,7 +115,7 @@ class Home {
 
   // peers.json as it is; empty when there is none or it is larger than kPeersFileBytesMax. Errors: kIo.
   Result<std::string> LoadPeers() const;
-  // Errors: kInvalidArgument (larger than kPeersFileBytesMax), kIo.
+  // Does not wait for the disk. Errors: kInvalidArgument (larger than kPeersFileBytesMax), kIo.
   Status StorePeers(std::string_view json) const;
 
  private:
@@ -115,6 +123,7 @@ class Home {
   Status LoadNodeKey();
   Status LoadMembership(std::int64_t now_s);
   Status LoadRevocations();
+  Status LoadKnownMembers();
   Result<std::uint64_t> LastCount(const char* name) const;
   Result<std::uint64_t> NextCount(const char* name, std::uint64_t at_least) const;
   Result<Certificate> IssueOwn(const NodeKey& cluster_key, const NodeId& member, std::string_view name,
@@ -126,7 +135,9 @@ class Home {
   bool is_new_ = false;
   std::optional<NodeKey> node_key_;
   std::optional<Membership> membership_;
+  Status expired_;
   std::vector<Revocation> revocations_;
+  KnownMembers known_members_;
 };
 
 }  // namespace shoal

@@ -259,9 +259,57 @@ TEST_F(HomeTest, AnOwnerRenewsItsCertificateAndAMemberIsTold) {
   }
   { EXPECT_GT(OpenHome(later)->membership()->certificate.expires_s, later); }
   std::filesystem::remove(path_ + "/cluster.key");
-  EXPECT_EQ(OpenFails(later + kCertificateLifetimeS).code, ErrorCode::kStale);
+  {
+    const auto home = OpenHome(later + kCertificateLifetimeS);
+    EXPECT_FALSE(home->membership());
+    EXPECT_EQ(home->expired().error().code, ErrorCode::kStale);
+  }
   EXPECT_TRUE(Exists("certificate")) << "nothing is thrown away for a clock that may be wrong";
   EXPECT_TRUE(OpenHome(later)->membership());
+  const auto home = OpenHome(later + kCertificateLifetimeS);  // whoever is invited again becomes a member again
+  const NodeKey cluster = *NodeKey::Generate();
+  const Certificate anew = *IssueCertificate(cluster, home->id(), "laptop", 1, later + kCertificateLifetimeS);
+  ASSERT_TRUE(home->StoreGrant(anew, SecretKey()).ok());
+  EXPECT_TRUE(home->expired().ok());
+  EXPECT_EQ(home->membership()->cluster(), cluster.id());
+}
+
+TEST_F(HomeTest, AnOwnerRemembersNamesUntilTheyAreThrownOut) {
+  const NodeId phone = NodeKey::Generate()->id(), tablet = NodeKey::Generate()->id();
+  {
+    const auto home = OpenHome();
+    EXPECT_TRUE(home->Remember(phone, "phone").ok());
+    EXPECT_TRUE(home->known_members().empty()) << "no owner yet";
+    ASSERT_TRUE(home->CreateCluster("laptop", kNow).ok());
+    ASSERT_TRUE(home->Remember(phone, "mobile").ok());
+    ASSERT_TRUE(home->Remember(phone, "phone").ok());
+    ASSERT_TRUE(home->Remember(tablet, "a\ntablet").ok());
+    ASSERT_TRUE(home->Remember(home->id(), "laptop").ok());
+    EXPECT_EQ(home->known_members().size(), 2U);
+    EXPECT_EQ(home->known_members().at(phone), "phone");
+  }
+  const auto home = OpenHome();
+  EXPECT_EQ(home->known_members().size(), 2U);
+  EXPECT_EQ(home->known_members().at(tablet).find('\n'), std::string::npos);
+  ASSERT_TRUE(home->Revoke(phone, kNow).ok());
+  ASSERT_TRUE(home->Remember(phone, "phone").ok());
+  EXPECT_FALSE(home->known_members().contains(phone));
+  ASSERT_TRUE(home->ForgetCluster().ok());
+  EXPECT_FALSE(Exists("members"));
+}
+
+TEST(KnownMembersFile, ComesBackAndIsRefusedWhenBroken) {
+  const NodeId one = NodeKey::Generate()->id(), other = NodeKey::Generate()->id();
+  const KnownMembers members = {{one, "a phone of mine"}, {other, ""}};
+  EXPECT_EQ(*ParseKnownMembers(EncodeKnownMembers(members)), members);
+  const std::string line = PeerIdText(one) + " phone\n";
+  for (const std::string& bad : {line + line, line.substr(0, line.size() - 1), std::string("phone\n"),
+                                 PeerIdText(one) + "\n", "x" + line, std::string("\n")}) {
+    const Bytes bytes(bad.begin(), bad.end());
+    const Result<KnownMembers> parsed = ParseKnownMembers(bytes);
+    ASSERT_FALSE(parsed.ok()) << bad;
+    EXPECT_EQ(parsed.error().code, ErrorCode::kCorrupt);
+  }
 }
 
 TEST_F(HomeTest, BrokenFilesAreNamedAndKept) {
@@ -269,8 +317,9 @@ TEST_F(HomeTest, BrokenFilesAreNamedAndKept) {
     const auto home = OpenHome();
     ASSERT_TRUE(home->CreateCluster("laptop", kNow).ok());
     ASSERT_TRUE(home->Revoke(NodeKey::Generate()->id(), kNow).ok());
+    ASSERT_TRUE(home->Remember(NodeKey::Generate()->id(), "phone").ok());
   }
-  for (const char* name : {"node.key", "certificate", "cluster.secret", "cluster.key", "revocations"}) {
+  for (const char* name : {"node.key", "certificate", "cluster.secret", "cluster.key", "revocations", "members"}) {
     const Bytes good = **ReadPrivateFile(path_ + "/" + name, 4096);
     for (const std::string& bad : {std::string("?"), std::string(3000, 'x'), std::string(31, '\0')}) {
       Put(name, bad);

@@ -2,7 +2,7 @@
 //
 // A code is 16 characters of Crockford's base32 (no I, L, O, U) in four groups: "7K3M-Q2XV-9HTD-4WBN". 80 bits, all of
 // them secret: no check character, for one would cost five of them. A typo is told at once where it can be (a wrong
-// length or letter); another is told by the inviter, which refuses the proof, and ten wrong ones burn the invite.
+// length or letter); another is told by the inviter, which refuses the proof.
 // Knows no sockets, and not which invites are open: the gate in net/ does.
 #pragma once
 

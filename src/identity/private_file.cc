@@ -68,18 +68,36 @@ Status WriteAll(int fd, const std::string& path, ByteSpan bytes) {
     if (written < 0) return Refused("write", path, errno);
     bytes = bytes.subspan(static_cast<std::size_t>(written));
   }
-  if (fsync(fd) != 0) return Refused("sync", path, errno);
   return {};
 }
 
-Status WriteNew(const std::string& path, ByteSpan bytes) {
+Status WriteNew(const std::string& path, ByteSpan bytes, bool sync) {
   unlink(path.c_str());  // of a writer that crashed
   Descriptor fd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (fd.get() < 0) return Refused("create", path, errno);
   SHOAL_RETURN_IF_ERROR(WriteAll(fd.get(), path, bytes));
+  if (sync && fsync(fd.get()) != 0) return Refused("sync", path, errno);
   if (fd.Close() != 0) return Refused("close", path, errno);
   return {};
 }
+
+// Written beside its place, then renamed.
+Status Replace(const std::string& path, ByteSpan bytes, bool sync) {
+  const std::string beside = path + ".new";
+  const Status written = WriteNew(beside, bytes, sync);
+  if (!written.ok()) {
+    unlink(beside.c_str());
+    return written;
+  }
+  if (rename(beside.c_str(), path.c_str()) != 0) {
+    const int code = errno;
+    unlink(beside.c_str());
+    return Refused("replace", path, code);
+  }
+  return sync ? SyncFolder(FolderOf(path)) : Status();
+}
+
+ByteSpan BytesOf(std::string_view text) { return {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()}; }
 
 }  // namespace
 
@@ -128,24 +146,11 @@ Result<std::optional<Bytes>> ReadPrivateFile(const std::string& path, std::size_
   return std::optional<Bytes>(std::move(bytes));
 }
 
-Status WritePrivateFile(const std::string& path, ByteSpan bytes) {
-  const std::string beside = path + ".new";
-  const Status written = WriteNew(beside, bytes);
-  if (!written.ok()) {
-    unlink(beside.c_str());
-    return written;
-  }
-  if (rename(beside.c_str(), path.c_str()) != 0) {
-    const int code = errno;
-    unlink(beside.c_str());
-    return Refused("replace", path, code);
-  }
-  return SyncFolder(FolderOf(path));
-}
+Status WritePrivateFile(const std::string& path, ByteSpan bytes) { return Replace(path, bytes, true); }
 
-Status WritePrivateText(const std::string& path, std::string_view text) {
-  return WritePrivateFile(path, {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
-}
+Status WritePrivateText(const std::string& path, std::string_view text) { return Replace(path, BytesOf(text), true); }
+
+Status WritePrivateHint(const std::string& path, std::string_view text) { return Replace(path, BytesOf(text), false); }
 
 std::string ReadPrivateText(const std::string& path, std::size_t bytes_max) {
   const Result<std::optional<Bytes>> read = ReadPrivateFile(path, bytes_max);

@@ -26,6 +26,8 @@ Result<std::optional<Bytes>> ReadPrivateFile(const std::string& path, std::size_
 // Errors: kIo; the old file is then as it was.
 Status WritePrivateFile(const std::string& path, ByteSpan bytes);
 Status WritePrivateText(const std::string& path, std::string_view text);
+// The same without waiting for the disk: after a power cut it may be anything. Of what a node can do without.
+Status WritePrivateHint(const std::string& path, std::string_view text);
 // Of what a node can do without: empty where there is no such file, or it cannot be read.
 std::string ReadPrivateText(const std::string& path, std::size_t bytes_max);
 

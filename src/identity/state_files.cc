@@ -3,9 +3,11 @@
 
 #include <charconv>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/check.h"
+#include "identity/keys.h"
 
 namespace shoal {
 namespace {
@@ -38,6 +40,30 @@ Bytes EncodeRevocations(const std::vector<Revocation>& revocations) {
     bytes.insert(bytes.end(), revocation.encoded.begin(), revocation.encoded.end());
   }
   return bytes;
+}
+
+Result<KnownMembers> ParseKnownMembers(ByteSpan bytes) {
+  KnownMembers members;
+  std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  while (!text.empty()) {
+    const std::size_t end = text.find('\n'), space = text.find(' ');
+    if (end == std::string_view::npos) return Corrupt("cut");
+    if (space > end) return Corrupt("a line without a name");
+    const Result<NodeId> id = ParsePeerId(text.substr(0, space));
+    if (!id.ok()) return Corrupt(id.error().message);
+    if (members.size() == kKnownMembersMax) return Corrupt("too many entries");
+    const bool is_new = members.emplace(*id, text.substr(space + 1, end - space - 1)).second;
+    if (!is_new) return Corrupt("an entry twice");
+    text.remove_prefix(end + 1);
+  }
+  return members;
+}
+
+Bytes EncodeKnownMembers(const KnownMembers& members) {
+  SHOAL_CHECK(members.size() <= kKnownMembersMax);
+  std::string text;
+  for (const auto& [id, name] : members) text += PeerIdText(id) + " " + name + "\n";
+  return {text.begin(), text.end()};
 }
 
 Result<std::uint64_t> ParseNumber(ByteSpan bytes) {

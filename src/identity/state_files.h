@@ -6,6 +6,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -16,11 +18,19 @@ namespace shoal {
 
 inline constexpr std::size_t kRevocationsMax = 1024;
 inline constexpr std::size_t kRevocationsFileBytesMax = kRevocationsMax * (2 + kRevocationBytesMax);
+inline constexpr std::size_t kKnownMembersMax = 1024;
+inline constexpr std::size_t kKnownMembersFileBytesMax = kKnownMembersMax * 256;
 inline constexpr std::size_t kNumberFileBytesMax = 32;
 
 // u16 length and a revocation of `cluster`, repeated. Precondition of the encoder (CHECK): at most kRevocationsMax.
 Result<std::vector<Revocation>> ParseRevocations(ByteSpan bytes, const NodeId& cluster);
 Bytes EncodeRevocations(const std::vector<Revocation>& revocations);
+
+using KnownMembers = std::map<NodeId, std::string>;  // what people call them
+
+// Lines of a peer id, a space and a name. Precondition of the encoder (CHECK): at most kKnownMembersMax.
+Result<KnownMembers> ParseKnownMembers(ByteSpan bytes);
+Bytes EncodeKnownMembers(const KnownMembers& members);
 
 // A decimal number with or without a newline, below 2^64 - 1, so that one more can follow.
 Result<std::uint64_t> ParseNumber(ByteSpan bytes);

@@ -35,6 +35,12 @@ void TryRevocations(ByteSpan bytes) {
   if (revocations.ok()) SHOAL_CHECK(EncodeRevocations(*revocations) == Bytes(bytes.begin(), bytes.end()));
 }
 
+void TryKnownMembers(ByteSpan bytes) {
+  const Result<KnownMembers> members = ParseKnownMembers(bytes);
+  SHOAL_CHECK(members.ok() || members.error().code == ErrorCode::kCorrupt);
+  if (members.ok()) SHOAL_CHECK(*ParseKnownMembers(EncodeKnownMembers(*members)) == *members);
+}
+
 void TryNumber(ByteSpan bytes) {
   const Result<std::uint64_t> number = ParseNumber(bytes);
   SHOAL_CHECK(number.ok() || number.error().code == ErrorCode::kCorrupt);
@@ -47,7 +53,7 @@ void TryNumber(ByteSpan bytes) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
   const shoal::ByteSpan bytes(data + 1, size - 1);
-  switch (data[0] % 4) {
+  switch (data[0] % 8) {
     case 0: shoal::TryNumber(bytes); break;
     case 1: shoal::TryRevocations(bytes); break;
     case 2: {
@@ -58,6 +64,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       shoal::TryRevocations(mixed);
       break;
     }
+    case 4: shoal::TryKnownMembers(bytes); break;
     default: {
       const auto certificate = shoal::ParseCertificate(bytes, 0);
       if (certificate.ok()) SHOAL_CHECK(certificate->encoded == shoal::Bytes(bytes.begin(), bytes.end()));

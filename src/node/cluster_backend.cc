@@ -13,6 +13,7 @@ namespace {
 
 // How long a generation waits for the placement that follows one that broke.
 constexpr std::chrono::seconds kLostMax{60};
+constexpr std::chrono::milliseconds kGiveUpPause{50};  // between looks whether who waits has given up
 
 class ClusterBackend final : public Backend {
  public:
@@ -87,25 +88,31 @@ std::uint64_t PlacementTable::WaitForChange(std::uint64_t seen, std::chrono::mil
 }
 
 std::shared_ptr<Backend> BackendTable::Find(const std::string& name, const PlacementTable& placements,
-                                            const OpenBackend& open) {
-  const std::lock_guard lock(mutex_);
+                                            const OpenBackend& open, const std::function<bool()>& given_up) {
+  std::unique_lock lock(mutex_);
   for (const PlacementView& placement : placements.all()) {
     const std::string& model = placement.record.model;
     if (!IsServedModel({model, 0, 0}, name)) continue;
-    auto& [fingerprint, backend] = backends_[model];
-    if (backend == nullptr || fingerprint != placement.record.request.fingerprint) {
-      Result<std::shared_ptr<Backend>> opened = open(placement.record);
-      if (!opened.ok()) {
-        if (not_served_.insert(model).second) {
-          Log(LogLevel::kWarning, "models", "'" + model + "' cannot be served here: " + opened.error().message);
-        }
-        continue;
-      }
-      fingerprint = placement.record.request.fingerprint;
-      backend = *std::move(opened);
+    Entry& entry = backends_[model];
+    while (entry.opening && !given_up()) opened_.wait_for(lock, kGiveUpPause);
+    if (entry.opening) continue;
+    const std::uint64_t fingerprint = placement.record.request.fingerprint;
+    if (entry.backend != nullptr && entry.fingerprint == fingerprint) return entry.backend;
+    entry.opening = true;
+    lock.unlock();
+    Result<std::shared_ptr<Backend>> opened = open(placement.record);
+    lock.lock();
+    entry.opening = false;
+    opened_.notify_all();
+    if (opened.ok()) {
+      entry.fingerprint = fingerprint;
+      entry.backend = *std::move(opened);
       not_served_.erase(model);
+      return entry.backend;
     }
-    return backend;
+    if (opened.error().code != ErrorCode::kCancelled && not_served_.insert(model).second) {
+      Log(LogLevel::kWarning, "models", "'" + model + "' cannot be served here: " + opened.error().message);
+    }
   }
   return nullptr;
 }

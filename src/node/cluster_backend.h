@@ -59,19 +59,29 @@ Result<std::shared_ptr<Backend>> OpenClusterBackend(ModelLibrary& library, const
                                                     const PlacementTable& placements, const PlacementRecord& placement,
                                                     StartAtHead start, Counter& resumed);
 
-// Opens the backend of a placement, as OpenClusterBackend.
+// Opens the backend of a placement, as OpenClusterBackend. Errors: kCancelled (given up) and others.
 using OpenBackend = std::function<Result<std::shared_ptr<Backend>>(const PlacementRecord&)>;
 
 // The backends that were opened, by model: opened again when another file takes the model's name. Any thread.
 class BackendTable {
  public:
-  // Of the placement that clients call `name`; null when there is none, or it cannot be served here: logged once.
-  std::shared_ptr<Backend> Find(const std::string& name, const PlacementTable& placements, const OpenBackend& open);
+  // Of the placement that clients call `name`; null when there is none, it cannot be served here (logged once), or this
+  // was given up. Opening may take minutes, for a vocabulary that has to come from another node: who wants another
+  // model does not wait for it.
+  std::shared_ptr<Backend> Find(const std::string& name, const PlacementTable& placements, const OpenBackend& open,
+                                const std::function<bool()>& given_up);
 
  private:
+  struct Entry {
+    std::uint64_t fingerprint = 0;
+    std::shared_ptr<Backend> backend;
+    bool opening = false;  // by one thread; others wait
+  };
+
   std::mutex mutex_;
-  std::map<std::string, std::pair<std::uint64_t, std::shared_ptr<Backend>>> backends_;  // by model: fingerprint
-  std::set<std::string> not_served_;                                                    // said already
+  std::condition_variable opened_;
+  std::map<std::string, Entry> backends_;  // by model; entries stay
+  std::set<std::string> not_served_;       // said already
 };
 
 }  // namespace shoal

@@ -149,7 +149,6 @@ PeersOptions RealClusterNode::MakePeersOptions() const {
   options.network.mdns = options_.mdns;
   options.beacon.self = home_->id();
   options.beacon.instance = instance_;
-  options.beacon.beacon_port = options_.net_port;
   options.beacon.cluster_secret = membership.cluster_secret;
   return options;
 }
@@ -178,6 +177,7 @@ PeersHandlers RealClusterNode::MakePeersHandlers() {
     if (inviting_) inviting_->OnEvent(event);
   };
   handlers.on_clone = [this](const std::string& why) { OnClone(why); };
+  handlers.on_end = [this](const std::string& why) { OnNetworkEnd(why); };
   handlers.on_addresses = [this] { facts_due_ = 0; };
   handlers.on_throughput = [this](const NodeId& peer, std::uint64_t bytes_per_s) {
     if (!cluster_) return;
@@ -453,6 +453,8 @@ void RealClusterNode::Do(const MembersChanged&) {
   if (unknown_ > before) facts_due_ = 0;
   for (const MemberView& member : cluster_->members()) {
     if (member.self || member.state == MemberState::kLeft || member.state == MemberState::kDead) continue;
+    const Status kept = home_->Remember(member.record.id, member.record.facts.name);
+    if (!kept.ok()) Log(LogLevel::kInfo, "cluster", "a name is not remembered: " + kept.error().message);
     peers_->LearnGossip(member.record.id, member.record.facts.addresses, Now());
   }
   Do(PlacementsChanged{});  // whether one is broken, and can be replaced, depends on who is here
@@ -489,6 +491,16 @@ void RealClusterNode::OnClone(const std::string& why) {
            : starts_anew_ ? "This node takes a new key and starts again with it"
                           : "This node took a new key and is a stranger with it: `shoal up --join CODE`, with a new "
                             "invite, brings it back"));
+  TellWhoWaits();
+  ended_ = true;
+}
+
+// A node that reaches nobody for good is worse than one that begins again.
+void RealClusterNode::OnNetworkEnd(const std::string& why) {
+  Log(LogLevel::kError, "network", "the network has ended: " + why + ". The node starts anew");
+  if (ended_) return;
+  TellWhoWaits();
+  starts_anew_ = true;
   ended_ = true;
 }
 
@@ -519,8 +531,9 @@ Result<std::shared_ptr<ClusterNode>> ClusterNode::Open(const ClusterNodeOptions&
   const bool named = !options.name.empty();
   const auto name = [&] { return CleanNodeName(named ? options.name : NodeName(home->id())); };
   if (!options.join_code.empty()) {
-    SHOAL_RETURN_IF_ERROR(JoinWithCode(*home, name(), options.join_code, options.peers, options.net_port));
+    SHOAL_RETURN_IF_ERROR(JoinWithCode(*home, name(), options.join_code, options.peers));
   } else if (!home->membership()) {
+    SHOAL_RETURN_IF_ERROR(home->expired());
     SHOAL_RETURN_IF_ERROR(home->CreateCluster(name(), UnixS()));
   }
   options.name = named ? name() : home->membership()->certificate.name;

@@ -27,7 +27,7 @@ struct ClusterNodeOptions {
   std::vector<std::string> relays;      // multiaddrs, with /p2p/, of members to be reached through
   bool serve_relay = false;             // other members may be reached through this node
   std::vector<std::string> model_dirs;  // folders with GGUF files, besides home/models
-  std::uint16_t net_port = 48100;       // of libp2p and of the beacon; another one when taken
+  std::uint16_t net_port = 48100;       // of libp2p; another one when taken
   bool mdns = true;
   std::string join_code;               // an invite to use when this node has no certificate; empty: none
   std::uint64_t memory_bytes_max = 0;  // for stages; 0: what the machine has

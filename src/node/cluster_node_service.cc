@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::chrono::hours kPlaceMax{24};  // the cluster gives up long before, unless layers keep coming
 constexpr std::chrono::seconds kLeaveMax{150};
+constexpr std::chrono::seconds kListMax{2};  // for models whose vocabulary is not here yet
 
 }  // namespace
 
@@ -30,22 +31,31 @@ Result<std::unique_ptr<GenerationHandle>> RealClusterNode::StartAt(const Placeme
 
 std::vector<ModelCard> RealClusterNode::models() {
   std::vector<ModelCard> cards;
+  const auto until = std::chrono::steady_clock::now() + kListMax;
+  const auto given_up = [&] { return ended_ || stopping_ || std::chrono::steady_clock::now() >= until; };
   for (const PlacementView& placement : placements_.all()) {
-    if (const std::shared_ptr<Backend> backend = Find(placement.record.model)) cards.push_back(backend->model());
+    const std::shared_ptr<Backend> backend = FindBackend(placement.record.model, given_up);
+    if (backend != nullptr) cards.push_back(backend->model());
   }
   return cards;
 }
 
 std::shared_ptr<Backend> RealClusterNode::Find(const std::string& name) {
-  std::shared_ptr<Backend> backend =
-      backends_.Find(name, placements_, [this](const PlacementRecord& record) { return OpenBackendOf(record); });
+  return FindBackend(name, [this] { return ended_ || stopping_; });
+}
+
+std::shared_ptr<Backend> RealClusterNode::FindBackend(const std::string& name, const std::function<bool()>& given_up) {
+  const auto open = [&](const PlacementRecord& record) { return OpenBackendOf(record, given_up); };
+  std::shared_ptr<Backend> backend = backends_.Find(name, placements_, open, given_up);
   if (backend == nullptr) return nullptr;
   // Who uses it keeps it, also when another file takes the model's name, and with it the node.
   return {backend.get(), [node = shared_from_this(), kept = backend](Backend*) {}};
 }
 
-Result<std::shared_ptr<Backend>> RealClusterNode::OpenBackendOf(const PlacementRecord& record) {
-  SHOAL_ASSIGN_OR_RETURN(const LibraryModel model, weights_->ObtainHeader(record.request.fingerprint, record.model));
+Result<std::shared_ptr<Backend>> RealClusterNode::OpenBackendOf(const PlacementRecord& record,
+                                                                const std::function<bool()>& given_up) {
+  SHOAL_ASSIGN_OR_RETURN(const LibraryModel model,
+                         weights_->ObtainHeader(record.request.fingerprint, record.model, given_up));
   return OpenClusterBackend(
       library_, model, placements_, record,
       [this](const PlacementRecord& at, GenerateOptions options) { return StartAt(at, std::move(options)); },
@@ -108,7 +118,9 @@ Result<PlacementStatus> RealClusterNode::Place(const PlaceCommand& asked) {
   auto promise = std::make_shared<std::promise<Answer>>();
   SHOAL_RETURN_IF_ERROR(Wait(OnLoop([this, command, promise] {
                                const Result<PlaceRequest> request = RequestOf(*cluster_, command);
-                               if (request.ok()) {
+                               if (ended_ || stopping_) {
+                                 promise->set_value(Error{ErrorCode::kUnavailable, "this node is stopping"});
+                               } else if (request.ok()) {
                                  requests_[cluster_->RequestPlacement(Now(), *request)] = promise;
                                  Obey();
                                } else {
@@ -138,6 +150,10 @@ Status RealClusterNode::TellModels() {
 Status RealClusterNode::Unplace(const std::string& model) {
   auto promise = std::make_shared<std::promise<Answer>>();
   SHOAL_RETURN_IF_ERROR(Wait(OnLoop([this, name = ModelNameOf(model), promise] {
+                               if (ended_ || stopping_) {
+                                 promise->set_value(Error{ErrorCode::kUnavailable, "this node is stopping"});
+                                 return promise;
+                               }
                                requests_[cluster_->RequestUnplace(Now(), name)] = promise;
                                Obey();
                                return promise;
@@ -176,7 +192,6 @@ Result<JoinRequest> RealClusterNode::BeginJoin(const JoinCommand& command) {
                      command.name.empty() ? options_.name : command.name,
                      command.code,
                      command.peers,
-                     options_.net_port,
                      [this] { return ended_ || stopping_; }};
 }
 
@@ -229,7 +244,7 @@ Status RealClusterNode::Revoke(const std::string& node) {
     if (!home_->membership() || !home_->membership()->is_owner()) {
       return Error{ErrorCode::kUnsupported, "only the device that made the cluster can throw others out"};
     }
-    SHOAL_ASSIGN_OR_RETURN(const NodeId id, FindMember(*cluster_, node));
+    SHOAL_ASSIGN_OR_RETURN(const NodeId id, FindMember(*cluster_, home_->known_members(), node));
     SHOAL_ASSIGN_OR_RETURN(const Revocation revocation,
                            home_->Revoke(id, static_cast<std::int64_t>(std::time(nullptr))));
     SHOAL_RETURN_IF_ERROR(cluster_->AddRevocation(Now(), revocation.encoded));

@@ -5,12 +5,14 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <thread>
 
 #include "base/test_folder.h"
 #include "base/test_models.h"
 #include "device/cpu_affinity.h"
 #include "model/test_parts.h"
+#include "node/cluster_backend.h"
 #include "node/control_link.h"
 #include "node/joining.h"
 #include "node/link_meter.h"
@@ -244,6 +246,35 @@ TEST(ControlLinkTest, APeerThatDoesNotReadFillsTheQueueAndBlocksNobody) {
   while (sent < 100'000 && link.Send(frame)) ++sent;
   EXPECT_LT(sent, 100'000);
   loop.Stop();
+}
+
+PlacementView PlacementOf(const std::string& model) {
+  PlacementView view;
+  view.record.model = model;
+  view.record.request.fingerprint = 1;
+  return view;
+}
+
+TEST(BackendTableTest, AModelThatTakesLongKeepsNobodyFromAnother) {
+  PlacementTable placements;
+  placements.Set({PlacementOf("slow"), PlacementOf("fast")});
+  BackendTable table;
+  std::promise<void> arrives;
+  std::atomic<int> opened{0};
+  const auto open = [&](const PlacementRecord& record) -> Result<std::shared_ptr<Backend>> {
+    if (record.model == "slow" && ++opened == 1) arrives.get_future().wait();
+    return Error{ErrorCode::kNotFound, "nothing of it is here"};
+  };
+  const auto never = [] { return false; };
+  std::thread first([&] { EXPECT_EQ(table.Find("slow", placements, open, never), nullptr); });
+  while (opened == 0) std::this_thread::yield();
+  EXPECT_EQ(table.Find("fast", placements, open, never), nullptr) << "and not blocked";
+  EXPECT_EQ(table.Find("slow", placements, open, [] { return true; }), nullptr) << "given up";
+  EXPECT_EQ(opened, 1) << "one at a time";
+  arrives.set_value();
+  first.join();
+  EXPECT_EQ(table.Find("slow", placements, open, never), nullptr);
+  EXPECT_EQ(opened, 2) << "tried again";
 }
 
 TEST(InviteExtrasTest, ComeBackAsTheyWere) {

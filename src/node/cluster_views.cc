@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 #include <set>
+#include <string_view>
 
 #include "cluster/split.h"
 #include "engine/split_rules.h"
@@ -12,6 +13,9 @@
 
 namespace shoal {
 namespace {
+
+constexpr std::size_t kIdShownMin = 8;       // of its end, where it stands for the whole
+constexpr std::size_t kNamesBytesMax = 400;  // in a message
 
 NodeStatus StatusOf(const MemberView& member) {
   const MemberFacts& facts = member.record.facts;
@@ -87,6 +91,20 @@ PlacementStatus StatusOf(const std::vector<MemberView>& members, const Placement
     }
   }
   return status;
+}
+
+// Whether `text` is what people are shown of an id: its last characters.
+bool EndsPeerId(const NodeId& id, std::string_view text) {
+  if (text.starts_with("..")) text.remove_prefix(2);
+  return text.size() >= kIdShownMin && PeerIdText(id).ends_with(text);
+}
+
+Result<NodeId> TheOne(const std::vector<NodeId>& found, const std::string& text) {
+  if (found.size() == 1) return found.front();
+  std::string ids;
+  for (const NodeId& id : found) ids += (ids.empty() ? "" : ", ") + PeerIdText(id);
+  return Error{ErrorCode::kInvalidArgument,
+               "more than one node is called '" + text + "': give one of these ids: " + ids};
 }
 
 // A holding of that name, of any member that is here.
@@ -170,17 +188,27 @@ Result<NodeId> FindMember(const Cluster& cluster, const std::string& text) {
   if (const Result<NodeId> id = ParsePeerId(text); id.ok()) return *id;
   std::vector<NodeId> found, gone;  // one that is gone gives way to a namesake that is here
   for (const MemberView& member : cluster.members()) {
-    if (member.record.facts.name != text) continue;
+    if (member.record.facts.name != text && !EndsPeerId(member.record.id, text)) continue;
     const bool here = member.state == MemberState::kAlive || member.state == MemberState::kSuspect;
     (here ? found : gone).push_back(member.record.id);
   }
   if (found.empty()) found = std::move(gone);
   if (found.empty()) return Error{ErrorCode::kNotFound, "there is no node '" + text + "'; `shoal status` lists them"};
-  if (found.size() > 1) {
-    return Error{ErrorCode::kInvalidArgument,
-                 "two nodes are called '" + text + "': give the id that `shoal status` shows"};
+  return TheOne(found, text);
+}
+
+Result<NodeId> FindMember(const Cluster& cluster, const KnownMembers& known, const std::string& text) {
+  Result<NodeId> member = FindMember(cluster, text);
+  if (member.ok() || member.error().code != ErrorCode::kNotFound) return member;
+  std::vector<NodeId> found;
+  std::string all;
+  for (const auto& [id, name] : known) {
+    if (name == text || EndsPeerId(id, text)) found.push_back(id);
+    if (all.size() < kNamesBytesMax) all += (all.empty() ? "" : ", ") + name;
   }
-  return found.front();
+  if (!found.empty()) return TheOne(found, text);
+  if (all.empty()) return member;
+  return Error{ErrorCode::kNotFound, member.error().message + " that are here. Members are: " + all};
 }
 
 Result<PlaceRequest> RequestOf(const Cluster& cluster, const PlaceCommand& command) {

@@ -9,6 +9,7 @@
 #include "api/control_service.h"
 #include "base/result.h"
 #include "cluster/cluster.h"
+#include "identity/state_files.h"
 #include "node/answer_streams.h"
 #include "node/model_library.h"
 #include "node/stage_host.h"
@@ -23,8 +24,11 @@ bool IsAlone(const Cluster& cluster);
 // The other members that are here, as AnswerStreams wants to know them, with how many of `placements` each could run.
 std::vector<AnswerMember> AnswerMembersOf(const Cluster& cluster, const std::vector<PlacementView>& placements);
 
-// The member that a person means by a name or a peer id. Errors: kNotFound, kInvalidArgument (two have the name).
+// The member that a person means by a name, a peer id or the last characters of one. Errors: kNotFound,
+// kInvalidArgument (two have the name).
 Result<NodeId> FindMember(const Cluster& cluster, const std::string& text);
+// The same; also one of `known`, which may be gone for long.
+Result<NodeId> FindMember(const Cluster& cluster, const KnownMembers& known, const std::string& text);
 
 // Errors: kNotFound (no member holds the model, no such node), kInvalidArgument.
 Result<PlaceRequest> RequestOf(const Cluster& cluster, const PlaceCommand& command);

@@ -58,6 +58,8 @@ void Inviting::OnEvent(const NetworkEvent& event) {
   if (event.kind == NetworkEventKind::kJoined) {
     const Result<Certificate> certificate = ParseCertificate(event.data, UnixS());
     Log(LogLevel::kInfo, "cluster", "'" + (certificate.ok() ? certificate->name : "a node") + "' has joined");
+    const Status kept = certificate.ok() ? home_.Remember(certificate->member, certificate->name) : Status();
+    if (!kept.ok()) Log(LogLevel::kWarning, "cluster", "its name is not remembered: " + kept.error().message);
   } else {
     Log(LogLevel::kInfo, "cluster", "an invite has ended: " + event.text);
   }

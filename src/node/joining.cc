@@ -132,7 +132,6 @@ Result<ReceivedGrant> AskToJoin(const JoinRequest& request, bool& thrown_out) {
   BeaconOptions seek;
   seek.self = request.id;
   seek.instance = instance;
-  seek.beacon_port = request.beacon_port;
   seek.seek = invite.secret;
   const Result<std::unique_ptr<Beacon>> beacon = Beacon::Start(seek, [&](const Sighting& sighting) {
     if (sighting.kind != Sighting::Kind::kInviter) return;
@@ -145,7 +144,7 @@ Result<ReceivedGrant> AskToJoin(const JoinRequest& request, bool& thrown_out) {
              "nobody answered: is the device that showed the code on the same network, and its invite not older than "
              "ten minutes? Else give its address with --peer HOST:PORT"};
   const std::vector<std::uint8_t> secret(invite.secret.begin(), invite.secret.end());
-  std::set<std::size_t> answered;  // candidates that are not asked again: an invite ends after a few wrong codes
+  std::set<std::size_t> answered;  // candidates that are not asked again
   for (std::size_t next = 0; std::chrono::steady_clock::now() < deadline && !thrown_out;) {
     if (request.given_up && request.given_up())
       return Error{ErrorCode::kCancelled, "joining was given up, for this node ends"};
@@ -172,12 +171,12 @@ Result<ReceivedGrant> AskToJoin(const JoinRequest& request, bool& thrown_out) {
   return last;
 }
 
-Status JoinWithCode(Home& home, const std::string& name, const std::string& code, const std::vector<std::string>& peers,
-                    std::uint16_t beacon_port) {
+Status JoinWithCode(Home& home, const std::string& name, const std::string& code,
+                    const std::vector<std::string>& peers) {
   SHOAL_RETURN_IF_ERROR(MayJoin(home));
   const auto ask = [&](bool& thrown_out) {
     const auto seed = home.node_key().seed();
-    return AskToJoin({home.id(), {seed.begin(), seed.end()}, name, code, peers, beacon_port, {}}, thrown_out);
+    return AskToJoin({home.id(), {seed.begin(), seed.end()}, name, code, peers, {}}, thrown_out);
   };
   bool thrown_out = false;
   Result<ReceivedGrant> received = ask(thrown_out);
@@ -193,12 +192,14 @@ Status JoinWithCode(Home& home, const std::string& name, const std::string& code
 Status JoinCluster(const std::string& home_folder, const std::string& name, const std::string& code,
                    const std::vector<std::string>& peers) {
   SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<Home> home, Home::Open(home_folder, std::time(nullptr)));
-  return JoinWithCode(*home, CleanNodeName(name.empty() ? NodeName(home->id()) : name), code, peers, kNetPortDefault);
+  return JoinWithCode(*home, CleanNodeName(name.empty() ? NodeName(home->id()) : name), code, peers);
 }
 
 Status LeaveCluster(const std::string& home_folder) {
   SHOAL_ASSIGN_OR_RETURN(const std::unique_ptr<Home> home, Home::Open(home_folder, std::time(nullptr)));
-  if (!home->membership()) return Error{ErrorCode::kNotFound, "this device is in no cluster"};
+  if (!home->membership() && home->expired().ok()) {
+    return Error{ErrorCode::kNotFound, "this device is in no cluster"};
+  }
   return home->ForgetCluster();
 }
 

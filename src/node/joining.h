@@ -31,7 +31,6 @@ struct JoinRequest {
   std::string name;
   std::string code;  // an invite's, or its link
   std::vector<std::string> peers;
-  std::uint16_t beacon_port = 0;
   std::function<bool()> given_up;  // asked between attempts, of at most five seconds; empty: never
 };
 
@@ -54,7 +53,7 @@ Result<ReceivedGrant> AskToJoin(const JoinRequest& request, bool& thrown_out);
 Status KeepGrant(Home& home, const ReceivedGrant& received);
 
 // MayJoin, AskToJoin and KeepGrant; a key that was thrown out is replaced first.
-Status JoinWithCode(Home& home, const std::string& name, const std::string& code, const std::vector<std::string>& peers,
-                    std::uint16_t beacon_port);
+Status JoinWithCode(Home& home, const std::string& name, const std::string& code,
+                    const std::vector<std::string>& peers);
 
 }  // namespace shoal

@@ -293,9 +293,10 @@ bool NodeWeights::Learn(ModelFingerprint fingerprint, const std::string& name) {
   return model.ok();
 }
 
-Result<LibraryModel> NodeWeights::ObtainHeader(ModelFingerprint fingerprint, const std::string& name) {
+Result<LibraryModel> NodeWeights::ObtainHeader(ModelFingerprint fingerprint, const std::string& name,
+                                               const std::function<bool()>& cancelled) {
   if (Result<LibraryModel> local = library_.FindFingerprint(fingerprint); local.ok()) return local;
-  SHOAL_ASSIGN_OR_RETURN(const StoredModel model, ManifestOf(fingerprint, name));
+  SHOAL_ASSIGN_OR_RETURN(const StoredModel model, ManifestOf(fingerprint, name, cancelled));
   return AsLibraryModel(model, MakeStoreSource(store_, model));
 }
 

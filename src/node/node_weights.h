@@ -56,7 +56,8 @@ class NodeWeights {
   Result<LibraryModel> Obtain(ModelFingerprint fingerprint, const std::string& name, LayerRange layers,
                               const std::function<bool()>& cancelled);
   // The model's header alone, which is all that the API of a node without a stage needs. Errors: as Obtain.
-  Result<LibraryModel> ObtainHeader(ModelFingerprint fingerprint, const std::string& name);
+  Result<LibraryModel> ObtainHeader(ModelFingerprint fingerprint, const std::string& name,
+                                    const std::function<bool()>& cancelled = {});
 
   // What this node can be given stages of: files of the library, and models whose manifest is in the store; with what
   // of each is here. Looks at the disk.

@@ -92,6 +92,10 @@ Result<std::unique_ptr<Peers>> Peers::Start(Loop& loop, BlockingTasks& tasks, Pe
     peers->book_.Learn({}, endpoint, AddressSource::kGiven, loop.clock().Now());
   }
   BeaconOptions beacon = peers->options_.beacon;
+  const std::vector<std::string>& hosts = peers->options_.listen;
+  beacon.loopback_only = !hosts.empty() && std::all_of(hosts.begin(), hosts.end(), [](const std::string& host) {
+    return host.starts_with("127.") || host == "::1";
+  });
   {
     const std::lock_guard lock(self->listening_mutex_);
     beacon.port = PortOf(*self->listening_.begin());  // no circuit is asked for yet
@@ -250,7 +254,8 @@ void Peers::Handle(const NetworkEvent& event) {
         const bool ours =
             event.by_peer && (event.reason == RefusalReason::kRevoked || event.reason == RefusalReason::kExpired);
         Log(ours ? LogLevel::kWarning : LogLevel::kInfo, "network",
-            event.address + (event.by_peer ? " refuses this node: " : " was refused: ") + event.text);
+            event.address + (event.by_peer ? " refuses this node: " : " was refused: ") + event.text +
+                (ours ? ". If that is so for all: `shoal leave` here, then join with a new invite" : ""));
       }
       const auto dial = dials_.find(Canonical(event.address));
       if (dial == dials_.end()) return;
@@ -272,7 +277,8 @@ void Peers::Handle(const NetworkEvent& event) {
       return;
     case NetworkEventKind::kJoined:
     case NetworkEventKind::kInviteClosed: return handlers_.on_invite(event);
-    case NetworkEventKind::kFatal: Log(LogLevel::kError, "network", "the network has ended: " + event.text); return;
+    case NetworkEventKind::kNotice: Log(LogLevel::kWarning, "network", event.text); return;
+    case NetworkEventKind::kFatal: return handlers_.on_end(event.text);
     case NetworkEventKind::kListenFailed:
       if (event.address.find("/p2p-circuit") != std::string::npos) {
         Log(LogLevel::kWarning, "network",

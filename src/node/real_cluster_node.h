@@ -125,6 +125,7 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   void Do(const Note& note) { Log(LogLevel::kInfo, "cluster", note.text); }
   void OnStream(const NodeId& peer, const std::string& protocol, int fd);
   void OnClone(const std::string& why);
+  void OnNetworkEnd(const std::string& why);
   void KeepPeers();
   void TellWhoWaits();  // that this node is stopping
   Result<JoinRequest> BeginJoin(const JoinCommand& command);
@@ -132,7 +133,8 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
 
   // Tasks.
   void ServeGenerate(int fd);
-  Result<std::shared_ptr<Backend>> OpenBackendOf(const PlacementRecord& record);
+  std::shared_ptr<Backend> FindBackend(const std::string& name, const std::function<bool()>& given_up);
+  Result<std::shared_ptr<Backend>> OpenBackendOf(const PlacementRecord& record, const std::function<bool()>& given_up);
   Result<std::unique_ptr<GenerationHandle>> StartAt(const PlacementRecord& placement, GenerateOptions options);
   Answer Wait(std::optional<std::shared_ptr<std::promise<Answer>>> asked, std::chrono::seconds limit);
 

@@ -44,6 +44,7 @@ enum class NetworkEventKind {
   kExpired,       // peer, address: mDNS no longer does
   kJoined,        // peer, stream: the invite's id, data: the certificate issued
   kInviteClosed,  // stream: the invite's id, text
+  kNotice,        // text: something people should know
   kFatal,         // text: the network does nothing any more
 };
 

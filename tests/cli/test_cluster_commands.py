@@ -27,6 +27,11 @@ def test_no_node_here(shoal, home, words):
     assert "no node runs here: start one with `shoal up`" in done.stderr
 
 
+def test_up_says_what_a_relay_is(shoal, home):
+    done = shoal("up", "--relay", "my-server", env=home, timeout=20)
+    assert done.returncode == 2 and "/ip4/A.B.C.D/tcp/PORT/p2p/ID" in done.stderr
+
+
 def test_a_node_that_died_left_its_socket(shoal, home):
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(home["SHOAL_HOME"] + "/control.sock")

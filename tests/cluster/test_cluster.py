@@ -2,10 +2,12 @@
 
 What a member of a cluster may rely on; docs/ says it in words.
 """
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -76,12 +78,17 @@ def test_multicast_is_dropped(lan):
 
 
 def test_multicast_dns_alone_is_enough(make_lan):
-    """Over IPv4 the beacon is broadcast, mDNS is multicast: where broadcast is dropped, mDNS alone finds them."""
-    lan = make_lan(ipv6=False)
-    members = nodes.cluster_on(lan.add_hosts(3))
-    lan.link("*", "*", drop_broadcast=True)
-    restart_all(members, forget=True)
-    nodes.wait_for("found by mDNS", lambda: see_each_other(members))
+    """Another program has the beacon's port on each host."""
+    hosts = make_lan(ipv6=False).add_hosts(3)
+    members = nodes.cluster_on(hosts)
+    assert [member.stop() for member in members] == [0] * len(members)
+    with contextlib.ExitStack() as taken:
+        for host, member in zip(hosts, members):
+            taken.enter_context(host.socket(socket.AF_INET6, socket.SOCK_DGRAM)).bind(("::", 48100))
+            (member.home / "peers.json").unlink()
+            member.start()
+            assert "no beacon" in member.output()
+        nodes.wait_for("found by mDNS", lambda: see_each_other(members))
 
 
 def test_addresses_that_members_pass_on_are_enough(lan):
@@ -323,6 +330,25 @@ def test_a_revoked_node_is_out_for_good(lan):
     # There are two of that name, one of them gone: the one that is here is meant.
     members[0].cli("revoke", members[2].name)
     nodes.wait_for("it is out again", lambda: not any(map(has, members[:2])))
+
+
+def test_a_phone_that_was_lost_long_ago_is_thrown_out_by_its_name(lan):
+    """The owner has restarted since, so its status no longer shows it; and the phone learns why nobody talks to it."""
+    owner, other, phone = members = nodes.cluster_on(lan.add_hosts(3))
+    phone.kill()
+    nodes.wait_for("it is given up", lambda: other.states().get(phone.name) == "dead")
+    assert owner.stop() == 0
+    owner.start()
+    nodes.wait_for("the two that are left see each other", lambda: owner.states().get(other.name) == "alive")
+    assert phone.name not in owner.states()
+    unknown = owner.cli("revoke", "tablet", check=False)
+    assert unknown.returncode != 0 and phone.name in unknown.stderr, "the names that there are"
+    owner.cli("revoke", phone.name)
+    phone.start()
+    nodes.wait_for("it is told why", lambda: "was revoked" in phone.output() and "`shoal leave`" in phone.output())
+    assert all(member.states().get(phone.name) != "alive" for member in members[:2])
+    owner.cli("revoke", ".." + other.node_id()[-12:])   # as `shoal status` shows it
+    nodes.wait_for("the other is out as well", lambda: owner.states().get(other.name) != "alive")
 
 
 def test_a_placement_has_so_many_stages_at_most(lan, smollm2):

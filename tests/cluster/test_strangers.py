@@ -11,6 +11,7 @@ import pathlib
 import selectors
 import socket
 import statistics
+import sys
 import threading
 import time
 
@@ -322,6 +323,17 @@ def test_a_flood_slows_nothing(cluster):
     # On the same cores as the flood itself. Behind a queue of strangers it would be hundreds of times as long.
     assert busy[0] < calm[0] * 20, "the API answers as before"
     assert busy[1] < calm[1] * 20, "the control link runs as before"
+
+
+def test_a_flood_of_multicast_dns_is_not_remembered(cluster):
+    """Who answers for thousands of addresses, each for years to come: mDNS rests, and all else goes on."""
+    rss = cluster.owner.rss_anon_bytes()
+    host = cluster.stranger.host
+    host.run(sys.executable, lans.ROOT / "tests/strangers/mdns_flood.py", host.ipv4, "3000")
+    for member in cluster.members:
+        nodes.wait_for("it heard the flood", lambda: "by mDNS" in member.output())   # noqa: B023: asked here
+        assert member.output().count("It rests") == 1
+    assert cluster.owner.rss_anon_bytes() < rss + GROWTH_BYTES_MAX
 
 
 def test_an_answer_of_two_hosts_goes_on_under_a_flood(cluster):
