@@ -47,10 +47,17 @@ std::string Bash(const std::vector<Command>& commands) {
          "    *) COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n  esac\n}\ncomplete -o filenames -F _shoal shoal\n";
 }
 
+// Between single quotes; `quote` is how the shell has one there.
+std::string Quoted(const std::string& text, const char* quote) {
+  std::string quoted = "'";
+  for (const char c : text) c == '\'' ? quoted += quote : quoted += c;
+  return quoted + "'";
+}
+
 std::string Zsh(const std::vector<Command>& commands) {
   std::string names, cases;
   for (const Command& c : commands) {
-    names += "    '" + c.name + ":" + c.description + "'\n";
+    names += "    " + Quoted(c.name + ":" + c.description, "'\\''") + "\n";
     cases += "    " + c.name + ") compadd -- " + Join(c.options) + " ;;\n";
   }
   return "#compdef shoal\n_shoal() {\n  local -a commands=(\n" + names +
@@ -63,7 +70,7 @@ std::string Zsh(const std::vector<Command>& commands) {
 std::string Fish(const std::vector<Command>& commands) {
   std::string text;
   for (const Command& c : commands) {
-    text += "complete -c shoal -n __fish_use_subcommand -a " + c.name + " -d '" + c.description + "'\n";
+    text += "complete -c shoal -n __fish_use_subcommand -a " + c.name + " -d " + Quoted(c.description, "\\'") + "\n";
     for (const std::string& option : c.options) {
       text += "complete -c shoal -n '__fish_seen_subcommand_from " + c.name + "' -l " + option.substr(2) + "\n";
     }

@@ -8,6 +8,7 @@
 #include "apps/cli/commands.h"
 #include "apps/cli/exit_code.h"
 #include "apps/cli/store_commands.h"
+#include "apps/cli/terminal.h"
 #include "base/log.h"
 #include "node/kernel_choice.h"
 #include "offload/process.h"
@@ -408,6 +409,10 @@ int Main(int argc, char** argv) {
   completions->callback([&] { code = RunCompletions(app, shell); });
 
   std::vector<std::string> given(argv + 1, argv + argc);
+  const auto commands = app.get_subcommands([&](CLI::App* one) { return !given.empty() && one->check_name(given[0]); });
+  if (!given.empty() && !given[0].starts_with('-') && commands.empty()) {
+    return Fail({ErrorCode::kInvalidArgument, "there is no command '" + given[0] + "'; `shoal --help` lists them"});
+  }
   std::transform(given.begin(), given.end(), given.begin(), SpelledOut);
   std::reverse(given.begin(), given.end());  // CLI11 takes them from the back
   try {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "api/server.h"
+#include "apps/cli/api_url.h"
 #include "apps/cli/commands.h"
 #include "apps/cli/exit_code.h"
 #include "apps/cli/terminal.h"
@@ -15,8 +16,6 @@ namespace shoal::cli {
 namespace {
 
 constexpr int kDrainMs = 2000;
-
-bool IsLoopback(const std::string& host) { return host == "localhost" || host == "::1" || host.rfind("127.", 0) == 0; }
 
 Result<std::shared_ptr<Node>> OpenNode(const ServeOptions& options) {
   SHOAL_ASSIGN_OR_RETURN(NodeOptions node_options, OpenNodeOptions(options.model));
@@ -87,8 +86,8 @@ int RunServe(const ServeOptions& options) {
       std::fputs("shoal: anyone who reaches this address can use the model; --api-key asks for a key\n", stderr);
     }
   }
-  std::printf("shoal serves %s at http://%s:%d/v1\n", (*node)->model().id.c_str(), options.host.c_str(),
-              server->port());
+  const std::string url = ApiUrl(options.host, server->port());
+  std::printf("shoal serves %s at %s\n", (*node)->model().id.c_str(), url.c_str());
   std::fflush(stdout);
   {
     KernelWatch kernels(**node, options);

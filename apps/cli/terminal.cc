@@ -23,7 +23,8 @@ static_assert(std::atomic<int>::is_always_lock_free && std::atomic<bool>::is_alw
 
 extern "C" void OnSignal(int signal_number) {
   if (signal_number != SIGINT) g_terminating.store(true);
-  if (g_interrupts.fetch_add(1) >= 1) _exit(kExitInterrupted);
+  // A supervisor may say SIGTERM twice (timeout(1) does), and what ends in order is bounded in time.
+  if (g_interrupts.fetch_add(1) >= 1 && signal_number == SIGINT) _exit(kExitInterrupted);
 }
 
 std::string Seconds(std::uint64_t us) {

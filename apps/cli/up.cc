@@ -1,5 +1,4 @@
 // `shoal up` and `shoal join`: a node of a cluster in the foreground, and how a device gets its certificate.
-#include <arpa/inet.h>
 #include <poll.h>
 #include <sys/stat.h>
 
@@ -8,6 +7,7 @@
 #include <optional>
 
 #include "api/server.h"
+#include "apps/cli/api_url.h"
 #include "apps/cli/commands.h"
 #include "apps/cli/exit_code.h"
 #include "apps/cli/log_file.h"
@@ -25,8 +25,6 @@ constexpr std::chrono::seconds kDepartMax{10};  // for this node's layers to mov
 constexpr int kLookMs = 250;                    // whether this node has ended
 constexpr int kAnewPauseMs = 100;
 constexpr int kDrainMs = 800;  // of either server; with the node's own end, within three seconds
-
-bool IsLoopback(const std::string& host) { return host == "localhost" || host == "::1" || host.rfind("127.", 0) == 0; }
 
 Result<ClusterNodeOptions> MakeOptions(const UpOptions& options) {
   ClusterNodeOptions node;
@@ -56,13 +54,6 @@ Result<ClusterNodeOptions> MakeOptions(const UpOptions& options) {
   if (!options.memory.empty()) { SHOAL_ASSIGN_OR_RETURN(node.memory_bytes_max, ParseBytes(options.memory)); }
   if (!options.store.empty()) { SHOAL_ASSIGN_OR_RETURN(node.store_bytes_max, ParseBytes(options.store)); }
   return node;
-}
-
-// An IPv6 address needs brackets before a port.
-std::string ApiUrl(const std::string& host, int port) {
-  in6_addr parsed{};
-  const bool is_v6 = ::inet_pton(AF_INET6, host.c_str(), &parsed) == 1;
-  return "http://" + (is_v6 ? "[" + host + "]" : host) + ":" + std::to_string(port) + "/v1";
 }
 
 // One line that scripts may wait for: "ready name=… id=… api=… cluster=…".
@@ -106,7 +97,7 @@ int Serve(const std::shared_ptr<ClusterNode>& node, const UpOptions& options, co
     if (log != nullptr) log->RotateIfLarge();
     (void)::poll(nullptr, 0, kLookMs);  // a signal ends it
   }
-  if (!node->Ended()) node->Depart(kDepartMax);  // a second signal ends the program at once
+  if (!node->Ended()) node->Depart(kDepartMax);  // Ctrl-C, as a second signal, ends it at once
   control_server->Stop(kDrainMs);                // whoever asked to leave gets the answer
   api_server->Stop(kDrainMs);
   return kExitOk;

@@ -238,7 +238,7 @@ typedef struct {
   size_t extras_len;
 } sn_invite;
 
-/* Lets in one joiner that proves the secret. Closes itself after that, after valid_ms, or after 10 wrong proofs.
+/* Lets in one joiner that proves the secret. Closes itself after that, or after valid_ms.
  * Returns the invite's id (> 0). SN_EINVAL (the seed is not our cluster's), SN_ESPACE (SN_INVITES_MAX are open). */
 int64_t sn_invite_open(sn_node *node, const sn_invite *invite);
 /* SN_OK also when it is closed already. */

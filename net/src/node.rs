@@ -368,7 +368,10 @@ impl Task {
 
     fn wake_mdns(&mut self) {
         self.mdns_rests = None;
-        let Some(mut fresh) = mdns(*self.swarm.local_peer_id()) else { return };
+        let Some(mut fresh) = mdns(*self.swarm.local_peer_id()) else {
+            self.mdns_rests = Some(Instant::now() + MDNS_REST);
+            return;
+        };
         for addr in self.swarm.listeners() {
             let listener_id = ListenerId::next();  // not looked at
             fresh.on_swarm_event(FromSwarm::NewListenAddr(NewListenAddr { listener_id, addr }));

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <limits>
 
 #include "api/request_fields.h"
@@ -188,10 +189,20 @@ void CheckContentParts(FieldReader& fields, const Json& parts, const std::string
   }
 }
 
+// What is null is absent, as in the request itself; clients that write whole objects have many of them.
+void RemoveNulls(Json& object, std::string_view but_not = "") {
+  if (!object.is_object()) return;
+  for (auto member = object.begin(); member != object.end();) {
+    member = member->is_null() && member.key() != but_not ? object.erase(member) : std::next(member);
+  }
+}
+
 void CheckMessage(FieldReader& fields, Json& message, const std::string& name) {
   if (!message.is_object()) return fields.Fail(name, "must be an object.");
-  const auto role = message.find("role");
+  auto role = message.find("role");
   if (role == message.end() || !role->is_string()) return fields.Fail(name + ".role", "must be a string.");
+  RemoveNulls(message, "content");
+  role = message.find("role");
   if (*role == "developer") *role = "system";  // newer clients' name for the same; templates know only the old one
   static constexpr std::string_view kRoles[] = {"system", "user", "assistant", "tool"};
   const std::string role_name = role->get<std::string>();
@@ -199,9 +210,18 @@ void CheckMessage(FieldReader& fields, Json& message, const std::string& name) {
     return fields.Fail(name + ".role", "must be 'system', 'developer', 'user', 'assistant' or 'tool'.");
   }
   const auto tool_calls = message.find("tool_calls");
-  const bool has_calls = tool_calls != message.end() && !tool_calls->is_null();
+  const bool has_calls = tool_calls != message.end();
   if (has_calls && (role_name != "assistant" || !tool_calls->is_array())) {
     return fields.Fail(name + ".tool_calls", "must be an array, of an assistant's message.");
+  }
+  for (std::size_t i = 0; has_calls && i < tool_calls->size(); ++i) {
+    RemoveNulls((*tool_calls)[i]);
+    const auto function = (*tool_calls)[i].is_object() ? (*tool_calls)[i].find("function") : Json::iterator();
+    if ((*tool_calls)[i].is_object() && function != (*tool_calls)[i].end()) RemoveNulls(*function);
+  }
+  for (const char* text : {"name", "tool_call_id", "reasoning_content"}) {
+    const auto found = message.find(text);
+    if (found != message.end() && !found->is_string()) return fields.Fail(name + "." + text, "must be a string.");
   }
   const auto content = message.find("content");
   if (content == message.end() || content->is_null()) {
@@ -241,7 +261,7 @@ const Json* FunctionName(const Json& value) {
   return name == function->end() || !IsFunctionName(*name) ? nullptr : &*name;
 }
 
-void CheckTools(FieldReader& fields, const Json& tools) {
+void CheckTools(FieldReader& fields, Json& tools) {
   if (tools.size() > kToolsMax) return fields.Fail("tools", "has more than " + std::to_string(kToolsMax) + " entries.");
   for (std::size_t i = 0; i < tools.size(); ++i) {
     if (FunctionName(tools[i]) == nullptr) {
@@ -249,10 +269,15 @@ void CheckTools(FieldReader& fields, const Json& tools) {
                          "must be {\"type\": \"function\", \"function\": {\"name\": ...}} with a "
                          "name of 1 to 64 letters, digits, '_', '-' or '.'.");
     }
+    RemoveNulls(tools[i]["function"]);
     const Json& function = tools[i]["function"];
     const auto parameters = function.find("parameters");
-    if (parameters != function.end() && !parameters->is_null() && !parameters->is_object()) {
+    if (parameters != function.end() && !parameters->is_object()) {
       return fields.Fail(Indexed("tools", i) + ".function.parameters", "must be a JSON schema object.");
+    }
+    const auto description = function.find("description");
+    if (description != function.end() && !description->is_string()) {
+      return fields.Fail(Indexed("tools", i) + ".function.description", "must be a string.");
     }
   }
 }

@@ -89,6 +89,30 @@ TEST(OpenAiRequests, AbsentAndNullFieldsAreDefaults) {
   EXPECT_EQ(Chat("\"seed\":18446744073709551615").sampling.seed, UINT64_MAX);
 }
 
+TEST(OpenAiRequests, NullsWithinMessagesAndToolsAreAbsent) {
+  ChatCompletionRequest request;
+  const auto error = ParseChatCompletionRequest(
+      R"({"messages":[{"role":"user","content":"hi","name":null,"audio":null},)"
+      R"({"role":"assistant","content":null,"refusal":null,"reasoning_content":null,"tool_calls":)"
+      R"([{"id":"1","index":null,"type":"function","function":{"name":"f","arguments":"{}","x":null}}]},)"
+      R"({"role":"tool","tool_call_id":"1","content":"7","name":null}],)"
+      R"("tools":[{"type":"function","function":{"name":"f","description":null,"parameters":null,"strict":null}}]})",
+      request);
+  ASSERT_FALSE(error.has_value()) << error->param << " " << error->message;
+  EXPECT_EQ(request.chat.messages_json,
+            R"([{"role":"user","content":"hi"},{"role":"assistant","content":null,"tool_calls":)"
+            R"([{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]},)"
+            R"({"role":"tool","tool_call_id":"1","content":"7"}])");
+  EXPECT_EQ(request.chat.tools_json, R"([{"type":"function","function":{"name":"f"}}])");
+}
+
+TEST(OpenAiRequests, WholeNumbersMayBeWrittenAsOthers) {
+  EXPECT_EQ(Chat(R"("max_tokens":10.0)").tokens_max, 10);
+  for (const char* bad : {"10.5", "1e300", "-1.0", "1e15"}) {
+    EXPECT_EQ(BadField(std::string("\"max_tokens\":") + bad), "max_tokens");
+  }
+}
+
 TEST(OpenAiRequests, WrongFieldsAreNamed) {
   for (const auto& [fields, param] : std::initializer_list<std::pair<const char*, const char*>>{
            {R"("temperature":2.1)", "temperature"},

@@ -55,10 +55,13 @@ bool FieldReader::Number(const char* name, double min, double max, float& out) {
 bool FieldReader::Integer(const char* name, std::int64_t min, std::int64_t max, std::int32_t& out) {
   const Json* value = Find(name);
   if (value == nullptr) return false;
-  // A number over 2^63 is unsigned here, and never below `max`.
-  const bool fits =
-      value->is_number_integer() &&
-      (!value->is_number_unsigned() || value->get<std::uint64_t>() <= static_cast<std::uint64_t>(INT64_MAX));
+  // A number over 2^63 is unsigned here, and never below `max`. Clients that know no other numbers write 10 as 10.0.
+  bool fits = value->is_number_integer() &&
+              (!value->is_number_unsigned() || value->get<std::uint64_t>() <= static_cast<std::uint64_t>(INT64_MAX));
+  if (value->is_number_float()) {
+    const double number = value->get<double>();
+    fits = std::abs(number) < 1e15 && number == std::trunc(number);
+  }
   const std::int64_t number = fits ? value->get<std::int64_t>() : 0;
   if (!fits || number < min || number > max) {
     return Fail(name, "must be a whole number from " + std::to_string(min) + " to " + std::to_string(max) + "."), false;

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <optional>
@@ -68,9 +69,12 @@ bool SameKey(std::string_view given, std::string_view key) {
 }
 
 std::string BearerOf(const httplib::Request& request) {
-  constexpr std::string_view kScheme = "Bearer ";
+  constexpr std::string_view kScheme = "bearer ";  // a scheme's letters may be of any case
   const std::string header = request.get_header_value("Authorization");
-  return header.compare(0, kScheme.size(), kScheme) == 0 ? header.substr(kScheme.size()) : "";
+  const bool bears = header.size() > kScheme.size() &&
+                     std::equal(kScheme.begin(), kScheme.end(), header.begin(),
+                                [](char a, char b) { return a == (b >= 'A' && b <= 'Z' ? b - 'A' + 'a' : b); });
+  return bears ? header.substr(kScheme.size()) : "";
 }
 
 ClientAsk AskOf(const httplib::Request& request, Dialect dialect) {

@@ -181,6 +181,7 @@ void Beacon::State::SendHello(const Settings& now_set) {
 // Tries the keys in turn; each kind of packet counts under its own key only.
 void Beacon::State::Take(const Settings& now_set, const Datagram& datagram) {
   Count([](BeaconStats& count) { ++count.received; });
+  if (options.loopback_only && !IsLoopback(EndpointOf(datagram.from, 1))) return;
   const auto open = [&](const SecretKey& key) {
     std::optional<BeaconPacket> packet = OpenBeacon(key, datagram.bytes);
     if (packet) Count([](BeaconStats& count) { ++count.opened; });

@@ -62,7 +62,7 @@ struct BeaconOptions {
   std::optional<InviteSecret> seek;                // looks for who made this invite
   bool ipv4 = true;
   bool ipv6 = true;
-  bool loopback_only = false;  // no packet leaves the machine
+  bool loopback_only = false;  // nothing is told or heard beyond this machine
   // For tests of machines whose interfaces cannot be listed.
   bool interfaces_unknown = false;
 };

@@ -1,5 +1,6 @@
 // The order is that of sample/params.h. A grammar is tested on the drawn token first and applied to the whole
-// vocabulary only when it refuses that; the second draw uses the same random number.
+// vocabulary only when it refuses that; the second draw has a random number of its own, for the first one's is known to
+// be where a refused token was.
 #include "engine/token_sampler.h"
 
 #include <algorithm>
@@ -185,7 +186,7 @@ struct TokenSampler::State {
 
   bool adjusts() const { return penalize || !bias.empty(); }
   void Adjust(std::span<const float> logits);
-  Result<TokenId> Choose(std::span<const float> logits, Position position);
+  Result<TokenId> Choose(std::span<const float> logits, Position position, std::uint32_t attempt);
 };
 
 // Penalties as libllama's: divided (or multiplied, when negative) by repeat_penalty, minus count * frequency, minus
@@ -207,14 +208,14 @@ void TokenSampler::State::Adjust(std::span<const float> logits) {
   }
 }
 
-Result<TokenId> TokenSampler::State::Choose(std::span<const float> logits, Position position) {
+Result<TokenId> TokenSampler::State::Choose(std::span<const float> logits, Position position, std::uint32_t attempt) {
   if (params.temperature <= 0) {
     const std::size_t best = ArgMax(logits);
     if (logits[best] != kForbidden) return static_cast<TokenId>(best);
   } else {
     FilterCandidates(logits, params, candidates);
     if (!candidates.tokens.empty()) {
-      return candidates.tokens[DrawIndex(candidates.probabilities, params.seed, position)];
+      return candidates.tokens[DrawIndex(candidates.probabilities, params.seed, position, attempt)];
     }
   }
   return Error{ErrorCode::kInternal, "no token may follow: grammar, logit bias or the model's logits forbid all"};
@@ -279,13 +280,13 @@ Result<SampledToken> TokenSampler::Sample(std::span<const float> logits, Positio
   TokenId token = 0;
   bool ends = false;
   try {
-    SHOAL_ASSIGN_OR_RETURN(token, s.Choose(work, position));
+    SHOAL_ASSIGN_OR_RETURN(token, s.Choose(work, position, 0));
     bool allowed = true;
     if (s.grammar != nullptr) { SHOAL_ASSIGN_OR_RETURN(allowed, s.grammar->Allows(token)); }
     if (!allowed) {
       if (!s.adjusts()) s.adjusted.assign(logits.begin(), logits.end());
       SHOAL_RETURN_IF_ERROR(s.grammar->Mask(s.adjusted));
-      SHOAL_ASSIGN_OR_RETURN(token, s.Choose(s.adjusted, position));
+      SHOAL_ASSIGN_OR_RETURN(token, s.Choose(s.adjusted, position, 1));
     }
     if (s.penalize) s.recent.Add(token);
     ends = s.vocabulary->IsEndOfGeneration(token);

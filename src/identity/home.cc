@@ -100,6 +100,7 @@ Status Home::LoadMembership(std::int64_t now_s) {
   if (!membership.is_owner()) {
     if (!fresh.ok()) {
       expired_ = Error{fresh.error().code, path + ": " + fresh.error().message};
+      expired_cluster_ = membership.cluster();
       return {};
     }
     return Broken(path, "for another node key", kJoinAgain);
@@ -179,10 +180,12 @@ Status Home::StoreGrant(const Certificate& certificate, const SecretKey& cluster
   }
   Membership membership{certificate, cluster_secret, same ? membership_->cluster_key : std::nullopt};
   if (!same) {
-    // Leftovers of a cluster that was never begun or half forgotten.
-    for (const char* name : {kClusterKeyFile, kRevocationsFile, kSerialFile, kMembersFile}) {
+    // Leftovers of a cluster that was never begun or half forgotten; who was thrown out of this one stays out.
+    const bool again = !expired_.ok() && expired_cluster_ == certificate.cluster;
+    for (const char* name : {kClusterKeyFile, kSerialFile, kMembersFile}) {
       SHOAL_RETURN_IF_ERROR(RemoveFile(Path(name)));
     }
+    if (!again) SHOAL_RETURN_IF_ERROR(RemoveFile(Path(kRevocationsFile)));
     revocations_.clear();
     known_members_.clear();
   }
@@ -190,7 +193,7 @@ Status Home::StoreGrant(const Certificate& certificate, const SecretKey& cluster
   SHOAL_RETURN_IF_ERROR(WritePrivateFile(Path(kCertificateFile), certificate.encoded));
   membership_ = std::move(membership);
   expired_ = {};
-  return {};
+  return LoadRevocations();
 }
 
 // Every invite and every revocation takes a serial after that of the owner's own certificate.
@@ -273,15 +276,16 @@ Result<bool> Home::AddRevocation(const Revocation& revocation) {
 }
 
 Status Home::Remember(const NodeId& member, const std::string& name) {
+  if (!membership_ || !membership_->is_owner() || member == id()) return {};
+  const std::string clean = CleanNodeName(name);
+  const auto known = known_members_.find(member);
+  if (known != known_members_.end() && known->second == clean) return {};
   const bool thrown_out = std::any_of(revocations_.begin(), revocations_.end(),
                                       [&](const Revocation& one) { return one.member == member; });
-  if (!membership_ || !membership_->is_owner() || member == id() || thrown_out) return {};
+  if (thrown_out) return {};
   KnownMembers changed = known_members_;
-  const std::string clean = CleanNodeName(name);
-  const auto [entry, is_new] = changed.emplace(member, clean);
-  if (!is_new && entry->second == clean) return {};
+  changed[member] = clean;
   if (changed.size() > kKnownMembersMax) return Error{ErrorCode::kOverloaded, "too many members to remember all names"};
-  entry->second = clean;
   SHOAL_RETURN_IF_ERROR(WritePrivateFile(Path(kMembersFile), EncodeKnownMembers(changed)));
   known_members_ = std::move(changed);
   return {};

@@ -100,8 +100,8 @@ class Home {
   // kInvalidArgument (no member, or of another cluster), kOverloaded, kIo.
   Result<bool> AddRevocation(const Revocation& revocation);
 
-  // Keeps what a member is called, so that one that was lost long ago can still be named: on the owner's device only,
-  // and not of those that were thrown out. Errors: kOverloaded (kKnownMembersMax), kIo.
+  // Keeps the name in a member's certificate, so that one that was lost long ago can still be named: on the owner's
+  // device only, and not of those that were thrown out. Writes news only. Errors: kOverloaded (kKnownMembersMax), kIo.
   Status Remember(const NodeId& member, const std::string& name);
   const KnownMembers& known_members() const { return known_members_; }
 
@@ -136,6 +136,7 @@ class Home {
   std::optional<NodeKey> node_key_;
   std::optional<Membership> membership_;
   Status expired_;
+  NodeId expired_cluster_;
   std::vector<Revocation> revocations_;
   KnownMembers known_members_;
 };

@@ -176,6 +176,11 @@ PeersHandlers RealClusterNode::MakePeersHandlers() {
   handlers.on_invite = [this](const NetworkEvent& event) {
     if (inviting_) inviting_->OnEvent(event);
   };
+  handlers.on_certificate = [this](const std::vector<std::uint8_t>& shown) {
+    const Result<Certificate> certificate = ParseCertificate(shown, 0);
+    const Status kept = certificate.ok() ? home_->Remember(certificate->member, certificate->name) : Status();
+    if (!kept.ok()) Log(LogLevel::kInfo, "cluster", "a name is not remembered: " + kept.error().message);
+  };
   handlers.on_clone = [this](const std::string& why) { OnClone(why); };
   handlers.on_end = [this](const std::string& why) { OnNetworkEnd(why); };
   handlers.on_addresses = [this] { facts_due_ = 0; };
@@ -453,8 +458,6 @@ void RealClusterNode::Do(const MembersChanged&) {
   if (unknown_ > before) facts_due_ = 0;
   for (const MemberView& member : cluster_->members()) {
     if (member.self || member.state == MemberState::kLeft || member.state == MemberState::kDead) continue;
-    const Status kept = home_->Remember(member.record.id, member.record.facts.name);
-    if (!kept.ok()) Log(LogLevel::kInfo, "cluster", "a name is not remembered: " + kept.error().message);
     peers_->LearnGossip(member.record.id, member.record.facts.addresses, Now());
   }
   Do(PlacementsChanged{});  // whether one is broken, and can be replaced, depends on who is here

@@ -244,7 +244,7 @@ Status RealClusterNode::Revoke(const std::string& node) {
     if (!home_->membership() || !home_->membership()->is_owner()) {
       return Error{ErrorCode::kUnsupported, "only the device that made the cluster can throw others out"};
     }
-    SHOAL_ASSIGN_OR_RETURN(const NodeId id, FindMember(*cluster_, home_->known_members(), node));
+    SHOAL_ASSIGN_OR_RETURN(const NodeId id, FindMember(*cluster_, home_->known_members(), home_->revocations(), node));
     SHOAL_ASSIGN_OR_RETURN(const Revocation revocation,
                            home_->Revoke(id, static_cast<std::int64_t>(std::time(nullptr))));
     SHOAL_RETURN_IF_ERROR(cluster_->AddRevocation(Now(), revocation.encoded));

@@ -197,18 +197,23 @@ Result<NodeId> FindMember(const Cluster& cluster, const std::string& text) {
   return TheOne(found, text);
 }
 
-Result<NodeId> FindMember(const Cluster& cluster, const KnownMembers& known, const std::string& text) {
-  Result<NodeId> member = FindMember(cluster, text);
-  if (member.ok() || member.error().code != ErrorCode::kNotFound) return member;
-  std::vector<NodeId> found;
+Result<NodeId> FindMember(const Cluster& cluster, const KnownMembers& known, const std::vector<Revocation>& revoked,
+                          const std::string& text) {
+  if (const Result<NodeId> id = ParsePeerId(text); id.ok()) return *id;
+  std::set<NodeId> found;
+  const auto look_at = [&](const NodeId& id, const std::string& name) {
+    if (name == text || EndsPeerId(id, text)) found.insert(id);
+  };
   std::string all;
   for (const auto& [id, name] : known) {
-    if (name == text || EndsPeerId(id, text)) found.push_back(id);
+    look_at(id, name);
     if (all.size() < kNamesBytesMax) all += (all.empty() ? "" : ", ") + name;
   }
-  if (!found.empty()) return TheOne(found, text);
-  if (all.empty()) return member;
-  return Error{ErrorCode::kNotFound, member.error().message + " that are here. Members are: " + all};
+  for (const MemberView& member : cluster.members()) look_at(member.record.id, member.record.facts.name);
+  for (const Revocation& one : revoked) found.erase(one.member);
+  if (!found.empty()) return TheOne({found.begin(), found.end()}, text);
+  return Error{ErrorCode::kNotFound, "there is no node '" + text + "'; `shoal status` lists those that are here" +
+                                         (all.empty() ? "" : ", and members are " + all)};
 }
 
 Result<PlaceRequest> RequestOf(const Cluster& cluster, const PlaceCommand& command) {

@@ -9,6 +9,7 @@
 #include "api/control_service.h"
 #include "base/result.h"
 #include "cluster/cluster.h"
+#include "identity/certificate.h"
 #include "identity/state_files.h"
 #include "node/answer_streams.h"
 #include "node/model_library.h"
@@ -27,8 +28,10 @@ std::vector<AnswerMember> AnswerMembersOf(const Cluster& cluster, const std::vec
 // The member that a person means by a name, a peer id or the last characters of one. Errors: kNotFound,
 // kInvalidArgument (two have the name).
 Result<NodeId> FindMember(const Cluster& cluster, const std::string& text);
-// The same; also one of `known`, which may be gone for long.
-Result<NodeId> FindMember(const Cluster& cluster, const KnownMembers& known, const std::string& text);
+// The same of all members that there are, and of `known`, which may be gone for long: none gives way to a namesake, but
+// for those that are thrown out.
+Result<NodeId> FindMember(const Cluster& cluster, const KnownMembers& known, const std::vector<Revocation>& revoked,
+                          const std::string& text);
 
 // Errors: kNotFound (no member holds the model, no such node), kInvalidArgument.
 Result<PlaceRequest> RequestOf(const Cluster& cluster, const PlaceCommand& command);

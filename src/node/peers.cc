@@ -331,6 +331,7 @@ void Peers::Reached(const NetworkEvent& event) {
     dials_.erase(dial);
   }
   if (ended_) return;
+  handlers_.on_certificate(event.data);
   book_.Connected(event.peer);
   OpenControl(event.peer);
 }

@@ -42,10 +42,11 @@ struct PeersHandlers {  // on the loop
   std::function<void(const NodeId&, ClusterMessage)> on_message;
   // A stream of another protocol that a member opened.
   std::function<void(const NodeId&, const std::string& protocol, int fd)> on_stream;
-  std::function<void(const NetworkEvent&)> on_invite;    // kJoined, kInviteClosed
-  std::function<void(const std::string& why)> on_clone;  // this node has to give way to its clone
-  std::function<void(const std::string& why)> on_end;    // the network does nothing any more
-  std::function<void()> on_addresses;                    // own_addresses() changed
+  std::function<void(const NetworkEvent&)> on_invite;                    // kJoined, kInviteClosed
+  std::function<void(const std::vector<std::uint8_t>&)> on_certificate;  // of a member that connected; it is sound
+  std::function<void(const std::string& why)> on_clone;                  // this node has to give way to its clone
+  std::function<void(const std::string& why)> on_end;                    // the network does nothing any more
+  std::function<void()> on_addresses;                                    // own_addresses() changed
   // The link to it was seen to carry so much.
   std::function<void(const NodeId&, std::uint64_t bytes_per_s)> on_throughput;
 };

@@ -81,14 +81,16 @@ std::vector<TokenLogprob> MostLikely(std::span<const float> logits, std::size_t 
 
 }  // namespace
 
-std::size_t DrawIndex(std::span<const float> probabilities, std::uint64_t seed, Position position) {
+std::size_t DrawIndex(std::span<const float> probabilities, std::uint64_t seed, Position position,
+                      std::uint32_t attempt) {
   double sum = 0;
   for (const float p : probabilities) {
     SHOAL_CHECK(p >= 0);
     sum += static_cast<double>(p);
   }
   SHOAL_CHECK(sum > 0 && std::isfinite(sum));
-  const double target = CounterUniform(seed, static_cast<std::uint64_t>(static_cast<std::uint32_t>(position))) * sum;
+  const std::uint64_t counter = std::uint64_t{attempt} << 32 | static_cast<std::uint32_t>(position);
+  const double target = CounterUniform(seed, counter) * sum;
   double cumulative = 0;
   std::size_t last_possible = 0;
   for (std::size_t i = 0; i < probabilities.size(); ++i) {

@@ -10,9 +10,11 @@
 namespace shoal {
 
 // Index of the candidate that the draw for (seed, position) picks: the first whose cumulative probability exceeds
-// CounterUniform(seed, position) times the sum.
+// CounterUniform(seed, position + 2^32 * attempt) times the sum.
 //   probabilities  f32 [n], >= 0, at least one > 0 (CHECK); need not sum to 1
-std::size_t DrawIndex(std::span<const float> probabilities, std::uint64_t seed, Position position);
+//   attempt        of several draws at one position, which are independent
+std::size_t DrawIndex(std::span<const float> probabilities, std::uint64_t seed, Position position,
+                      std::uint32_t attempt = 0);
 
 // Index of the largest logit; the lowest index among equals; NaN is never the largest. Precondition: not empty.
 std::size_t ArgMax(std::span<const float> logits);

@@ -74,6 +74,19 @@ TEST(DrawIndex, DependsOnSeedAndPositionAlone) {
   EXPECT_LT(same_position, 10);
 }
 
+TEST(DrawIndex, WhatIsDrawnAgainAfterARefusalIsNotBiased) {
+  // As under a grammar that refuses the first: what is left is drawn anew.
+  const std::vector<float> all{0.5F, 0.25F, 0.25F}, allowed{0, 0.25F, 0.25F};
+  int counts[3] = {};
+  for (std::uint64_t seed = 0; seed < 40'000; ++seed) {
+    std::size_t index = DrawIndex(all, seed, 7);
+    if (index == 0) index = DrawIndex(allowed, seed, 7, 1);
+    ++counts[index];
+  }
+  EXPECT_EQ(counts[0], 0);
+  EXPECT_NEAR(counts[1], 20'000, 500);  // five standard deviations
+}
+
 TEST(DrawIndexDeathTest, NothingPossibleIsABug) {
   EXPECT_DEATH(DrawIndex(std::vector<float>{0, 0}, 1, 1), "sum > 0");
   EXPECT_DEATH(DrawIndex(std::vector<float>{}, 1, 1), "sum > 0");
