@@ -385,7 +385,7 @@ TEST(ChatPrompt, JsonObjectModeGivesSomeObject) {
   prompt->ConstrainSampling(params);
   EXPECT_FALSE(params.grammar.empty());
   const std::string text = RandomAnswer(*prompt, params, 30);
-  const std::size_t start = text.find_first_not_of(" \n`json");
+  const std::size_t start = text.find_first_not_of(" \t\r\n`json");  // white space and a fence may come first
   ASSERT_NE(start, std::string::npos);
   EXPECT_EQ(text[start], '{') << text;
 }
