@@ -85,6 +85,9 @@ TEST(DrawIndex, WhatIsDrawnAgainAfterARefusalIsNotBiased) {
   }
   EXPECT_EQ(counts[0], 0);
   EXPECT_NEAR(counts[1], 20'000, 500);  // five standard deviations
+  int first = 0;
+  for (Position position = 0; position < 40'000; ++position) first += DrawIndex(allowed, 11, position, 1) == 1 ? 1 : 0;
+  EXPECT_NEAR(first, 20'000, 500) << "over the positions of one answer as well";
 }
 
 TEST(DrawIndexDeathTest, NothingPossibleIsABug) {

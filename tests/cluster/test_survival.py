@@ -54,8 +54,9 @@ def test_grammar_draws_penalties_and_stop_string_go_on(lan, smollm2, stage):
     """Each line is drawn, so other rounding may draw another fish; but the grammar counts the lines over the loss."""
     entry, members = cluster_of_four(lan, smollm2)
     line = '"The " ("red" | "blue" | "green" | "old") " fish " ("swims" | "sleeps") " in the sea.\\n"'
-    asked = {"temperature": 0.8, "seed": 11, "frequency_penalty": 0.5, "stop": ["The end"],
-             "extra_body": {"grammar": f'root ::= {" ".join(["line"] * 24)} "The end of it."\nline ::= {line}'}}
+    asked = {"temperature": 2, "top_p": 1, "seed": 11, "frequency_penalty": 0.5, "stop": ["The end"],
+             "extra_body": {"top_k": 0, "min_p": 0,
+                            "grammar": f'root ::= {" ".join(["line"] * 24)} "The end of it."\nline ::= {line}'}}
     nodes.wait_for("copies of every stage", lambda: members[stage].name in entry.placement("smollm2")["survives"])
     asking = streams.Asking(entry, "smollm2", "A poem:\n", 600, **asked)
     nodes.wait_for("it has begun", lambda: asking.pieces() > 20)
