@@ -1,11 +1,11 @@
 // The routes, and what happens to every request before its route: CORS, key, limits. One place, in order.
 #include "api/server.h"
 
+#include <strings.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <optional>
@@ -69,12 +69,9 @@ bool SameKey(std::string_view given, std::string_view key) {
 }
 
 std::string BearerOf(const httplib::Request& request) {
-  constexpr std::string_view kScheme = "bearer ";  // a scheme's letters may be of any case
+  constexpr std::string_view kScheme = "Bearer ";  // its letters may be of any case
   const std::string header = request.get_header_value("Authorization");
-  const bool bears = header.size() > kScheme.size() &&
-                     std::equal(kScheme.begin(), kScheme.end(), header.begin(),
-                                [](char a, char b) { return a == (b >= 'A' && b <= 'Z' ? b - 'A' + 'a' : b); });
-  return bears ? header.substr(kScheme.size()) : "";
+  return strncasecmp(header.c_str(), kScheme.data(), kScheme.size()) == 0 ? header.substr(kScheme.size()) : "";
 }
 
 ClientAsk AskOf(const httplib::Request& request, Dialect dialect) {

@@ -94,7 +94,8 @@ Result<std::unique_ptr<Peers>> Peers::Start(Loop& loop, BlockingTasks& tasks, Pe
   BeaconOptions beacon = peers->options_.beacon;
   const std::vector<std::string>& hosts = peers->options_.listen;
   beacon.loopback_only = !hosts.empty() && std::all_of(hosts.begin(), hosts.end(), [](const std::string& host) {
-    return host.starts_with("127.") || host == "::1";
+    const Result<Endpoint> endpoint = ParseEndpoint(host);
+    return endpoint.ok() && IsLoopback(*endpoint);
   });
   {
     const std::lock_guard lock(self->listening_mutex_);

@@ -36,9 +36,10 @@ def files_of(termux):
                   if path.is_file() and path != termux.calls and path.parent.name != "run")
 
 
-def files_but_its_own(termux):
-    """Without what the node keeps, to which its end may add."""
-    return {path for path in files_of(termux) if termux.home / ".shoal" not in path.parents}
+def state_of(termux):
+    """What the node keeps, with the file that its end may add: addresses of others."""
+    home = termux.home / ".shoal"
+    return {path for path in files_of(termux) if home in path.parents} | {home / "peers.json"}
 
 
 def test_a_phones_service_runs_dies_and_runs_again(termux, binary):
@@ -102,11 +103,12 @@ def test_what_was_installed_is_removed(termux, binary):
     assert termux.run(binary, "service", "install", *UP).returncode == 0
     termux.await_node()
     node = termux.pid()
+    state = state_of(termux)
     done = termux.run(binary, "service", "uninstall")
     assert done.returncode == 0 and "removed" in done.stdout and "did not work" not in done.stdout, done.stdout
     assert not pathlib.Path(f"/proc/{node}").exists()
     assert not termux.service.parent.exists() and not termux.wake_lock.exists()
-    assert files_but_its_own(termux) == set(before)
+    assert set(files_of(termux)) - state == set(before)
     assert termux.daemon_pid(), "runit is for other services too"
     assert "no service" in termux.run(binary, "service", "uninstall").stdout
 
@@ -296,12 +298,13 @@ def test_the_script_removes_what_a_program_that_does_not_start_has_set_up(termux
     assert termux.run(binary, "service", "install", *UP).returncode == 0
     termux.await_node()
     node = termux.pid()
+    state = state_of(termux)
     if program == "broken":
         termux.script(termux.prefix / "bin" / "shoal", 'echo "CANNOT LINK EXECUTABLE" >&2; exit 1')
     done = termux.run(ROOT / "scripts" / "termux.sh", "--uninstall")
     assert done.returncode == 0 and "removed" in done.stdout, done.stdout
     assert not pathlib.Path(f"/proc/{node}").exists() and not termux.wake_lock.exists()
-    assert not termux.service.parent.exists() and files_but_its_own(termux) == set(before)
+    assert not termux.service.parent.exists() and set(files_of(termux)) - state == set(before)
 
 
 def test_the_script_is_for_termux_alone(termux):
