@@ -214,10 +214,11 @@ void CheckMessage(FieldReader& fields, Json& message, const std::string& name) {
   if (has_calls && (role_name != "assistant" || !tool_calls->is_array())) {
     return fields.Fail(name + ".tool_calls", "must be an array, of an assistant's message.");
   }
-  for (std::size_t i = 0; has_calls && i < tool_calls->size(); ++i) {
-    RemoveNulls((*tool_calls)[i]);
-    const auto function = (*tool_calls)[i].is_object() ? (*tool_calls)[i].find("function") : Json::iterator();
-    if ((*tool_calls)[i].is_object() && function != (*tool_calls)[i].end()) RemoveNulls(*function);
+  if (has_calls) {
+    for (Json& call : *tool_calls) {
+      RemoveNulls(call);
+      if (call.is_object() && call.contains("function")) RemoveNulls(call["function"]);
+    }
   }
   for (const char* text : {"name", "tool_call_id", "reasoning_content"}) {
     const auto found = message.find(text);
