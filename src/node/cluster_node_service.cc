@@ -107,6 +107,22 @@ RealClusterNode::Answer RealClusterNode::Wait(std::optional<std::shared_ptr<std:
   return answer.get();
 }
 
+RealClusterNode::Answer RealClusterNode::Request(const std::function<Result<std::uint64_t>()>& ask) {
+  auto promise = std::make_shared<std::promise<Answer>>();
+  return Wait(OnLoop([&] {
+                const Error stopping{ErrorCode::kUnavailable, "this node is stopping"};
+                const Result<std::uint64_t> id = ended_ || stopping_ ? stopping : ask();
+                if (id.ok()) {
+                  requests_[*id] = promise;
+                  Obey();
+                } else {
+                  promise->set_value(id.error());
+                }
+                return promise;
+              }),
+              kPlaceMax);
+}
+
 Result<PlacementStatus> RealClusterNode::Place(const PlaceCommand& asked) {
   PlaceCommand command = asked;
   if (command.model.find('/') != std::string::npos) {  // a file of this node, which joins the library
@@ -115,20 +131,10 @@ Result<PlacementStatus> RealClusterNode::Place(const PlaceCommand& asked) {
   }
   SHOAL_RETURN_IF_ERROR(TellModels());  // also what another process has put into the store just now
   command.model = ModelNameOf(command.model);
-  auto promise = std::make_shared<std::promise<Answer>>();
-  SHOAL_RETURN_IF_ERROR(Wait(OnLoop([this, command, promise] {
-                               const Result<PlaceRequest> request = RequestOf(*cluster_, command);
-                               if (ended_ || stopping_) {
-                                 promise->set_value(Error{ErrorCode::kUnavailable, "this node is stopping"});
-                               } else if (request.ok()) {
-                                 requests_[cluster_->RequestPlacement(Now(), *request)] = promise;
-                                 Obey();
-                               } else {
-                                 promise->set_value(request.error());
-                               }
-                               return promise;
-                             }),
-                             kPlaceMax));
+  SHOAL_RETURN_IF_ERROR(Request([&]() -> Result<std::uint64_t> {
+    SHOAL_ASSIGN_OR_RETURN(const PlaceRequest request, RequestOf(*cluster_, command));
+    return cluster_->RequestPlacement(Now(), request);
+  }));
   const auto status = OnLoop([this, model = command.model]() -> Result<PlacementStatus> {
     const std::optional<PlacementView> view = cluster_->placement(model);
     if (view) return StatusOf(*cluster_, *view);
@@ -148,17 +154,8 @@ Status RealClusterNode::TellModels() {
 }
 
 Status RealClusterNode::Unplace(const std::string& model) {
-  auto promise = std::make_shared<std::promise<Answer>>();
-  SHOAL_RETURN_IF_ERROR(Wait(OnLoop([this, name = ModelNameOf(model), promise] {
-                               if (ended_ || stopping_) {
-                                 promise->set_value(Error{ErrorCode::kUnavailable, "this node is stopping"});
-                                 return promise;
-                               }
-                               requests_[cluster_->RequestUnplace(Now(), name)] = promise;
-                               Obey();
-                               return promise;
-                             }),
-                             kPlaceMax));
+  SHOAL_RETURN_IF_ERROR(
+      Request([&]() -> Result<std::uint64_t> { return cluster_->RequestUnplace(Now(), ModelNameOf(model)); }));
   return {};
 }
 

@@ -136,6 +136,8 @@ class RealClusterNode final : public ClusterNode, public std::enable_shared_from
   std::shared_ptr<Backend> FindBackend(const std::string& name, const std::function<bool()>& given_up);
   Result<std::shared_ptr<Backend>> OpenBackendOf(const PlacementRecord& record, const std::function<bool()>& given_up);
   Result<std::unique_ptr<GenerationHandle>> StartAt(const PlacementRecord& placement, GenerateOptions options);
+  // Blocks until the cluster has answered what `ask` requests of it on the loop: with the id of the request.
+  Answer Request(const std::function<Result<std::uint64_t>()>& ask);
   Answer Wait(std::optional<std::shared_ptr<std::promise<Answer>>> asked, std::chrono::seconds limit);
 
   const ClusterNodeOptions options_;
