@@ -53,7 +53,8 @@ def place_all(server, cores):
 
 
 def wait_for(what, server, check):
-    """Answers until check() holds: what the system allows is looked at once a second, while it computes."""
+    """Answers until check() holds: what the system allows is looked at once a second, while it computes; and for a
+    while it computes with fewer threads, where something else uses a core."""
     deadline = time.monotonic() + HANG_S
     while True:
         answer(server)
@@ -107,7 +108,7 @@ def test_each_thread_on_its_core_until_cores_are_taken_away(start):
                       if tid != server.process.pid and name in names)
 
     text = answer(server)
-    assert computing() == [[first], [second]]
+    wait_for("two compute", server, lambda: computing() == [[first], [second]])
     place_all(server, {first})
     wait_for("one thread computes, on what is left", server, lambda: computing() == [[first]])
     assert answer(server) == text
@@ -147,6 +148,7 @@ def test_a_system_that_does_not_let_it_choose(start):
     first, second = CORES[:2]
     server = start("--cpus", f"{first},{second}", "--threads", "2", stages=1, before=WITHOUT_AFFINITY)
     assert answer(server)
-    assert places(server) == [CORES]
+    # One, or two where the pool was made anew because something else used a core: workers are named as who made them.
+    assert places(server) in ([CORES], [CORES, CORES])
     assert "it computes where the system puts it" in server.output()
     assert share_of_a_core(server, 2) < 0.5, "it is busy while nobody asks"
