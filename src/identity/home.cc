@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/environment.h"
+#include "base/log.h"
 #include "identity/private_file.h"
 
 namespace shoal {
@@ -127,8 +128,13 @@ Status Home::LoadKnownMembers() {
   SHOAL_ASSIGN_OR_RETURN(const auto bytes, ReadPrivateFile(path, kKnownMembersFileBytesMax));
   if (!bytes || !membership_ || !membership_->is_owner()) return {};
   Result<KnownMembers> members = ParseKnownMembers(*bytes);
-  if (!members.ok()) return Broken(path, members.error().message, "remove it; members that are here are learnt again");
-  known_members_ = *std::move(members);
+  if (members.ok()) {
+    known_members_ = *std::move(members);
+  } else {  // after a power cut, for nothing waits for it to be on disk
+    Log(LogLevel::kWarning, "identity",
+        path + " is broken (" + members.error().message +
+            "): the names of members are learnt anew from those that come");
+  }
   return {};
 }
 
@@ -286,7 +292,8 @@ Status Home::Remember(const NodeId& member, const std::string& name) {
   KnownMembers changed = known_members_;
   changed[member] = clean;
   if (changed.size() > kKnownMembersMax) return Error{ErrorCode::kOverloaded, "too many members to remember all names"};
-  SHOAL_RETURN_IF_ERROR(WritePrivateFile(Path(kMembersFile), EncodeKnownMembers(changed)));
+  const Bytes file = EncodeKnownMembers(changed);
+  SHOAL_RETURN_IF_ERROR(WritePrivateHint(Path(kMembersFile), std::string(file.begin(), file.end())));
   known_members_ = std::move(changed);
   return {};
 }

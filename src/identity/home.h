@@ -101,7 +101,8 @@ class Home {
   Result<bool> AddRevocation(const Revocation& revocation);
 
   // Keeps the name in a member's certificate, so that one that was lost long ago can still be named: on the owner's
-  // device only, and not of those that were thrown out. Writes news only. Errors: kOverloaded (kKnownMembersMax), kIo.
+  // device only, and not of those that were thrown out. Writes news only, and does not wait for the disk. Errors:
+  // kOverloaded (kKnownMembersMax), kIo.
   Status Remember(const NodeId& member, const std::string& name);
   const KnownMembers& known_members() const { return known_members_; }
 

@@ -298,6 +298,20 @@ TEST_F(HomeTest, AnOwnerRemembersNamesUntilTheyAreThrownOut) {
   EXPECT_FALSE(Exists("members"));
 }
 
+TEST_F(HomeTest, ABrokenListOfNamesIsBegunAnew) {
+  const NodeId phone = NodeKey::Generate()->id();
+  {
+    const auto home = OpenHome();
+    ASSERT_TRUE(home->CreateCluster("laptop", kNow).ok());
+    ASSERT_TRUE(home->Remember(phone, "phone").ok());
+  }
+  Put("members", "half a li");
+  const auto home = OpenHome();
+  EXPECT_TRUE(home->known_members().empty());
+  ASSERT_TRUE(home->Remember(phone, "phone").ok());
+  EXPECT_EQ(home->known_members().size(), 1U);
+}
+
 TEST(KnownMembersFile, ComesBackAndIsRefusedWhenBroken) {
   const NodeId one = NodeKey::Generate()->id(), other = NodeKey::Generate()->id();
   const KnownMembers members = {{one, "a phone of mine"}, {other, ""}};
@@ -317,9 +331,8 @@ TEST_F(HomeTest, BrokenFilesAreNamedAndKept) {
     const auto home = OpenHome();
     ASSERT_TRUE(home->CreateCluster("laptop", kNow).ok());
     ASSERT_TRUE(home->Revoke(NodeKey::Generate()->id(), kNow).ok());
-    ASSERT_TRUE(home->Remember(NodeKey::Generate()->id(), "phone").ok());
   }
-  for (const char* name : {"node.key", "certificate", "cluster.secret", "cluster.key", "revocations", "members"}) {
+  for (const char* name : {"node.key", "certificate", "cluster.secret", "cluster.key", "revocations"}) {
     const Bytes good = **ReadPrivateFile(path_ + "/" + name, 4096);
     for (const std::string& bad : {std::string("?"), std::string(3000, 'x'), std::string(31, '\0')}) {
       Put(name, bad);
