@@ -126,8 +126,6 @@ class Cluster final : public Conversation {
       body["max_tokens"] = options_.tokens_max > 0 ? options_.tokens_max : kTokensMaxUnbounded;
       return Send("/v1/completions", body, sink);
     }
-    turns_.AddUser(prompt);
-    body["messages"] = turns_.messages();
     if (options_.tokens_max > 0) body["max_tokens"] = options_.tokens_max;
     if (!options_.json_schema.empty()) {
       Json schema;
@@ -136,11 +134,14 @@ class Cluster final : public Conversation {
       }
       body["response_format"] = {{"type", "json_schema"}, {"json_schema", {{"name", "answer"}, {"schema", schema}}}};
     }
+    turns_.AddUser(prompt);
+    body["messages"] = turns_.messages();
     Result<Answer> answer = Send("/v1/chat/completions", body, sink);
     answer.ok() ? turns_.AddAssistant(answer->text) : turns_.TakeBack();
     return answer;
   }
 
+  void Forget() override { turns_.Forget(); }
   std::string model_name() const override { return model_; }
 
   Json StagesJson() const override {

@@ -167,7 +167,7 @@ TEST_F(ControlClientTest, ConversationSaysWhatFailed) {
   backend_->context_tokens = 4;
   const auto early = (*conversation)->Ask(std::string(3000, 'x'), [](TextKind, const std::string&) {});
   ASSERT_FALSE(early.ok());
-  EXPECT_EQ(early.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(early.error().code, ErrorCode::kContextFull);
   EXPECT_NE(early.error().message.find("4 tokens"), std::string::npos) << early.error().message;
   options.local_only = "--cpus";
   const auto refused = ClusterConversation(client, options, {});

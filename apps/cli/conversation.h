@@ -18,6 +18,8 @@ class Conversation {
   virtual ~Conversation() = default;
   // Blocks until the answer ends or Interrupted. Errors: as Backend::Generate, and what ended the generation.
   virtual Result<Answer> Ask(const std::string& prompt, const TextSink& sink) = 0;
+  // What was said so far is no part of what is asked next.
+  virtual void Forget() = 0;
   virtual std::string model_name() const = 0;
   // The stages that run the model: for --json, and as a table for people.
   virtual nlohmann::ordered_json StagesJson() const = 0;
@@ -37,6 +39,8 @@ Result<std::unique_ptr<Conversation>> ClusterConversation(const ControlClient& c
 class Turns {
  public:
   explicit Turns(const std::string& system);
+  // Begins anew, with the system message alone.
+  void Forget();
   void AddUser(const std::string& text);
   // After AddUser: the answer, or that there was none.
   void AddAssistant(const std::string& text);
@@ -44,7 +48,8 @@ class Turns {
   const nlohmann::ordered_json& messages() const { return messages_; }
 
  private:
-  nlohmann::ordered_json messages_ = nlohmann::ordered_json::array();
+  const std::string system_;
+  nlohmann::ordered_json messages_;
 };
 
 }  // namespace shoal::cli

@@ -27,6 +27,7 @@ class Local final : public Conversation {
     return answer;
   }
 
+  void Forget() override { turns_.Forget(); }
   std::string model_name() const override { return node_.model().id; }
   Json StagesJson() const override;
   std::string StagesText() const override { return StageTable(node_.Report()); }
@@ -74,8 +75,11 @@ std::unique_ptr<Conversation> LocalConversation(Node& node, const RunOptions& op
   return std::make_unique<Local>(node, options, std::move(sampling));
 }
 
-Turns::Turns(const std::string& system) {
-  if (!system.empty()) messages_.push_back({{"role", "system"}, {"content", system}});
+Turns::Turns(const std::string& system) : system_(system) { Forget(); }
+
+void Turns::Forget() {
+  messages_ = Json::array();
+  if (!system_.empty()) messages_.push_back({{"role", "system"}, {"content", system_}});
 }
 
 void Turns::AddUser(const std::string& text) { messages_.push_back({{"role", "user"}, {"content", text}}); }

@@ -81,10 +81,10 @@ TextSink PrintingSink() {
   };
 }
 
-int Converse(Conversation& conversation, bool quiet) {
+int Converse(Conversation& conversation, const RunOptions& options) {
   std::fprintf(stderr,
-               "%s, %zu stage(s). Ctrl-C stops an answer, twice the program; /stages shows where time goes; "
-               "an empty line or Ctrl-D ends.\n",
+               "%s, %zu stage(s). Ctrl-C stops an answer, twice the program; /new begins anew; "
+               "/stages shows where time goes; an empty line or Ctrl-D ends.\n",
                conversation.model_name().c_str(), conversation.StagesJson().size());
   while (!Interrupted()) {
     const std::optional<std::string> line = ReadLine("> ");
@@ -93,13 +93,24 @@ int Converse(Conversation& conversation, bool quiet) {
       std::fputs(conversation.StagesText().c_str(), stdout);
       continue;
     }
+    if (*line == "/new") {
+      conversation.Forget();
+      std::fputs("(a new conversation)\n", stderr);
+      continue;
+    }
     const Result<Answer> answer = conversation.Ask(*line, PrintingSink());
     std::fputs("\n", stdout);
     if (!answer.ok()) {
       std::fprintf(stderr, "shoal: %s\n", answer.error().message.c_str());
+      if (answer.error().code == ErrorCode::kContextFull) {
+        std::fputs("shoal: /new begins a new conversation; --ctx gives the model a larger context\n", stderr);
+      }
       continue;
     }
-    if (answer->finish == "length" && !quiet) std::fputs("(cut off by the token limit)\n", stderr);
+    if (answer->finish == "length" && !options.model.quiet) {
+      std::fputs(options.tokens_max > 0 ? "(cut off by the token limit)\n" : "(cut off: the context is full)\n",
+                 stderr);
+    }
     ClearInterrupt();
   }
   return Interrupted() ? kExitInterrupted : kExitOk;
@@ -140,7 +151,7 @@ Result<Prompt> ReadPrompt(const RunOptions& options) {
 
 int Talk(Conversation& conversation, const RunOptions& options, const Prompt& prompt, const SamplingParams& sampling,
          double load_s) {
-  if (prompt.interactive) return Converse(conversation, options.model.quiet);
+  if (prompt.interactive) return Converse(conversation, options);
   return AnswerOnce(conversation, options, prompt.text, sampling, load_s);
 }
 

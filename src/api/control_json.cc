@@ -453,6 +453,7 @@ Error ParseControlError(int status, std::string_view body) {
   const auto code =
       std::find_if(kErrorCodes.begin(), kErrorCodes.end(), [&](ErrorCode c) { return ErrorCodeName(c) == name; });
   if (code != kErrorCodes.end()) error.code = *code;
+  if (name == kContextFullCode) error.code = ErrorCode::kContextFull;
   if (const std::string message = TextIn(*inner, "message"); !message.empty()) error.message = message;
   return error;
 }

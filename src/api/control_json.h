@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "api/control_service.h"
+#include "api/errors.h"
 #include "api/json_input.h"
 
 namespace shoal {

@@ -22,7 +22,7 @@ ApiError FromError(const Error& error, std::string param) {
     case ErrorCode::kInvalidArgument:
     case ErrorCode::kUnsupported:
     case ErrorCode::kCorrupt: return InvalidRequest(error.message, std::move(param));
-    case ErrorCode::kContextFull: return InvalidRequest(error.message, std::move(param), "context_length_exceeded");
+    case ErrorCode::kContextFull: return InvalidRequest(error.message, std::move(param), kContextFullCode);
     case ErrorCode::kNotFound: return {404, error.message, kInvalidType, std::move(param), "not_found", 0};
     case ErrorCode::kOverloaded:
       return {429, error.message, "rate_limit_error", "", "rate_limit_exceeded", kRetryAfterS};

@@ -12,6 +12,7 @@ namespace shoal {
 
 // Of an answer that nobody reads any more, for the metrics alone; as nginx counts it.
 inline constexpr int kClientLeftStatus = 499;
+inline constexpr const char* kContextFullCode = "context_length_exceeded";
 
 struct ApiError {
   int status = 500;       // HTTP

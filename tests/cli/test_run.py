@@ -3,9 +3,12 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import time
+
+import pytest
 
 RAW = ["-p", "The capital of France is", "--raw", "-n", "24", "--temperature", "0", "--wire", "f32"]
 
@@ -131,6 +134,65 @@ def test_conversation_stops_an_answer_on_ctrl_c_and_goes_on(binary, smollm2):
         process.kill()
         process.wait()
         os.close(master)
+
+
+def test_a_conversation_that_fills_its_context_begins_anew(binary, smollm2, tmp_path):
+    master, slave = pty.openpty()
+    with open(tmp_path / "stderr", "wb") as errors:
+        process = subprocess.Popen([binary, "run", smollm2, "--temperature", "0", "--ctx", "160"],
+                                   stdin=slave, stdout=subprocess.PIPE, stderr=errors)
+    os.close(slave)
+
+    def say(line, awaited):
+        begin = len((tmp_path / "stderr").read_text())
+        os.write(master, line.encode() + b"\n")
+        got = b""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            got += read_for(process.stdout, 0.2)
+            if awaited(got.decode(), (tmp_path / "stderr").read_text()[begin:]):
+                return
+        raise AssertionError(f"{line}: {got}, {(tmp_path / 'stderr').read_text()}")
+
+    try:
+        say("Write a very long story about the sea.", lambda _, told: "the context is full" in told)
+        say("And then?", lambda _, told: "/new" in told)
+        say("/new", lambda _, told: "a new conversation" in told)
+        say("Say yes.", lambda text, _: text.strip("> \n"))
+        os.write(master, b"\n")
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+COMPLETE = """
+{ "$1" completions bash; } > words.sh || exit 1
+. ./words.sh
+COMP_WORDS=(shoal $2) COMP_CWORD=$(($# > 2 ? $3 : 1))
+_shoal
+printf '%s\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize("words,at,expected", [("pl", 1, ["place", "plan"]), ("place --st", 2, ["--stages", "--standby"]),
+                                               ("up --no-m", 2, ["--no-mdns"]), ("run nam", 2, ["named.gguf"])])
+def test_bash_completes(binary, tmp_path, words, at, expected):
+    (tmp_path / "named.gguf").touch()
+    done = subprocess.run(["bash", "-c", COMPLETE, "bash", binary, words, str(at)], cwd=tmp_path, capture_output=True,
+                          text=True, timeout=30, check=True)
+    assert done.stdout.split() == expected
+
+
+@pytest.mark.parametrize("shell,check", [("zsh", ["zsh", "-n"]), ("fish", ["fish", "--no-execute"])])
+def test_completions_parse(binary, tmp_path, shell, check):
+    script = subprocess.run([binary, "completions", shell], capture_output=True, text=True, timeout=30, check=True).stdout
+    assert "place" in script and "--no-mdns" in script.replace("-l no-mdns", "--no-mdns")
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    (tmp_path / "script").write_text(script)
+    subprocess.run([*check, str(tmp_path / "script")], check=True, timeout=30)
 
 
 def test_ctrl_c_twice_ends_the_program(binary, smollm2):
