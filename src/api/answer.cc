@@ -141,11 +141,12 @@ std::optional<ApiError> Answer::Start(const std::shared_ptr<const AnswerPlan>& p
     Become(State::kIdle, Error{ErrorCode::kUnavailable, error.message});
     return error;
   };
-  if (plan->choices() > static_cast<std::size_t>(host_.admission.generations_max())) {
-    return fail(InvalidRequest("The request asks for " + std::to_string(plan->choices()) +
-                                   " generations; this server runs at most " +
-                                   std::to_string(host_.admission.generations_max()) + " at once.",
-                               "n"));
+  const std::int32_t backend_max = plan->backend->model().generations_max;
+  const std::int32_t at_once = std::min(host_.admission.generations_max(), backend_max > 0 ? backend_max : INT32_MAX);
+  if (plan->choices() > static_cast<std::size_t>(at_once)) {
+    return fail(InvalidRequest("The request asks for " + std::to_string(plan->choices()) + " generations; at most " +
+                                   std::to_string(at_once) + " can run or wait here at once.",
+                               plan->choices_per_prompt > 1 ? "n" : "prompt"));
   }
   const Error busy{ErrorCode::kOverloaded, "Too many requests are being answered. Try again shortly."};
   auto permit = host_.admission.TryEnter(static_cast<int>(plan->choices()));

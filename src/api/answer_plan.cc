@@ -1,6 +1,8 @@
 // The parts of a plan that no dialect changes.
 #include "api/answer_plan.h"
 
+#include "engine/grammar_check.h"
+
 namespace shoal {
 
 GenerateOptions AnswerPlan::OptionsOf(std::size_t choice) const {
@@ -37,17 +39,19 @@ std::optional<ApiError> FindBackend(Service& service, const AnswerRecord& record
   return FromStatus(503, "No model is placed here yet: `shoal place MODEL` places one.");
 }
 
-std::optional<ApiError> CheckSampling(const Backend& backend, bool seed_given, std::uint64_t seed,
-                                      SamplingParams& sampling) {
-  if (!seed_given) sampling.seed = seed;
+std::optional<ApiError> CheckSampling(const Backend& backend, const SamplingParams& sampling,
+                                      const char* grammar_field) {
   for (const LogitBias& bias : sampling.logit_bias) {
     if (bias.token >= backend.vocabulary().size()) {
       return InvalidRequest(
           "'logit_bias' names token " + std::to_string(bias.token) + ", which is not in the vocabulary.", "logit_bias");
     }
   }
-  const Status status = Validate(sampling);
-  if (!status.ok()) return FromError(status.error());
+  if (const Status status = Validate(sampling); !status.ok()) return FromError(status.error());
+  // The last stage looks too; here it costs no slot, and the client is told which field it is.
+  if (const Status status = CheckGrammar(sampling.grammar); !sampling.grammar.empty() && !status.ok()) {
+    return FromError(status.error(), grammar_field);
+  }
   return std::nullopt;
 }
 

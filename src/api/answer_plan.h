@@ -76,9 +76,10 @@ ApiError ModelNotFound(std::string_view name);
 // The model of `record`, else the one that the request names. Errors: 404; 503 when there is no model at all.
 std::optional<ApiError> FindBackend(Service& service, const AnswerRecord& record, const std::string& name,
                                     std::shared_ptr<Backend>& out);
-// Token ids of the vocabulary only, `seed` where the client gave none, the whole set in range. Errors: 400.
-std::optional<ApiError> CheckSampling(const Backend& backend, bool seed_given, std::uint64_t seed,
-                                      SamplingParams& sampling);
+// Token ids of the vocabulary only, the whole set in range, a grammar that can be followed; where it cannot, the error
+// names `grammar_field`. Errors: 400.
+std::optional<ApiError> CheckSampling(const Backend& backend, const SamplingParams& sampling,
+                                      const char* grammar_field);
 // "stop" or "length".
 std::string FinishReasonText(GenerationEnd end);
 

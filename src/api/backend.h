@@ -48,6 +48,7 @@ struct ModelCard {
   std::string id;  // as clients name it
   std::int64_t created_s = 0;
   std::int32_t context_tokens_max = 0;
+  std::int32_t generations_max = 0;  // that run or wait at once; 0: not known
 };
 
 // Whether a client that names `name` means the model served as `card`: its id with or without ".gguf", "default",

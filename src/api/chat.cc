@@ -89,7 +89,31 @@ std::uint64_t SeedOfCalls(const std::string& id) {
   return hash;
 }
 
+// The field of a request that a message of ChatTemplate::Render is about.
+std::string FieldOf(const Error& error) {
+  static constexpr std::pair<std::string_view, const char*> kFields[] = {
+      {"json_schema: ", "response_format"},
+      {"tools: ", "tools"},
+      {"tool_choice: ", "tool_choice"},
+      {"grammar: ", "grammar"},
+      {"chat_template_kwargs: ", "chat_template_kwargs"},
+  };
+  for (const auto& [start, field] : kFields)
+    if (error.message.starts_with(start)) return field;
+  return "messages";
+}
+
+// Whence the grammar of an answer is.
+const char* GrammarField(const ChatRequest& chat) {
+  if (!chat.grammar.empty()) return "grammar";
+  return chat.json_object || !chat.json_schema.empty() ? "response_format" : "tools";
+}
+
 std::optional<ApiError> Render(const ChatTemplate& chat_template, ChatCompletionRequest& request, ChatPlan& plan) {
+  if (request.chat.tool_choice == ToolChoice::kRequired) {  // the answer is a call: there is nothing else to format
+    request.chat.json_schema.clear();
+    request.chat.json_object = false;
+  }
   SamplingParams sampling = request.sampling;
   auto prompt = chat_template.Render(request.chat);
   if (prompt.ok()) (*prompt)->ConstrainSampling(sampling);
@@ -99,7 +123,7 @@ std::optional<ApiError> Render(const ChatTemplate& chat_template, ChatCompletion
     prompt = RenderRequiredTool(chat_template, request.chat);
     if (prompt.ok()) (*prompt)->ConstrainSampling(sampling);
   }
-  if (!prompt.ok()) return FromError(prompt.error(), "messages");
+  if (!prompt.ok()) return FromError(prompt.error(), FieldOf(prompt.error()));
   plan.prompt = *std::move(prompt);
   request.sampling = std::move(sampling);
   return std::nullopt;
@@ -125,7 +149,8 @@ PlannedAnswer PlanChat(Service& service, const AnswerRecord& record) {
   request.chat.now_s = record.created_s;
   request.chat.call_seed = SeedOfCalls(record.id);
   if (auto error = Render(*chat_template, request, *plan)) return *error;
-  if (auto error = CheckSampling(*plan->backend, request.seed_given, record.seed, request.sampling)) return *error;
+  if (!request.seed_given) request.sampling.seed = record.seed;
+  if (auto error = CheckSampling(*plan->backend, request.sampling, GrammarField(request.chat))) return *error;
   RunPrompt prompt{plan->prompt->tokens, request.sampling, request.tokens_max.value_or(0), request.stops};
   prompt.stops.insert(prompt.stops.end(), plan->prompt->stops.begin(), plan->prompt->stops.end());
   plan->head = {record.id, card.id, record.created_s, request.include_usage, request.token_ids, prompt.tokens.size()};

@@ -121,12 +121,14 @@ PlannedAnswer PlanCompletion(Service& service, const AnswerRecord& record) {
   CompletionRequest request;
   if (auto error = ParseCompletionRequest(record.body, request)) return *error;
   if (auto error = FindBackend(service, record, request.model, plan->backend)) return *error;
-  if (request.json_object || !request.json_schema.empty()) {
+  const bool json = request.json_object || !request.json_schema.empty();
+  if (json) {
     auto grammar = GrammarFromJsonSchema(request.json_schema);
     if (!grammar.ok()) return FromError(grammar.error(), "response_format");
     request.sampling.grammar = *std::move(grammar);
   }
-  if (auto error = CheckSampling(*plan->backend, request.seed_given, record.seed, request.sampling)) return *error;
+  if (!request.seed_given) request.sampling.seed = record.seed;
+  if (auto error = CheckSampling(*plan->backend, request.sampling, json ? "response_format" : "grammar")) return *error;
   plan->head = {record.id, plan->backend->model().id, record.created_s, request.include_usage, request.token_ids, 0};
   if (auto error = TakePrompts(request, *plan)) return *error;
   plan->choices_per_prompt = static_cast<std::size_t>(request.choices);

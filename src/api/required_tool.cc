@@ -81,9 +81,7 @@ Result<std::shared_ptr<const ChatPrompt>> RenderRequiredTool(const ChatTemplate&
                                                              const ChatRequest& request) {
   ChatRequest plain = request;
   SHOAL_ASSIGN_OR_RETURN(plain.grammar,
-                         GrammarFromJsonSchema(DumpText(OneCallSchema(Json::parse(request.tools_json)))));
-  plain.json_schema.clear();
-  plain.json_object = false;
+                         GrammarFromJsonSchema(DumpText(OneCallSchema(Json::parse(request.tools_json))), "tools"));
   plain.messages_json = WithInstruction(request.messages_json, request.tools_json);
   plain.tools_json.clear();
   plain.tool_choice = ToolChoice::kNone;

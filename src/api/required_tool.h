@@ -12,7 +12,7 @@
 
 namespace shoal {
 
-// Renders `request`, which has tools_json as openai_requests.h checks it. One call an answer.
+// Renders `request`, which has tools_json as openai_requests.h checks it, and no response format. One call an answer.
 // Errors: as ChatTemplate::Render.
 Result<std::shared_ptr<const ChatPrompt>> RenderRequiredTool(const ChatTemplate& chat_template,
                                                              const ChatRequest& request);

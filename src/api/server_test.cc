@@ -427,6 +427,20 @@ TEST_F(ServerTest, ToolCallsAreParsedAndStreamed) {
   EXPECT_EQ(reason, "tool_calls");
 }
 
+TEST_F(ServerTest, RequiredToolGoesBeforeAResponseFormat) {
+  const std::string body =
+      R"({"messages":[{"role":"user","content":"hi"}],"tool_choice":"required","tools":[{"type":"function",
+      "function":{"name":"weather","parameters":{"type":"object","properties":{"city":{"type":"string"}},
+      "required":["city"]}}}],"response_format":{"type":"json_schema","json_schema":{"schema":{"type":"object",
+      "properties":{"never":{"type":"integer"}},"required":["never"]}}}})";
+  Serve({.text = R"({"name": "weather", "arguments": {"city": "Oslo"}})"});
+  const Json answer = Post("/v1/chat/completions", body);
+  EXPECT_EQ(answer["choices"][0]["finish_reason"], "tool_calls") << answer;
+  const std::string grammar = backend_->Requests().back().sampling.grammar;
+  EXPECT_NE(grammar.find("weather"), std::string::npos);
+  EXPECT_EQ(grammar.find("never"), std::string::npos);
+}
+
 TEST_F(ServerTest, RequiredToolIsCalledThoughTheTemplateKnowsNone) {
   Serve({.text = R"({"name": "weather", "arguments": {"city": "Oslo"}})"});
   const std::string body =

@@ -125,12 +125,13 @@ Result<std::shared_ptr<Backend>> OpenClusterBackend(ModelLibrary& library, const
   if (!chat.ok() && chat.error().code != ErrorCode::kUnsupported) return std::move(chat).error();
   PlacementOptions options;
   options.context_tokens = placement.request.options.context_tokens;
-  const auto target = std::make_shared<const ResumeTarget>(
-      ResumeTarget{{placement.model, FileTimeS(model.file->path), ContextTokens(options, model.file->info)},
-                   placements,
-                   std::move(start),
-                   resumed,
-                   kLostMax});
+  const std::int32_t generations_max = placement.request.options.slots + placement.request.options.queue_max;
+  const auto target = std::make_shared<const ResumeTarget>(ResumeTarget{
+      {placement.model, FileTimeS(model.file->path), ContextTokens(options, model.file->info), generations_max},
+      placements,
+      std::move(start),
+      resumed,
+      kLostMax});
   return std::shared_ptr<Backend>(
       std::make_shared<ClusterBackend>(target, std::move(vocabulary), chat.ok() ? *chat : nullptr));
 }

@@ -27,6 +27,7 @@ class LocalNode final : public Node, public std::enable_shared_from_this<LocalNo
     SHOAL_ASSIGN_OR_RETURN(placement_, Placement::Open(loop_, model_, words, options.placement));
     target_ = std::make_unique<GenerateTarget>(
         GenerateTarget{loop_, placement_->pipeline(), placement_->context_tokens(), vocabulary_->size()});
+    generations_max_ = options.placement.slots + options.placement.queue_max;
     return {};
   }
 
@@ -39,7 +40,7 @@ class LocalNode final : public Node, public std::enable_shared_from_this<LocalNo
   }
 
   ModelCard model() const override {
-    return {ModelNameOf(model_->path), FileTimeS(model_->path), placement_->context_tokens()};
+    return {ModelNameOf(model_->path), FileTimeS(model_->path), placement_->context_tokens(), generations_max_};
   }
   const Vocabulary& vocabulary() const override { return *vocabulary_; }
   std::shared_ptr<const Vocabulary> shared_vocabulary() const override { return vocabulary_; }
@@ -87,6 +88,7 @@ class LocalNode final : public Node, public std::enable_shared_from_this<LocalNo
   MetricsRegistry metrics_;
   RealLoop loop_;
   std::unique_ptr<Placement> placement_;
+  std::int32_t generations_max_ = 0;
   std::unique_ptr<const GenerateTarget> target_;
   std::atomic<GenerationId> next_id_{1};
   std::atomic<bool> stopping_{false};

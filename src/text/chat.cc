@@ -116,6 +116,22 @@ Result<common_chat_templates_inputs> ToInputs(const ChatRequest& request) {
   return inputs;
 }
 
+// Why llama-common threw `words`. It makes grammars of schemas while it applies a template: what it says then is of
+// them.
+Error WhyNot(const ChatRequest& request, const std::string& words) {
+  const auto schema = GrammarFromJsonSchema(request.json_schema);
+  if (!schema.ok()) return schema.error();
+  const auto tools = ParseJson(request.tools_json.empty() ? "[]" : request.tools_json, "tools");
+  for (std::size_t i = 0; tools.ok() && tools->is_array() && i < tools->size(); ++i) {
+    common_json tool = tools->at(i);
+    const common_json* parameters = ParametersOf(tool);
+    if (parameters == nullptr) continue;
+    const auto grammar = GrammarFromJsonSchema(parameters->dump_safe(), "tools");
+    if (!grammar.ok()) return grammar.error();
+  }
+  return Invalid("chat template: " + words);
+}
+
 // The prompt's tokens with BOS once: llama-common has taken it off the text where the tokenizer adds it. An EOS that
 // the tokenizer would add has no place before an answer.
 Result<std::vector<TokenId>> TokenizePrompt(const Vocabulary& vocabulary, const std::string& prompt) {
@@ -292,7 +308,7 @@ Result<std::shared_ptr<const ChatPrompt>> ChatTemplate::Render(const ChatRequest
     const bool with_tools = !inputs.tools.empty() && request.tool_choice != ToolChoice::kNone;
     common_chat_params params = common_chat_templates_apply(state_->templates.get(), inputs);
     prompt = std::make_shared<TemplatePrompt>(state_->vocabulary, request, with_tools, std::move(params));
-  } catch (const std::exception& e) { return Invalid(std::string("chat template: ") + e.what()); }
+  } catch (const std::exception& e) { return WhyNot(request, e.what()); }
   // Without a template of its own the model's vocabulary need not have ChatML's end as an ending token.
   if (!from_model() && !vocabulary.IsEndOfGeneration(SingleToken(vocabulary, std::string(kChatMlEnd)))) {
     prompt->stops.emplace_back(kChatMlEnd);
@@ -308,14 +324,14 @@ std::string ToolCallId(std::uint64_t call_seed, std::size_t index) {
   return id;
 }
 
-Result<std::string> GrammarFromJsonSchema(const std::string& schema_json) {
+Result<std::string> GrammarFromJsonSchema(const std::string& schema_json, const char* what) {
   SHOAL_ASSIGN_OR_RETURN(common_json schema,
-                         ParseJson(schema_json.empty() ? R"({"type": "object"})" : schema_json, "json_schema"));
-  if (!schema.is_object()) return Invalid("json_schema: must be an object");
-  SHOAL_RETURN_IF_ERROR(SchemaCheck().Take(schema, "json_schema"));
+                         ParseJson(schema_json.empty() ? R"({"type": "object"})" : schema_json, what));
+  if (!schema.is_object()) return Invalid(std::string(what) + ": must be an object");
+  SHOAL_RETURN_IF_ERROR(SchemaCheck().Take(schema, what));
   try {
     return json_schema_to_grammar(schema, /*force_gbnf=*/true);
-  } catch (const std::exception& e) { return Invalid(std::string("json_schema: ") + e.what()); }
+  } catch (const std::exception& e) { return Invalid(std::string(what) + ": " + e.what()); }
 }
 
 }  // namespace shoal

@@ -98,7 +98,8 @@ class ChatTemplate {
   // False: the model has no template, ChatML stands in.
   bool from_model() const;
   // Errors: kInvalidArgument (malformed messages or tools, a schema that cannot be a grammar, a role the template
-  // refuses), with the template's own words. Any thread.
+  // refuses), with the template's own words. A message about a field of the request begins with its name here (tools,
+  // tool_choice, json_schema, grammar, chat_template_kwargs) and a colon. Any thread.
   Result<std::shared_ptr<const ChatPrompt>> Render(const ChatRequest& request) const;
 
  private:
@@ -110,7 +111,7 @@ class ChatTemplate {
 // The id of an answer's call number `index`.
 std::string ToolCallId(std::uint64_t call_seed, std::size_t index);
 
-// GBNF of a JSON schema ("" : any JSON object). Errors: kInvalidArgument.
-Result<std::string> GrammarFromJsonSchema(const std::string& schema_json);
+// GBNF of a JSON schema ("" : any JSON object), which messages call `what`. Errors: kInvalidArgument.
+Result<std::string> GrammarFromJsonSchema(const std::string& schema_json, const char* what = "json_schema");
 
 }  // namespace shoal

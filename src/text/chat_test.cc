@@ -390,6 +390,24 @@ TEST(ChatPrompt, JsonObjectModeGivesSomeObject) {
   EXPECT_EQ(text[start], '{') << text;
 }
 
+TEST(ChatTemplate, SaysWhichFieldHasASchemaThatCannotBe) {
+  const std::string nowhere = R"({"$ref": "#/no/where"})";
+  ChatRequest formatted = User("x");
+  formatted.json_schema = nowhere;
+  const auto answer = Template()->Render(formatted);
+  ASSERT_FALSE(answer.ok());
+  EXPECT_EQ(answer.error().message.find("json_schema: "), 0U) << answer.error().message;
+  // A template that knows tools: its grammar has their schemas.
+  ChatRequest tooled = User("x");
+  tooled.tool_choice = ToolChoice::kRequired;
+  tooled.tools_json =
+      R"([{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"x": )" +
+      nowhere + "}}}}]";
+  const auto call = Template(kToolTemplate)->Render(tooled);
+  ASSERT_FALSE(call.ok());
+  EXPECT_EQ(call.error().message.find("tools: "), 0U) << call.error().message;
+}
+
 TEST(GrammarFromJsonSchema, ReportsWhatCannotBe) {
   EXPECT_TRUE(GrammarFromJsonSchema("").ok());
   EXPECT_TRUE(GrammarFromJsonSchema(R"({"type": "array", "items": {"type": "number"}})").ok());

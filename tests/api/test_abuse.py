@@ -43,15 +43,33 @@ def test_strange_prompts_are_prompts(server, text):
     assert status == 200 and json.loads(body)["usage"]["prompt_tokens"] >= 1
 
 
-NOWHERE = {"schema": {"$ref": "#/no/where"}}
+NOWHERE = {"$ref": "#/no/where"}
+NO_PATTERN = {"type": "string", "pattern": "^($"}
 
 
-@pytest.mark.parametrize("fields", [{"response_format": {"type": "json_schema", "json_schema": NOWHERE}},
-                                    {"grammar": "root ::= ("}, {"logit_bias": {"99999999": 1}}])
-def test_what_cannot_be_followed(server, fields):
+def format_of(schema):
+    return {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}
+
+
+def tool_of(schema):
+    function = {"name": "f", "parameters": {"type": "object", "properties": {"x": schema}}}
+    return {"tools": [{"type": "function", "function": function}], "tool_choice": "required"}
+
+
+@pytest.mark.parametrize("fields,param,word", [
+    (format_of(NOWHERE), "response_format", "#/no/where"), (format_of(NO_PATTERN), "response_format", "^($"),
+    (tool_of(NOWHERE), "tools", "#/no/where"), ({"grammar": "root ::= ("}, "grammar", "line 1"),
+    ({"grammar": "leaf ::= [a-z]"}, "grammar", "root"), ({"logit_bias": {"99999999": 1}}, "logit_bias", "99999999")])
+def test_what_cannot_be_followed(server, fields, param, word):
     body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1, **fields}
     status, error = post(server, json.dumps(body).encode())
-    assert status == 400 and error["message"]
+    assert status == 400 and error["param"] == param and word in error["message"], error
+
+
+def test_more_generations_than_ever_run_at_once(server):
+    body = {"prompt": ["x"] * 50, "n": 2, "max_tokens": 1}
+    status, error = post(server, json.dumps(body).encode(), "/v1/completions")
+    assert status == 400 and error["param"] == "n" and "at once" in error["message"], error
 
 
 @pytest.mark.parametrize("header,before,after", [(b"Content-Length: 104857600", b"", b""),
