@@ -2,13 +2,13 @@
 //
 // Requests wait in a bounded queue for a slot (a sequence of the KV cache). A slot prefills in micro-batches, then
 // decodes one token at a time; decode rows ride in front of prefill rows, so a long prompt delays running answers by at
-// most one micro-batch. Several micro-batches are in flight at once (at most `in_flight_max`), so that all stages work.
-// An answer that is alone gets the stages that it would leave idle: what comes next is guessed, and computed before it
-// is known (drafts.h). A slot that ends keeps its tokens: a later request with the same beginning prefills only what is
-// new. The same holds for what stages bring along from an earlier epoch (Adopt): where some of them lack what others
-// have, those alone are filled, from what the stage before had sent, or from the nearest that can compute it again.
-// When the KV cache runs full, the youngest generation gives its cells back and is prefilled again later (prompt +
-// emitted).
+// most one micro-batch. Several micro-batches are in flight at once (at most `in_flight_max`, or `decode_groups_max`
+// groups while nothing prefills), so that all stages work. An answer that is alone gets the stages that it would leave
+// idle: what comes next is guessed, and computed before it is known (drafts.h). A slot that ends keeps its tokens: a
+// later request with the same beginning prefills only what is new. The same holds for what stages bring along from an
+// earlier epoch (Adopt): where some of them lack what others have, those alone are filled, from what the stage before
+// had sent, or from the nearest that can compute it again. When the KV cache runs full, the youngest generation gives
+// its cells back and is prefilled again later (prompt + emitted).
 #pragma once
 
 #include <cstdint>
