@@ -176,8 +176,9 @@ printf '%s\n' "${COMPREPLY[@]}"
 """
 
 
-@pytest.mark.parametrize("words,at,expected", [("pl", 1, ["place", "plan"]), ("place --st", 2, ["--stages", "--standby"]),
-                                               ("up --no-m", 2, ["--no-mdns"]), ("run nam", 2, ["named.gguf"])])
+@pytest.mark.parametrize("words,at,expected", [
+    ("pl", 1, ["place", "plan"]), ("place --st", 2, ["--stages", "--standby"]), ("up --no-m", 2, ["--no-mdns"]),
+    ("run nam", 2, ["named.gguf"])])
 def test_bash_completes(binary, tmp_path, words, at, expected):
     (tmp_path / "named.gguf").touch()
     done = subprocess.run(["bash", "-c", COMPLETE, "bash", binary, words, str(at)], cwd=tmp_path, capture_output=True,
@@ -187,7 +188,8 @@ def test_bash_completes(binary, tmp_path, words, at, expected):
 
 @pytest.mark.parametrize("shell,check", [("zsh", ["zsh", "-n"]), ("fish", ["fish", "--no-execute"])])
 def test_completions_parse(binary, tmp_path, shell, check):
-    script = subprocess.run([binary, "completions", shell], capture_output=True, text=True, timeout=30, check=True).stdout
+    done = subprocess.run([binary, "completions", shell], capture_output=True, text=True, timeout=30, check=True)
+    script = done.stdout
     assert "place" in script and "--no-mdns" in script.replace("-l no-mdns", "--no-mdns")
     if not shutil.which(shell):
         pytest.skip(f"{shell} is not installed")
