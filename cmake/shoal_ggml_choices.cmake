@@ -19,6 +19,16 @@ function(shoal_choose_backends backends)
   endforeach()
 endfunction()
 
+# ThreadSanitizer does not look into the loops over numbers, whose threads are ordered by barriers that it does see:
+# watched, a token of a small model takes seconds, and the tests of clusters hours.
+function(shoal_leave_kernels_unwatched)
+  get_target_property(folder ggml-cpu SOURCE_DIR)
+  get_target_property(sources ggml-cpu SOURCES)
+  list(FILTER sources INCLUDE REGEX "/(ops|vec|sgemm|binary-ops|unary-ops)\\.cpp$|/quants\\.c$|/dot_products\\.cc$")
+  list(TRANSFORM sources PREPEND ${folder}/ REGEX "^ggml-cpu/")
+  set_source_files_properties(${sources} DIRECTORY ${folder} PROPERTIES COMPILE_OPTIONS "-fno-sanitize=thread;-O2")
+endfunction()
+
 # Links our choice between ways to multiply into ggml's CPU backend, whose sources stay as they are: its
 # `llamafile_sgemm` is compiled under another name, which src/engine/ggml/sgemm_choice.cc calls where it is the fastest.
 # To be called before other backends are made from ggml-cpu (shoal_cpu.cmake).

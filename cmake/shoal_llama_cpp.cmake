@@ -103,10 +103,5 @@ if(SHOAL_CPU_VARIANTS)
   shoal_add_cpu_variants()
 endif()
 add_subdirectory(${SHOAL_LLAMA_CPP_SOURCE} ${CMAKE_BINARY_DIR}/llama.cpp EXCLUDE_FROM_ALL SYSTEM)
-if(SHOAL_SANITIZE STREQUAL "thread")
-  # In its kernels only the threads of one stage meet, ordered by ggml's barriers; watched, a token of a small model
-  # takes seconds, and the tests of clusters hours.
-  target_compile_options(ggml-cpu PRIVATE -fno-sanitize=thread -O2)
-endif()
 set(CMAKE_C_FLAGS_DEBUG "${shoal_c_flags_debug}")
 set(CMAKE_CXX_FLAGS_DEBUG "${shoal_cxx_flags_debug}")

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{ready, Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::connection::ConnectedPoint;
@@ -17,6 +17,9 @@ use libp2p::Multiaddr;
 
 use crate::pace::{Pace, Seen};
 
+/// After so long without an answer a connection is over. Longer than a member is thought alive without a word.
+const SILENCE: Duration = Duration::from_secs(10);
+
 #[derive(Default)]
 pub struct Counters {
     pub sent: AtomicU64,
@@ -24,10 +27,34 @@ pub struct Counters {
 }
 
 /// What a socket and the connection over it tell each other.
-#[derive(Default)]
 struct Shared {
+    fd: AtomicI32, // -1: closed. All of this is the network thread's.
     is_bulk: AtomicBool,
     delivered: AtomicU64,
+}
+
+/// The socket under a connection, for as long as there is one.
+#[derive(Default)]
+pub struct Socket(Weak<Shared>);
+
+impl Socket {
+    /// It carries bulk.
+    pub fn mark_bulk(&self) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.is_bulk.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// What it delivered at best lately, bytes a second; 0 when that is not known.
+    pub fn delivered(&self) -> u64 {
+        self.0.upgrade().map_or(0, |shared| shared.delivered.load(Ordering::Relaxed))
+    }
+
+    /// How often in a row what was sent was sent again without an answer; 0 when that is not known.
+    pub fn resent(&self) -> u8 {
+        let fd = self.0.upgrade().map_or(-1, |shared| shared.fd.load(Ordering::Relaxed));
+        if fd < 0 { 0 } else { kernel::resent(fd) }
+    }
 }
 
 /// The sockets in use. Those dialled for bulk are dialled from a new port and so know it from the start; those accepted
@@ -43,35 +70,23 @@ enum Place {
 }
 
 impl Sockets {
-    /// The connection accepted from there carries bulk.
-    pub fn mark_bulk(&self, from: &Multiaddr) {
-        if let Some(shared) = self.find(&Place::Accepted { from: from.clone() }) {
-            shared.is_bulk.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// What the bulk connection there delivered at best lately, bytes a second; 0 when that is not known.
-    pub fn delivered(&self, address: &Multiaddr, is_dialler: bool) -> u64 {
+    /// The latest one that leads there.
+    pub fn find(&self, address: &Multiaddr, is_dialler: bool, for_bulk: bool) -> Socket {
         let address = address.clone();
-        let place =
-            if is_dialler { Place::Dialled { to: address, for_bulk: true } } else { Place::Accepted { from: address } };
-        self.find(&place).map_or(0, |shared| shared.delivered.load(Ordering::Relaxed))
+        let place = if is_dialler { Place::Dialled { to: address, for_bulk } } else { Place::Accepted { from: address } };
+        Socket(self.lock().get(&place).cloned().unwrap_or_default())
     }
 
-    fn find(&self, place: &Place) -> Option<Arc<Shared>> {
-        self.lock().get(place).and_then(Weak::upgrade)
-    }
-
-    fn add(&self, point: &ConnectedPoint) -> Arc<Shared> {
-        let shared = Arc::new(Shared::default());
-        let place = match point {
+    fn add(&self, point: &ConnectedPoint, fd: RawFd) -> Arc<Shared> {
+        let (place, is_bulk) = match point {
             ConnectedPoint::Dialer { address, port_use, .. } => {
                 let for_bulk = *port_use == PortUse::New;
-                shared.is_bulk.store(for_bulk, Ordering::Relaxed);
-                Place::Dialled { to: address.clone(), for_bulk }
+                (Place::Dialled { to: address.clone(), for_bulk }, for_bulk)
             }
-            ConnectedPoint::Listener { send_back_addr, .. } => Place::Accepted { from: send_back_addr.clone() },
+            ConnectedPoint::Listener { send_back_addr, .. } => (Place::Accepted { from: send_back_addr.clone() }, false),
         };
+        let shared =
+            Arc::new(Shared { fd: fd.into(), is_bulk: is_bulk.into(), delivered: AtomicU64::default() });
         let mut sockets = self.lock();
         sockets.retain(|_, socket| socket.strong_count() > 0);
         sockets.insert(place, Arc::downgrade(&shared));
@@ -94,7 +109,8 @@ pub struct Counted {
 impl Counted {
     pub fn new(socket: TcpStream, point: &ConnectedPoint, counters: Arc<Counters>, sockets: &Sockets) -> Self {
         let fd = socket.0.as_raw_fd();
-        Counted { socket, fd, counters, shared: sockets.add(point), pace: None }
+        kernel::expect_answers(fd);
+        Counted { socket, fd, counters, shared: sockets.add(point, fd), pace: None }
     }
 
     fn before_write(&mut self) {
@@ -110,6 +126,12 @@ impl Counted {
             kernel::limit(self.fd, pace.rate());
             self.shared.delivered.store(pace.delivered(), Ordering::Relaxed);
         }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.shared.fd.store(-1, Ordering::Relaxed);
     }
 }
 
@@ -166,6 +188,15 @@ mod kernel {
         }
     }
 
+    /// Ends a connection whose peer answers nothing any more, whether something was sent or not: after many minutes TCP
+    /// would do it by itself.
+    pub fn expect_answers(fd: RawFd) {
+        set(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, SILENCE.as_millis() as u32);
+        set(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1u32);
+        set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, SILENCE.as_secs() as u32 / 2);
+        set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, SILENCE.as_secs() as u32 / 4);
+    }
+
     pub fn begin(fd: RawFd) {
         set(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX);
         set(fd, libc::IPPROTO_IP, libc::IP_TOS, BACKGROUND);
@@ -177,15 +208,25 @@ mod kernel {
         set(fd, libc::SOL_SOCKET, SO_MAX_PACING_RATE, bytes_per_s.min(u64::from(u32::MAX - 1)) as u32);
     }
 
-    pub fn look(fd: RawFd) -> Option<Seen> {
-        // `struct tcp_info` of linux/tcp.h, which only ever grows; libc's own ends before what is needed.
+    /// `struct tcp_info` of linux/tcp.h, which only ever grows, and how much of it there is; libc's own ends before what
+    /// is needed.
+    fn info(fd: RawFd) -> ([u8; 256], usize) {
         let mut info = [0u8; 256];
         let mut len = info.len() as libc::socklen_t;
         // SAFETY: as above; at most `len` bytes are written.
         let got = unsafe {
             libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len)
         };
-        if got != 0 || len < 152 {
+        (info, if got == 0 { len as usize } else { 0 })
+    }
+
+    pub fn resent(fd: RawFd) -> u8 {
+        info(fd).0[2]
+    }
+
+    pub fn look(fd: RawFd) -> Option<Seen> {
+        let (info, len) = info(fd);
+        if len < 152 {
             return None;
         }
         let u32_at = |at: usize| u32::from_ne_bytes(info[at..at + 4].try_into().expect("4 bytes"));
@@ -198,6 +239,10 @@ mod kernel {
 mod kernel {
     use super::*;
 
+    pub fn expect_answers(_: RawFd) {} // pings find out
+    pub fn resent(_: RawFd) -> u8 {
+        0
+    }
     pub fn begin(_: RawFd) {}
     pub fn limit(_: RawFd, _: u64) {}
     pub fn look(_: RawFd) -> Option<Seen> {

@@ -16,7 +16,7 @@ use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{DialError, FromSwarm, ListenError, NetworkBehaviour, NewListenAddr, SwarmEvent};
 use libp2p::{connection_limits, identify, noise, ping, tcp, yamux};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, Transport, TransportError};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use crate::counted::{Counted, Counters, Sockets};
@@ -124,7 +124,7 @@ impl Node {
         let counters = Arc::new(Counters::default());
         let gauges = Arc::new(Gauges::default());
         let running = Arc::new(AtomicU32::new(0));
-        let pumps = Pumps { queue: queue.clone(), running: running.clone(), gone: broadcast::channel(256).0 };
+        let pumps = Pumps { queue: queue.clone(), running: running.clone() };
 
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
         let entered = runtime.enter();
@@ -279,9 +279,7 @@ impl Task {
                 Err(e) => self.dial_failed(&address, &e.to_string(), None),
             },
             Command::Disconnect(peer) => {
-                if let Some(key) = crypto::public_of_peer(&peer) {
-                    let _ = self.pumps.gone.send(key);
-                }
+                self.swarm.behaviour_mut().streams.lose(peer);
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
             Command::DropUnwelcome => self.drop_unwelcome(),
@@ -421,7 +419,6 @@ impl Task {
             }
             SwarmEvent::ConnectionClosed { peer_id, cause, num_established: 0, .. } => {
                 let Some(peer) = crypto::public_of_peer(&peer_id) else { return };
-                let _ = self.pumps.gone.send(peer);
                 let text = cause.map(|e| e.to_string()).unwrap_or_default();
                 self.push(Event { peer, text, ..Event::new(Kind::Disconnected) });
             }
@@ -438,12 +435,11 @@ impl Task {
                 self.incoming_failed(&send_back_addr, found);
             }
             SwarmEvent::Behaviour(BehaviourEvent::Streams(inbound)) => self.hand_over(inbound),
-            // Left over from an address that the peer no longer has; it would count as one of its connections.
+            // Left over from an address that the peer no longer has; it would count as one of its connections. Pings
+            // themselves fail with Other: after the first one without an answer none finds a stream.
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
-                connection, result: Err(ping::Failure::Timeout), ..
-            })) => {
-                self.swarm.close_connection(connection);
-            }
+                peer, connection, result: Err(ping::Failure::Timeout | ping::Failure::Other { .. }),
+            })) => self.swarm.behaviour_mut().streams.close_dead(peer, connection),
             #[cfg(feature = "mdns")]
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(event)) => {
                 let (kind, list) = match event {

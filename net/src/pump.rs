@@ -6,7 +6,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 
-use tokio::sync::broadcast;
 use tokio_util::compat::FuturesAsyncReadCompatExt;
 
 use crate::crypto::Key;
@@ -24,8 +23,6 @@ const COPY_BUFFER_BYTES: usize = 64 << 10;
 pub struct Pumps {
     pub queue: Arc<Queue>,
     pub running: Arc<AtomicU32>,
-    /// Tells whose last connection is gone.
-    pub gone: broadcast::Sender<Key>,
 }
 
 /// Counts itself for as long as it lives.
@@ -66,24 +63,13 @@ impl Pumps {
     }
 
     async fn run(
-        self, stream: libp2p::Stream, mut local: LocalEnd, id: u64, peer: Key, _counted: (Running, InUse),
+        self, stream: libp2p::Stream, mut local: LocalEnd, id: u64, peer: Key, (_running, in_use): (Running, InUse),
     ) {
-        let mut gone = self.gone.subscribe();
-        // yamux tells a lost connection as a clean end of its streams: so the connection itself is watched too.
-        let lost = async {
-            loop {
-                match gone.recv().await {
-                    Ok(key) if key == peer => return,
-                    Err(broadcast::error::RecvError::Closed) => return,
-                    _ => {}
-                }
-            }
-        };
         let mut stream = stream.compat();
         let copy = tokio::io::copy_bidirectional_with_sizes(&mut stream, &mut local, COPY_BUFFER_BYTES, COPY_BUFFER_BYTES);
         let ended = tokio::select! {
             ended = copy => ended.map(|_| ()),
-            () = lost => Err(io::Error::new(io::ErrorKind::ConnectionReset, "the peer is gone")),
+            () = in_use.cancelled() => Err(io::Error::new(io::ErrorKind::ConnectionReset, "the connection is gone")),
         };
         let (lost, text) = match ended {
             Ok(()) => (false, String::new()),

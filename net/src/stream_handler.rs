@@ -12,6 +12,7 @@ use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 use libp2p::swarm::handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound};
 use libp2p::swarm::{ConnectionHandler, ConnectionHandlerEvent, Stream, StreamUpgradeError, SubstreamProtocol};
 use libp2p::StreamProtocol;
+use tokio_util::sync::CancellationToken;
 
 /// Opened by whoever dialled a connection for bulk, before anything else: both ends then know what it is for.
 const IS_BULK: StreamProtocol = StreamProtocol::new("/shoal/bulk/1");
@@ -25,8 +26,9 @@ pub enum OpenFault {
     Io(io::Error),
 }
 
-/// Counts the streams of a connection that are open: clones of one `Arc`.
-pub type InUse = Arc<()>;
+/// Counts the streams of a connection that are open: clones of one `Arc`. Cancelled when the connection is over, of which
+/// yamux tells its streams either nothing or that they ended in order.
+pub type InUse = Arc<CancellationToken>;
 
 pub type Reply = oneshot::Sender<Result<(Stream, InUse), OpenFault>>;
 

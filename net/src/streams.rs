@@ -25,7 +25,7 @@ use libp2p::swarm::{
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 
-use crate::counted::Sockets;
+use crate::counted::{Socket, Sockets};
 use crate::stream_handler::{Came, Handler, InUse, Order, Reply};
 pub use crate::stream_handler::{OpenFault, Served};
 
@@ -33,6 +33,10 @@ pub use crate::stream_handler::{OpenFault, Served};
 const BULK_WAIT: Duration = Duration::from_secs(3);
 /// How long a bulk connection stays without a stream.
 const BULK_IDLE: Duration = Duration::from_secs(60);
+
+/// A connection beside a later one is over when what was sent on it was sent again so often (after about 3 s) without an
+/// answer: it is of an address that the peer no longer has. A pause of the whole link ends sooner, or with the peer.
+const RESENT_MAX: u8 = 4;
 
 /// SN_PRIORITY_* of the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,7 @@ struct Link {
     is_relayed: bool,
     /// The peer's: where it listens, if we dialled.
     address: Multiaddr,
+    socket: Socket,
     in_use: InUse,
     used: Instant,
 }
@@ -100,9 +105,14 @@ impl Streams {
         answer
     }
 
-    /// Closes bulk connections that nobody uses, and ends waits that took too long. Call often.
+    /// Closes bulk connections that nobody uses and those that lead nowhere any more, and ends waits that took too long.
+    /// Call often.
     pub fn keep_house(&mut self, now: Instant) {
         for (peer, links) in &mut self.links {
+            let latest = links.iter().rev().find(|link| link.priority == Priority::Activations).map(|link| link.id);
+            for link in links.iter().filter(|link| Some(link.id) != latest && link.socket.resent() >= RESENT_MAX) {
+                self.todo.push_back(give_up(*peer, link));
+            }
             for link in links.iter_mut().filter(|link| link.priority == Priority::Bulk) {
                 let in_use = Arc::strong_count(&link.in_use) > 1;
                 if !in_use && now.duration_since(link.used) >= BULK_IDLE {
@@ -120,6 +130,17 @@ impl Streams {
         }
     }
 
+    /// The connection leads nowhere any more. Its streams end at once, whatever becomes of what they sent.
+    pub fn close_dead(&mut self, peer: PeerId, connection: ConnectionId) {
+        let link = self.links.get(&peer).into_iter().flatten().find(|link| link.id == connection);
+        self.todo.extend(link.map(|link| give_up(peer, link)));
+    }
+
+    /// Ends all streams to the peer, whose connections are about to be closed.
+    pub fn lose(&self, peer: PeerId) {
+        self.links.get(&peer).into_iter().flatten().for_each(|link| link.in_use.cancel());
+    }
+
     /// A dial failed. True when it was for bulk: of no interest to anyone else.
     pub fn dial_failed(&mut self, connection: ConnectionId) -> bool {
         let Some(peer) = self.dials.remove(&connection) else { return false };
@@ -135,7 +156,7 @@ impl Streams {
     pub fn bulk_rates(&self) -> impl Iterator<Item = (PeerId, u64)> + '_ {
         self.links.iter().filter_map(|(peer, links)| {
             let bulk = links.iter().filter(|link| link.priority == Priority::Bulk);
-            let rates = bulk.map(|link| self.sockets.delivered(&link.address, link.is_dialler));
+            let rates = bulk.map(|link| link.socket.delivered());
             rates.max().filter(|rate| *rate > 0).map(|rate| (*peer, rate))
         })
     }
@@ -188,8 +209,10 @@ impl Streams {
     ) -> Handler {
         let is_bulk = self.dials.remove(&id).is_some();
         let priority = if is_bulk { Priority::Bulk } else { Priority::Activations };
+        let socket = self.sockets.find(address, is_dialler, is_bulk);
         let (address, in_use, used) = (address.clone(), Arc::default(), Instant::now());
-        self.links.entry(peer).or_default().push(Link { id, priority, is_dialler, is_relayed, address, in_use, used });
+        let link = Link { id, priority, is_dialler, is_relayed, address, socket, in_use, used };
+        self.links.entry(peer).or_default().push(link);
         if is_bulk {
             self.open_waiting(peer, Priority::Bulk);
         }
@@ -201,14 +224,20 @@ impl Streams {
         let Some(links) = self.links.get_mut(&peer).filter(|links| links.len() > 1) else { return };
         if let Some(link) = links.iter_mut().find(|link| link.id == connection) {
             link.priority = Priority::Bulk;
-            self.sockets.mark_bulk(&link.address);
+            link.socket.mark_bulk();
             self.open_waiting(peer, Priority::Bulk);
         }
     }
 
     fn closed(&mut self, peer: PeerId, connection: ConnectionId) {
         let Some(links) = self.links.get_mut(&peer) else { return };
-        links.retain(|link| link.id != connection);
+        links.retain(|link| {
+            let stays = link.id != connection;
+            if !stays {
+                link.in_use.cancel();
+            }
+            stays
+        });
         if links.is_empty() {
             self.links.remove(&peer);
             self.waiting.remove(&peer);
@@ -225,6 +254,11 @@ fn is_relayed(address: &Multiaddr) -> bool {
 
 fn close(peer_id: PeerId, connection: ConnectionId) -> ToSwarm<Inbound, Order> {
     ToSwarm::CloseConnection { peer_id, connection: CloseConnection::One(connection) }
+}
+
+fn give_up(peer: PeerId, link: &Link) -> ToSwarm<Inbound, Order> {
+    link.in_use.cancel();
+    close(peer, link.id)
 }
 
 impl NetworkBehaviour for Streams {

@@ -278,7 +278,7 @@ void AnswerStreams::ServeKeep(const NodeId& peer, int fd) {
     --keep_streams_;
     return;
   }
-  std::map<std::uint32_t, std::shared_ptr<Answer>> copies;
+  std::map<std::uint32_t, std::weak_ptr<Answer>> copies;  // how long they are kept is Answers' to say
   Status status;
   while (status.ok()) {
     const std::optional<FrameBytes> frame = link.receiver->Receive();
@@ -291,10 +291,11 @@ void AnswerStreams::ServeKeep(const NodeId& peer, int fd) {
       if (copies.size() > kCopiesOfStreamMax) copies.erase(copies.begin());
     } else if (const auto* entries = std::get_if<AnswerEntries>(&*message)) {
       const auto found = copies.find(entries->number);
-      if (found == copies.end() || found->second == nullptr) continue;
-      const bool whole = found->second->Receive(entries->first, entries->entries);
+      const std::shared_ptr<Answer> copy_of = found != copies.end() ? found->second.lock() : nullptr;
+      if (copy_of == nullptr) continue;
+      const bool whole = copy_of->Receive(entries->first, entries->entries);
       if (!whole) status = Error{ErrorCode::kCorrupt, "a copy of an answer has a gap"};
-      if (found->second->bytes() > kCopyBytesMax) found->second = nullptr;
+      if (copy_of->bytes() > kCopyBytesMax) copies.erase(found);
     } else {
       status = Error{ErrorCode::kCorrupt, "a message that has no place among copies"};
     }

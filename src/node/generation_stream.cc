@@ -18,6 +18,7 @@ namespace shoal {
 namespace {
 
 constexpr std::size_t kEventsMax = 1024;               // then the stream's own back-pressure holds the head
+constexpr std::chrono::seconds kAcceptMax{30};           // a head waits for its stages less long
 constexpr std::chrono::milliseconds kCancelPoll{100};  // how soon a head sees that nobody listens any more
 
 Error Lost() { return {ErrorCode::kUnavailable, "the connection to the head of the placement was lost"}; }
@@ -181,6 +182,7 @@ Result<std::unique_ptr<GenerationHandle>> OpenRemoteGeneration(StreamLink stream
   control.ops.emplace_back(std::move(open));
   SHOAL_RETURN_IF_ERROR(stream.sender->Send(EncodeControl(control, epoch)));
 
+  LimitFirstFrames(*stream.receiver, 1, kAcceptMax);
   const std::optional<FrameBytes> answer = stream.receiver->Receive();
   if (!answer) return Lost();
   if (!DecodeGenerated(*answer).ok()) {

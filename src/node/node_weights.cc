@@ -218,7 +218,7 @@ std::shared_ptr<NodeWeights::Shown> NodeWeights::Show(const std::string& model, 
 
 // A file of the library is hashed when the first member asks for it; the next ones wait for that, as a placement does.
 Result<StoredModel> NodeWeights::FindToServe(ModelFingerprint fingerprint) {
-  SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<void> turn, TakeTurn(Work::kHash, fingerprint));
+  SHOAL_ASSIGN_OR_RETURN(const std::shared_ptr<void> turn, TakeTurn(Work::kHash, fingerprint, options_.stopping));
   if (Result<StoredModel> stored = Stored(fingerprint); stored.ok()) return stored;
   SHOAL_ASSIGN_OR_RETURN(const LibraryModel model, library_.FindFingerprint(fingerprint));
   const std::string name = FreeName(model.name, fingerprint);
@@ -227,7 +227,7 @@ Result<StoredModel> NodeWeights::FindToServe(ModelFingerprint fingerprint) {
   const auto progress = [&](std::uint64_t done) {
     const std::lock_guard lock(mutex_);
     (*shown)->second.bytes_done = done;
-    return true;
+    return !options_.stopping();
   };
   SHOAL_RETURN_IF_ERROR(store_->AddLocal(model.file->path, name, progress));
   shown.reset();

@@ -14,6 +14,7 @@ import time
 import pytest
 
 import nodes
+import streams
 
 PROMPT, TOKENS, LAYERS = "The capital of France is", 24, 30
 
@@ -125,6 +126,22 @@ def test_a_device_changes_its_address(lan):
     nodes.wait_for("all are seen after the move", lambda: see_each_other(members))
     assert members[2].node_id() == before
     assert len(members[0].status()["nodes"]) == 3, "it is no second node"
+
+
+def test_an_answer_outlives_a_quick_change_of_address(lan, smollm2):
+    """The other address is found before anybody is thought dead; what lay on the old one must not wait for it."""
+    hosts = lan.add_hosts(2)
+    members = nodes.cluster_on(hosts, models=[smollm2])
+    place(members[0], stages=2)
+    tokens = 400
+    want = members[0].complete("smollm2", PROMPT, tokens)
+    for entry in members:
+        answer = streams.Asking(entry, "smollm2", PROMPT, tokens)
+        nodes.wait_for("it answers", lambda: answer.pieces())
+        hosts[1].move(ipv4=f"10.77.0.{93 + members.index(entry)}", ipv6=f"fd77::{93 + members.index(entry)}")
+        stream = answer.wait(timeout_s=nodes.HANG_S)
+        assert stream.text == want
+        print(f"longest pause {max(length for _, length in stream.pauses()):.1f} s")
 
 
 def test_a_copied_owner_takes_a_new_key_and_goes_on(lan):
