@@ -10,6 +10,7 @@
 #include "base/thread_name.h"
 #include "runtime/bounded_queue.h"
 #include "runtime/rng.h"
+#include "runtime/start_thread.h"
 
 namespace shoal {
 namespace {
@@ -51,7 +52,7 @@ class StreamedAnswer final : public RemoteAnswer {
 
   Status Attach(const AnswerAttach& attach) override {
     SHOAL_RETURN_IF_ERROR(link_.sender->Send(EncodeAnswerMessage(attach)));
-    reader_ = std::thread([this] { Read(); });
+    SHOAL_ASSIGN_OR_RETURN(reader_, StartThread("shoal-answer", [this] { Read(); }));
     return {};
   }
 
@@ -388,10 +389,11 @@ void AnswerStreams::ServeAnswer(int fd) {
   if (attach == nullptr) return;
 
   std::atomic<bool> gone{false};
-  std::thread reader([&] {
+  Result<std::thread> reader = StartThread("shoal-answer", [&] {
     while (link.receiver->Receive()) {}  // nothing more is said: what matters is the end
     gone = true;
   });
+  if (!reader.ok()) return Log(LogLevel::kWarning, "answers", "one is not shown: " + reader.error().message);
   std::optional<Reply> reply = AnswerFor(context_, answer, *attach, ClientLink{[&] { return gone.load(); }});
   if (reply && link.sender->Send(EncodeAnswerMessage(HeadOf(*reply))).ok()) {
     StreamSink sink(*link.sender);
@@ -404,7 +406,7 @@ void AnswerStreams::ServeAnswer(int fd) {
   reply.reset();
   link.sender->Close();
   link.receiver->Close();
-  reader.join();
+  reader->join();
 }
 
 }  // namespace shoal

@@ -87,28 +87,42 @@ std::uint64_t PlacementTable::WaitForChange(std::uint64_t seen, std::chrono::mil
   return changes_;
 }
 
+void BackendTable::DropUnplaced(const std::vector<PlacementView>& placed) {
+  std::erase_if(backends_, [&](const auto& kept) {
+    const auto is_it = [&](const PlacementView& placement) { return placement.record.model == kept.first; };
+    return !kept.second->opening && std::none_of(placed.begin(), placed.end(), is_it);
+  });
+}
+
 std::shared_ptr<Backend> BackendTable::Find(const std::string& name, const PlacementTable& placements,
                                             const OpenBackend& open, const std::function<bool()>& given_up) {
   std::unique_lock lock(mutex_);
-  for (const PlacementView& placement : placements.all()) {
+  const std::vector<PlacementView> placed = placements.all();
+  DropUnplaced(placed);
+  for (const PlacementView& placement : placed) {
     const std::string& model = placement.record.model;
     if (!IsServedModel({model, 0, 0}, name)) continue;
-    Entry& entry = backends_[model];
-    while (entry.opening && !given_up()) opened_.wait_for(lock, kGiveUpPause);
-    if (entry.opening) continue;
+    std::shared_ptr<Entry>& kept = backends_[model];
+    if (kept == nullptr) kept = std::make_shared<Entry>();
+    const std::shared_ptr<Entry> entry = kept;  // dropped meanwhile, it is still this thread's
+    while (entry->opening && !given_up()) opened_.wait_for(lock, kGiveUpPause);
+    if (entry->opening) continue;
     const std::uint64_t fingerprint = placement.record.request.fingerprint;
-    if (entry.backend != nullptr && entry.fingerprint == fingerprint) return entry.backend;
-    entry.opening = true;
+    const PlaceOptions& options = placement.record.request.options;
+    if (entry->backend != nullptr && entry->fingerprint == fingerprint && entry->options == options)
+      return entry->backend;
+    entry->opening = true;
     lock.unlock();
     Result<std::shared_ptr<Backend>> opened = open(placement.record);
     lock.lock();
-    entry.opening = false;
+    entry->opening = false;
     opened_.notify_all();
     if (opened.ok()) {
-      entry.fingerprint = fingerprint;
-      entry.backend = *std::move(opened);
+      entry->fingerprint = fingerprint;
+      entry->options = options;
+      entry->backend = *std::move(opened);
       not_served_.erase(model);
-      return entry.backend;
+      return entry->backend;
     }
     if (opened.error().code != ErrorCode::kCancelled && not_served_.insert(model).second) {
       Log(LogLevel::kWarning, "models", "'" + model + "' cannot be served here: " + opened.error().message);

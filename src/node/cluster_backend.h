@@ -62,7 +62,8 @@ Result<std::shared_ptr<Backend>> OpenClusterBackend(ModelLibrary& library, const
 // Opens the backend of a placement, as OpenClusterBackend. Errors: kCancelled (given up) and others.
 using OpenBackend = std::function<Result<std::shared_ptr<Backend>>(const PlacementRecord&)>;
 
-// The backends that were opened, by model: opened again when another file takes the model's name. Any thread.
+// The backends of what is placed, by model: opened again when another file takes the model's name, or it is placed with
+// another context or for another number of answers. Any thread.
 class BackendTable {
  public:
   // Of the placement that clients call `name`; null when there is none, it cannot be served here (logged once), or this
@@ -74,14 +75,17 @@ class BackendTable {
  private:
   struct Entry {
     std::uint64_t fingerprint = 0;
+    PlaceOptions options;
     std::shared_ptr<Backend> backend;
     bool opening = false;  // by one thread; others wait
   };
 
   std::mutex mutex_;
   std::condition_variable opened_;
-  std::map<std::string, Entry> backends_;  // by model; entries stay
-  std::set<std::string> not_served_;       // said already
+  void DropUnplaced(const std::vector<PlacementView>& placed);  // mutex_ is held
+
+  std::map<std::string, std::shared_ptr<Entry>> backends_;  // by model
+  std::set<std::string> not_served_;                        // said already
 };
 
 }  // namespace shoal

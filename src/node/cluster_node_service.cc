@@ -13,7 +13,8 @@ namespace {
 
 constexpr std::chrono::hours kPlaceMax{24};  // the cluster gives up long before, unless layers keep coming
 constexpr std::chrono::seconds kLeaveMax{150};
-constexpr std::chrono::seconds kListMax{2};  // for models whose vocabulary is not here yet
+constexpr std::chrono::seconds kAcceptMax{30};  // of a head, which waits for its stages less long
+constexpr std::chrono::seconds kListMax{2};     // for models whose vocabulary is not here yet
 
 }  // namespace
 
@@ -26,7 +27,9 @@ Result<std::unique_ptr<GenerationHandle>> RealClusterNode::StartAt(const Placeme
   const NodeId& head = placement.stages.front().node;
   if (head == home_->id()) return host_.Generate(placement.model, placement.epoch, std::move(options));
   SHOAL_ASSIGN_OR_RETURN(const int fd, peers_->OpenStream(head, kGenerateProtocol, kStreamOpenMs));
-  return OpenRemoteGeneration(MakeStreamLink(fd, kFrameBytesMax), placement.epoch, placement.model, std::move(options));
+  StreamLink link = MakeStreamLink(fd, kFrameBytesMax);
+  LimitFirstFrames(*link.receiver, 1, kAcceptMax);
+  return OpenRemoteGeneration(std::move(link), placement.epoch, placement.model, std::move(options));
 }
 
 std::vector<ModelCard> RealClusterNode::models() {

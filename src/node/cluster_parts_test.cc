@@ -220,8 +220,8 @@ TEST(ControlLinkTest, CarriesMessagesAndTellsTheEnd) {
   RealLoop loop;
   BoundedQueue<std::uint32_t> heard(16);
   std::atomic<bool> ended{false};
-  auto a = std::make_unique<ControlLink>(loop, fds[0], ControlLink::Handlers{[](const ClusterMessage&) {}, [] {}});
-  auto b = std::make_unique<ControlLink>(
+  auto a = *ControlLink::Open(loop, fds[0], ControlLink::Handlers{[](const ClusterMessage&) {}, [] {}});
+  auto b = *ControlLink::Open(
       loop, fds[1],
       ControlLink::Handlers{[&](const ClusterMessage& message) { heard.Push(std::get<HearsAsk>(message).round); },
                             [&] { ended = true; }});
@@ -240,10 +240,10 @@ TEST(ControlLinkTest, APeerThatDoesNotReadFillsTheQueueAndBlocksNobody) {
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
   RealLoop loop;
   TwoEnds unread{MakeStreamLink(fds[1], kFrameBytesMax), -1};
-  ControlLink link(loop, fds[0], ControlLink::Handlers{[](const ClusterMessage&) {}, [] {}});
+  const auto link = *ControlLink::Open(loop, fds[0], ControlLink::Handlers{[](const ClusterMessage&) {}, [] {}});
   const std::vector<std::uint8_t> frame = EncodeClusterMessage(SyncDelta{{}, {}, {std::vector<std::uint8_t>(500)}});
   int sent = 0;
-  while (sent < 100'000 && link.Send(frame)) ++sent;
+  while (sent < 100'000 && link->Send(frame)) ++sent;
   EXPECT_LT(sent, 100'000);
   loop.Stop();
 }
@@ -275,6 +275,44 @@ TEST(BackendTableTest, AModelThatTakesLongKeepsNobodyFromAnother) {
   first.join();
   EXPECT_EQ(table.Find("slow", placements, open, never), nullptr);
   EXPECT_EQ(opened, 2) << "tried again";
+}
+
+class NamedBackend final : public Backend {
+ public:
+  explicit NamedBackend(const PlacementRecord& record)
+      : card_{record.model, 0, record.request.options.context_tokens} {}
+  ModelCard model() const override { return card_; }
+  const Vocabulary& vocabulary() const override { std::abort(); }
+  std::shared_ptr<const Vocabulary> shared_vocabulary() const override { return nullptr; }
+  std::shared_ptr<const ChatTemplate> chat_template() const override { return nullptr; }
+  Result<std::unique_ptr<GenerationHandle>> Generate(GenerateOptions) override {
+    return Error{ErrorCode::kUnavailable, "it only has a name"};
+  }
+
+ private:
+  const ModelCard card_;
+};
+
+TEST(BackendTableTest, KeepsWhatIsPlacedAsItIsPlaced) {
+  PlacementTable placements;
+  BackendTable table;
+  int opened = 0;
+  const auto open = [&](const PlacementRecord& record) -> Result<std::shared_ptr<Backend>> {
+    ++opened;
+    return std::shared_ptr<Backend>(std::make_shared<NamedBackend>(record));
+  };
+  const auto find = [&](const char* name) { return table.Find(name, placements, open, [] { return false; }); };
+  PlacementView placed = PlacementOf("one");
+  placements.Set({placed, PlacementOf("other")});
+  EXPECT_EQ(find("one"), find("one"));
+  EXPECT_EQ(opened, 1);
+  placed.record.request.options.context_tokens = 8192;
+  placements.Set({placed, PlacementOf("other")});
+  EXPECT_EQ(find("one")->model().context_tokens_max, 8192);
+  std::weak_ptr<Backend> one = find("one");
+  placements.Set({PlacementOf("other")});
+  EXPECT_NE(find("other"), nullptr);
+  EXPECT_TRUE(one.expired()) << "nobody can ask for it any more";
 }
 
 TEST(InviteExtrasTest, ComeBackAsTheyWere) {

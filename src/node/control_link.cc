@@ -8,8 +8,8 @@
 #include <utility>
 
 #include "base/log.h"
-#include "base/thread_name.h"
 #include "runtime/bounded_queue.h"
+#include "runtime/start_thread.h"
 #include "transport/stream_link.h"
 
 namespace shoal {
@@ -71,17 +71,13 @@ struct ControlLink::State : std::enable_shared_from_this<ControlLink::State> {
   std::thread writer, reader;
 };
 
-ControlLink::ControlLink(Loop& loop, int fd, Handlers handlers)
-    : state_(std::make_shared<State>(loop, fd, std::move(handlers))) {
-  state_->heard = loop.clock().Now();
-  state_->writer = std::thread([state = state_.get()] {
-    NameThisThread("shoal-control");
-    state->Write();
-  });
-  state_->reader = std::thread([state = state_.get()] {
-    NameThisThread("shoal-control");
-    state->Read();
-  });
+Result<std::unique_ptr<ControlLink>> ControlLink::Open(Loop& loop, int fd, Handlers handlers) {
+  std::unique_ptr<ControlLink> link(new ControlLink(std::make_shared<State>(loop, fd, std::move(handlers))));
+  State* const state = link->state_.get();
+  state->heard = loop.clock().Now();
+  SHOAL_ASSIGN_OR_RETURN(state->writer, StartThread("shoal-control", [state] { state->Write(); }));
+  SHOAL_ASSIGN_OR_RETURN(state->reader, StartThread("shoal-control", [state] { state->Read(); }));
+  return link;
 }
 
 ControlLink::~ControlLink() {
@@ -90,8 +86,9 @@ ControlLink::~ControlLink() {
   state_->inbox.Close();
   state_->stream.sender->Close();
   state_->stream.receiver->Close();
-  state_->writer.join();
-  state_->reader.join();
+  for (std::thread* thread : {&state_->writer, &state_->reader}) {
+    if (thread->joinable()) thread->join();
+  }
 }
 
 TimeUs ControlLink::heard() const { return state_->heard; }

@@ -22,8 +22,8 @@ class ControlLink {
     std::function<void()> on_end;                    // on the loop, once, unless the link was destroyed before
   };
 
-  // Takes over `fd`, a connected stream.
-  ControlLink(Loop& loop, int fd, Handlers handlers);
+  // Takes over `fd`, a connected stream, also when it fails. Errors: kOverloaded (no thread).
+  static Result<std::unique_ptr<ControlLink>> Open(Loop& loop, int fd, Handlers handlers);
   // Ends the stream and joins the threads: on the loop, after which no handler is called.
   ~ControlLink();
   ControlLink(const ControlLink&) = delete;
@@ -36,6 +36,7 @@ class ControlLink {
 
  private:
   struct State;
+  explicit ControlLink(std::shared_ptr<State> state) : state_(std::move(state)) {}
   std::shared_ptr<State> state_;
 };
 

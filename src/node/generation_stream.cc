@@ -9,8 +9,8 @@
 #include <thread>
 #include <utility>
 
-#include "base/thread_name.h"
 #include "runtime/bounded_queue.h"
+#include "runtime/start_thread.h"
 #include "wire/messages.h"
 #include "wire/stream_messages.h"
 
@@ -18,7 +18,6 @@ namespace shoal {
 namespace {
 
 constexpr std::size_t kEventsMax = 1024;               // then the stream's own back-pressure holds the head
-constexpr std::chrono::seconds kAcceptMax{30};           // a head waits for its stages less long
 constexpr std::chrono::milliseconds kCancelPoll{100};  // how soon a head sees that nobody listens any more
 
 Error Lost() { return {ErrorCode::kUnavailable, "the connection to the head of the placement was lost"}; }
@@ -58,17 +57,16 @@ Result<FailureMessage> AsFailure(std::span<const std::uint8_t> frame) {
 
 class RemoteGeneration final : public GenerationHandle {
  public:
-  explicit RemoteGeneration(StreamLink stream) : stream_(std::move(stream)), events_(kEventsMax) {
-    reader_ = std::thread([this] {
-      NameThisThread("shoal-remote");
-      Read();
-    });
+  explicit RemoteGeneration(StreamLink stream) : stream_(std::move(stream)), events_(kEventsMax) {}
+  Status Start() {
+    SHOAL_ASSIGN_OR_RETURN(reader_, StartThread("shoal-remote", [this] { Read(); }));
+    return {};
   }
   ~RemoteGeneration() override {
     events_.Close();
     stream_.sender->Close();
     stream_.receiver->Close();
-    reader_.join();
+    if (reader_.joinable()) reader_.join();
   }
   RemoteGeneration(const RemoteGeneration&) = delete;
   RemoteGeneration& operator=(const RemoteGeneration&) = delete;
@@ -182,14 +180,15 @@ Result<std::unique_ptr<GenerationHandle>> OpenRemoteGeneration(StreamLink stream
   control.ops.emplace_back(std::move(open));
   SHOAL_RETURN_IF_ERROR(stream.sender->Send(EncodeControl(control, epoch)));
 
-  LimitFirstFrames(*stream.receiver, 1, kAcceptMax);
   const std::optional<FrameBytes> answer = stream.receiver->Receive();
   if (!answer) return Lost();
   if (!DecodeGenerated(*answer).ok()) {
     SHOAL_ASSIGN_OR_RETURN(FailureMessage failure, AsFailure(*answer));
     return Error{failure.code, std::move(failure.message)};
   }
-  return std::unique_ptr<GenerationHandle>(std::make_unique<RemoteGeneration>(std::move(stream)));
+  auto generation = std::make_unique<RemoteGeneration>(std::move(stream));
+  SHOAL_RETURN_IF_ERROR(generation->Start());
+  return std::unique_ptr<GenerationHandle>(std::move(generation));
 }
 
 void ServeGeneration(StreamLink stream, const StartGenerationAt& start) {
@@ -203,18 +202,21 @@ void ServeGeneration(StreamLink stream, const StartGenerationAt& start) {
     return;
   }
   std::atomic<bool> cancelled{false};
-  std::thread reader([&] {
-    NameThisThread("shoal-remote");
+  Result<std::thread> reader = StartThread("shoal-remote", [&] {
     while (stream.receiver->Receive()) {}  // the asker says nothing more: what matters is the end
     cancelled = true;
   });
+  if (!reader.ok()) {
+    static_cast<void>(stream.sender->Send(FailureFrame(reader.error(), epoch)));
+    return stream.sender->Close();
+  }
   if (stream.sender->Send(EncodeGenerated({GeneratedKind::kAccepted, (*handle)->reused_tokens()}, epoch)).ok()) {
     Forward(**handle, *stream.sender, epoch, cancelled);
   }
   handle->reset();
   stream.sender->Close();
   stream.receiver->Close();
-  reader.join();
+  reader->join();
 }
 
 }  // namespace shoal

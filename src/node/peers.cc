@@ -359,15 +359,24 @@ void Peers::OpenControl(const NodeId& peer) {
 }
 
 void Peers::AddLink(const NodeId& peer, int fd) {
-  std::unique_ptr<ControlLink>& link = links_[peer];
-  link.reset();
-  link = std::make_unique<ControlLink>(
+  const bool had_one = links_.erase(peer) == 1;
+  Result<std::unique_ptr<ControlLink>> link = ControlLink::Open(
       loop_, fd,
       ControlLink::Handlers{[this, peer](ClusterMessage message) { handlers_.on_message(peer, std::move(message)); },
                             [this, peer] {
                               DropLink(peer);
                               loop_.After(kReopenUs, [this, peer] { OpenControl(peer); });
                             }});
+  if (!link.ok()) {
+    Log(LogLevel::kWarning, "cluster", "no link to node " + ShortHex(peer) + ": " + link.error().message);
+    if (had_one) {
+      meter_.LinkDown(peer);
+      handlers_.on_link_down(peer);
+    }
+    loop_.After(kReopenFailedUs, [this, peer] { OpenControl(peer); });
+    return;
+  }
+  links_[peer] = *std::move(link);
   meter_.LinkUp(peer, loop_.clock().Now());
   handlers_.on_link_up(peer);
 }

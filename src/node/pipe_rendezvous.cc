@@ -1,6 +1,7 @@
 // A map under a lock.
 #include "node/pipe_rendezvous.h"
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
@@ -31,7 +32,11 @@ void PipeRendezvous::Add(const NodeId& peer, Epoch epoch, const PipeHello& hello
                          std::unique_ptr<FrameReceiver> receiver) {
   const std::lock_guard lock(mutex_);
   DropOld();
-  if (all_closed_ || closed_.contains(epoch) || waiting_.size() >= kWaitingMax) return;
+  if (all_closed_ || closed_.contains(epoch)) return;
+  const auto of_peer = [&](const auto& entry) { return std::get<0>(entry.first) == peer; };
+  if (static_cast<std::size_t>(std::count_if(waiting_.begin(), waiting_.end(), of_peer)) >= kWaitingMax) {
+    return Log(LogLevel::kWarning, "network", "node " + ShortHex(peer) + " opens too many links that nobody asked for");
+  }
   waiting_[KeyOf(peer, epoch, hello)] = {std::move(receiver), std::chrono::steady_clock::now()};
   changed_.notify_all();
 }

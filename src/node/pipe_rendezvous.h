@@ -21,7 +21,7 @@ namespace shoal {
 
 class PipeRendezvous {
  public:
-  static constexpr std::size_t kWaitingMax = 256;
+  static constexpr std::size_t kWaitingMax = 256;  // of one peer: whoever opens too many stands in nobody else's way
   static constexpr std::chrono::seconds kWaitMax{60};
 
   PipeRendezvous() = default;
