@@ -18,6 +18,7 @@ LIMIT_S = 240
 
 def pytest_configure(config):
     config.addinivalue_line("markers", f"limit(seconds): how long a test may take; {LIMIT_S} s when not given")
+    config.addinivalue_line("markers", "unsanitized: of memory, or of instants of a fast start")
     capture = config.pluginmanager.getplugin("capturemanager")
     lans.enter_user_namespace("-m", "pytest", *sys.argv[1:], before=capture.stop_global_capturing if capture else None)
 
@@ -27,6 +28,12 @@ def pytest_terminal_summary(terminalreporter):
     if reason:
         terminalreporter.section("cluster tests were SKIPPED", bold=True, red=True)
         terminalreporter.line(reason)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if PATIENCE > 1 and item.get_closest_marker("unsanitized"):
+            item.add_marker(pytest.mark.skip(reason="a sanitized program's memory and speed are not the program's"))
 
 
 @pytest.hookimpl(wrapper=True)

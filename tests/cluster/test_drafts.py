@@ -1,4 +1,6 @@
 """Tokens that are computed before they are known change nothing but the time that an answer takes."""
+import pytest
+
 import nodes
 from sensors import Battery
 
@@ -47,6 +49,7 @@ def test_drafts_change_no_token_and_no_digit(lan, smollm2):
     print(f"{right:.0f} drafts right, {wrong:.0f} wrong")
 
 
+@pytest.mark.unsanitized
 def test_a_device_on_its_battery_asks_for_surer_guesses(lan, smollm2, tmp_path):
     battery = Battery(tmp_path)
     lan.link("*", "*", delay_us=10_000)  # so that drafts pay on busy machines too

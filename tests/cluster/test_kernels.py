@@ -4,11 +4,14 @@ A machine that computes something else meanwhile is told, and it tries again lat
 import json
 import pathlib
 
+import pytest
+
 import nodes
 
 BUSY = "are not measured yet: something else computed meanwhile"
 
 
+@pytest.mark.unsanitized
 def test_it_is_measured_by_itself_told_and_used_by_the_next_start(tmp_path):
     here = nodes.Here(tmp_path)
     try:

@@ -76,6 +76,7 @@ def kill_after(homes, process, seconds):
     homes.end(process)
 
 
+@pytest.mark.unsanitized
 def test_killed_at_any_instant_it_starts_again(homes, tmp_path):
     rng = random.Random(SEED)
     owner, member = tmp_path / "owner", tmp_path / "member"
@@ -264,6 +265,7 @@ def test_a_model_file_that_breaks_before_it_is_loaded(homes, node_with_model, sm
                    lambda: homes.run(home, "place", "smollm2", "--stages", "1", timeout=60).returncode == 0)
 
 
+@pytest.mark.unsanitized
 def test_memory_that_ends_while_a_stage_loads(homes, node_with_model):
     home, _, process = node_with_model
     pages = int(pathlib.Path(f"/proc/{process.pid}/statm").read_text().split()[0])

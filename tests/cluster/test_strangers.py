@@ -394,6 +394,7 @@ def test_a_member_that_breaks_rules_harms_nobody(cluster):
     assert cluster.show(home / "certificate", home / "node.key")["let_in"], "and it is served when it behaves"
 
 
+@pytest.mark.unsanitized
 def test_promised_bytes_take_no_memory(cluster):
     """Headers that announce 64 MiB each, with nothing behind them."""
     home = cluster.join_by_hand("boaster")
