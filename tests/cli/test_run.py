@@ -1,4 +1,5 @@
 """`shoal run` on real models: the same text for any cut, what JSON promises, signals, pipes."""
+import contextlib
 import json
 import os
 import pty
@@ -107,12 +108,24 @@ def read_for(pipe, seconds):
     return got
 
 
-def test_conversation_stops_an_answer_on_ctrl_c_and_goes_on(binary, smollm2):
+@contextlib.contextmanager
+def conversation(*command, stderr=subprocess.DEVNULL):
+    """The process and the terminal that it reads from; ends the conversation as a person does."""
     master, slave = pty.openpty()
-    process = subprocess.Popen([binary, "run", smollm2, "--stages", "2", "--temperature", "0", "--ctx", "2048"],
-                               stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "--temperature", "0"], stdin=slave, stdout=subprocess.PIPE, stderr=stderr)
     os.close(slave)
     try:
+        yield process, master
+        os.write(master, b"\n")
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+def test_conversation_stops_an_answer_on_ctrl_c_and_goes_on(binary, smollm2):
+    with conversation(binary, "run", smollm2, "--stages", "2", "--ctx", "2048") as (process, master):
         os.write(master, b"Write a very long story about the sea.\n")
         seen = b""
         deadline = time.monotonic() + 60
@@ -128,22 +141,10 @@ def test_conversation_stops_an_answer_on_ctrl_c_and_goes_on(binary, smollm2):
         while not (more := read_for(process.stdout, 0.5)) and time.monotonic() < deadline:
             pass
         assert more, f"no answer to another question, after {ends} bytes of the first"
-        os.write(master, b"\n")
-        assert process.wait(timeout=30) == 0
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
 
 
 def test_a_conversation_that_fills_its_context_begins_anew(binary, smollm2, tmp_path):
-    master, slave = pty.openpty()
-    with open(tmp_path / "stderr", "wb") as errors:
-        process = subprocess.Popen([binary, "run", smollm2, "--temperature", "0", "--ctx", "160"],
-                                   stdin=slave, stdout=subprocess.PIPE, stderr=errors)
-    os.close(slave)
-
-    def say(line, awaited):
+    def say(process, master, line, awaited):
         begin = len((tmp_path / "stderr").read_text())
         os.write(master, line.encode() + b"\n")
         got = b""
@@ -154,17 +155,12 @@ def test_a_conversation_that_fills_its_context_begins_anew(binary, smollm2, tmp_
                 return
         raise AssertionError(f"{line}: {got}, {(tmp_path / 'stderr').read_text()}")
 
-    try:
-        say("Write a very long story about the sea.", lambda _, told: "the context is full" in told)
-        say("And then?", lambda _, told: "/new" in told)
-        say("/new", lambda _, told: "a new conversation" in told)
-        say("Say yes.", lambda text, _: text.strip("> \n"))
-        os.write(master, b"\n")
-        assert process.wait(timeout=30) == 0
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
+    with open(tmp_path / "stderr", "wb") as errors, \
+            conversation(binary, "run", smollm2, "--ctx", "160", stderr=errors) as talk:
+        say(*talk, "Write a very long story about the sea.", lambda _, told: "the context is full" in told)
+        say(*talk, "And then?", lambda _, told: "/new" in told)
+        say(*talk, "/new", lambda _, told: "a new conversation" in told)
+        say(*talk, "Say yes.", lambda text, _: text.strip("> \n"))
 
 
 COMPLETE = """
