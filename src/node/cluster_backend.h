@@ -80,10 +80,10 @@ class BackendTable {
     bool opening = false;  // by one thread; others wait
   };
 
-  std::mutex mutex_;
-  std::condition_variable opened_;
   void DropUnplaced(const std::vector<PlacementView>& placed);  // mutex_ is held
 
+  std::mutex mutex_;
+  std::condition_variable opened_;
   std::map<std::string, std::shared_ptr<Entry>> backends_;  // by model
   std::set<std::string> not_served_;                        // said already
 };
