@@ -151,8 +151,8 @@ std::optional<ApiError> Answer::Start(const std::shared_ptr<const AnswerPlan>& p
   const Error busy{ErrorCode::kOverloaded, "Too many requests are being answered. Try again shortly."};
   auto permit = host_.admission.TryEnter(static_cast<int>(plan->choices()));
   if (!permit) return fail(FromError(busy));
-  auto starting = StartChoices(*plan, std::move(log));
-  if (auto* error = std::get_if<ApiError>(&starting)) return fail(*std::move(error));
+  auto starting = StartChoices(*plan, log);
+  if (auto* error = std::get_if<ApiError>(&starting)) return fail(std::move(*error));
   auto started = std::get<Started>(std::move(starting));
   for (const RunPrompt& prompt : plan->prompts) host_.metrics.prompt_tokens.Add(prompt.tokens.size());
   Append(std::move(started.ends));
@@ -171,7 +171,7 @@ std::optional<ApiError> Answer::Start(const std::shared_ptr<const AnswerPlan>& p
 }
 
 std::variant<Answer::Started, ApiError> Answer::StartChoices(const AnswerPlan& plan,
-                                                             std::vector<AnswerEntry> log) const {
+                                                             const std::vector<AnswerEntry>& log) const {
   std::vector<Past> pasts(plan.choices());
   for (std::size_t i = 0; i < pasts.size(); ++i) {
     if (!plan.PromptOf(i).stops.empty()) pasts[i].stops.emplace(plan.TextOf(i));

@@ -94,7 +94,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
     std::vector<Live> live;
     std::vector<AnswerEntry> ends;  // of choices that had ended, only that nobody had said so
   };
-  std::variant<Started, ApiError> StartChoices(const AnswerPlan& plan, std::vector<AnswerEntry> log) const;
+  std::variant<Started, ApiError> StartChoices(const AnswerPlan& plan, const std::vector<AnswerEntry>& log) const;
   void Run(std::shared_ptr<const AnswerPlan> plan, std::vector<Live> live, Admission::Permit permit);
   // An event of a choice that is not over; the error that ends all.
   std::optional<Error> Take(Live& live, GenerationEvent& event);
