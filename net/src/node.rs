@@ -237,6 +237,18 @@ fn mdns(_own: PeerId) -> Option<Mdns> {
     None
 }
 
+/// Whether it says that nobody answers, not that the peer has no use for pings. After the first ping without an answer
+/// none even finds a stream.
+fn is_silence(failure: &ping::Failure) -> bool {
+    match failure {
+        ping::Failure::Timeout => true,
+        ping::Failure::Other { error } => {
+            error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+        }
+        ping::Failure::Unsupported => false,
+    }
+}
+
 struct Task {
     swarm: Swarm<Behaviour>,
     relay: bool,
@@ -435,11 +447,12 @@ impl Task {
                 self.incoming_failed(&send_back_addr, found);
             }
             SwarmEvent::Behaviour(BehaviourEvent::Streams(inbound)) => self.hand_over(inbound),
-            // Left over from an address that the peer no longer has; it would count as one of its connections. Pings
-            // themselves fail with Other: after the first one without an answer none finds a stream.
-            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
-                peer, connection, result: Err(ping::Failure::Timeout | ping::Failure::Other { .. }),
-            })) => self.swarm.behaviour_mut().streams.close_dead(peer, connection),
+            // Left over from an address that the peer no longer has; it would count as one of its connections.
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(failure) }))
+                if is_silence(&failure) =>
+            {
+                self.swarm.behaviour_mut().streams.close_dead(peer, connection);
+            }
             #[cfg(feature = "mdns")]
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(event)) => {
                 let (kind, list) = match event {

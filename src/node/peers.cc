@@ -346,12 +346,8 @@ void Peers::OpenControl(const NodeId& peer) {
       opening_.erase(peer);
       if (fd.ok() && !ended_) return AddLink(peer, *fd);
       if (fd.ok()) ::close(*fd);
-      // Its connection may be one of an address that it no longer has, as in Connect. Without it whoever can dial the
-      // other does.
-      if (!fd.ok() && !ended_ && !HasLink(peer)) {
-        book_.Disconnected(peer, loop_.clock().Now());
-        (void)network_->Disconnect(peer);
-      }
+      // Its connection may be one of an address that it no longer has, as in Connect.
+      if (!fd.ok() && !ended_ && !HasLink(peer)) book_.Disconnected(peer, loop_.clock().Now());
       loop_.After(kReopenFailedUs, [this, peer] { OpenControl(peer); });
     });
   });
