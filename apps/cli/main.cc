@@ -62,7 +62,9 @@ void AddSamplingOptions(CLI::App& command, RunOptions& o) {
   command.add_option("--penalty-last-n", s.penalty_last_n, "Tokens that penalties look back on")
       ->capture_default_str()
       ->group(group);
-  command.add_option("--logit-bias", o.logit_bias, "TOKEN=BIAS, may be repeated")->group(group);
+  command.add_option("--logit-bias", o.logit_bias, "TOKEN=BIAS, may be repeated")
+      ->allow_extra_args(false)
+      ->group(group);
   command.add_option("--grammar", o.grammar_file, "A GBNF file that the answer must follow")->group(group);
   command.add_option("--json-schema", o.json_schema, "A JSON schema that the answer must follow")->group(group);
   command.add_option("--seed", o.seed, "The same seed gives the same text (-1: random)")
@@ -362,7 +364,8 @@ int Main(int argc, char** argv) {
   run_command->add_option("-n,--max-tokens", run.tokens_max, "At most this many tokens (0: until the context is full)")
       ->capture_default_str()
       ->check(CLI::Range(0, 1 << 20));
-  run_command->add_option("--stop", run.stops, "Stop before this text, may be repeated");
+  // One text each: neither the words after it nor, of a text in brackets, what is between its commas.
+  run_command->add_option("--stop", run.stops, "Stop before this text, may be repeated")->allow_extra_args(false);
   AddSamplingOptions(*run_command, run);
   run_command->callback([&, run_command] {
     RequireModel(*run_command, run.model.model);

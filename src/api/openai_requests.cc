@@ -303,6 +303,7 @@ void ChooseNamedTool(FieldReader& fields, const Json& choice, Json& tools, ChatR
 
 void ReadTools(FieldReader& fields, ChatRequest& chat) {
   chat.parallel_tool_calls = true;  // OpenAI's default
+  fields.Bool("parallel_tool_calls", chat.parallel_tool_calls);
   Json tools = Json::array();
   if (const Json* given = fields.Array("tools")) tools = *given;
   CheckTools(fields, tools);
@@ -318,7 +319,6 @@ void ReadTools(FieldReader& fields, ChatRequest& chat) {
     else
       ChooseNamedTool(fields, *choice, tools, chat);
   }
-  fields.Bool("parallel_tool_calls", chat.parallel_tool_calls);
   if (!tools.empty()) chat.tools_json = DumpText(tools);
 }
 

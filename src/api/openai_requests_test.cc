@@ -87,6 +87,7 @@ TEST(OpenAiRequests, AbsentAndNullFieldsAreDefaults) {
   EXPECT_EQ(Chat("\"max_tokens\":5,\"max_completion_tokens\":6").tokens_max, 6);
   EXPECT_EQ(Chat("\"top_k\":-1").sampling.top_k, 0);
   EXPECT_EQ(Chat("\"seed\":18446744073709551615").sampling.seed, UINT64_MAX);
+  EXPECT_EQ(Chat("\"seed\":42.0").sampling.seed, 42U);
 }
 
 TEST(OpenAiRequests, NullsWithinMessagesAndToolsAreAbsent) {
@@ -206,6 +207,9 @@ TEST(OpenAiRequests, ToolChoice) {
   EXPECT_FALSE(Chat(tools + R"(,"parallel_tool_calls":false)").chat.parallel_tool_calls);
   const auto named = Chat(tools + R"(,"tool_choice":{"type":"function","function":{"name":"g"}})");
   EXPECT_EQ(named.chat.tool_choice, ToolChoice::kRequired);
+  const auto parallel =
+      Chat(tools + R"(,"parallel_tool_calls":true,"tool_choice":{"type":"function","function":{"name":"g"}})");
+  EXPECT_FALSE(parallel.chat.parallel_tool_calls) << "one call, of that function";
   EXPECT_EQ(named.chat.tools_json, R"([{"type":"function","function":{"name":"g"}}])");
 }
 

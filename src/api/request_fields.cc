@@ -13,6 +13,12 @@ std::string Show(double v) {
   return text;
 }
 
+// Whether it is a whole number that is written as a fraction, as by clients that know no other numbers: 10.0.
+bool IsWhole(const Json& value) {
+  const double number = value.is_number_float() ? value.get<double>() : std::nan("");
+  return std::abs(number) < 1e15 && number == std::trunc(number);
+}
+
 }  // namespace
 
 const Json* FieldReader::Find(const char* name) const {
@@ -55,13 +61,11 @@ bool FieldReader::Number(const char* name, double min, double max, float& out) {
 bool FieldReader::Integer(const char* name, std::int64_t min, std::int64_t max, std::int32_t& out) {
   const Json* value = Find(name);
   if (value == nullptr) return false;
-  // A number over 2^63 is unsigned here, and never below `max`. Clients that know no other numbers write 10 as 10.0.
-  bool fits = value->is_number_integer() &&
-              (!value->is_number_unsigned() || value->get<std::uint64_t>() <= static_cast<std::uint64_t>(INT64_MAX));
-  if (value->is_number_float()) {
-    const double number = value->get<double>();
-    fits = std::abs(number) < 1e15 && number == std::trunc(number);
-  }
+  // A number over 2^63 is unsigned here, and never below `max`.
+  const bool fits =
+      IsWhole(*value) ||
+      (value->is_number_integer() &&
+       (!value->is_number_unsigned() || value->get<std::uint64_t>() <= static_cast<std::uint64_t>(INT64_MAX)));
   const std::int64_t number = fits ? value->get<std::int64_t>() : 0;
   if (!fits || number < min || number > max) {
     return Fail(name, "must be a whole number from " + std::to_string(min) + " to " + std::to_string(max) + "."), false;
@@ -73,7 +77,9 @@ bool FieldReader::Integer(const char* name, std::int64_t min, std::int64_t max, 
 bool FieldReader::Seed(const char* name, std::uint64_t& out) {
   const Json* value = Find(name);
   if (value == nullptr) return false;
-  if (!value->is_number_integer()) return Fail(name, "must be a whole number of 64 bits."), false;
+  if (!value->is_number_integer() && !IsWhole(*value)) {
+    return Fail(name, "must be a whole number of 64 bits."), false;
+  }
   out = value->is_number_unsigned() ? value->get<std::uint64_t>()
                                     : static_cast<std::uint64_t>(value->get<std::int64_t>());
   return true;

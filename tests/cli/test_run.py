@@ -163,6 +163,18 @@ def test_a_conversation_that_fills_its_context_begins_anew(binary, smollm2, tmp_
         say(*talk, "Say yes.", lambda text, _: text.strip("> \n"))
 
 
+@pytest.mark.parametrize("words", [["--stop", "zzz"], ["--logit-bias", "5=-1"], ["--stop", "[never]", "--stop", "zzz"]])
+def test_options_that_may_be_repeated_take_one_value_each(shoal, answer, smollm2, words):
+    plain = ["--raw", "-n", "8", "--temperature", "0"]
+    asked = shoal("run", *words, smollm2, "--json", *plain, *words, "The capital of", "France is")
+    assert json.loads(asked.stdout)["text"] == answer(smollm2, *plain, "-p", "The capital of France is")["text"]
+
+
+def test_a_stop_string_in_brackets(answer, smollm2):
+    plain = ["--raw", "-n", "8", "--temperature", "0", "-p", "The capital of France is"]
+    assert answer(smollm2, *plain, "--stop", "[Paris]")["text"] == answer(smollm2, *plain)["text"]
+
+
 COMPLETE = """
 { "$1" completions bash; } > words.sh || exit 1
 . ./words.sh
