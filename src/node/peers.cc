@@ -355,7 +355,6 @@ void Peers::OpenControl(const NodeId& peer) {
 }
 
 void Peers::AddLink(const NodeId& peer, int fd) {
-  const bool had_one = links_.erase(peer) == 1;
   Result<std::unique_ptr<ControlLink>> link = ControlLink::Open(
       loop_, fd,
       ControlLink::Handlers{[this, peer](ClusterMessage message) { handlers_.on_message(peer, std::move(message)); },
@@ -365,10 +364,7 @@ void Peers::AddLink(const NodeId& peer, int fd) {
                             }});
   if (!link.ok()) {
     Log(LogLevel::kWarning, "cluster", "no link to node " + ShortHex(peer) + ": " + link.error().message);
-    if (had_one) {
-      meter_.LinkDown(peer);
-      handlers_.on_link_down(peer);
-    }
+    DropLink(peer);
     loop_.After(kReopenFailedUs, [this, peer] { OpenControl(peer); });
     return;
   }

@@ -3,11 +3,10 @@
 
 #include <condition_variable>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <utility>
 
-#include "base/thread_name.h"
+#include "runtime/start_thread.h"
 
 namespace shoal {
 
@@ -36,18 +35,13 @@ bool BlockingTasks::Run(std::function<void()> task) {
     --state->running;
     state->one_ended.notify_all();
   };
-  try {
-    std::thread([task = std::move(task), ended]() mutable {
-      NameThisThread("shoal-task");
-      task();
-      task = nullptr;  // what it holds goes before anyone who waits goes on
-      ended();
-    }).detach();
-  } catch (const std::system_error&) {  // the system has no more threads
+  Result<std::thread> thread = StartThread("shoal-task", [task = std::move(task), ended]() mutable {
+    task();
+    task = nullptr;  // what it holds goes before anyone who waits goes on
     ended();
-    return false;
-  }
-  return true;
+  });
+  thread.ok() ? thread->detach() : ended();
+  return thread.ok();
 }
 
 void BlockingTasks::Join() {
